@@ -1,0 +1,1 @@
+"""Images as tensors, batches of them, and which images decide."""

@@ -1,0 +1,99 @@
+"""Actions: plain data that a pipeline emits and an executor carries out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ice_ray.engine.cost import Cost
+from ice_ray.pruning.freezing import WeightChange
+
+Counting = Literal["parameters", "conv-weights"]
+SnapshotId = str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score the filters of a step's units. Value: {layer: scores}, (filters,) tensors."""
+
+    step: int
+    criterion: str
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Remove filters for real: per layer, indices as the layer is now. Leads to a new snapshot."""
+
+    removed: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Accuracy on all decision images. Value: percent."""
+
+
+@dataclass(frozen=True)
+class UnprunedShare:
+    """The share alpha of eq. 1. Value: within (0, 1].
+
+    Attributes:
+        counting: `parameters` (every parameter of the model) or `conv-weights` (as the authors' program: non-zero
+            weights of the convolutions larger than 1x1, the first one left out).
+    """
+
+    counting: Counting
+
+
+@dataclass(frozen=True)
+class Recover:
+    """Fine-tune, one epoch per learning rate. Leads to a new snapshot.
+
+    Attributes:
+        key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
+        learning_rates: one an epoch.
+        frozen: layers held fixed.
+    """
+
+    key: tuple[int | str, ...]
+    learning_rates: tuple[float, ...]
+    frozen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CompareWeights:
+    """Each freezable layer's weight change since an earlier, committed snapshot of the same shape.
+
+    Value: {layer: change}, shallow to deep.
+    """
+
+    since: SnapshotId
+    change: WeightChange
+
+
+Action = Score | Prune | Measure | UnprunedShare | Recover | CompareWeights
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action led to: the snapshot after it (the one before, for a measurement), its value, its cost."""
+
+    snapshot: SnapshotId
+    value: Any
+    cost: Cost
+
+
+def root_id(identity: dict[str, Any]) -> SnapshotId:
+    """The id of a run's dense snapshot: everything that decides its bits (weights, data, recipe, seed, threads...)."""
+    return _digest(identity)
+
+
+def next_id(snapshot: SnapshotId, action: Action) -> SnapshotId:
+    """The id of the snapshot that `action` leads to: a snapshot is named by its whole history."""
+    return _digest([snapshot, type(action).__name__, dataclasses.asdict(action)])
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

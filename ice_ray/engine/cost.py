@@ -1,0 +1,95 @@
+"""What an action costs, on two clocks: the wall's, and the work's (arithmetic done over a calibrated speed)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ice_ray.models.trace import LayerTrace
+from ice_ray.training.precision import Precision, autocast
+
+Clock = Literal["wall", "work"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the wall, and floating-point operations of convolutions and linear layers over all processes."""
+
+    wall_seconds: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.wall_seconds + other.wall_seconds, self.flops + other.flops)
+
+    def seconds(self, clock: Clock, flops_per_second: float) -> float:
+        """Seconds on `clock`; the work clock divides by the speed that was calibrated alone on the device."""
+        return self.wall_seconds if clock == "wall" else self.flops / flops_per_second
+
+
+class Stopwatch:
+    """Seconds since it was made, with the device's queue of work finished at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = self._now()
+
+    def seconds(self) -> float:
+        """Seconds until now."""
+        return self._now() - self._start
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
+    """Floating-point operations of one image's forward pass: 2 x multiply-adds of convolutions and linear layers."""
+    return sum(2.0 * multiply_adds(model, trace) for trace in traces)
+
+
+def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
+    """Of one image's forward and backward pass: a frozen weight has no gradient to compute, the stem's input neither."""
+    total = forward_flops(model, traces)
+    for index, trace in enumerate(traces):
+        weight = model.get_parameter(f"{trace.name}.weight")
+        own = 2.0 * multiply_adds(model, trace)
+        total += own * ((index > 0) + weight.requires_grad)
+    return total
+
+
+def multiply_adds(model: nn.Module, trace: LayerTrace) -> int:
+    """Multiply-adds of one layer for one image, at its present width."""
+    return trace.positions * model.get_parameter(f"{trace.name}.weight").numel()
+
+
+def calibrate_speed(
+    model: nn.Module,
+    traces: Sequence[LayerTrace],
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    seconds: float = 1.0,
+) -> float:
+    """Operations a second of forward-and-backward passes of `model`, measured alone on `device` for about `seconds`."""
+    images = torch.zeros(batch_size, *image_shape, device=device).to(memory_format=torch.channels_last)
+    model.train()
+
+    def passes(count: int) -> float:
+        watch = Stopwatch(device)
+        for _ in range(count):
+            with autocast(precision, device):
+                output = model(images)
+            output.float().sum().backward()
+            model.zero_grad(set_to_none=True)
+        return watch.seconds()
+
+    passes(2)
+    count = max(3, round(seconds * 3 / max(passes(3), 1e-6)))
+    return count * batch_size * training_flops(model, traces) / passes(count)

@@ -1,0 +1,194 @@
+"""The executor: carries out actions on the live network, and prices them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ice_ray.data.images import ImageSet, PruningData
+from ice_ray.engine.actions import (
+    Action,
+    CompareWeights,
+    Measure,
+    Outcome,
+    Prune,
+    Recover,
+    Score,
+    SnapshotId,
+    UnprunedShare,
+    next_id,
+    root_id,
+)
+from ice_ray.engine.collective import Alone, Collective
+from ice_ray.engine.cost import Cost, Stopwatch, forward_flops, training_flops
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.snapshots import Snapshot, SnapshotStore
+from ice_ray.errors import DivergedError
+from ice_ray.pruning.criteria import ScoringContext, criterion_named
+from ice_ray.pruning.freezing import hold_fixed, weight_changes
+from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.training.evaluate import count_correct
+from ice_ray.training.fine_tune import Recipe, fine_tune
+
+
+class Executor:
+    """Maps (snapshot, action) to an outcome. Every process of a distributed run has one and runs the same actions.
+
+    Args:
+        network: the dense network.
+        data: images already on `device`.
+        recipe: how fine-tunes are done.
+        seed: of the run; every random choice is drawn from it and the action's own key.
+        device: where the work is done.
+        collective: the processes that work together.
+
+    One network is live at a time; an action on another snapshot takes that one from the store, so it must have
+    been committed.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        data: PruningData,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        collective: Collective | None = None,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.device = device
+        self.store = SnapshotStore()
+        self._data = PruningData(data.train.to(device), data.decide.to(device), data.preprocessing)
+        self._seed = seed
+        self._collective = collective or Alone()
+        self._teacher = network.build(device).requires_grad_(False) if recipe.distil else None
+        self.root: SnapshotId = root_id(self._identity())
+        self._live: tuple[SnapshotId, nn.Module] = (self.root, network.build(device))
+
+    def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        """Carry out one action on a snapshot.
+
+        Raises:
+            TrialFailure: the fine-tune diverged or ran out of memory.
+            RunError: the snapshot is neither live nor committed.
+        """
+        model = self._bring(snapshot)
+        watch = Stopwatch(self.device)
+        flops = 0.0
+        value: Any = None
+        after = snapshot
+        match action:
+            case Score():
+                value = self._score(model, action)
+            case Prune():
+                remove_filters(model, self.network.image_shape, dict(action.removed))
+                after = next_id(snapshot, action)
+            case Measure():
+                value = self.accuracy(model, self._data.decide)
+                flops = forward_flops(model, self.network.traces) * len(self._data.decide)
+            case UnprunedShare():
+                value = self.network.unpruned_share(model, action.counting)
+            case Recover():
+                flops = self._recover(model, action)
+                after = next_id(snapshot, action)
+            case CompareWeights():
+                before = self.store.get(action.since).tensors
+                value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
+        self._live = (after, model)
+        return Outcome(after, value, Cost(watch.seconds(), flops))
+
+    def commit(self, snapshot: SnapshotId) -> Snapshot:
+        """Put a snapshot into the store, whence it can be acted on again or saved."""
+        model = self._bring(snapshot)
+        content = Snapshot(snapshot, widths_of(model, self.network.steps), _on_cpu(model))
+        self.store.put(content)
+        return content
+
+    def module(self, snapshot: SnapshotId) -> nn.Module:
+        """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
+        return self._bring(snapshot)
+
+    def accuracy(self, model: nn.Module, images: ImageSet) -> float:
+        """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
+        correct = count_correct(
+            model, images, self._data.preprocessing, self.recipe.precision, self._collective.shard
+        )
+        return 100.0 * int(self._collective.sum(correct)) / len(images)
+
+    def _bring(self, snapshot: SnapshotId) -> nn.Module:
+        live, model = self._live
+        if snapshot != live:
+            model = self._rebuild(snapshot)
+            self._live = (snapshot, model)
+        return model
+
+    def _rebuild(self, snapshot: SnapshotId) -> nn.Module:
+        if snapshot == self.root:
+            return self.network.build(self.device)
+        content = self.store.get(snapshot)
+        model = self.network.build_pruned(content.widths, self.device)
+        model.load_state_dict(content.tensors)
+        return model
+
+    def _score(self, model: nn.Module, action: Score) -> dict[str, Tensor]:
+        criterion = criterion_named(action.criterion)
+        units = self.network.steps[action.step - 1].units
+        key = (self._seed, "step", action.step)
+        return {unit.layer: criterion.score(ScoringContext(model, unit, key)) for unit in units}
+
+    def _recover(self, model: nn.Module, action: Recover) -> float:
+        """Fine-tune in place; returns the operations spent over all processes, the teacher's included."""
+        hold_fixed(model, action.frozen, self.network.norms)
+        per_image = training_flops(model, self.network.traces)
+        if self._teacher is not None:
+            per_image += forward_flops(self._teacher, self.network.traces)
+        seen, losses = fine_tune(
+            self._collective.wrap(model),
+            self._data.train,
+            self._data.preprocessing,
+            self.recipe,
+            action.learning_rates,
+            (self._seed, *action.key),
+            self._teacher,
+            self._collective.shard,
+        )
+        model.requires_grad_(True)
+        if not bool(torch.isfinite(self._collective.sum(losses))):
+            raise DivergedError(_diverged(action.learning_rates))
+        self._collective.settle(model)
+        return per_image * seen
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "weights": self.network.weights_hash,
+            "train": _fingerprint(self._data.train),
+            "decide": _fingerprint(self._data.decide),
+            "preprocessing": repr(self._data.preprocessing),
+            "recipe": repr(self.recipe),
+            "seed": self._seed,
+            "world": self._collective.shard.world,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "torch": torch.__version__,
+        }
+
+
+def _diverged(rates: Sequence[float]) -> str:
+    return f"the training loss became NaN or infinite at learning rate {max(rates):g}"
+
+
+def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in model.state_dict().items()}
+
+
+def _fingerprint(images: ImageSet) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in (images.images, images.labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

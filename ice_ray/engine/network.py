@@ -1,0 +1,72 @@
+"""The dense network of a run, traced once: what can be pruned, what can be frozen, what a layer costs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from ice_ray.engine.actions import Counting
+from ice_ray.models.trace import LayerTrace, trace_layers
+from ice_ray.pruning.freezing import freezable_layers
+from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
+from ice_ray.pruning.units import PruningStep, pruning_steps
+
+
+class DenseNetwork:
+    """A trained module and what a trace of it tells.
+
+    Args:
+        module: with its trained weights; it is copied, never changed.
+        image_shape: (C, H, W) of the images it classifies.
+
+    Raises:
+        UserError: nothing in it may be pruned.
+    """
+
+    def __init__(self, module: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        self._module = copy.deepcopy(module).to("cpu", torch.float32).eval()
+        self._module.requires_grad_(True)
+        canonical_layout(self._module)
+        self.image_shape = image_shape
+        self.traces: tuple[LayerTrace, ...] = trace_layers(self._module, image_shape)
+        self.steps: tuple[PruningStep, ...] = pruning_steps(self._module, image_shape, self.traces)
+        self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces)
+        self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
+
+    def build(self, device: torch.device) -> nn.Module:
+        """A fresh dense copy in eval mode."""
+        module = copy.deepcopy(self._module).to(device)
+        canonical_layout(module)
+        return module
+
+    def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
+        """A fresh copy with these widths, whose weights are then to be loaded."""
+        module = copy.deepcopy(self._module)
+        shrink_to(module, self.image_shape, self.steps, widths)
+        module.to(device)
+        canonical_layout(module)
+        return module
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over names and bytes of all weights and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in self._module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def unpruned_share(self, model: nn.Module, counting: Counting) -> float:
+        """Alpha of eq. 1: how much of the dense network's parameters `model` still has."""
+        return self._count(model, counting) / self._count(self._module, counting)
+
+    def _count(self, model: nn.Module, counting: Counting) -> int:
+        if counting == "parameters":
+            return sum(parameter.numel() for parameter in model.parameters())
+        names = [trace.name for trace in self.traces[1:]]
+        convs = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Conv2d)]
+        return sum(int(conv.weight.count_nonzero()) for conv in convs if max(conv.kernel_size) > 1)

@@ -1,0 +1,79 @@
+"""Snapshots: a network at one point of a run, immutable, named by its history; in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ice_ray.engine.actions import SnapshotId
+from ice_ray.errors import RunError
+from ice_ray.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A pruned network's content.
+
+    Attributes:
+        id: digest of its history.
+        widths: filters left in each unit's layer.
+        tensors: its state dict, on the CPU.
+    """
+
+    id: SnapshotId
+    widths: dict[str, int]
+    tensors: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, under a temporary name first."""
+        metadata = {"id": self.id, "widths": json.dumps(self.widths)}
+        with atomic_path(path) as temporary:
+            safetensors.torch.save_file({k: t.contiguous() for k, t in self.tensors.items()}, temporary, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Snapshot:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is missing, cut short or not a snapshot.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return cls(metadata["id"], json.loads(metadata["widths"]), tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"snapshot '{path}' cannot be read ({error})") from error
+
+
+class SnapshotStore:
+    """Committed snapshots by id, in memory."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[SnapshotId, Snapshot] = {}
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot."""
+        self._snapshots[snapshot.id] = snapshot
+
+    def get(self, snapshot: SnapshotId) -> Snapshot:
+        """The snapshot of that id.
+
+        Raises:
+            RunError: it was never committed, or has been dropped.
+        """
+        if snapshot not in self._snapshots:
+            raise RunError(f"snapshot {snapshot} is not in the store")
+        return self._snapshots[snapshot]
+
+    def keep_only(self, ids: Iterable[SnapshotId]) -> None:
+        """Drop all others."""
+        wanted = set(ids)
+        self._snapshots = {id: snapshot for id, snapshot in self._snapshots.items() if id in wanted}

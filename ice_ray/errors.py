@@ -1,0 +1,38 @@
+"""What can go wrong in words a user can act on."""
+
+
+class UserError(Exception):
+    """Input that is wrong: one line that names the fault and the mend. Jobs end with exit code 2."""
+
+
+class DataError(UserError):
+    """An image or a label that cannot be used, named by file and row."""
+
+
+class RunError(Exception):
+    """A run that cannot go on through no fault of its input. Jobs end with exit code 1 and stay resumable."""
+
+
+class TrialFailure(Exception):
+    """A fault that belongs to one set of hyperparameters and would come again: the trial ends, the search goes on."""
+
+
+class DivergedError(TrialFailure):
+    """The training loss stopped being a finite number."""
+
+
+class OutOfMemoryError(TrialFailure):
+    """The device's memory, or this trial's share of it, did not suffice."""
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """The valid names, those most like `name` first, as one phrase for an error message.
+
+    >>> nearest("cifar1O", ["digits", "cifar10"])
+    'nearest: cifar10; valid: cifar10, digits'
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    listed = f"valid: {', '.join(sorted(valid))}"
+    return f"nearest: {', '.join(close)}; {listed}" if close else listed

@@ -1,0 +1,77 @@
+"""From a model's name to the dense module: built-in names, or the user's own `package.module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ice_ray.errors import UserError, nearest
+from ice_ray.models.cifar_resnet import CifarResNet
+from ice_ray.randomness import seed_of
+
+CIFAR_RESNET_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 152)
+
+
+def _cifar_resnet(depth: int) -> Callable[[int], nn.Module]:
+    return lambda num_classes: CifarResNet(depth, num_classes)
+
+
+BUILDERS: dict[str, Callable[[int], nn.Module]] = {
+    f"cifar-resnet{depth}": _cifar_resnet(depth) for depth in CIFAR_RESNET_DEPTHS
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed to build a dense model anywhere: its name and the number of classes."""
+
+    name: str
+    num_classes: int
+
+    def build(self) -> nn.Module:
+        """The dense module in float32 on the CPU, its initial weights a function of the name alone.
+
+        Raises:
+            UserError: no such model, or the user's function does not give a module.
+        """
+        builder = _user_builder(self.name) if ":" in self.name else BUILDERS.get(self.name)
+        if builder is None:
+            raise UserError(f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or package.module:function)")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of("initial weights", self.name))
+            module = builder(self.num_classes)
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
+        return module.to("cpu", torch.float32)
+
+    @property
+    def is_users_own(self) -> bool:
+        """Whether the name is a `package.module:function` of the user's, whose weights may come with it."""
+        return ":" in self.name
+
+
+def _user_builder(name: str) -> Callable[[int], nn.Module]:
+    module_name, _, function_name = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"model '{name}': {error}; give package.module:function, importable from the working directory"
+        ) from error
+    if not callable(function):
+        raise UserError(f"model '{name}' is not a function")
+    return lambda num_classes: _call(function, num_classes)
+
+
+def _call(function: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    takes_classes = "num_classes" in inspect.signature(function).parameters
+    return function(num_classes=num_classes) if takes_classes else function()

@@ -1,0 +1,66 @@
+"""One forward pass that tells, of every convolution and linear layer, its place, its work and its batch norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """A convolution or linear layer as the forward pass meets it.
+
+    Attributes:
+        name: its module path.
+        positions: output positions per image (height x width; 1 for a linear layer on vectors).
+        norm: module path of the batch norm that takes its output directly, if any.
+    """
+
+    name: str
+    positions: int
+    norm: str | None
+
+
+def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[LayerTrace, ...]:
+    """The convolutions and linear layers in order of execution, from one image of zeros (C, H, W).
+
+    Channel pruning changes no layer's positions, so a trace of the dense model serves all its pruned forms.
+    """
+    order: list[tuple[str, int, Tensor]] = []
+    norms: dict[int, str] = {}
+    handles: list[RemovableHandle] = []
+
+    def record(name: str) -> object:
+        def hook(module: nn.Module, _: object, output: Tensor) -> None:
+            channels = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+            order.append((name, output.numel() // int(channels), output))
+
+        return hook
+
+    def record_norm(name: str) -> object:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            norms[id(inputs[0])] = name
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            handles.append(module.register_forward_hook(record(name)))  # type: ignore[arg-type]
+        elif isinstance(module, _BatchNorm):
+            handles.append(module.register_forward_pre_hook(record_norm(name)))  # type: ignore[arg-type]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            parameter = next(model.parameters())
+            model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    # The outputs are kept alive in `order` until here, so that no two of them share an id.
+    return tuple(LayerTrace(name, positions, norms.get(id(output))) for name, positions, output in order)

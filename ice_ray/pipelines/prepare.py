@@ -1,0 +1,48 @@
+"""What comes before the first step: the original accuracy and the freezing probe (section III-B)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ice_ray.engine.actions import CompareWeights, Measure, Recover
+from ice_ray.engine.executor import Executor
+from ice_ray.pipelines.removal_choice import choose_removal
+from ice_ray.pipelines.records import Preparation
+from ice_ray.pruning.freezing import WeightChange, rank_by_change
+
+
+@dataclass(frozen=True)
+class FreezeConfig:
+    """How the layers to freeze are found.
+
+    Attributes:
+        change: how weight change is measured: l2, l1 (the paper's text) or norm-difference (the authors' program).
+        probe_learning_rate: of the probe's one epoch; eq. 1 has no part in it.
+    """
+
+    change: WeightChange = "l2"
+    probe_learning_rate: float = 1e-3
+
+
+def prepare(executor: Executor, ratio: float, criterion: str, freeze: FreezeConfig, probe: bool) -> Preparation:
+    """Measure the dense network, then prune its first step at the full ratio, fine-tune one epoch and rank the layers.
+
+    The probe's network is thrown away. It depends on none of the six hyperparameters, so one serves every trial.
+
+    Args:
+        probe: whether any run will freeze; without it the ranking is empty and nothing is trained.
+    """
+    original = executor.run(executor.root, Measure())
+    changes: dict[str, float] = {}
+    seconds = 0.0
+    if probe:
+        choice = choose_removal(executor, executor.root, 1, ratio, criterion)
+        pruned = executor.run(executor.root, choice.action)
+        executor.commit(pruned.snapshot)
+        recovered = executor.run(pruned.snapshot, Recover(("probe",), (freeze.probe_learning_rate,), ()))
+        compared = executor.run(recovered.snapshot, CompareWeights(pruned.snapshot, freeze.change))
+        executor.store.keep_only(())
+        changes = compared.value
+        seconds = sum(cost.wall_seconds for cost in (choice.cost, pruned.cost, recovered.cost, compared.cost))
+    ranking = rank_by_change(changes)
+    return Preparation(original.value, changes, ranking, original.cost.wall_seconds, seconds)

@@ -1,0 +1,101 @@
+"""What a pipeline remembers: a record per pruning step, and the small state it is resumed from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ice_ray.engine.actions import SnapshotId
+from ice_ray.engine.cost import Clock, Cost
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One pruning step. Accuracies in percent on the decision images, drop in percentage points, times in seconds.
+
+    Attributes:
+        step: counts from 1.
+        layers: what was pruned.
+        filters_removed: over the step's layers.
+        unpruned_share: alpha of eq. 1 after the removal.
+        accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
+            to the one after removal where none was needed).
+        drop: original accuracy minus `accuracy` (eq. 3).
+        fine_tuned: whether the drop after removal reached the threshold.
+        learning_rate_max: eq. 1's bound where the step fine-tuned, else None.
+        scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
+        flops: operations of the step, for the work clock.
+    """
+
+    step: int
+    layers: str
+    filters_removed: int
+    unpruned_share: float
+    accuracy_before: float
+    accuracy_after_pruning: float
+    accuracy: float
+    drop: float
+    fine_tuned: bool
+    learning_rate_max: float | None
+    scoring_seconds: float
+    removal_seconds: float
+    measuring_seconds: float
+    recovery_seconds: float
+    flops: float
+
+    @property
+    def cost(self) -> Cost:
+        """The step's share of PT, on both clocks."""
+        parts = (self.scoring_seconds, self.removal_seconds, self.measuring_seconds, self.recovery_seconds)
+        return Cost(sum(parts), self.flops)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What every run with the same data and model starts from, and so is computed once for all of them.
+
+    Attributes:
+        original_accuracy: of the dense network on the decision images, percent.
+        weight_changes: the freezing probe's result per freezable layer, shallow to deep; empty where no run freezes.
+        ranking: freezable layers, least change first.
+        accuracy_seconds, probe_seconds: what the two took, wall; not part of PT.
+    """
+
+    original_accuracy: float
+    weight_changes: dict[str, float]
+    ranking: tuple[str, ...]
+    accuracy_seconds: float
+    probe_seconds: float
+
+
+@dataclass(frozen=True)
+class PipelineState:
+    """Where a pipeline stands: enough, with the snapshot it names, to go on as if never interrupted."""
+
+    snapshot: SnapshotId
+    records: tuple[StepRecord, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        """After the last step, percent."""
+        return self.records[-1].accuracy
+
+    def pruning_seconds(self, clock: Clock, flops_per_second: float) -> float:
+        """PT of eq. 2 so far: the steps that stand, on one clock."""
+        return sum((record.cost for record in self.records), Cost()).seconds(clock, flops_per_second)
+
+    def to_json(self) -> str:
+        """All of it as one line."""
+        return json.dumps({"snapshot": self.snapshot, "records": [record.as_dict() for record in self.records]})
+
+    @classmethod
+    def from_json(cls, text: str) -> PipelineState:
+        """What `to_json` wrote."""
+        content = json.loads(text)
+        return cls(content["snapshot"], tuple(StepRecord(**record) for record in content["records"]))

@@ -1,0 +1,1 @@
+"""Fine-tuning, evaluating, distilling, learning rates."""
