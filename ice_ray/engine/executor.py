@@ -68,7 +68,7 @@ class Executor:
         self._collective = collective or Alone()
         self._teacher = network.build(device).requires_grad_(False) if recipe.distil else None
         self.root: SnapshotId = root_id(self._identity())
-        self._live: tuple[SnapshotId, nn.Module] = (self.root, network.build(device))
+        self._live: tuple[SnapshotId, nn.Module] | None = None
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
         """Carry out one action on a snapshot.
@@ -78,6 +78,7 @@ class Executor:
             RunError: the snapshot is neither live nor committed.
         """
         model = self._bring(snapshot)
+        self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
         watch = Stopwatch(self.device)
         flops = 0.0
         value: Any = None
@@ -121,11 +122,9 @@ class Executor:
         return 100.0 * int(self._collective.sum(correct)) / len(images)
 
     def _bring(self, snapshot: SnapshotId) -> nn.Module:
-        live, model = self._live
-        if snapshot != live:
-            model = self._rebuild(snapshot)
-            self._live = (snapshot, model)
-        return model
+        if self._live is None or self._live[0] != snapshot:
+            self._live = (snapshot, self._rebuild(snapshot))
+        return self._live[1]
 
     def _rebuild(self, snapshot: SnapshotId) -> nn.Module:
         if snapshot == self.root:

@@ -46,7 +46,7 @@ class DenseNetwork:
     def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
         """A fresh copy with these widths, whose weights are then to be loaded."""
         module = copy.deepcopy(self._module)
-        shrink_to(module, self.image_shape, self.steps, widths)
+        shrink_to(module, self.image_shape, widths)
         module.to(device)
         canonical_layout(module)
         return module

@@ -8,7 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from ice_ray.pruning.units import PrunableUnit, PruningStep, dependency_graph
+from ice_ray.pruning.units import PruningStep, dependency_graph
 
 Widths = Mapping[str, int]
 """Filters that are left in each unit's layer."""
@@ -40,16 +40,20 @@ def remove_filters(
     canonical_layout(model)
 
 
-def shrink_to(
-    model: nn.Module, image_shape: tuple[int, int, int], steps: Sequence[PruningStep], widths: Widths
-) -> None:
-    """Give a dense model the widths of a pruned one, whose weights are then to be loaded."""
-    units: list[PrunableUnit] = [unit for step in steps for unit in step.units]
-    surplus = {unit.layer: range(widths.get(unit.layer, unit.filters), unit.filters) for unit in units}
-    if any(len(filters) for filters in surplus.values()):
-        remove_filters(model, image_shape, surplus)
-    else:
-        canonical_layout(model)
+def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Widths) -> None:
+    """Give a dense model, in place, the widths of a pruned one, whose weights are then to be loaded.
+
+    Raises:
+        ValueError: a layer that is not there, or a width that no removal leads to.
+    """
+    surplus: dict[str, range] = {}
+    modules = dict(model.named_modules())
+    for layer, width in widths.items():
+        conv = modules.get(layer)
+        if not isinstance(conv, nn.Conv2d) or not 0 < width <= conv.out_channels:
+            raise ValueError(f"layer '{layer}' cannot have {width} filters")
+        surplus[layer] = range(width, conv.out_channels)
+    remove_filters(model, image_shape, {layer: list(filters) for layer, filters in surplus.items()})
 
 
 def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:

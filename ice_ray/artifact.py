@@ -1,0 +1,119 @@
+"""The saved pruned model: safetensors weights and a JSON file that says how to rebuild the module. No code in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ice_ray.errors import UserError
+from ice_ray.files import atomic_path, write_json
+from ice_ray.models.registry import BUILDERS, ModelSpec
+from ice_ray.models.weights import fit_weights
+from ice_ray.pruning.removal import shrink_to
+
+SCHEMA_VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_pruned(
+    folder: Path,
+    spec: ModelSpec,
+    image_shape: tuple[int, int, int],
+    widths: dict[str, int],
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+) -> None:
+    """Write a pruned model into `folder`.
+
+    Args:
+        spec: how its dense form is built.
+        widths: filters left in each pruned layer.
+        tensors: its state dict.
+        facts: metrics, preprocessing, configuration and versions, for people and programs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "builder": {"name": spec.name, "num_classes": spec.num_classes},
+        "image_shape": list(image_shape),
+        "widths": widths,
+        "sha256": _sha256(folder / WEIGHTS),
+        **facts,
+    }
+    write_json(folder / DESCRIPTION, description)
+
+
+def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
+    """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
+
+    Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives.
+
+    Args:
+        path: the `pruned_model` folder.
+        builder: for a model of your own, the function that builds its dense form, taking the number of classes.
+            It is never imported from a name in the file: a file must not choose what code runs.
+
+    Raises:
+        UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
+    """
+    folder = Path(path)
+    description = _description(folder)
+    name, classes = description["builder"]["name"], description["builder"]["num_classes"]
+    if builder is not None:
+        module = builder(classes)
+    elif name in BUILDERS:
+        module = ModelSpec(name, classes).build()
+    else:
+        raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")
+    if _sha256(folder / WEIGHTS) != description["sha256"]:
+        raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
+    try:
+        shrink_to(module, tuple(description["image_shape"]), description["widths"])
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+    except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"'{folder}' does not describe a pruned {name} ({error})") from error
+    fit_weights(module, weights, str(folder / WEIGHTS))
+    return module.eval()
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(f"'{folder}' is no pruned model: it needs {DESCRIPTION} and {WEIGHTS}")
+    try:
+        description = json.loads(path.read_text())
+        version = description["schema_version"]
+        builder, widths, shape = description["builder"], description["widths"], description["image_shape"]
+        usable = (
+            isinstance(builder["name"], str)
+            and _is_count(builder["num_classes"])
+            and all(isinstance(layer, str) and _is_count(width) for layer, width in widths.items())
+            and len(shape) == 3
+            and all(_is_count(size) for size in shape)
+            and isinstance(description["sha256"], str)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{path}' is damaged ({type(error).__name__}: {error})") from error
+    if version != SCHEMA_VERSION:
+        raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
+    if not usable:
+        raise UserError(f"'{path}' is damaged: builder, widths or image_shape are not what they must be")
+    return dict(description)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

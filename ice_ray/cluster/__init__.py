@@ -1,0 +1,1 @@
+"""The Ray session, and the workload that its processes are given."""

@@ -1,0 +1,59 @@
+"""What processes tell the driver while they work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+Event = tuple[str, Any]
+_POLL_SECONDS = 0.5
+
+
+@ray.remote(num_cpus=0)
+class _Mailbox:
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+class EventChannel:
+    """A one-way channel from any process of the cluster to the driver. Needs no CPU of the cluster."""
+
+    def __init__(self) -> None:
+        self._mailbox = _Mailbox.remote()
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send without waiting; a lost event loses a line of progress, nothing else."""
+        self._mailbox.put.remote((kind, content))
+
+    @contextmanager
+    def listening(self, receive: Callable[[str, Any], None]) -> Iterator[None]:
+        """Call `receive` (from a thread) for every event while the block runs, the last ones at its end."""
+        done = threading.Event()
+
+        def loop() -> None:
+            while not done.wait(_POLL_SECONDS):
+                self._deliver(receive)
+
+        thread = threading.Thread(target=loop, name="events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self._deliver(receive)
+
+    def _deliver(self, receive: Callable[[str, Any], None]) -> None:
+        for kind, content in ray.get(self._mailbox.take.remote()):
+            receive(kind, content)

@@ -1,0 +1,92 @@
+"""Everything a process of the cluster needs to build its executor, by reference into the object store."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor, nn
+
+from ice_ray.data.images import Preprocessing, PruningData
+from ice_ray.engine.collective import Collective
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.ingest.load import LoadedImages
+from ice_ray.models.registry import ModelSpec
+from ice_ray.models.weights import fit_weights
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.training.precision import PrecisionChoice, resolve
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """A trained dense model that any process can rebuild: what to build, and its weights in the object store."""
+
+    spec: ModelSpec
+    weights: ray.ObjectRef[Any]
+
+    @classmethod
+    def share(cls, spec: ModelSpec, weights: dict[str, Tensor]) -> DenseModel:
+        """Put the weights into the object store."""
+        return cls(spec, ray.put(weights))
+
+    def build(self) -> nn.Module:
+        """The trained module on the CPU."""
+        module = self.spec.build()
+        fit_weights(module, ray.get(self.weights), "of the dense model")
+        return module
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One stage's model, images and settings.
+
+    Attributes:
+        precision: as asked for; `auto` is resolved on the device that does the work.
+    """
+
+    model: DenseModel
+    train: LoadedImages
+    decide: LoadedImages
+    preprocessing: Preprocessing
+    settings: PruningSettings
+    precision: PrecisionChoice
+
+    def network(self) -> DenseNetwork:
+        """The dense network, traced."""
+        return DenseNetwork(self.model.build(), self.train.image_shape)
+
+    def data(self) -> PruningData:
+        """The images on the CPU, over shared memory."""
+        return PruningData(self.train.get(), self.decide.get(), self.preprocessing)
+
+    def executor(self, device: torch.device, collective: Collective | None = None) -> Executor:
+        """An executor of this workload on `device`."""
+        recipe = dataclasses.replace(self.settings.recipe, precision=resolve(self.precision, device))
+        return Executor(self.network(), self.data(), recipe, self.settings.seed, device, collective)
+
+
+def own_device(cpus: float, gpus: float) -> torch.device:
+    """This process's device, with its threads and its share of GPU memory set from what it was given.
+
+    Co-located processes must not starve each other: a process with half a GPU gets half of its memory.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+    if gpus <= 0:
+        return torch.device("cpu")
+    device = torch.device("cuda", 0)
+    torch.cuda.set_device(device)
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus, device)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name", "CPU") if hasattr(torch.cpu, "get_capabilities") else "CPU"
+    return f"{name}, {torch.get_num_threads()} thread(s)"

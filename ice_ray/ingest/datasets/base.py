@@ -1,0 +1,66 @@
+"""What a dataset is: labels that are cheap to know, images that are decoded on demand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ice_ray.errors import DataError
+
+SPLITS = ("train", "val", "test")
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowImage:
+    """One row as read: its image, uint8 (H, W, 3), or what is wrong with it, and a name for people (file and row)."""
+
+    name: str
+    pixels: Pixels | None
+    error: str = ""
+
+
+class Dataset(ABC):
+    """A set of labelled images in splits. Made on the driver, sent to readers as it is: it holds paths, not images.
+
+    Attributes:
+        classes: how many there are.
+        labels: per split (train, val, test; those that exist), int64 (N,).
+        default_space: the named hyperparameter space that suits it.
+        augment_small: whether its training images are cropped and flipped where they are small.
+    """
+
+    classes: int
+    labels: dict[str, Labels]
+    default_space = "cifar10"
+    pad = 4
+    flip = True
+
+    @abstractmethod
+    def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
+        """Decode these rows of a split, in this order. Runs on any node."""
+
+    def check_labels(self, origin: str) -> None:
+        """Every split's labels must be classes 0 to classes-1, and there must be something to train on.
+
+        Raises:
+            DataError: what is wrong, and where.
+        """
+        if len(self.labels.get("train", ())) == 0:
+            raise DataError(f"{origin} has no training images")
+        for split, labels in self.labels.items():
+            if len(labels) == 0:
+                raise DataError(f"{origin}: split {split} is empty")
+            wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
+            if len(wrong):
+                raise DataError(
+                    f"{origin}: label {labels[wrong[0]]} (split {split}, row {wrong[0]}) is outside the classes 0 to "
+                    f"{self.classes - 1}; correct the label or the class names"
+                )
+        if self.classes < 2:
+            raise DataError(f"{origin} has {self.classes} class: at least 2 are needed to classify")

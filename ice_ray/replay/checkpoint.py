@@ -1,0 +1,55 @@
+"""A stage 2 checkpoint: the network's snapshot, the pipeline's state, what it was prepared with. No code in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.files import write_json
+from ice_ray.pipelines.records import PipelineState, Preparation
+
+_SNAPSHOT, _PROGRESS = "snapshot.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class ReplayProgress:
+    """Where a replay stands.
+
+    Attributes:
+        state: the pipeline's.
+        preparation: original accuracy and probe, on stage 2's own data.
+        finished: whether the final epochs, if any, are done too.
+        checkpoint_seconds, final_seconds, setup_seconds: wall time that is no part of PT.
+    """
+
+    state: PipelineState
+    preparation: Preparation
+    finished: bool = False
+    setup_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+    final_seconds: float = 0.0
+
+    def save(self, folder: Path, executor: Executor) -> ReplayProgress:
+        """Write snapshot and progress into `folder`; returns the progress with the time this took added."""
+        started = time.perf_counter()
+        executor.commit(self.state.snapshot).save(folder / _SNAPSHOT)
+        executor.store.keep_only(())
+        content = dataclasses.asdict(self) | {"state": json.loads(self.state.to_json())}
+        write_json(folder / _PROGRESS, content)
+        return dataclasses.replace(
+            self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot]:
+        """What `save` wrote."""
+        content = json.loads((folder / _PROGRESS).read_text())
+        content["state"] = PipelineState.from_json(json.dumps(content["state"]))
+        prepared = content["preparation"]
+        content["preparation"] = Preparation(**{**prepared, "ranking": tuple(prepared["ranking"])})
+        return cls(**content), Snapshot.load(folder / _SNAPSHOT)

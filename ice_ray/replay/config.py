@@ -1,0 +1,43 @@
+"""The options of stage 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ice_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Stage 2: the replay (Ray Train, data-parallel)."""
+
+    workers: int | None = None
+    """Processes that train together; the batch is split among them. [default: one a GPU, else one a CPU, at most 2]"""
+    cpus: float | None = None
+    """CPUs of a worker; its threads are set from it. [default: the cluster's CPUs shared out, at most 8]"""
+    gpus: float | None = None
+    """GPUs of a worker. [default: 1 where there are GPUs, else 0]"""
+    subsample: float = 1.0
+    """Share of the training images to fine-tune on, in (0, 1], stratified."""
+    epochs: int = 1
+    """Epochs of each fine-tune."""
+    final_epochs: int = 0
+    """Epochs of one more fine-tune after the last step, at twice eq. 1's bound."""
+    max_failures: int = 3
+    """How often the group is started again after a worker died, from the last step."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--replay.workers {self.workers} must be at least 1")
+        if not 0 < self.subsample <= 1:
+            raise UserError(f"--replay.subsample {self.subsample} must be in (0, 1]")
+        if self.epochs < 1:
+            raise UserError(f"--replay.epochs {self.epochs} must be at least 1")
+        if self.final_epochs < 0:
+            raise UserError(f"--replay.final-epochs {self.final_epochs} must be at least 0")
+        if self.cpus is not None and not self.cpus > 0:
+            raise UserError(f"--replay.cpus {self.cpus} must be above 0")
+        if self.gpus is not None and self.gpus < 0:
+            raise UserError(f"--replay.gpus {self.gpus} must be at least 0")
+        if self.max_failures < 0:
+            raise UserError(f"--replay.max-failures {self.max_failures} must be at least 0")

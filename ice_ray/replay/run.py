@@ -1,0 +1,83 @@
+"""The Train run of stage 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
+import ray.train
+import ray.train.torch
+
+from ice_ray.cluster.events import EventChannel
+from ice_ray.cluster.workload import Workload
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.errors import RunError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.replay.checkpoint import ReplayProgress
+from ice_ray.replay.config import ReplayConfig
+from ice_ray.replay.worker import ReplayOrder, replay_worker
+
+EXPERIMENT = "replay"
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """How many processes, and what each of them owns."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+
+def run_replay(
+    workload: Workload,
+    hyperparameters: Hyperparameters,
+    config: ReplayConfig,
+    resources: WorkerResources,
+    folder: Path,
+    receive: Callable[[str, Any], None],
+) -> tuple[ReplayProgress, Snapshot]:
+    """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
+
+    Args:
+        receive: told ("prepared" | "step", ReplayProgress) while it runs.
+
+    Raises:
+        RunError: the workers failed more often than allowed.
+    """
+    events = EventChannel()
+    order = ReplayOrder(
+        workload, hyperparameters, config.epochs, config.final_epochs, resources.cpus, resources.gpus, events
+    )
+    trainer = ray.train.torch.TorchTrainer(
+        replay_worker,
+        train_loop_config={"order": order},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus > 0 else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=EXPERIMENT,
+            storage_path=str(folder),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with events.listening(receive):
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RunError(f"stage 2 failed: {_cause(error)}") from error
+    if result.checkpoint is None:
+        raise RunError("stage 2 ended without a checkpoint")
+    with result.checkpoint.as_directory() as checkpoint:
+        return ReplayProgress.load(Path(checkpoint))
+
+
+def _cause(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,85 @@
+"""What each process of stage 2 does: the same pipeline, on an executor whose actions are collective."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+from ice_ray.cluster.events import EventChannel
+from ice_ray.cluster.workload import Workload, own_device
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.process_group import ProcessGroup
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.prepare import prepare
+from ice_ray.pipelines.records import PipelineState
+from ice_ray.replay.checkpoint import ReplayProgress
+
+
+@dataclass(frozen=True)
+class ReplayOrder:
+    """What stage 2 is asked to do. Epochs are of each fine-tune, and of the one after the last step."""
+
+    workload: Workload
+    hyperparameters: Hyperparameters
+    epochs: int
+    final_epochs: int
+    cpus: float
+    gpus: float
+    events: EventChannel
+
+
+def replay_worker(config: dict[str, Any]) -> None:
+    """Run the whole replay in step with the other ranks; goes on from the group's last checkpoint, if there is one."""
+    order: ReplayOrder = config["order"]
+    started = time.perf_counter()
+    executor = order.workload.executor(own_device(order.cpus, order.gpus), ProcessGroup())
+    settings = order.workload.settings
+    pipeline = settings.pipeline(order.hyperparameters, order.epochs, order.final_epochs)
+    progress = _resumed(executor)
+    if progress is None:
+        setup = time.perf_counter() - started
+        freezes = order.hyperparameters.frozen_fraction > 0
+        preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, freezes)
+        progress = ReplayProgress(PipelineState(executor.root), preparation, setup_seconds=setup)
+        _tell(order, "prepared", progress)
+    while not pipeline.is_done(executor, progress.state):
+        state = pipeline.advance(executor, progress.state, progress.preparation)
+        progress = _report(executor, dataclasses.replace(progress, state=state))
+        _tell(order, "step", progress)
+    if not progress.finished:
+        state, cost = pipeline.finish(executor, progress.state, progress.preparation)
+        progress = dataclasses.replace(progress, state=state, final_seconds=cost.wall_seconds, finished=True)
+        _report(executor, progress)
+
+
+def _report(executor: Executor, progress: ReplayProgress) -> ReplayProgress:
+    """Report a step to Ray Train; rank 0 alone commits, all ranks hold the same bits."""
+    metrics = {"step": len(progress.state.records), "finished": progress.finished}
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(metrics)
+        return progress
+    with tempfile.TemporaryDirectory() as folder:
+        saved = progress.save(Path(folder), executor)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    return saved
+
+
+def _resumed(executor: Executor) -> ReplayProgress | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        progress, snapshot = ReplayProgress.load(Path(folder))
+    executor.store.put(snapshot)
+    return progress
+
+
+def _tell(order: ReplayOrder, kind: str, progress: ReplayProgress) -> None:
+    if ray.train.get_context().get_world_rank() == 0:
+        order.events.send(kind, progress)

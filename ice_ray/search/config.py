@@ -1,0 +1,50 @@
+"""The options of stage 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ice_ray.engine.cost import Clock
+from ice_ray.errors import UserError
+from ice_ray.objective import Objective
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Stage 1: the search (Ray Tune)."""
+
+    trials: int | None = None
+    """Points of the grid to try, in seeded random order; all of them without it."""
+    subsample: float | None = None
+    """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02; digits 0.5]"""
+    eval_images: int = 1000
+    """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
+    cpus: float = 1.0
+    """CPUs of a trial; its threads are set from it."""
+    gpus: float | None = None
+    """GPUs of a trial, whole or a fraction; its memory is capped at it. [default: 1 where there are GPUs, else 0]"""
+    objective: Objective = "auto"
+    """How the winner is chosen: eq2 = least eq. 2 cost; auto = that, or where eq. 2 would reward being slow or
+    worse, the fastest of the trials within 0.5 points of the smallest drop."""
+    clock: Clock = "wall"
+    """Pruning time on the wall's clock, or from the arithmetic done (work), which repeats exactly."""
+    work_speed: float | None = None
+    """Operations a second of the work clock. [default: calibrated on one device, alone]"""
+    max_failures: int = 3
+    """How often a trial whose process died is started again, from its last step."""
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise UserError(f"--search.trials {self.trials} must be at least 1")
+        if self.subsample is not None and not 0 < self.subsample <= 1:
+            raise UserError(f"--search.subsample {self.subsample} must be in (0, 1]")
+        if self.eval_images < 1:
+            raise UserError(f"--search.eval-images {self.eval_images} must be at least 1")
+        if not self.cpus > 0:
+            raise UserError(f"--search.cpus {self.cpus} must be above 0")
+        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):
+            raise UserError(f"--search.gpus {self.gpus} must be a fraction up to 1 or a whole number")
+        if self.work_speed is not None and not self.work_speed > 0:
+            raise UserError(f"--search.work-speed {self.work_speed} must be above 0")
+        if self.max_failures < 0:
+            raise UserError(f"--search.max-failures {self.max_failures} must be at least 0")
