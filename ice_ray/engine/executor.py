@@ -103,6 +103,20 @@ class Executor:
         self._live = (after, model)
         return Outcome(after, value, Cost(watch.seconds(), flops))
 
+    def warm_up(self) -> float:
+        """Train and measure a copy of the dense network on a few images, so that one-off costs of the libraries
+        (loading kernels, first communication) fall on no step's clock. Returns the wall seconds it took.
+        """
+        watch = Stopwatch(self.device)
+        count = min(len(self._data.train), 2 * self.recipe.batch_size)
+        few = ImageSet(self._data.train.images[:count], self._data.train.labels[:count])
+        model = self.network.build(self.device)
+        wrapped = self._collective.wrap(model)
+        shard, preprocessing = self._collective.shard, self._data.preprocessing
+        fine_tune(wrapped, few, preprocessing, self.recipe, (0.0,), (self._seed, "warm-up"), self._teacher, shard)
+        self.accuracy(model, few)
+        return watch.seconds()
+
     def commit(self, snapshot: SnapshotId) -> Snapshot:
         """Put a snapshot into the store, whence it can be acted on again or saved."""
         model = self._bring(snapshot)

@@ -24,13 +24,14 @@ class ReplayProgress:
         state: the pipeline's.
         preparation: original accuracy and probe, on stage 2's own data.
         finished: whether the final epochs, if any, are done too.
-        checkpoint_seconds, final_seconds, setup_seconds: wall time that is no part of PT.
+        setup_seconds, warm_up_seconds, checkpoint_seconds, final_seconds: wall time that is no part of PT.
     """
 
     state: PipelineState
     preparation: Preparation
     finished: bool = False
     setup_seconds: float = 0.0
+    warm_up_seconds: float = 0.0
     checkpoint_seconds: float = 0.0
     final_seconds: float = 0.0
 

@@ -39,14 +39,15 @@ def replay_worker(config: dict[str, Any]) -> None:
     order: ReplayOrder = config["order"]
     started = time.perf_counter()
     executor = order.workload.executor(own_device(order.cpus, order.gpus), ProcessGroup())
+    warm_up = executor.warm_up()
     settings = order.workload.settings
     pipeline = settings.pipeline(order.hyperparameters, order.epochs, order.final_epochs)
     progress = _resumed(executor)
     if progress is None:
-        setup = time.perf_counter() - started
+        setup = time.perf_counter() - started - warm_up
         freezes = order.hyperparameters.frozen_fraction > 0
         preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, freezes)
-        progress = ReplayProgress(PipelineState(executor.root), preparation, setup_seconds=setup)
+        progress = ReplayProgress(PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up)
         _tell(order, "prepared", progress)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)

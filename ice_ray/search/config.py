@@ -30,6 +30,8 @@ class SearchConfig:
     """Pruning time on the wall's clock, or from the arithmetic done (work), which repeats exactly."""
     work_speed: float | None = None
     """Operations a second of the work clock. [default: calibrated on one device, alone]"""
+    lr_tolerance: float = 1e-3
+    """Step of the logarithmic grid that eq. 1's learning rates are rounded to (1e-3 = 0.1%); 0 rounds nothing."""
     max_failures: int = 3
     """How often a trial whose process died is started again, from its last step."""
 
@@ -46,5 +48,7 @@ class SearchConfig:
             raise UserError(f"--search.gpus {self.gpus} must be a fraction up to 1 or a whole number")
         if self.work_speed is not None and not self.work_speed > 0:
             raise UserError(f"--search.work-speed {self.work_speed} must be above 0")
+        if not 0 <= self.lr_tolerance <= 1:
+            raise UserError(f"--search.lr-tolerance {self.lr_tolerance} must be in [0, 1]")
         if self.max_failures < 0:
             raise UserError(f"--search.max-failures {self.max_failures} must be at least 0")

@@ -42,6 +42,7 @@ def prepare_search(
 def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
+    executor.warm_up()
     settings = workload.settings
     speed = work_speed or calibrate_speed(
         executor.network.build(device),

@@ -39,6 +39,7 @@ class PruningTrial(tune.Trainable):
     ) -> None:
         self._workload, self._prepared, self._clock = workload, prepared, clock
         self._executor = workload.executor(own_device(cpus, gpus))
+        self._executor.warm_up()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

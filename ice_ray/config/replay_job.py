@@ -1,0 +1,21 @@
+"""The options of the job that replays a search's winner alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ice_ray.replay.config import ReplayConfig
+
+
+@dataclass(frozen=True)
+class ReplayJobConfig:
+    """Replay the winner of a finished search on all the data: stage 2 alone."""
+
+    config: Path
+    """best.json, as a search wrote it; the replay's results go into its folder."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    resume: bool = False
+    """Go on with a replay that was interrupted there."""
+    verbose: bool = False
+    """Show Ray's own log lines too."""

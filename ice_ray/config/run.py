@@ -1,0 +1,132 @@
+"""The description of a run: every option of the jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ice_ray.engine.actions import Counting
+from ice_ray.errors import UserError
+from ice_ray.ingest.load import DataErrors
+from ice_ray.ingest.roles import DecideOn
+from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.replay.config import ReplayConfig
+from ice_ray.search.config import SearchConfig
+from ice_ray.training.precision import PrecisionChoice
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Prune a trained classifier: search the hyperparameters on a subsample, replay the winner on all the data.
+
+    Without any option: scikit-learn's digits, a small ResNet that is trained first, a reduced grid.
+    """
+
+    model: str = "cifar-resnet14"
+    """cifar-resnet8/14/20/32/44/56/110/152, or package.module:function that builds yours (it may take num_classes)."""
+    weights: Path | None = None
+    """Trained weights: .safetensors, or a .pth/.th with a state dict. [default: with digits, trained first]"""
+    data: str = "digits"
+    """digits, cifar10[:DIR], parquet:DIR (train*/val*/test*.parquet) or imagefolder:DIR (train/, val/ or test/)."""
+    ratio: float = 0.5
+    """Share of the filters to remove from every prunable layer, inside (0, 1)."""
+    criterion: str = "l1"
+    """Which filters go first: l1 (smallest norm) or random."""
+    space: str | None = None
+    """Grid of hyperparameters: cifar10, tinyimagenet, imagenet, digits, or a .yaml file. [default: the data's own]"""
+    batch_size: int = 128
+    """Images per SGD step, over all workers together."""
+    distil: bool = True
+    """Learn from the unpruned model too while fine-tuning (the paper does on CIFAR-10)."""
+    precision: PrecisionChoice = "auto"
+    """Arithmetic of convolutions: auto is bf16 where the device has it."""
+    decide_on: DecideOn = "holdout"
+    """Images that decide: holdout = val split, or half of the only held-out split (the rest reports);
+    test = all of it decides and reports, as in the paper; train = a tenth of the training images."""
+    image_size: int | None = None
+    """Fit images to this many pixels square. [default: as stored; imagefolder 224]"""
+    augment: Literal["auto", "crop-flip", "none"] = "auto"
+    """Random crops and flips of training images. [default: by the data]"""
+    data_errors: DataErrors = "stop"
+    """At a corrupt image: stop and name it, or skip it and count."""
+    alpha: Counting = "parameters"
+    """What eq. 1's alpha counts: parameters, or conv-weights as the authors' program does."""
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    seed: int = 0
+    """Every random choice comes from it."""
+    storage: Path = Path("runs")
+    """Folder of runs; on a cluster one that all nodes share."""
+    name: str | None = None
+    """The run's folder below it. [default: carries the UTC time]"""
+    resume: bool = False
+    """Go on with the run of that name."""
+    verbose: bool = False
+    """Show Ray's own log lines too."""
+
+    def __post_init__(self) -> None:
+        if self.resume and self.name is None:
+            raise UserError("--resume needs the --name of the run to go on with")
+        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
+            raise UserError(f"--name '{self.name}' must be a plain folder name")
+        if self.image_size is not None and self.image_size < 4:
+            raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
+        if self.batch_size < 2:
+            raise UserError(f"--batch-size {self.batch_size} must be at least 2")
+        if not self.freeze.probe_learning_rate > 0:
+            raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
+        if "://" in str(self.storage):
+            raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, nested as the options are."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide the result, flat by option name. Resources, names and places are not among them."""
+        flat = _flat(self.as_dict())
+        return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
+
+
+_NOT_DECIDING = frozenset(
+    {"storage", "name", "resume", "verbose", "search.cpus", "search.gpus", "search.max-failures"}
+    | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
+)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        option = f"{prefix}{key.replace('_', '-')}"
+        flat |= _flat(value, f"{option}.") if isinstance(value, dict) else {option: value}
+    return flat
+
+
+def config_from_dict(values: object, origin: str) -> RunConfig:
+    """The description that `RunConfig.as_dict` gave.
+
+    Raises:
+        UserError: fields missing, unknown or of the wrong kind.
+    """
+    try:
+        fields = dict(values)  # type: ignore[call-overload]
+        nested = {
+            "freeze": FreezeConfig(**fields.pop("freeze")),
+            "search": SearchConfig(**fields.pop("search")),
+            "replay": ReplayConfig(**fields.pop("replay")),
+        }
+        weights = fields.pop("weights")
+        fields["storage"] = Path(fields["storage"])
+        return RunConfig(weights=None if weights is None else Path(weights), **nested, **fields)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error

@@ -1,0 +1,1 @@
+"""What a person sees: TensorBoard, lines on the terminal, the table of trials."""

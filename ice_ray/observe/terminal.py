@@ -1,0 +1,97 @@
+"""Lines on the terminal: one per event while a job runs, a table at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from rich.console import Console
+from rich.table import Table
+
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.records import Preparation, StepRecord
+
+# A width of its own where there is no terminal: a log must not be folded at 80 columns.
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One line, as it is."""
+    console.print(line, markup=False)
+
+
+def warn(line: str) -> None:
+    """One line that matters."""
+    console.print(f"warning: {line}", markup=False, style="yellow")
+
+
+def describe_step(record: StepRecord, steps: int) -> str:
+    """A pruning step of stage 2 in one line."""
+    what = f"  step {record.step}/{steps} {record.layers}: {record.accuracy_after_pruning:.2f}%"
+    if record.fine_tuned:
+        what += f" -> {record.accuracy:.2f}% (fine-tuned at {record.learning_rate_max:.2g}, {record.recovery_seconds:.1f} s)"
+    return f"{what}; {record.unpruned_share:.1%} of the parameters left"
+
+
+def describe_preparation(preparation: Preparation) -> str:
+    """Original accuracy and probe in one line."""
+    line = f"  dense: {preparation.original_accuracy:.2f}% on the decision images"
+    if preparation.ranking:
+        line += f"; freezing probe {preparation.probe_seconds:.1f} s, least change in {preparation.ranking[0]}"
+    return line
+
+
+class ProgressCallback(tune.Callback):
+    """A line for every trial that ends. Pickled by Tune with the experiment, so it counts over restarts."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._ended: set[str] = set()
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        result = trial.last_result or {}
+        if result.get("failure"):
+            self._line(trial, f"failed: {result['failure']}")
+        else:
+            self._line(
+                trial,
+                f"drop {result['drop']:.2f} points in {result['pruning_seconds']:.1f} s, cost {result['cost']:.4f}",
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._line(trial, "failed: its process died more often than --search.max-failures allows")
+
+    def _line(self, trial: Trial, what: str) -> None:
+        self._ended.add(str(trial))
+        point = Hyperparameters.from_mapping(trial.config["point"]["hyperparameters"])
+        say(f"  {trial} ({len(self._ended)}/{self._total}) {what} [{point}]")
+
+
+def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
+    """Dense against pruned, as the assessment gives them."""
+    table = Table(title="dense against pruned", title_justify="left")
+    for column in ("", "dense", "pruned", "change"):
+        table.add_column(column, justify="left" if not column else "right")
+    for key, label, form in (
+        ("decide_accuracy", "accuracy on the images that decided (%)", "{:.2f}"),
+        ("report_accuracy", "accuracy on the report images (%)", "{:.2f}"),
+        ("parameters", "parameters", "{:,}"),
+        ("multiply_adds", "multiply-adds per image", "{:,}"),
+        ("latency_1_ms", "latency, batch 1 (ms)", "{:.3f}"),
+        ("latency_64_ms", "latency, batch 64 (ms)", "{:.3f}"),
+    ):
+        before, after = dense[key], pruned[key]
+        change = f"{after - before:+.2f}" if key.endswith("accuracy") else f"x {after / before:.3f}"
+        table.add_row(label, form.format(before), form.format(after), change)
+    console.print(table)
+
+
+def show_times(times: dict[str, float]) -> None:
+    """Where the time went, part by part."""
+    table = Table(title="time (s)", title_justify="left")
+    table.add_column("part")
+    table.add_column("seconds", justify="right")
+    for part, seconds in times.items():
+        table.add_row(part, f"{seconds:.1f}")
+    console.print(table)

@@ -1,0 +1,78 @@
+"""Dense against pruned: accuracy, size, work and latency, measured alone on one device after stage 2."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import ray
+import torch
+from torch import nn
+
+from ice_ray.cluster.workload import Workload, device_name, own_device
+from ice_ray.engine.cost import Stopwatch, multiply_adds
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.ingest.load import LoadedImages
+from ice_ray.training.precision import autocast
+
+_REPEATS = 50
+_BATCHES = (1, 64)
+
+
+def assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: float, gpus: float) -> dict[str, Any]:
+    """Measure the dense network and `snapshot` of it; the only reading of the report images.
+
+    Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ...}: accuracies in percent on the deciding
+    and on the report images, parameters, multiply-adds an image, median latency in ms at batch 1 and 64 with its
+    5th and 95th percentile.
+    """
+    task = _assess.options(num_cpus=cpus, num_gpus=gpus)
+    measured: dict[str, Any] = ray.get(task.remote(workload, report, ray.put(snapshot), cpus, gpus))
+    return measured
+
+
+@ray.remote
+def _assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: float, gpus: float) -> Any:
+    device = own_device(cpus, gpus)
+    executor = workload.executor(device)
+    executor.store.put(snapshot)
+    dense = executor.network.build(device)
+    pruned = executor.module(snapshot.id)
+    return {
+        "dense": _measure(executor, dense, workload, report),
+        "pruned": _measure(executor, pruned, workload, report),
+        "device": device_name(device),
+        "precision": executor.recipe.precision,
+    }
+
+
+def _measure(executor: Executor, model: nn.Module, workload: Workload, report: LoadedImages) -> dict[str, Any]:
+    device = executor.device
+    facts: dict[str, Any] = {
+        "decide_accuracy": executor.accuracy(model, workload.decide.get().to(device)),
+        "report_accuracy": executor.accuracy(model, report.get().to(device)),
+        "decide_images": workload.decide.count,
+        "report_images": report.count,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": sum(multiply_adds(model, trace) for trace in executor.network.traces),
+    }
+    for batch in _BATCHES:
+        times = _latencies(executor, model, batch)
+        facts[f"latency_{batch}_ms"] = statistics.median(times)
+        cuts = statistics.quantiles(times, n=20)
+        facts[f"latency_{batch}_ms_spread"] = [cuts[0], cuts[-1]]
+    return facts
+
+
+def _latencies(executor: Executor, model: nn.Module, batch: int) -> list[float]:
+    images = torch.zeros(batch, *executor.network.image_shape, device=executor.device)
+    images = images.to(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode(), autocast(executor.recipe.precision, executor.device):
+        for repeat in range(_REPEATS + 5):
+            watch = Stopwatch(executor.device)
+            model(images)
+            if repeat >= 5:
+                times.append(1000 * watch.seconds())
+    return times

@@ -1,0 +1,74 @@
+"""What the stages of one job share: the plan, the folder, the cluster's resources, the time of each part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ice_ray.cluster.session import cluster_cpus, cluster_gpus, require
+from ice_ray.cluster.workload import DenseModel, Workload
+from ice_ray.ingest.load import LoadedImages, load
+from ice_ray.ingest.roles import Rows
+from ice_ray.observe.terminal import warn
+from ice_ray.replay.run import WorkerResources
+from ice_ray.workflow.plan import Plan
+from ice_ray.workflow.run_folder import RunFolder
+
+_MOST_CPUS_A_WORKER = 8.0
+
+
+@dataclass
+class JobContext:
+    """One job as it runs. `times` fills in order: seconds of each part on the driver's wall."""
+
+    plan: Plan
+    folder: RunFolder
+    times: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to `part`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[part] = self.times.get(part, 0.0) + time.perf_counter() - started
+
+    def load(self, rows: Rows) -> LoadedImages:
+        """Decode rows into the object store; what had to be skipped is said once."""
+        loaded = load(self.plan.dataset, rows, self.plan.config.data_errors)
+        if loaded.skipped:
+            warn(f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}")
+        return loaded
+
+    def workload(self, model: DenseModel, train: LoadedImages, decide: LoadedImages) -> Workload:
+        """The workload of a stage."""
+        plan = self.plan
+        return Workload(model, train, decide, plan.preprocessing, plan.settings, plan.config.precision)
+
+    def trial_gpus(self) -> float:
+        """GPUs of a trial, checked against the cluster with the CPUs.
+
+        Raises:
+            UserError: no node can serve a trial.
+        """
+        asked = self.plan.config.search.gpus
+        gpus = (1.0 if cluster_gpus() >= 1 else 0.0) if asked is None else asked
+        require("a trial (--search.cpus, --search.gpus)", self.plan.config.search.cpus, gpus)
+        return gpus
+
+    def worker_resources(self) -> WorkerResources:
+        """Stage 2's processes, checked against the cluster.
+
+        Raises:
+            UserError: the cluster cannot serve them.
+        """
+        replay = self.plan.config.replay
+        gpus = (1.0 if cluster_gpus() >= 1 else 0.0) if replay.gpus is None else replay.gpus
+        most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
+        workers = replay.workers or max(1, most)
+        cpus = replay.cpus or max(1.0, min(_MOST_CPUS_A_WORKER, float(int(cluster_cpus() / workers))))
+        require("stage 2 (--replay.workers, .cpus, .gpus)", cpus, gpus, workers)
+        return WorkerResources(workers, cpus, gpus)

@@ -1,0 +1,80 @@
+"""The three jobs, and how they end: 0, or one line and 2 (input) or 1 (run)."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ice_ray.cluster.session import ray_session
+from ice_ray.config.command_line import parse
+from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.run import RunConfig
+from ice_ray.errors import RunError, UserError
+from ice_ray.observe.terminal import say
+from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.plan import make_plan
+from ice_ray.workflow.replay_stage import replay_stage
+from ice_ray.workflow.run_folder import RunFolder, find_run_folder
+from ice_ray.workflow.search_stage import Winner, search_stage
+
+Config = TypeVar("Config")
+
+
+def prune_job(config: RunConfig) -> None:
+    """Both stages: `jobs/ice_prune.py`."""
+    context = _context(config)
+    if context.folder.is_finished:
+        say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
+        return
+    with ray_session(config.verbose):
+        winner = search_stage(context)
+        try:
+            replay_stage(context, winner.hyperparameters)
+        except UserError as error:
+            raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
+
+
+def search_job(config: RunConfig) -> None:
+    """Stage 1 alone: `jobs/ice_search.py`."""
+    context = _context(config)
+    with ray_session(config.verbose):
+        search_stage(context)
+    say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
+
+
+def replay_job(job: ReplayJobConfig) -> None:
+    """Stage 2 alone: `jobs/ice_replay.py`."""
+    folder = RunFolder(job.config.resolve().parent)
+    if job.config.name != folder.best.name:
+        raise UserError(f"--config '{job.config}' must be the best.json of a search")
+    winner = Winner.read(folder)
+    if (folder.path / "replay").exists() and not job.resume:
+        raise UserError(f"'{folder.path}' holds a replay already: go on with it (--resume) or search anew")
+    config = dataclasses.replace(winner.config, replay=job.replay)
+    trained = folder.dense_weights if folder.dense_weights.is_file() else None
+    with ray_session(job.verbose):
+        replay_stage(JobContext(make_plan(config, trained), folder), winner.hyperparameters)
+
+
+def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the job, and say in one line what went wrong; returns the exit code."""
+    try:
+        job(parse(kind, sys.argv[1:] if arguments is None else arguments, program))
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; go on with --resume --name NAME", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _context(config: RunConfig) -> JobContext:
+    folder = find_run_folder(config)
+    trained = folder.dense_weights if folder.dense_weights.is_file() else None
+    return JobContext(make_plan(config, trained), folder)

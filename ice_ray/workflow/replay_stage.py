@@ -1,0 +1,109 @@
+"""Stage 2, from the winner to the pruned model and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ice_ray.artifact import save_pruned
+from ice_ray.files import write_json
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objective import normalized_cost
+from ice_ray.observe.tensorboard import StepWriter
+from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times
+from ice_ray.replay.assess import assess
+from ice_ray.replay.checkpoint import ReplayProgress
+from ice_ray.replay.run import run_replay
+from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.run_folder import environment
+from ice_ray.workflow.search_stage import dense_model
+
+
+def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """Run stage 2, write pruned_model/ and summary.json, show both; returns the summary."""
+    plan, folder = context.plan, context.folder
+    resources = context.worker_resources()
+    with context.timed("stage 2: reading images"):
+        train, decide = (context.load(rows) for rows in plan.replay_rows())
+        report = context.load(plan.roles.report)
+    workload = context.workload(dense_model(context), train, decide)
+    say(
+        f"stage 2: {plan.steps} pruning steps, {train.count} training and {decide.count} decision images, "
+        f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
+    )
+    watcher = _Watcher(plan.steps, StepWriter(folder.tensorboard / "replay"))
+    with context.timed("stage 2: replay, start of workers included"):
+        progress, snapshot = run_replay(
+            workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
+        )
+    watcher.end(hyperparameters, progress)
+    with context.timed("assessment"):
+        assessment = assess(workload, report, snapshot, resources.cpus, resources.gpus)
+    times = context.times | _replay_times(progress)
+    facts = {
+        "metrics": assessment,
+        "preprocessing": dataclasses.asdict(plan.preprocessing),
+        "hyperparameters": hyperparameters.as_dict(),
+        "config": plan.config.as_dict(),
+        **environment(),
+    }
+    save_pruned(folder.pruned_model, plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors, facts)
+    summary = {
+        **assessment,
+        "hyperparameters": hyperparameters.as_dict(),
+        "replay_pruning_seconds": progress.state.pruning_seconds("wall", 1.0),
+        "original_accuracy": progress.preparation.original_accuracy,
+        "steps": [record.as_dict() for record in progress.state.records],
+        "seconds": times,
+        "resources": dataclasses.asdict(resources),
+        "config": plan.config.as_dict(),
+        **environment(),
+    }
+    write_json(folder.summary, summary)
+    show_assessment(assessment["dense"], assessment["pruned"])
+    show_times(times)
+    say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {folder.pruned_model}")
+    return summary
+
+
+def _replay_times(progress: ReplayProgress) -> dict[str, float]:
+    """Stage 2's own parts, inside its wall time; the first four are PT of eq. 2."""
+    records = progress.state.records
+    return {
+        "stage 2, PT: scoring": sum(record.scoring_seconds for record in records),
+        "stage 2, PT: removal": sum(record.removal_seconds for record in records),
+        "stage 2, PT: decision measurements": sum(record.measuring_seconds for record in records),
+        "stage 2, PT: fine-tuning": sum(record.recovery_seconds for record in records),
+        "stage 2, apart: set-up": progress.setup_seconds,
+        "stage 2, apart: warm-up": progress.warm_up_seconds,
+        "stage 2, apart: original accuracy": progress.preparation.accuracy_seconds,
+        "stage 2, apart: freezing probe": progress.preparation.probe_seconds,
+        "stage 2, apart: checkpoints": progress.checkpoint_seconds,
+        "stage 2, apart: final epochs": progress.final_seconds,
+    }
+
+
+class _Watcher:
+    """Turns stage 2's events into lines and TensorBoard events, on the driver."""
+
+    def __init__(self, steps: int, writer: StepWriter) -> None:
+        self._steps, self._writer = steps, writer
+
+    def receive(self, kind: str, progress: ReplayProgress) -> None:
+        """One event of the workers."""
+        if kind == "prepared":
+            say(describe_preparation(progress.preparation))
+        elif kind == "step":
+            say(describe_step(progress.state.records[-1], self._steps))
+            self._writer.step(_with_cost(progress))
+
+    def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
+        """The replay is over."""
+        values = _with_cost(progress)
+        self._writer.end(hyperparameters.as_dict(), values | {"cost": values["cost_so_far"]})
+
+
+def _with_cost(progress: ReplayProgress) -> dict[str, Any]:
+    record = progress.state.records[-1]
+    seconds = progress.state.pruning_seconds("wall", 1.0)
+    return record.as_dict() | {"pruning_seconds": seconds, "cost_so_far": normalized_cost(seconds, record.drop)}

@@ -1,0 +1,109 @@
+"""A run's folder: what lies where in it, and going on with one only where it is the same run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.errors import UserError
+from ice_ray.files import write_json
+
+_PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        """run.json: every option, and the versions that ran."""
+        return self.path / "run.json"
+
+    @property
+    def dense_weights(self) -> Path:
+        """The dense model, where the job trained it itself."""
+        return self.path / "dense.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The winner."""
+        return self.path / "best.json"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial's steps."""
+        return self.path / "trials.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """What came out, with the time of each part."""
+        return self.path / "summary.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files of all trials and of stage 2."""
+        return self.path / "tensorboard"
+
+    @property
+    def pruned_model(self) -> Path:
+        """The result."""
+        return self.path / "pruned_model"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the pruned model has been written and summed up."""
+        return self.summary.is_file()
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and describe the run in it; harmless where that has been done."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.description.is_file():
+            write_json(self.description, {"config": config.as_dict(), **environment()})
+
+
+def find_run_folder(config: RunConfig) -> RunFolder:
+    """The folder of this run, which is not made yet; with `--resume` one that holds the same run.
+
+    Raises:
+        UserError: the name is taken; or there is nothing to resume, or a result-determining option differs.
+    """
+    name = config.name or datetime.now(UTC).strftime("ice-%Y%m%d-%H%M%S")
+    folder = RunFolder((config.storage / name).resolve())
+    if not config.resume:
+        if folder.path.exists():
+            raise UserError(f"run '{folder.path}' exists: go on with it (--resume) or take another --name")
+        return folder
+    if not folder.description.is_file():
+        raise UserError(f"there is no run to resume in '{folder.path}'")
+    before, now = _recorded(folder.description).deciding(), config.deciding()
+    changed = [option for option in now if now[option] != before[option]]
+    if changed:
+        shown = ", ".join(f"--{option} was {before[option]} and is {now[option]}" for option in changed)
+        raise UserError(f"cannot resume '{name}' as another run: {shown}; take another --name, or the same options")
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for whoever reads the figures later."""
+    packages = {}
+    for package in _PACKAGES:
+        packages[package] = version(package)
+    return {"python": sys.version.split()[0], "machine": platform.machine(), "packages": packages}
+
+
+def _recorded(path: Path) -> RunConfig:
+    try:
+        content = json.loads(path.read_text())["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged ({error})") from error
+    return config_from_dict(content, str(path))

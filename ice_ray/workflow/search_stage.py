@@ -1,0 +1,133 @@
+"""Stage 1, from images to best.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+
+from ice_ray.cluster.workload import DenseModel
+from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.errors import UserError
+from ice_ray.files import atomic_path, write_json
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.ingest.load import LoadedImages
+from ice_ray.observe.tensorboard import TensorBoardCallback
+from ice_ray.observe.terminal import ProgressCallback, describe_preparation, say, warn
+from ice_ray.observe.trials_table import write_trials
+from ice_ray.objective import normalized_cost
+from ice_ray.search.dense import train_dense
+from ice_ray.search.prepare import SearchPreparation, prepare_search
+from ice_ray.search.run import TrialResult, choose_winner, run_search
+from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.run_folder import RunFolder, environment
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What best.json holds that stage 2 needs."""
+
+    config: RunConfig
+    hyperparameters: Hyperparameters
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Winner:
+        """The winner of a finished search.
+
+        Raises:
+            UserError: no such file, or it is damaged.
+        """
+        path = folder.best
+        if not path.is_file():
+            raise UserError(f"'{path}': no such file; a search writes it (jobs/ice_search.py)")
+        try:
+            content = json.loads(path.read_text())
+            config, hyperparameters = content["config"], content["hyperparameters"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"'{path}' is no best.json of a search ({type(error).__name__}: {error})") from error
+        return cls(config_from_dict(config, str(path)), Hyperparameters.from_mapping(hyperparameters))
+
+
+def dense_model(context: JobContext, search_images: LoadedImages | None = None) -> DenseModel:
+    """The dense model in the object store; trained first where the plan has no weights, and kept in the folder."""
+    plan, folder = context.plan, context.folder
+    if plan.weights is not None:
+        return DenseModel.share(plan.spec, plan.weights)
+    if folder.dense_weights.is_file():
+        return DenseModel.share(plan.spec, safetensors.torch.load_file(folder.dense_weights))
+    say(f"no weights given: training {plan.config.model} on {plan.config.data} first")
+    with context.timed("training the dense model"):
+        images = context.load(plan.roles.train)
+        gpus = context.trial_gpus()
+        weights = train_dense(
+            plan.spec, images, plan.preprocessing, plan.config.seed, plan.config.search.cpus, gpus
+        )
+    with atomic_path(folder.dense_weights) as temporary:
+        safetensors.torch.save_file(weights, temporary)
+    return DenseModel.share(plan.spec, weights)
+
+
+def search_stage(context: JobContext) -> Winner:
+    """Run stage 1 and write trials.parquet and best.json; where best.json is there already, read it.
+
+    The run's folder is made once the images are decoded: wrong input leaves none.
+    """
+    plan, config, folder = context.plan, context.plan.config, context.folder
+    if folder.best.is_file():
+        say("stage 1 is done: going on from its best.json")
+        return Winner.read(folder)
+    gpus = context.trial_gpus()
+    with context.timed("stage 1: reading images"):
+        train, decide = (context.load(rows) for rows in plan.search_rows())
+    folder.create(config)
+    model = dense_model(context)
+    workload = context.workload(model, train, decide)
+    say(
+        f"stage 1: {len(plan.points)} trials of {plan.steps} pruning steps, {train.count} training and "
+        f"{decide.count} decision images, run folder {folder.path}"
+    )
+    with context.timed("stage 1: original accuracy, freezing probe, calibration"):
+        freezes = any(point.frozen_fraction > 0 for point in plan.points)
+        prepared = prepare_search(workload, freezes, config.search.cpus, gpus, config.search.work_speed)
+    say(describe_preparation(prepared.preparation))
+    with context.timed("stage 1: trials"):
+        callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(len(plan.points))]
+        results = run_search(plan.points, workload, prepared, config.search, gpus, folder.path, callbacks)
+    write_trials(folder.trials, results)
+    return _write_winner(context, results, prepared)
+
+
+def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation) -> Winner:
+    config, folder = context.plan.config, context.folder
+    speed = prepared.flops_per_second
+    choice = choose_winner(results, config.search.objective, config.search.clock, speed)
+    winner = results[choice.index]
+    seconds = winner.pruning_seconds(config.search.clock, speed)
+    failed = [result for result in results if result.failure]
+    if failed:
+        warn(f"{len(failed)} of {len(results)} trials failed; first: {failed[0].failure} [{failed[0].hyperparameters}]")
+    say(f"winner: trial {choice.index} [{winner.hyperparameters}]: {choice.reason}")
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "hyperparameters": winner.hyperparameters.as_dict(),
+        "trial": choice.index,
+        "reason": choice.reason,
+        "drop": winner.drop,
+        "pruning_seconds": seconds,
+        "cost": normalized_cost(seconds, winner.drop),
+        "clock": config.search.clock,
+        "flops_per_second": speed,
+        "device": prepared.device,
+        "original_accuracy": prepared.preparation.original_accuracy,
+        "weight_changes": prepared.preparation.weight_changes,
+        "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
+        "seconds": context.times,
+        "config": config.as_dict(),
+        **environment(),
+    }
+    write_json(folder.best, content)
+    return Winner(config, winner.hyperparameters)
