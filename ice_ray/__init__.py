@@ -1,7 +1,22 @@
-"""ice_ray: ICE-Pruning as a Ray Tune search and a Ray Train replay."""
+"""ice_ray: ICE-Pruning as a Ray Tune search and a Ray Train replay.
+
+The jobs are in `jobs/`; in a notebook, `prune` runs the operator in the process itself, without Ray, and
+`load_pruned` gives back what a job saved.
+"""
 
 from ice_ray.artifact import load_pruned
+from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.in_process import PruningResult, prune
 
-__all__ = ["Hyperparameters", "UserError", "load_pruned"]
+__all__ = [
+    "Hyperparameters",
+    "ImageSet",
+    "Preprocessing",
+    "PruningData",
+    "PruningResult",
+    "UserError",
+    "load_pruned",
+    "prune",
+]

@@ -13,7 +13,6 @@ Event = tuple[str, Any]
 _POLL_SECONDS = 0.5
 
 
-@ray.remote(num_cpus=0)
 class _Mailbox:
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -30,7 +29,7 @@ class EventChannel:
     """A one-way channel from any process of the cluster to the driver. Needs no CPU of the cluster."""
 
     def __init__(self) -> None:
-        self._mailbox = _Mailbox.remote()
+        self._mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0).remote()
 
     def send(self, kind: str, content: Any) -> None:
         """Send without waiting; a lost event loses a line of progress, nothing else."""

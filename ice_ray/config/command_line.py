@@ -37,5 +37,7 @@ def _one_line(box: str, program: str) -> str:
     lines = [re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in text.splitlines()]
     words = " ".join(line for line in lines if line)
     words = re.sub(r"\s*(Argument helptext:|Perhaps you meant:|For full helptext).*$", "", words)
-    words = re.sub(r"^(Value error|Invalid choice|Parsing error|Unrecognized options?:?|Required options?)\s*", "", words)
+    words = re.sub(
+        r"^(Value error|Invalid choice|Parsing error|Unrecognized options?:?|Required options?)\s*", "", words
+    )
     return f"{re.sub(' +', ' ', words)}; see {program} --help"

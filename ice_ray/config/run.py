@@ -119,14 +119,11 @@ def config_from_dict(values: object, origin: str) -> RunConfig:
         UserError: fields missing, unknown or of the wrong kind.
     """
     try:
-        fields = dict(values)  # type: ignore[call-overload]
-        nested = {
-            "freeze": FreezeConfig(**fields.pop("freeze")),
-            "search": SearchConfig(**fields.pop("search")),
-            "replay": ReplayConfig(**fields.pop("replay")),
-        }
-        weights = fields.pop("weights")
-        fields["storage"] = Path(fields["storage"])
-        return RunConfig(weights=None if weights is None else Path(weights), **nested, **fields)
+        fields: dict[str, Any] = dict(values)  # type: ignore[call-overload]
+        for name, kind in (("freeze", FreezeConfig), ("search", SearchConfig), ("replay", ReplayConfig)):
+            fields[name] = kind(**fields[name])
+        weights = fields["weights"]
+        fields |= {"storage": Path(fields["storage"]), "weights": None if weights is None else Path(weights)}
+        return RunConfig(**fields)
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error

@@ -41,7 +41,7 @@ def stratified_halves(labels: NDArray[np.int64], seed: int, purpose: str) -> tup
 def _shares(sizes: Indices, count: int) -> Indices:
     """How many of each class: largest remainders of count x size / total, then one each where count allows."""
     exact = sizes * (count / sizes.sum())
-    taken = np.floor(exact).astype(np.int64)
+    taken: Indices = np.floor(exact).astype(np.int64)
     remainders = np.argsort(-(exact - taken), kind="stable")
     taken[remainders[: count - taken.sum()]] += 1
     while count >= len(sizes) and (taken == 0).any():

@@ -130,9 +130,7 @@ class Executor:
 
     def accuracy(self, model: nn.Module, images: ImageSet) -> float:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
-        correct = count_correct(
-            model, images, self._data.preprocessing, self.recipe.precision, self._collective.shard
-        )
+        correct = count_correct(model, images, self._data.preprocessing, self.recipe.precision, self._collective.shard)
         return 100.0 * int(self._collective.sum(correct)) / len(images)
 
     def _bring(self, snapshot: SnapshotId) -> nn.Module:

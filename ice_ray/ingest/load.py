@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ice_ray.data.images import ImageSet
 from ice_ray.errors import DataError
-from ice_ray.ingest.datasets.base import Dataset
+from ice_ray.ingest.datasets.base import Dataset, RowImage
 from ice_ray.ingest.roles import Rows
 
 DataErrors = Literal["stop", "skip"]
@@ -71,31 +71,16 @@ def load(dataset: Dataset, rows: Rows, errors: DataErrors) -> LoadedImages:
 def _decoded(dataset: Dataset, rows: Rows) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
     """(position in rows, pixels or fault), in whatever order the tasks end."""
     _quiet()
-    reference = ray.put(dataset)
-    spans = [
-        {"start": start, "stop": min(start + _ROWS_PER_TASK, len(rows))} for start in range(0, len(rows), _ROWS_PER_TASK)
-    ]
-    indices = ray.put(rows.indices)
+    reference, indices = ray.put(dataset), ray.put(rows.indices)
     split = rows.split
+    starts = range(0, len(rows), _ROWS_PER_TASK)
+    spans = [{"start": start, "stop": min(start + _ROWS_PER_TASK, len(rows))} for start in starts]
 
     def read(span: dict[str, Any]) -> dict[str, Any]:
         start, stop = int(span["start"][0]), int(span["stop"][0])
         source: Dataset = ray.get(reference)
-        found = list(source.read(split, ray.get(indices)[start:stop]))
-        shape = next((row.pixels.shape for row in found if row.pixels is not None), (1, 1, 3))
-        odd = [row.pixels is not None and row.pixels.shape != shape for row in found]
-        blank = np.zeros(shape, dtype=np.uint8)
-        return {
-            "position": np.arange(start, stop),
-            "pixels": np.stack([blank if row.pixels is None or is_odd else row.pixels for row, is_odd in zip(found, odd, strict=True)]),
-            "fault": [
-                f"{row.name}: image is {row.pixels.shape[1]}x{row.pixels.shape[0]} where others are "  # type: ignore[union-attr]
-                f"{shape[1]}x{shape[0]}, bring them to one size with --image-size N"
-                if is_odd
-                else row.error
-                for row, is_odd in zip(found, odd, strict=True)
-            ],
-        }
+        pixels, faults = _of_one_size(list(source.read(split, ray.get(indices)[start:stop])))
+        return {"position": np.arange(start, stop), "pixels": pixels, "fault": faults}
 
     decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
     for batch in decoded.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
@@ -103,12 +88,27 @@ def _decoded(dataset: Dataset, rows: Rows) -> Iterator[tuple[int, NDArray[np.uin
             yield int(position), str(fault) if fault else pixels
 
 
+def _of_one_size(found: list[RowImage]) -> tuple[NDArray[np.uint8], list[str]]:
+    """The rows as one array, blank where there is a fault, and each row's fault (empty where there is none)."""
+    shape = next((row.pixels.shape for row in found if row.pixels is not None), (1, 1, 3))
+    pixels, faults = np.zeros((len(found), *shape), dtype=np.uint8), []
+    for position, row in enumerate(found):
+        fault = row.error
+        if row.pixels is not None and row.pixels.shape == shape:
+            pixels[position] = row.pixels
+        elif row.pixels is not None:
+            sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where others are {shape[1]}x{shape[0]}"
+            fault = f"{row.name}: image is {sizes}, bring them to one size with --image-size N"
+        faults.append(fault)
+    return pixels, faults
+
+
 def _check_room(images: NDArray[np.uint8]) -> None:
     room = ray.cluster_resources().get("object_store_memory", 0.0)
     if images.nbytes > 0.8 * room:
         raise DataError(
-            f"{len(images)} images take {images.nbytes / 1e9:.1f} GB, the cluster's object store has {room / 1e9:.1f} GB: "
-            "take fewer (--replay.subsample, --search.subsample) or a smaller --image-size"
+            f"{len(images)} images take {images.nbytes / 1e9:.1f} GB, the object store has {room / 1e9:.1f} GB: take "
+            "fewer (--replay.subsample, --search.subsample) or a smaller --image-size"
         )
 
 

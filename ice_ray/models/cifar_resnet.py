@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of He et al. 2016 (section 4.2): depth 6n+2, widths 16/32/64, parameter-free shortcuts (option A)."""
+"""The CIFAR ResNets of He et al. 2016 (section 4.2): depth 6n+2, widths 16/32/64, shortcuts without parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ WIDTHS = (16, 32, 64)
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every second row and column, with zero channels added on both sides. (N, C, H, W) to (N, C', H/2, W/2)."""
+    """Option A: every second row and column, zero channels added on both sides.
+
+    Shapes: (N, C, H, W) to (N, C + 2 x padding, H/2, W/2).
+    """
 
     def __init__(self, padding: int) -> None:
         super().__init__()

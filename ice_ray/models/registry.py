@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -43,7 +43,9 @@ class ModelSpec:
         """
         builder = _user_builder(self.name) if ":" in self.name else BUILDERS.get(self.name)
         if builder is None:
-            raise UserError(f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or package.module:function)")
+            raise UserError(
+                f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or package.module:function)"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("initial weights", self.name))
             module = builder(self.num_classes)
@@ -59,8 +61,9 @@ class ModelSpec:
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:
     module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -36,8 +36,8 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
 
     def record(name: str) -> object:
         def hook(module: nn.Module, _: object, output: Tensor) -> None:
-            channels = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
-            order.append((name, output.numel() // int(channels), output))
+            channels = len(module.get_parameter("weight"))
+            order.append((name, output.numel() // channels, output))
 
         return hook
 

@@ -33,9 +33,19 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
             raise UserError(f"weights '{path}' is not a safetensors file ({error})") from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"weights '{path}' is no file of plain tensors that can be read safely ({first_line[:120]})") from error
+        raise UserError(
+            f"weights '{path}' is no file of plain tensors that can be read safely ({first_line[:120]})"
+        ) from error
     return _plain(loaded, path)
 
 

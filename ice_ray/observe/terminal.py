@@ -30,7 +30,8 @@ def describe_step(record: StepRecord, steps: int) -> str:
     """A pruning step of stage 2 in one line."""
     what = f"  step {record.step}/{steps} {record.layers}: {record.accuracy_after_pruning:.2f}%"
     if record.fine_tuned:
-        what += f" -> {record.accuracy:.2f}% (fine-tuned at {record.learning_rate_max:.2g}, {record.recovery_seconds:.1f} s)"
+        rate, seconds = record.learning_rate_max, record.recovery_seconds
+        what += f" -> {record.accuracy:.2f}% (fine-tuned at {rate:.2g}, {seconds:.1f} s)"
     return f"{what}; {record.unpruned_share:.1%} of the parameters left"
 
 

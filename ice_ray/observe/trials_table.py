@@ -15,13 +15,23 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.search.run import TrialResult
 
-_TYPES = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
+_TYPES = {
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "float | None": pa.float64(),
+    "str": pa.string(),
+    "bool": pa.bool_(),
+}
 _STEP_FIELDS = [pa.field(field.name, _TYPES[str(field.type)]) for field in dataclasses.fields(StepRecord)]
 _POINT_FIELDS = [pa.field(field.name, pa.float64()) for field in dataclasses.fields(Hyperparameters)]
 SCHEMA = pa.schema(
-    [pa.field("trial", pa.int64()), pa.field("failure", pa.string()), pa.field("node", pa.string())]
-    + _POINT_FIELDS
-    + _STEP_FIELDS
+    [
+        pa.field("trial", pa.int64()),
+        pa.field("failure", pa.string()),
+        pa.field("node", pa.string()),
+        *_POINT_FIELDS,
+        *_STEP_FIELDS,
+    ]
 )
 
 
@@ -29,7 +39,12 @@ def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
     """Write the records; a trial that failed before its first step ended has one row with empty step columns."""
     rows: list[dict[str, Any]] = []
     for result in results:
-        own = {"trial": result.index, "failure": result.failure, "node": result.node, **result.hyperparameters.as_dict()}
+        own = {
+            "trial": result.index,
+            "failure": result.failure,
+            "node": result.node,
+            **result.hyperparameters.as_dict(),
+        }
         rows += [own | record.as_dict() for record in result.records] or [own]
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)

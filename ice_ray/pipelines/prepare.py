@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ice_ray.engine.actions import CompareWeights, Measure, Recover
 from ice_ray.engine.executor import Executor
-from ice_ray.pipelines.removal_choice import choose_removal
 from ice_ray.pipelines.records import Preparation
+from ice_ray.pipelines.removal_choice import choose_removal
 from ice_ray.pruning.freezing import WeightChange, rank_by_change
 
 

@@ -45,8 +45,7 @@ def weight_changes(
     """
     measure = _CHANGES[change]
     return {
-        layer: float(measure(before[f"{layer}.weight"].double(), after[f"{layer}.weight"].double()))
-        for layer in layers
+        layer: float(measure(before[f"{layer}.weight"].double(), after[f"{layer}.weight"].double())) for layer in layers
     }
 
 

@@ -14,9 +14,7 @@ Widths = Mapping[str, int]
 """Filters that are left in each unit's layer."""
 
 
-def remove_filters(
-    model: nn.Module, image_shape: tuple[int, int, int], removed: Mapping[str, Sequence[int]]
-) -> None:
+def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed: Mapping[str, Sequence[int]]) -> None:
     """Remove filters in place, with the batch norms that follow and the inputs of the layers that read them.
 
     Args:
@@ -59,7 +57,7 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Width
 def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:
     """The filters left in each unit's layer."""
     modules = dict(model.named_modules())
-    return {unit.layer: modules[unit.layer].out_channels for step in steps for unit in step.units}  # type: ignore[misc]
+    return {unit.layer: modules[unit.layer].out_channels for step in steps for unit in step.units}
 
 
 def canonical_layout(model: nn.Module) -> None:

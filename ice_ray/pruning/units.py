@@ -125,5 +125,5 @@ def check_ratio(ratio: float, steps: tuple[PruningStep, ...]) -> None:
             if removed_count(ratio, unit.filters) >= unit.filters:
                 most = math.floor(1000 * (unit.filters - 1) / unit.filters) / 1000
                 raise UserError(
-                    f"ratio {ratio:g} would empty layer {unit.layer} ({unit.filters} filters); at most {most:g} leaves one"
+                    f"ratio {ratio:g} would empty layer {unit.layer} ({unit.filters} filters); take at most {most:g}"
                 )

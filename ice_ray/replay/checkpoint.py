@@ -42,9 +42,7 @@ class ReplayProgress:
         executor.store.keep_only(())
         content = dataclasses.asdict(self) | {"state": json.loads(self.state.to_json())}
         write_json(folder / _PROGRESS, content)
-        return dataclasses.replace(
-            self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started
-        )
+        return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
     def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot]:

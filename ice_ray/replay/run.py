@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 import ray.train
 import ray.train.torch
 
+import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot

@@ -47,7 +47,9 @@ def replay_worker(config: dict[str, Any]) -> None:
         setup = time.perf_counter() - started - warm_up
         freezes = order.hyperparameters.frozen_fraction > 0
         preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, freezes)
-        progress = ReplayProgress(PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up)
+        progress = ReplayProgress(
+            PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
+        )
         _tell(order, "prepared", progress)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)

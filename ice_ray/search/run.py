@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 from ray import tune
 from ray.tune.experiment import Trial
 
+import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
 from ice_ray.hyperparameters import Hyperparameters
@@ -75,7 +75,9 @@ def run_search(
         tuner = tune.Tuner.restore(str(path), trainable=trainable, resume_unfinished=True, resume_errored=True)
     else:
         tuner = _new_tuner(trainable, points, config, folder, callbacks)
-    found = {result.index: result for result in map(_result, tuner.fit()) if result is not None}
+    grid = tuner.fit()
+    results = [_result(grid[position]) for position in range(len(grid))]
+    found = {result.index: result for result in results if result is not None}
     return tuple(
         found.get(index, TrialResult(index, point, (), "the trial left no result", ""))
         for index, point in enumerate(points)
@@ -98,7 +100,11 @@ def choose_winner(
 
 
 def _new_tuner(
-    trainable: Any, points: Sequence[Hyperparameters], config: SearchConfig, folder: Path, callbacks: list[tune.Callback]
+    trainable: Any,
+    points: Sequence[Hyperparameters],
+    config: SearchConfig,
+    folder: Path,
+    callbacks: list[tune.Callback],
 ) -> tune.Tuner:
     grid = [{"index": index, "hyperparameters": point.as_dict()} for index, point in enumerate(points)]
     return tune.Tuner(

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -49,7 +50,9 @@ class Space:
         if count is None:
             return points
         if not 1 <= count <= len(points):
-            raise UserError(f"--search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}")
+            raise UserError(
+                f"--search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}"
+            )
         order = np.random.default_rng(seed_of(seed, "trial order")).permutation(len(points))
         return tuple(points[index] for index in order[:count])
 
@@ -95,7 +98,7 @@ def _parse(name: str, text: str) -> Space:
 
 
 def _numbers(space: str, key: str, found: object) -> tuple[float, ...]:
-    values = found if isinstance(found, list) else [found]
+    values: list[Any] = found if isinstance(found, list) else [found]
     if not values or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
         raise UserError(f"space '{space}': {key} must be a number or a list of numbers, not {found!r}")
     return tuple(dict.fromkeys(float(value) for value in values))

@@ -28,6 +28,8 @@ class PruningTrial(tune.Trainable):
     ends the trial with `failure` in words instead.
     """
 
+    _state: PipelineState
+
     def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],

@@ -79,9 +79,7 @@ def fine_tune(
         for epoch, rate in enumerate(learning_rates):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            for batch, labels, rows in training_batches(
-                images, preprocessing, recipe.batch_size, (*key, epoch), shard
-            ):
+            for batch, labels, rows in training_batches(images, preprocessing, recipe.batch_size, (*key, epoch), shard):
                 loss = _loss(model, batch, labels, recipe, teacher)
                 # Gradients are averaged over processes: weigh each by its share of the rows, so that the average
                 # is that of the global batch even where it does not divide evenly.

@@ -40,7 +40,9 @@ class JobContext:
         """Decode rows into the object store; what had to be skipped is said once."""
         loaded = load(self.plan.dataset, rows, self.plan.config.data_errors)
         if loaded.skipped:
-            warn(f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}")
+            warn(
+                f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}"
+            )
         return loaded
 
     def workload(self, model: DenseModel, train: LoadedImages, decide: LoadedImages) -> Workload:

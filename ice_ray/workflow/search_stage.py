@@ -14,10 +14,10 @@ from ice_ray.errors import UserError
 from ice_ray.files import atomic_path, write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import LoadedImages
+from ice_ray.objective import normalized_cost
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback, describe_preparation, say, warn
 from ice_ray.observe.trials_table import write_trials
-from ice_ray.objective import normalized_cost
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
 from ice_ray.search.run import TrialResult, choose_winner, run_search
@@ -63,9 +63,7 @@ def dense_model(context: JobContext, search_images: LoadedImages | None = None) 
     with context.timed("training the dense model"):
         images = context.load(plan.roles.train)
         gpus = context.trial_gpus()
-        weights = train_dense(
-            plan.spec, images, plan.preprocessing, plan.config.seed, plan.config.search.cpus, gpus
-        )
+        weights = train_dense(plan.spec, images, plan.preprocessing, plan.config.seed, plan.config.search.cpus, gpus)
     with atomic_path(folder.dense_weights) as temporary:
         safetensors.torch.save_file(weights, temporary)
     return DenseModel.share(plan.spec, weights)

@@ -69,7 +69,7 @@ def _label_column(file: Path) -> Labels:
         raise DataError(f"{file} cannot be read as parquet ({str(error).splitlines()[0]})") from error
     if labels.null_count:
         raise DataError(f"{file}: {labels.null_count} rows have no label")
-    return labels.to_numpy().astype(np.int64)
+    return np.asarray(labels.to_numpy(), dtype=np.int64)
 
 
 def _images(file: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]:

@@ -1,0 +1,95 @@
+"""The pruning-fine-tuning operator in this process, without Ray: for notebooks and scripts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ice_ray.data.images import PruningData
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.prepare import prepare
+from ice_ray.pipelines.records import StepRecord
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pruning.units import check_ratio
+from ice_ray.training.precision import PrecisionChoice, resolve
+
+
+@dataclass(frozen=True)
+class PruningResult:
+    """A pruned model and how it came about.
+
+    Attributes:
+        model: physically smaller, in eval mode, on the device it was pruned on.
+        original_accuracy, accuracy: percent on the decision images, dense and at the end.
+        records: one per pruning step.
+        pruning_seconds: PT of eq. 2, on the wall's clock.
+    """
+
+    model: nn.Module
+    original_accuracy: float
+    accuracy: float
+    records: tuple[StepRecord, ...]
+    pruning_seconds: float
+
+
+def prune(
+    model: nn.Module,
+    data: PruningData,
+    ratio: float,
+    hyperparameters: Hyperparameters,
+    *,
+    settings: PruningSettings | None = None,
+    epochs: int = 1,
+    final_epochs: int = 0,
+    precision: PrecisionChoice = "auto",
+    device: torch.device | str | None = None,
+) -> PruningResult:
+    """Prune a trained classifier (Algorithm 2 of the paper); `model` itself is left as it is.
+
+    Args:
+        model: takes float32 images (N, 3, H, W), gives logits (N, classes).
+        data: images to fine-tune and to decide on, uint8 (N, H, W, 3).
+        ratio: share of each prunable layer's filters to remove, inside (0, 1).
+        hyperparameters: the six of ICE-Pruning.
+        settings: criterion, seed, recipe and so on; its ratio is replaced by `ratio`.
+        epochs, final_epochs: of each fine-tune, and of one more after the last step.
+        precision: of the arithmetic; `auto` is bf16 where the device has it.
+        device: where to work; a GPU where there is one.
+
+    Raises:
+        UserError: a ratio that is none or would empty a layer, or a model of which nothing may be pruned.
+        TrialFailure: training diverged, or memory did not suffice.
+
+    >>> import numpy as np
+    >>> from ice_ray.models.registry import ModelSpec
+    >>> from ice_ray import Hyperparameters, ImageSet, PruningData, prune
+    >>> images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
+    >>> some = ImageSet.from_numpy(images, np.arange(64) % 10)
+    >>> dense = ModelSpec("cifar-resnet8", num_classes=10).build()
+    >>> result = prune(dense, PruningData(some, some), 0.5, Hyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50))
+    >>> [step.filters_removed for step in result.records]
+    [8, 16, 32]
+    """
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    own = dataclasses.replace(settings or PruningSettings(ratio), ratio=ratio)
+    recipe = dataclasses.replace(own.recipe, precision=resolve(precision, chosen))
+    network = DenseNetwork(model, data.train.image_shape)
+    check_ratio(ratio, network.steps)
+    executor = Executor(network, data, recipe, own.seed, chosen)
+    executor.warm_up()
+    preparation = prepare(executor, ratio, own.criterion, own.freeze, hyperparameters.frozen_fraction > 0)
+    pipeline = own.pipeline(hyperparameters, epochs, final_epochs)
+    state = pipeline.begin(executor)
+    while not pipeline.is_done(executor, state):
+        state = pipeline.advance(executor, state, preparation)
+    seconds = state.pruning_seconds("wall", 1.0)
+    state, _ = pipeline.finish(executor, state, preparation)
+    module = copy.deepcopy(executor.module(state.snapshot))
+    accuracy = executor.accuracy(module, data.decide.to(chosen)) if final_epochs else state.accuracy
+    return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)
