@@ -4,6 +4,7 @@ The jobs are in `jobs/`; in a notebook, `prune` runs the operator in the process
 `load_pruned` gives back what a job saved.
 """
 
+import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
 from ice_ray.artifact import load_pruned
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.errors import UserError

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Ray reads these when it is first imported. The first: under `uv run` on one machine, workers start as plain
-# Python of the same environment instead of each through uv (three times slower). The others quiet what our own
-# lines already say.
-_ENVIRONMENT = {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+import ray
 
-import ray  # noqa: E402 - after the environment it reads
-
-from ice_ray.errors import UserError  # noqa: E402
+from ice_ray.errors import UserError
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class RunConfig:
             raise UserError(f"--batch-size {self.batch_size} must be at least 2")
         if not self.freeze.probe_learning_rate > 0:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
-        if "://" in str(self.storage):
+        if ":/" in str(self.storage):
             raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
 
     def as_dict(self) -> dict[str, Any]:

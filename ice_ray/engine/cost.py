@@ -54,7 +54,7 @@ def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
-    """Of one image's forward and backward pass: a frozen weight has no gradient to compute, the stem's input neither."""
+    """Of one image's forward and backward pass: frozen weights need no gradient, nor does the stem's input."""
     total = forward_flops(model, traces)
     for index, trace in enumerate(traces):
         weight = model.get_parameter(f"{trace.name}.weight")

@@ -113,7 +113,7 @@ def _check_room(images: NDArray[np.uint8]) -> None:
 
 
 def _quiet() -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # first: it warns of what the next lines ask for
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -10,7 +10,6 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
-import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot

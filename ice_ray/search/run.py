@@ -10,7 +10,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-import ice_ray.cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
 from ice_ray.hyperparameters import Hyperparameters

@@ -1,0 +1,18 @@
+"""What Ray reads from the environment when it is first imported, and so must be set before. Imports nothing of Ray."""
+
+from __future__ import annotations
+
+import os
+
+_SETTINGS = {
+    # Under `uv run` Ray would pack the working directory and start every worker through uv: three times slower,
+    # and where a worker cannot be started that way, jobs wait for ever. Workers are plain Python of this environment.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Our own callback writes TensorBoard; Tune's would write the same under other tags.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)

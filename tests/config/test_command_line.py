@@ -1,0 +1,165 @@
+"""The command line's surface, held by a snapshot; wrong input ends with 2, one line, and leaves nothing behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from ice_ray.config.command_line import parse
+from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.errors import UserError
+from ice_ray.ingest.datasets.base import Dataset
+from ice_ray.models.registry import ModelSpec
+from ice_ray.workflow.jobs import prune_job, run
+
+ROOT = Path(__file__).parent.parent.parent
+SURFACE = Path(__file__).with_name("surface.txt")
+
+
+def surface() -> str:
+    """Every option with its default, a line each."""
+    lines = [f"{option} = {value}" for option, value in all_options(RunConfig()).items()]
+    return "\n".join(lines) + "\n"
+
+
+def all_options(config: RunConfig) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in config.as_dict().items():
+        nested = value if isinstance(value, dict) else {"": value}
+        flat |= {f"--{key}{'.' if name else ''}{name}".replace("_", "-"): entry for name, entry in nested.items()}
+    return flat
+
+
+def test_the_surface_is_as_written_down():
+    """A deliberate change: write the new surface into surface.txt, and say so in the changelog."""
+    assert surface() == SURFACE.read_text()
+
+
+def test_every_option_of_the_surface_is_taken(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(RunConfig, ["--help"], "ice_prune.py")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for option in all_options(RunConfig()):
+        assert option in text
+
+
+def test_a_description_survives_json():
+    config = parse(RunConfig, ["--weights", "w.pth", "--search.trials", "6", "--freeze.change", "l1"], "p")
+    assert config_from_dict(config.as_dict(), "test") == config
+    with pytest.raises(UserError, match="does not describe a run"):
+        config_from_dict({"ratio": 0.5}, "test")
+
+
+def test_what_decides_the_result_and_what_does_not():
+    one = RunConfig()
+    same = parse(RunConfig, ["--name", "x", "--search.cpus", "2", "--replay.workers", "4", "--verbose"], "p")
+    other = parse(RunConfig, ["--search.lr-tolerance", "0"], "p")
+    assert one.deciding() == same.deciding() != other.deciding()
+
+
+@pytest.fixture
+def weights(tmp_path) -> str:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(ModelSpec("cifar-resnet8", 10).build().state_dict(), path)
+    return str(path)
+
+
+WRONG = {
+    "unknown option": (["--ratoi", "0.5"], "--ratoi"),
+    "not a number": (["--ratio", "half"], "half"),
+    "ratio 0": (["--ratio", "0"], "inside (0, 1)"),
+    "ratio 1": (["--ratio", "1"], "inside (0, 1)"),
+    "ratio nan": (["--ratio", "nan"], "inside (0, 1)"),
+    "ratio empties": (["--ratio", "0.99"], "would empty layer layer1.0.conv1"),
+    "model": (["--model", "cifar-resnet21"], "nearest: cifar-resnet"),
+    "model function": (["--model", "no_such:build"], "importable"),
+    "data": (["--data", "digit"], "nearest: digits"),
+    "data path": (["--data", "parquet:/no/such/place"], "no such folder"),
+    "space": (["--space", "cifar1O"], "nearest: cifar10"),
+    "criterion": (["--criterion", "l9"], "nearest: l1"),
+    "choice": (["--search.clock", "sun"], "'wall', 'work'"),
+    "trials": (["--search.trials", "0"], "at least 1"),
+    "too many trials": (["--search.trials", "9"], "take 1 to 8"),
+    "subsample": (["--search.subsample", "1.5"], "(0, 1]"),
+    "gpus": (["--search.gpus", "1.5"], "fraction"),
+    "workers": (["--replay.workers", "0"], "at least 1"),
+    "epochs": (["--replay.epochs", "0"], "at least 1"),
+    "batch": (["--batch-size", "1"], "at least 2"),
+    "image size": (["--image-size", "1"], "at least 4"),
+    "missing weights": (["--weights", "nothing.pth"], "no such file"),
+    "resume nothing": (["--resume", "--name", "nothing"], "no run to resume"),
+    "resume nameless": (["--resume"], "needs the --name"),
+    "name": (["--name", "../up"], "plain folder name"),
+    "storage": (["--storage", "s3://bucket/x"], "must be a folder"),
+    "freeze": (["--freeze.probe-learning-rate", "0"], "above 0"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_input_ends_with_2_one_line_and_no_folder(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(prune_job, RunConfig, "ice_prune.py", arguments) == 2
+    line = capsys.readouterr().err.strip()
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert line.startswith("ice_prune.py: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_model_are_named(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(prune_job, RunConfig, "p", ["--model", "cifar-resnet20", "--weights", weights]) == 2
+    assert "missing layer1.1.bn1.bias" in capsys.readouterr().err
+
+
+def test_an_existing_name_and_a_changed_option_are_refused(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    from ice_ray.workflow.run_folder import RunFolder
+
+    RunFolder(tmp_path / "runs" / "a").create(RunConfig(name="a"))
+    assert run(prune_job, RunConfig, "p", ["--name", "a"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(prune_job, RunConfig, "p", ["--name", "a", "--resume", "--ratio", "0.4"]) == 2
+    assert "--ratio was 0.5 and is 0.4" in capsys.readouterr().err
+
+
+def test_real_command_lines_end_the_same_way(tmp_path):
+    program = ROOT / "jobs" / "ice_prune.py"
+    ended = subprocess.run(
+        [sys.executable, program, "--ratio", "2"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert (
+        ended.stderr.strip() == "ice_prune.py: ratio 2.0 must be a number inside (0, 1), the share of filters to remove"
+    )
+    replay = ROOT / "jobs" / "ice_replay.py"
+    ended = subprocess.run(
+        [sys.executable, replay, "--config", "best.json"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert "no such file" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_replay_job_needs_its_config():
+    with pytest.raises(UserError, match="--config"):
+        parse(ReplayJobConfig, [], "ice_replay.py")
+
+
+def test_labels_are_checked_against_what_decides(tmp_path):
+    class Odd(Dataset):
+        classes = 2
+
+        def __init__(self):
+            self.labels = {"train": np.array([0, 1]), "test": np.array([2])}
+
+        def read(self, split, rows):
+            yield from ()
+
+    with pytest.raises(UserError, match="label 2"):
+        Odd().check_labels("odd")

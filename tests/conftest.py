@@ -1,0 +1,74 @@
+"""Shared fixtures: real digits, a small trained network, the folder of real data and weights where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ice_ray.data.images import ImageSet, Preprocessing, PruningData
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.ingest.datasets.digits import Digits
+from ice_ray.models.registry import ModelSpec
+from ice_ray.training.fine_tune import Recipe, fine_tune
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("ICE_RAY_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    """Bits depend on the number of threads, so every test has the same."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with CIFAR-10 and trained weights."""
+    if not (SHARED / "datasets" / "cifar10-jpeg").is_dir():
+        pytest.skip(
+            f"needs real CIFAR-10 and weights, which are not in the repository: no folder {SHARED.name}/ beside it"
+        )
+    return SHARED
+
+
+def digits(split: str, count: int) -> ImageSet:
+    """The first `count` images of the split."""
+    dataset = Digits()
+    rows = np.arange(count)
+    pixels = np.stack([row.pixels for row in dataset.read(split, rows) if row.pixels is not None])
+    return ImageSet.from_numpy(pixels, dataset.labels[split][rows])
+
+
+@pytest.fixture(scope="session")
+def data() -> PruningData:
+    """600 digits to train on, 200 to decide on."""
+    return PruningData(digits("train", 600), digits("test", 200), Preprocessing(pad=1))
+
+
+@pytest.fixture(scope="session")
+def trained(data: PruningData) -> nn.Module:
+    """A ResNet-8 that knows digits."""
+    torch.set_num_threads(2)
+    model = ModelSpec("cifar-resnet8", 10).build()
+    recipe = Recipe(batch_size=64, distil=False)
+    fine_tune(model, data.train, data.preprocessing, recipe, [0.05] * 8 + [0.01] * 4, (0, "dense"))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def network(trained: nn.Module, data: PruningData) -> DenseNetwork:
+    """The same, traced."""
+    return DenseNetwork(trained, data.train.image_shape)
+
+
+@pytest.fixture
+def executor(network: DenseNetwork, data: PruningData) -> Executor:
+    """A fresh executor on the CPU in float32."""
+    return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))

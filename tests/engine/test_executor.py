@@ -1,0 +1,103 @@
+"""Actions on snapshots: same history same bits, nothing half-done left behind."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ice_ray.engine.actions import Measure, Prune, Recover, Score, UnprunedShare
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.errors import DivergedError, RunError
+from ice_ray.training.fine_tune import Recipe
+
+CPU = torch.device("cpu")
+PRUNE = Prune((("layer1.0.conv1", (0, 1, 5)),))
+RECOVER = Recover(("step", 1), (0.01,), ("layer2.0.conv1",))
+
+
+def test_history_names_a_snapshot(executor):
+    first = executor.run(executor.root, PRUNE).snapshot
+    assert executor.run(executor.root, PRUNE).snapshot == first
+    assert executor.run(executor.root, Prune((("layer1.0.conv1", (0, 1, 6)),))).snapshot != first
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"recipe": Recipe(batch_size=32)}, {"recipe": Recipe(batch_size=64, distil=False)}]
+)
+def test_what_decides_the_bits_is_in_the_root_s_name(network, data, executor, change):
+    arguments = {"recipe": Recipe(batch_size=64), "seed": 0} | change
+    assert Executor(network, data, device=CPU, **arguments).root != executor.root
+    fewer = dataclasses.replace(data, train=type(data.train)(data.train.images[1:], data.train.labels[1:]))
+    assert Executor(network, fewer, Recipe(batch_size=64), 0, CPU).root != executor.root
+
+
+def test_a_measurement_leaves_the_snapshot_as_it_is(executor):
+    outcome = executor.run(executor.root, Measure())
+    assert outcome.snapshot == executor.root
+    assert 90 < outcome.value <= 100
+    assert outcome.cost.flops > 0
+    assert executor.run(executor.root, Measure()).value == outcome.value
+
+
+def test_going_back_to_a_committed_snapshot_gives_the_same_bits(executor):
+    pruned = executor.run(executor.root, PRUNE).snapshot
+    executor.commit(pruned)
+    first = executor.commit(executor.run(pruned, RECOVER).snapshot).tensors
+    again = executor.commit(executor.run(pruned, RECOVER).snapshot).tensors
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_a_snapshot_that_was_never_committed_is_refused(executor):
+    pruned = executor.run(executor.root, PRUNE).snapshot
+    executor.run(pruned, RECOVER)
+    with pytest.raises(RunError, match="not in the store"):
+        executor.run(pruned, Measure())
+
+
+def test_a_fine_tune_that_diverges_is_said_and_leaves_nothing_behind(executor):
+    pruned = executor.run(executor.root, PRUNE).snapshot
+    executor.commit(pruned)
+    before = executor.run(pruned, Measure()).value
+    with pytest.raises(DivergedError, match="1e\\+30"):
+        executor.run(pruned, Recover(("step", 1), (1e30,), ()))
+    assert executor.run(pruned, Measure()).value == before
+
+
+def test_a_snapshot_on_disk_comes_back_whole(executor, tmp_path):
+    saved = executor.commit(executor.run(executor.root, PRUNE).snapshot)
+    saved.save(tmp_path / "s.safetensors")
+    loaded = Snapshot.load(tmp_path / "s.safetensors")
+    assert (loaded.id, loaded.widths) == (saved.id, saved.widths)
+    assert all(torch.equal(loaded.tensors[key], saved.tensors[key]) for key in saved.tensors)
+    whole = (tmp_path / "s.safetensors").read_bytes()
+    (tmp_path / "s.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match="cannot be read"):
+        Snapshot.load(tmp_path / "s.safetensors")
+
+
+def test_the_share_that_is_left_by_both_countings(executor, network):
+    pruned = executor.run(executor.root, PRUNE).snapshot
+    total = sum(parameter.numel() for parameter in network.build(CPU).parameters())
+    removed = 3 * (9 * 32 + 2)
+    assert executor.run(pruned, UnprunedShare("parameters")).value == pytest.approx(1 - removed / total)
+    convs = 9 * (16 * 16 * 2 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)  # all 3x3 but the first one
+    assert executor.run(pruned, UnprunedShare("conv-weights")).value == pytest.approx(1 - 3 * 9 * 32 / convs)
+
+
+def test_operations_of_a_fine_tune_fall_when_layers_are_frozen(executor):
+    free = executor.run(executor.root, Recover(("step", 1), (0.01,), ())).cost.flops
+    frozen = executor.run(executor.root, Recover(("step", 1), (0.01,), executor.network.freezable)).cost.flops
+    assert 0.6 * free < frozen < 0.9 * free
+
+
+def test_scores_are_of_the_step_s_own_units(executor):
+    value = executor.run(executor.root, Score(2, "l1")).value
+    assert {layer: scores.shape for layer, scores in value.items()} == {"layer2.0.conv1": (32,)}
+
+
+def test_warming_up_changes_no_bit(network, data):
+    cold, warm = (Executor(network, data, Recipe(batch_size=64), 0, CPU) for _ in range(2))
+    warm.warm_up()
+    results = [executor.commit(executor.run(executor.root, RECOVER).snapshot).tensors for executor in (cold, warm)]
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])

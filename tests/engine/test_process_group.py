@@ -1,0 +1,75 @@
+"""Two real processes over gloo: same bits on every rank after every step, and nearly what one process gives."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ice_ray.data.images import PruningData
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.process_group import ProcessGroup, checksum
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.training.fine_tune import Recipe
+
+HYPERPARAMETERS = Hyperparameters(0.0, 0.5, 0.02, 5e-3, 0.15, 50)
+
+
+def replay(executor: Executor) -> tuple[list[int], list[float]]:
+    """Checksums and accuracies after every step of a whole run that always fine-tunes."""
+    preparation = prepare(executor, 0.5, "l1", FreezeConfig(), True)
+    pipeline = IcePipeline(0.5, "l1", HYPERPARAMETERS)
+    state, sums = pipeline.begin(executor), []
+    while not pipeline.is_done(executor, state):
+        state = pipeline.advance(executor, state, preparation)
+        sums.append(int(checksum(executor.module(state.snapshot))))
+    return sums, [record.accuracy for record in state.records]
+
+
+def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
+    torch.save(replay(executor), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
+    mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
+    (sums, accuracies), (other_sums, other_accuracies) = (
+        torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    assert len(sums) == len(network.steps)
+    assert sums == other_sums
+    assert accuracies == other_accuracies
+    _, alone = replay(Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")))
+    # Two processes differ from one by batch-norm statistics of half batches: 200 images, so a few of them.
+    assert accuracies[-1] == pytest.approx(alone[-1], abs=5)
+
+
+def test_a_checksum_sees_any_bit_of_weights_and_buffers(network):
+    model = network.build(torch.device("cpu"))
+    seen = {int(checksum(model))}
+    with torch.no_grad():
+        weight = model.get_parameter("conv1.weight")
+        weight[0, 0, 0, 0] += 1e-3
+        seen.add(int(checksum(model)))
+        weight[0, 0, 0] = weight[0, 0, 0].flip(0)
+        seen.add(int(checksum(model)))
+        model.get_buffer("bn1.running_mean")[0] += 1e-3
+        seen.add(int(checksum(model)))
+        model.get_buffer("bn1.num_batches_tracked").add_(1)
+        seen.add(int(checksum(model)))
+    assert len(seen) == 5

@@ -1,0 +1,126 @@
+"""ICE-Pruning's decisions, and that going on from any step's snapshot equals never having stopped."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
+
+RATIO = 0.5
+
+
+def hyperparameters(threshold: float = 3.0) -> Hyperparameters:
+    return Hyperparameters(threshold, 0.5, 0.02, 5e-3, 0.15, 50)
+
+
+def run(executor: Executor, pipeline: IcePipeline, preparation: Preparation) -> list[PipelineState]:
+    states = [pipeline.begin(executor)]
+    while not pipeline.is_done(executor, states[-1]):
+        states.append(pipeline.advance(executor, states[-1], preparation))
+        executor.commit(states[-1].snapshot)
+    return states
+
+
+def decisions(state: PipelineState) -> list[tuple[object, ...]]:
+    """Everything in the records but seconds."""
+    return [tuple(v for k, v in record.as_dict().items() if not k.endswith("seconds")) for record in state.records]
+
+
+@pytest.fixture
+def preparation(executor) -> Preparation:
+    return prepare(executor, RATIO, "l1", FreezeConfig(), True)
+
+
+def test_widths_records_and_rates(executor, preparation, network):
+    pipeline = IcePipeline(RATIO, "l1", hyperparameters(0.0))
+    final = run(executor, pipeline, preparation)[-1]
+    assert executor.store.get(final.snapshot).widths == {f"layer{n}.0.conv1": 8 * 2 ** (n - 1) for n in (1, 2, 3)}
+    assert [record.filters_removed for record in final.records] == [8, 16, 32]
+    shares = [record.unpruned_share for record in final.records]
+    assert shares == sorted(shares, reverse=True)
+    for record in final.records:
+        if record.fine_tuned:
+            expected = maximum_learning_rate(hyperparameters(), record.unpruned_share, 1e-3)
+            assert record.learning_rate_max == expected
+    assert final.records[0].accuracy_before == preparation.original_accuracy
+    assert final.records[1].accuracy_before == final.records[0].accuracy
+
+
+def test_fine_tuning_happens_exactly_where_the_drop_from_the_original_reaches_the_threshold(executor, preparation):
+    for threshold in (0.0, 3.0, 100.0):
+        for record in run(executor, IcePipeline(RATIO, "l1", hyperparameters(threshold)), preparation)[-1].records:
+            assert record.fine_tuned == (preparation.original_accuracy - record.accuracy_after_pruning >= threshold)
+
+
+def test_a_drop_exactly_at_the_threshold_fine_tunes(executor, preparation):
+    drop = run(executor, IcePipeline(RATIO, "l1", hyperparameters(100.0)), preparation)[1].records[0].drop
+    exact = IcePipeline(RATIO, "l1", hyperparameters(drop))
+    above = IcePipeline(RATIO, "l1", hyperparameters(drop + 1e-9))
+    assert drop > 0
+    assert exact.advance(executor, exact.begin(executor), preparation).records[0].fine_tuned
+    assert not above.advance(executor, above.begin(executor), preparation).records[0].fine_tuned
+
+
+def test_a_skipped_drop_carries_over(executor, preparation):
+    """With a threshold that the first step alone does not reach, the sum of drops decides, not the last one."""
+    never = run(executor, IcePipeline(RATIO, "l1", hyperparameters(100.0)), preparation)[-1].records
+    assert [record.drop for record in never] == [preparation.original_accuracy - record.accuracy for record in never]
+    threshold = never[1].drop
+    assert threshold > never[0].drop
+    second = run(executor, IcePipeline(RATIO, "l1", hyperparameters(threshold)), preparation)[-1].records[1]
+    assert second.fine_tuned
+    assert second.accuracy_before - second.accuracy_after_pruning < threshold
+
+
+def test_going_on_from_any_step_equals_the_unbroken_run(executor, preparation, network, data, tmp_path):
+    pipeline = IcePipeline(RATIO, "l1", hyperparameters(), final_epochs=1)
+    states = run(executor, pipeline, preparation)
+    final, _ = pipeline.finish(executor, states[-1], preparation)
+    unbroken = executor.commit(final.snapshot).tensors
+    for number, state in enumerate(states[1:], start=1):
+        executor.store.get(state.snapshot).save(tmp_path / f"{number}.safetensors")
+    for number in range(1, len(states)):
+        fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        fresh.store.put(Snapshot.load(tmp_path / f"{number}.safetensors"))
+        state = PipelineState.from_json(states[number].to_json())
+        while not pipeline.is_done(fresh, state):
+            state = pipeline.advance(fresh, state, preparation)
+        assert decisions(state) == decisions(states[-1])
+        state, _ = pipeline.finish(fresh, state, preparation)
+        assert state.snapshot == final.snapshot
+        tensors = fresh.commit(state.snapshot).tensors
+        assert all(torch.equal(tensors[key], unbroken[key]) for key in unbroken)
+
+
+def test_the_probe_is_thrown_away_and_ranks_every_freezable_layer(executor, network, preparation):
+    assert sorted(preparation.ranking) == sorted(network.freezable)
+    changes = [preparation.weight_changes[layer] for layer in preparation.ranking]
+    assert changes == sorted(changes)
+    assert changes[0] > 0
+    again = prepare(executor, RATIO, "l1", FreezeConfig(), True)
+    assert dataclasses.replace(again, accuracy_seconds=0, probe_seconds=0) == dataclasses.replace(
+        preparation, accuracy_seconds=0, probe_seconds=0
+    )
+
+
+def test_without_a_probe_nothing_is_ranked_and_nothing_trained(executor):
+    prepared = prepare(executor, RATIO, "l1", FreezeConfig(), False)
+    assert prepared.ranking == ()
+    assert prepared.probe_seconds == 0
+
+
+def test_pruning_seconds_are_the_sum_of_the_steps_on_either_clock(executor, preparation):
+    final = run(executor, IcePipeline(RATIO, "l1", hyperparameters()), preparation)[-1]
+    by_hand = sum(
+        r.scoring_seconds + r.removal_seconds + r.measuring_seconds + r.recovery_seconds for r in final.records
+    )
+    assert final.pruning_seconds("wall", 1.0) == pytest.approx(by_hand)
+    assert final.pruning_seconds("work", 1e9) == pytest.approx(sum(r.flops for r in final.records) / 1e9)

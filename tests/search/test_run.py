@@ -1,0 +1,154 @@
+"""Stage 1 on real Ray: trials equal the operator in process, one trial's fault is its own, actors are reused."""
+
+import math
+
+import pytest
+
+from ice_ray.cluster.session import ray_session
+from ice_ray.cluster.workload import DenseModel, Workload
+from ice_ray.data.images import Preprocessing
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.in_process import prune
+from ice_ray.ingest.datasets import open_dataset
+from ice_ray.ingest.load import load
+from ice_ray.ingest.roles import Rows, assign_roles, subsample
+from ice_ray.models.registry import ModelSpec
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.prepare import prepare_search
+from ice_ray.search.run import choose_winner, run_search
+from ice_ray.training.fine_tune import Recipe
+
+pytestmark = pytest.mark.slow
+SETTINGS = PruningSettings(0.5, recipe=Recipe(batch_size=64))
+POINTS = (
+    Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
+    Hyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges
+    Hyperparameters(2.0, 0.9, 0.02, 5e-3, 0.15, 50),
+    Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with ray_session():
+        yield
+
+
+@pytest.fixture(scope="module")
+def workload(trained) -> Workload:
+    dataset = open_dataset("digits")
+    roles = assign_roles(dataset, "holdout", 0)
+    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop")
+    decide = load(dataset, roles.decide, "stop")
+    model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
+    return Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
+
+
+@pytest.fixture(scope="module")
+def prepared(workload):
+    return prepare_search(workload, True, 1.0, 0.0, 1e9)
+
+
+@pytest.fixture(scope="module")
+def results(workload, prepared, tmp_path_factory):
+    config = SearchConfig(clock="work", work_speed=1e9)
+    return run_search(POINTS, workload, prepared, config, 0.0, tmp_path_factory.mktemp("search"), [])
+
+
+def facts(records):
+    return [tuple(v for k, v in record.as_dict().items() if not k.endswith("seconds")) for record in records]
+
+
+def test_results_come_in_the_order_of_the_points_with_all_their_steps(results):
+    assert [result.hyperparameters for result in results] == list(POINTS)
+    assert [len(result.records) for result in results] == [3, 0, 3, 3]
+
+
+def test_a_trial_that_diverges_fails_alone_and_says_why(results):
+    assert [bool(result.failure) for result in results] == [False, True, False, False]
+    assert "NaN or infinite at learning rate" in results[1].failure
+
+
+def test_trials_with_the_same_history_are_the_same_run_on_a_fresh_actor_or_a_used_one(results):
+    assert facts(results[0].records) == facts(results[3].records)
+
+
+def test_a_trial_equals_the_operator_in_process(results, workload, trained):
+    """One thread there, one thread here: bits depend on the number of threads."""
+    import torch
+
+    torch.set_num_threads(1)
+    result = prune(trained, workload.data(), 0.5, POINTS[2], settings=SETTINGS, precision="fp32", device="cpu")
+    assert facts(result.records) == facts(results[2].records)
+
+
+def test_the_work_clock_is_the_operations_over_the_speed(results):
+    expected = sum(record.flops for record in results[0].records) / 1e9
+    assert results[0].pruning_seconds("work", 1e9) == pytest.approx(expected)
+    assert choose_winner(results, "auto", "work", 1e9).index in (0, 2)
+
+
+def test_the_original_accuracy_and_the_probe_are_those_of_the_dense_model(prepared, network):
+    assert prepared.preparation.original_accuracy > 90
+    assert set(prepared.preparation.ranking) == set(network.freezable)
+    assert math.isclose(prepared.flops_per_second, 1e9)
+    assert prepared.steps == 3
+
+
+def test_rows_keep_their_order_through_ray_data(workload):
+    dataset = open_dataset("digits")
+    rows = assign_roles(dataset, "holdout", 0).decide
+    images = workload.decide.get()
+    expected = list(dataset.read(rows.split, rows.indices))
+    assert images.labels.tolist() == dataset.labels[rows.split][rows.indices].tolist()
+    assert all((image.numpy() == row.pixels).all() for image, row in zip(images.images, expected, strict=True))
+
+
+class TestCorruptImages:
+    """A parquet file with two rows that are no images."""
+
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        import io
+
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(buffer, "PNG")
+        images = [buffer.getvalue()] * 10
+        images[3] = images[7] = b"junk"
+        pq.write_table(pa.table({"image": images, "label": [0, 1] * 5}), tmp_path / "train.parquet")
+        return open_dataset(f"parquet:{tmp_path}")
+
+    def rows(self, dataset):
+        import numpy as np
+
+        return Rows("train", np.arange(10))
+
+    def test_stop_names_the_first_by_file_and_row(self, dataset):
+        with pytest.raises(UserError, match=r"train.parquet row 3: corrupt image.*1 more.*--data-errors skip"):
+            load(dataset, self.rows(dataset), "stop")
+
+    def test_skip_goes_on_and_counts(self, dataset):
+        loaded = load(dataset, self.rows(dataset), "skip")
+        assert loaded.count == 8
+        assert len(loaded.skipped) == 2
+        assert loaded.get().labels.tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
+
+
+def test_loaded_images_are_read_while_every_cpu_is_held(workload):
+    """Trials hold all CPUs: reading must need none."""
+
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def count(loaded) -> int:
+        return len(loaded.get())
+
+    held = [count.remote(workload.train) for _ in range(int(ray.cluster_resources()["CPU"]))]
+    assert ray.get(held, timeout=60) == [400] * len(held)

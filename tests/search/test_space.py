@@ -1,0 +1,71 @@
+"""Spaces: the paper's grids, seeded samples, and files that are none."""
+
+import pytest
+
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.search.space import load_space, named_spaces
+
+GOOD = """
+accuracy_drop_threshold: [0.5, 1.5]
+frozen_fraction: 0.3
+base_learning_rate: [0.001]
+learning_rate_reduction: [0.0006]
+midpoint_pruned_share: [0.1]
+steepness: [40, 50, 60]
+"""
+
+
+@pytest.mark.parametrize("name", ["cifar10", "tinyimagenet", "imagenet"])
+def test_the_paper_s_grids_have_216_points(name):
+    points = load_space(name).points()
+    assert len(points) == len(set(points)) == 216
+
+
+def test_the_cifar10_grid_holds_the_choice_that_its_authors_program_made():
+    assert Hyperparameters(0.5, 0.9, 0.005, 6e-4, 0.15, 50) in load_space("cifar10").points()
+
+
+def test_a_sample_is_seeded_and_without_repetition():
+    space = load_space("cifar10")
+    six = space.sample(6, seed=0)
+    assert six == space.sample(6, seed=0) != space.sample(6, seed=1)
+    assert len(set(six)) == 6
+    assert space.sample(12, seed=0)[:6] == six
+    assert set(space.sample(216, seed=0)) == set(space.points())
+    assert space.sample(None, seed=0) == space.points()
+
+
+def test_a_file_of_the_user_s_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    assert len(load_space(str(tmp_path / "mine.yaml")).points()) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must map"),
+        ("[1, 2]", "must map"),
+        ("a: [", "not YAML"),
+        (GOOD.replace("steepness", "stepness"), "missing steepness"),
+        (GOOD + "extra: 1\n", "unknown extra"),
+        (GOOD.replace("[40, 50, 60]", "[]"), "steepness must be a number or a list"),
+        (GOOD.replace("[40, 50, 60]", "fifty"), "steepness must be a number"),
+        (GOOD.replace("[40, 50, 60]", "[true]"), "steepness must be a number"),
+        (GOOD.replace("[0.0006]", "[0.0006, 0.002]"), "learning_rate_reduction=0.002"),
+    ],
+)
+def test_files_that_are_no_space(tmp_path, text, said):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_space(str(tmp_path / "mine.yaml"))
+
+
+def test_unknown_names_and_impossible_counts(tmp_path):
+    assert {"cifar10", "digits", "imagenet", "tinyimagenet"} == set(named_spaces())
+    with pytest.raises(UserError, match="nearest: cifar10"):
+        load_space("cifar")
+    with pytest.raises(UserError, match="no such file"):
+        load_space(str(tmp_path / "none.yaml"))
+    with pytest.raises(UserError, match="take 1 to 216"):
+        load_space("cifar10").sample(217, 0)

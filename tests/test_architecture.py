@@ -1,0 +1,78 @@
+"""The storeys: imports go down only, and below the line nothing imports Ray."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ice_ray"
+# From the ground up. A module may import from its own storey and from those before it.
+STOREYS = [
+    ["errors", "files", "randomness", "hyperparameters", "ray_environment"],
+    ["objective", "data", "models"],
+    ["training"],
+    ["pruning"],
+    ["engine"],
+    ["pipelines"],
+    ["artifact", "in_process"],
+    ["ingest"],
+    ["cluster"],
+    ["search", "replay"],
+    ["observe"],
+    ["config"],
+    ["workflow"],
+]
+FIRST_WITH_RAY = STOREYS.index(["ingest"])
+HEIGHT = {name: height for height, names in enumerate(STOREYS) for name in names}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def storey_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def test_every_part_has_its_storey():
+    assert {storey_of(path) for path in FILES} == set(HEIGHT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    own = storey_of(path)
+    for name in imported(path):
+        if name.startswith("ice_ray."):
+            other = name.split(".")[1]
+            assert HEIGHT[other] <= HEIGHT[own], f"{own} must not import {name}"
+            same_storey = HEIGHT[other] == HEIGHT[own] and other != own
+            assert not (same_storey and {own, other} <= {"search", "replay"}), f"{own} must not import {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if HEIGHT[storey_of(p)] < FIRST_WITH_RAY], ids=str)
+def test_below_the_line_nothing_names_ray(path):
+    assert not {name for name in imported(path) if name == "ray" or name.startswith("ray.")}
+
+
+def test_the_package_and_its_core_load_without_ray():
+    program = (
+        "import sys, ice_ray, ice_ray.pipelines.ice, ice_ray.engine.process_group; "
+        "sys.exit(any(name == 'ray' or name.startswith('ray.') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_no_weights_are_loaded_without_weights_only():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}["weights_only"] == "True"

@@ -1,0 +1,30 @@
+"""The operator in a notebook: no Ray, same seed same bits, the user's model untouched."""
+
+import dataclasses
+
+import torch
+
+from ice_ray import Hyperparameters, prune
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.training.fine_tune import Recipe
+
+HYPERPARAMETERS = Hyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
+SETTINGS = PruningSettings(0.5, recipe=Recipe(batch_size=64))
+
+
+def test_same_seed_same_bits_and_the_original_stays(trained, data):
+    before = {key: value.clone() for key, value in trained.state_dict().items()}
+    first, second = (prune(trained, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu") for _ in range(2))
+    other = prune(trained, data, 0.5, HYPERPARAMETERS, settings=dataclasses.replace(SETTINGS, seed=1), device="cpu")
+    assert all(torch.equal(before[key], value) for key, value in trained.state_dict().items())
+    states = [result.model.state_dict() for result in (first, second, other)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
+    assert first.accuracy == first.records[-1].accuracy
+    assert sum(p.numel() for p in first.model.parameters()) < 0.6 * sum(p.numel() for p in trained.parameters())
+
+
+def test_final_epochs_are_measured_again(trained, data):
+    result = prune(trained, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, final_epochs=2, device="cpu")
+    assert result.accuracy > 50
+    assert len(result.records) == 3
