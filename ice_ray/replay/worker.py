@@ -51,6 +51,8 @@ def replay_worker(config: dict[str, Any]) -> None:
             PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
         )
         _tell(order, "prepared", progress)
+    else:
+        _tell(order, "resumed", progress)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)
         progress = _report(executor, dataclasses.replace(progress, state=state))

@@ -93,6 +93,8 @@ class _Watcher:
         """One event of the workers."""
         if kind == "prepared":
             say(describe_preparation(progress.preparation))
+        elif kind == "resumed":
+            say(f"  going on after step {len(progress.state.records)}/{self._steps}")
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps))
             self._writer.step(_with_cost(progress))

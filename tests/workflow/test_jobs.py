@@ -1,0 +1,148 @@
+"""The jobs as users run them: real command lines, real Ray, two workers; killed and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import ice_ray
+from ice_ray.data.images import ImageSet, Preprocessing
+from ice_ray.data.batches import Shard
+from ice_ray.ingest.datasets import open_dataset
+from ice_ray.ingest.roles import assign_roles
+from ice_ray.observe.tensorboard import STEP_TAGS
+from ice_ray.training.evaluate import count_correct
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+JOBS = Path(__file__).parent.parent.parent / "jobs"
+# The work clock, at a fixed speed: what is compared must not depend on the wall.
+OPTIONS = ["--search.trials", "2", "--search.clock", "work", "--search.work-speed", "1e9", "--precision", "fp32"]
+
+
+def command(job: str, folder: Path, *options: str) -> list[str]:
+    return [sys.executable, str(JOBS / job), *OPTIONS, "--storage", str(folder), *options]
+
+
+def finish(arguments: list[str]) -> str:
+    """Run to the end; returns what it printed."""
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def kill_at(arguments: list[str], line: str) -> None:
+    """Run until a line begins so, then kill the driver the hard way."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        assert any(found.strip().startswith(line) for found in process.stdout), f"never printed {line}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    time.sleep(3)  # Ray's processes notice that their driver is gone
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """An undisturbed run and what it printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    printed = finish(command("ice_prune.py", folder, "--name", "whole"))
+    return folder / "whole", printed
+
+
+def pruned_weights(run: Path) -> dict[str, torch.Tensor]:
+    return ice_ray.load_pruned(run / "pruned_model").state_dict()
+
+
+def decisions(run: Path) -> list[dict[str, object]]:
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    return [{key: value for key, value in step.items() if not key.endswith("seconds")} for step in steps]
+
+
+def test_the_run_folder_holds_what_came_out(finished):
+    run, printed = finished
+    best = json.loads((run / "best.json").read_text())
+    assert set(best["hyperparameters"]) == set(ice_ray.Hyperparameters(1, 0.1, 1e-2, 1e-3, 0.1, 1).as_dict())
+    assert best["trials"] == {"finished": 2, "failed": 0}
+    assert best["clock"] == "work"
+    trials = pq.read_table(run / "trials.parquet")
+    assert trials.num_rows == 2 * 6
+    assert set(trials["step"].to_pylist()) == set(range(1, 7))
+    assert "dense against pruned" in printed
+    assert "winner: trial" in printed
+    assert "\x1b" not in printed
+
+
+def test_the_pruned_model_is_smaller_and_as_good_as_its_file_says(finished):
+    run, _ = finished
+    model = ice_ray.load_pruned(run / "pruned_model")
+    facts = json.loads((run / "pruned_model" / "model.json").read_text())["metrics"]
+    assert sum(p.numel() for p in model.parameters()) == facts["pruned"]["parameters"] < 0.55 * facts["dense"]["parameters"]
+    assert facts["pruned"]["report_accuracy"] > 90
+    dataset = open_dataset("digits")
+    rows = assign_roles(dataset, "holdout", 0).report
+    pixels = np.stack([row.pixels for row in dataset.read(rows.split, rows.indices)])
+    images = ImageSet.from_numpy(pixels, dataset.labels[rows.split][rows.indices])
+    correct = int(count_correct(model, images, Preprocessing(), "fp32", Shard()))
+    assert 100 * correct / len(images) == pytest.approx(facts["pruned"]["report_accuracy"])
+    assert len(images) == facts["pruned"]["report_images"] == 269
+
+
+def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished):
+    run, _ = finished
+    folders = [run / "tensorboard" / "search" / "trial-000", run / "tensorboard" / "search" / "trial-001"]
+    for folder in [*folders, run / "tensorboard" / "replay"]:
+        events = EventAccumulator(str(folder)).Reload()
+        tags = set(events.Tags()["scalars"])
+        assert set(STEP_TAGS.values()) - {"recovery/learning_rate_max"} <= tags
+        assert [event.step for event in events.Scalars("accuracy/after_recovery")] == list(range(1, 7))
+        assert "_hparams_/session_start_info" in events.summary_metadata
+    records = json.loads((run / "summary.json").read_text())["steps"]
+    written = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("accuracy/after_recovery")
+    assert [event.value for event in written] == pytest.approx([record["accuracy"] for record in records], rel=1e-5)
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    run, _ = finished
+    assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, "--resume"))
+
+
+def test_killed_in_each_stage_and_resumed_equals_the_undisturbed_run(finished, tmp_path):
+    run, _ = finished
+    first = command("ice_prune.py", tmp_path, "--name", "killed")
+    kill_at(first, "trial-")
+    kill_at([*first, "--resume"], "step 3/6")
+    printed = finish([*first, "--resume"])
+    assert "stage 1 is done" in printed
+    assert "step 2/6" not in printed
+    assert decisions(tmp_path / "killed") == decisions(run)
+    expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert json.loads((tmp_path / "killed" / "best.json").read_text())["trial"] == json.loads(
+        (run / "best.json").read_text()
+    )["trial"]
+
+
+def test_each_stage_alone_on_one_worker(finished, tmp_path):
+    run, _ = finished
+    finish(command("ice_search.py", tmp_path, "--name", "alone"))
+    best = tmp_path / "alone" / "best.json"
+    assert json.loads(best.read_text())["hyperparameters"] == json.loads((run / "best.json").read_text())["hyperparameters"]
+    replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(best), "--replay.workers", "1"]
+    finish(replay)
+    one, two = decisions(tmp_path / "alone"), decisions(run)
+    assert [step["filters_removed"] for step in one] == [step["filters_removed"] for step in two]
+    # Another split of the batches, other statistics: close, not equal.
+    assert one[-1]["accuracy"] == pytest.approx(two[-1]["accuracy"], abs=6)
+    again = subprocess.run(replay, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "holds a replay already" in again.stderr
