@@ -134,10 +134,8 @@ def draw(summaries: dict[int, dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     numbers = range(10)
     for seed, summary in summaries.items():
-        dense = summary["original_accuracy"]
-        axes.plot(
-            numbers, [dense, *(step["accuracy"] for step in summary["steps"])], marker="o", label=f"ice_ray, seed {seed}"
-        )
+        accuracies = [summary["original_accuracy"], *(step["accuracy"] for step in summary["steps"])]
+        axes.plot(numbers, accuracies, marker="o", label=f"ice_ray, seed {seed}")
     axes.plot(numbers, [87.7, *PAPER_PROGRAM], marker="s", color="0.5", label="the paper's program")
     axes.set_xlabel("pruning steps taken (ResNet-20, 60% of the filters, CIFAR-10)")
     axes.set_ylabel("accuracy (%)")

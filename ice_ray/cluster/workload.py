@@ -69,15 +69,18 @@ class Workload:
         return Executor(self.network(), self.data(), recipe, self.settings.seed, device, collective)
 
 
-def own_device(cpus: float, gpus: float) -> torch.device:
+def own_device(cpus: float, gpus: float, device: torch.device | None = None) -> torch.device:
     """This process's device, with its threads and its share of GPU memory set from what it was given.
 
     Co-located processes must not starve each other: a process with half a GPU gets half of its memory.
+
+    Args:
+        device: the GPU to take where this process sees several; else the first it sees, which is the one it owns.
     """
     torch.set_num_threads(max(1, int(cpus)))
     if gpus <= 0:
         return torch.device("cpu")
-    device = torch.device("cuda", 0)
+    device = device or torch.device("cuda", 0)
     torch.cuda.set_device(device)
     if gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus, device)

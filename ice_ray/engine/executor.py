@@ -27,7 +27,7 @@ from ice_ray.engine.collective import Alone, Collective
 from ice_ray.engine.cost import Cost, Stopwatch, forward_flops, training_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
-from ice_ray.errors import DivergedError
+from ice_ray.errors import DivergedError, OutOfMemoryError
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
@@ -77,31 +77,12 @@ class Executor:
             TrialFailure: the fine-tune diverged or ran out of memory.
             RunError: the snapshot is neither live nor committed.
         """
-        model = self._bring(snapshot)
-        self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
-        watch = Stopwatch(self.device)
-        flops = 0.0
-        value: Any = None
-        after = snapshot
-        match action:
-            case Score():
-                value = self._score(model, action)
-            case Prune():
-                remove_filters(model, self.network.image_shape, dict(action.removed))
-                after = next_id(snapshot, action)
-            case Measure():
-                value = self.accuracy(model, self._data.decide)
-                flops = forward_flops(model, self.network.traces) * len(self._data.decide)
-            case UnprunedShare():
-                value = self.network.unpruned_share(model, action.counting)
-            case Recover():
-                flops = self._recover(model, action)
-                after = next_id(snapshot, action)
-            case CompareWeights():
-                before = self.store.get(action.since).tensors
-                value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
-        self._live = (after, model)
-        return Outcome(after, value, Cost(watch.seconds(), flops))
+        try:
+            return self._carry_out(snapshot, action)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                "out of GPU memory: take a larger --search.gpus (fewer trials per GPU) or a smaller --batch-size"
+            ) from error
 
     def warm_up(self) -> float:
         """Train and measure a copy of the dense network on a few images, so that one-off costs of the libraries
@@ -132,6 +113,33 @@ class Executor:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
         correct = count_correct(model, images, self._data.preprocessing, self.recipe.precision, self._collective.shard)
         return 100.0 * int(self._collective.sum(correct)) / len(images)
+
+    def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        model = self._bring(snapshot)
+        self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
+        watch = Stopwatch(self.device)
+        flops = 0.0
+        value: Any = None
+        after = snapshot
+        match action:
+            case Score():
+                value = self._score(model, action)
+            case Prune():
+                remove_filters(model, self.network.image_shape, dict(action.removed))
+                after = next_id(snapshot, action)
+            case Measure():
+                value = self.accuracy(model, self._data.decide)
+                flops = forward_flops(model, self.network.traces) * len(self._data.decide)
+            case UnprunedShare():
+                value = self.network.unpruned_share(model, action.counting)
+            case Recover():
+                flops = self._recover(model, action)
+                after = next_id(snapshot, action)
+            case CompareWeights():
+                before = self.store.get(action.since).tensors
+                value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
+        self._live = (after, model)
+        return Outcome(after, value, Cost(watch.seconds(), flops))
 
     def _bring(self, snapshot: SnapshotId) -> nn.Module:
         if self._live is None or self._live[0] != snapshot:

@@ -45,7 +45,7 @@ def run_replay(
         receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs.
 
     Raises:
-        RunError: the workers failed more often than allowed.
+        RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.
     """
     events = EventChannel()
     order = ReplayOrder(
@@ -66,11 +66,21 @@ def run_replay(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with events.listening(receive):
+    failures: list[str] = []
+
+    def listen(kind: str, content: Any) -> None:
+        if kind == "failed":
+            failures.append(content)
+        else:
+            receive(kind, content)
+
+    with events.listening(listen):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RunError(f"stage 2 failed: {_cause(error)}") from error
+    if failures:
+        raise RunError(f"stage 2 failed: {failures[0]}")
     if result.checkpoint is None:
         raise RunError("stage 2 ended without a checkpoint")
     with result.checkpoint.as_directory() as checkpoint:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.torch
+import torch
 
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.process_group import ProcessGroup
+from ice_ray.errors import TrialFailure
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState
@@ -37,8 +40,17 @@ class ReplayOrder:
 def replay_worker(config: dict[str, Any]) -> None:
     """Run the whole replay in step with the other ranks; goes on from the group's last checkpoint, if there is one."""
     order: ReplayOrder = config["order"]
+    try:
+        _replay(order)
+    except TrialFailure as fault:
+        # It would come again: every rank ends here, and the driver says why.
+        if ray.train.get_context().get_world_rank() == 0:
+            order.events.send("failed", str(fault))
+
+
+def _replay(order: ReplayOrder) -> None:
     started = time.perf_counter()
-    executor = order.workload.executor(own_device(order.cpus, order.gpus), ProcessGroup())
+    executor = order.workload.executor(_device(order), ProcessGroup())
     warm_up = executor.warm_up()
     settings = order.workload.settings
     pipeline = settings.pipeline(order.hyperparameters, order.epochs, order.final_epochs)
@@ -61,6 +73,12 @@ def replay_worker(config: dict[str, Any]) -> None:
         state, cost = pipeline.finish(executor, progress.state, progress.preparation)
         progress = dataclasses.replace(progress, state=state, final_seconds=cost.wall_seconds, finished=True)
         _report(executor, progress)
+
+
+def _device(order: ReplayOrder) -> torch.device:
+    """Train lets the workers of a node see all its GPUs and says which is whose."""
+    own = ray.train.torch.get_device() if order.gpus > 0 else None
+    return own_device(order.cpus, order.gpus, own)
 
 
 def _report(executor: Executor, progress: ReplayProgress) -> ReplayProgress:

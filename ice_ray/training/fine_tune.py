@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ice_ray.data.batches import Shard, training_batches
 from ice_ray.data.images import ImageSet, Preprocessing
-from ice_ray.errors import OutOfMemoryError, UserError
+from ice_ray.errors import UserError
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.precision import Precision, autocast
 
@@ -60,9 +60,6 @@ def fine_tune(
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or None.
-
-    Raises:
-        OutOfMemoryError: the device's memory did not suffice.
     """
     seen = 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -75,7 +72,7 @@ def fine_tune(
         fused=device.type in ("cuda", "cpu"),
     )
     losses = torch.zeros((), device=device)
-    with _training(model), _own_memory_errors():
+    with _training(model):
         for epoch, rate in enumerate(learning_rates):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -110,13 +107,3 @@ def _training(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.eval()
-
-
-@contextmanager
-def _own_memory_errors() -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            "out of GPU memory: take a larger --search.gpus (fewer trials per GPU) or a smaller --batch-size"
-        ) from error

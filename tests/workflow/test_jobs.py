@@ -15,8 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ice_ray
-from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.data.batches import Shard
+from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.roles import assign_roles
 from ice_ray.observe.tensorboard import STEP_TAGS
@@ -86,7 +86,11 @@ def test_the_pruned_model_is_smaller_and_as_good_as_its_file_says(finished):
     run, _ = finished
     model = ice_ray.load_pruned(run / "pruned_model")
     facts = json.loads((run / "pruned_model" / "model.json").read_text())["metrics"]
-    assert sum(p.numel() for p in model.parameters()) == facts["pruned"]["parameters"] < 0.55 * facts["dense"]["parameters"]
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == facts["pruned"]["parameters"]
+        < 0.55 * facts["dense"]["parameters"]
+    )
     assert facts["pruned"]["report_accuracy"] > 90
     dataset = open_dataset("digits")
     rows = assign_roles(dataset, "holdout", 0).report
@@ -127,16 +131,20 @@ def test_killed_in_each_stage_and_resumed_equals_the_undisturbed_run(finished, t
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    assert json.loads((tmp_path / "killed" / "best.json").read_text())["trial"] == json.loads(
-        (run / "best.json").read_text()
-    )["trial"]
+    assert (
+        json.loads((tmp_path / "killed" / "best.json").read_text())["trial"]
+        == json.loads((run / "best.json").read_text())["trial"]
+    )
 
 
 def test_each_stage_alone_on_one_worker(finished, tmp_path):
     run, _ = finished
     finish(command("ice_search.py", tmp_path, "--name", "alone"))
     best = tmp_path / "alone" / "best.json"
-    assert json.loads(best.read_text())["hyperparameters"] == json.loads((run / "best.json").read_text())["hyperparameters"]
+    assert (
+        json.loads(best.read_text())["hyperparameters"]
+        == json.loads((run / "best.json").read_text())["hyperparameters"]
+    )
     replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(best), "--replay.workers", "1"]
     finish(replay)
     one, two = decisions(tmp_path / "alone"), decisions(run)
