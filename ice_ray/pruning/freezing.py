@@ -17,7 +17,8 @@ WeightChange = Literal["l2", "l1", "norm-difference"]
 _CHANGES: dict[WeightChange, Callable[[Tensor, Tensor], Tensor]] = {
     # ||dW||_2 / ||W_0||_2: no layer size in it.
     "l2": lambda before, after: (after - before).norm() / before.norm(),
-    # The text of section IV-B, ||dW||_1 / ||W_0||_2: grows with the root of a layer's size.
+    # The text of section IV-B, ||dW||_1 / ||W_0||_2: grows with the root of a layer's size, so small layers are
+    # frozen first and the large ones, which lose most filters and read most of those that are lost, go on training.
     "l1": lambda before, after: (after - before).abs().sum() / before.norm(),
     # The authors' program, | ||W||_1 - ||W_0||_1 | / ||W_0||_2: a difference of norms.
     "norm-difference": lambda before, after: (after.abs().sum() - before.abs().sum()).abs() / before.norm(),
@@ -41,7 +42,7 @@ def weight_changes(
     Args:
         before, after: state dicts around the fine-tune, both after the probe's removal.
         layers: module paths of convolutions.
-        change: `l2` (default of the runs), `l1` (the paper's text) or `norm-difference` (the authors' program).
+        change: `l1` (the paper's text), `l2` or `norm-difference` (the authors' program).
     """
     measure = _CHANGES[change]
     return {

@@ -1,0 +1,111 @@
+"""Which layers to freeze: the three measures of weight change, on the same engine, images and hyperparameters.
+
+    python benchmarks/freeze_measure.py --shared ../shared --seeds 0 1 2
+
+ResNet-20, 60% of the filters, 5,000 stratified CIFAR-10 training images, one epoch per recovery, the operator in this
+process on two threads; theta .5, LR .005, Delta 8e-4, p .1, beta 40, eta as given. Half of the test split decides, the
+other half reports; a default is chosen on the first. Writes freeze_measure.md and .json to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from ice_ray import Hyperparameters, ImageSet, Preprocessing, PruningData, prune
+from ice_ray.data.batches import Shard
+from ice_ray.ingest.datasets import Dataset, open_dataset
+from ice_ray.ingest.roles import Rows, assign_roles, subsample
+from ice_ray.models.registry import ModelSpec
+from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pruning.freezing import WeightChange
+from ice_ray.training.evaluate import count_correct
+
+RESULTS = Path(__file__).parent / "results"
+PREPROCESSING = Preprocessing(pad=4, flip=True)
+FRACTIONS = (0.3, 0.9)
+
+
+def images(dataset: Dataset, rows: Rows) -> ImageSet:
+    """The rows, decoded here."""
+    pixels = [row.pixels for row in dataset.read(rows.split, rows.indices) if row.pixels is not None]
+    return ImageSet.from_numpy(np.stack(pixels), dataset.labels[rows.split][rows.indices])
+
+
+def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[str, Any]:
+    """One run: accuracies in percent, PT in seconds."""
+    dataset = open_dataset(f"cifar10:{shared / 'datasets' / 'cifar10-jpeg'}")
+    roles = assign_roles(dataset, "holdout", seed)
+    train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
+    decide, report = images(dataset, roles.decide), images(dataset, roles.report)
+    model = ModelSpec("cifar-resnet20", 10).build()
+    fit_weights(model, load_state_dict(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "benchmark")
+    point = Hyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
+    settings = PruningSettings(0.6, seed=seed, freeze=FreezeConfig(change=change))
+    result = prune(model, PruningData(train, decide, PREPROCESSING), 0.6, point, settings=settings, device="cpu")
+    correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard()))
+    return {
+        "measure": change,
+        "frozen_fraction": fraction,
+        "seed": seed,
+        "decide": result.accuracy,
+        "report": 100 * correct / len(report),
+        "pruning_seconds": result.pruning_seconds,
+        "steps": [record.as_dict() for record in result.records],
+    }
+
+
+def page(runs: list[dict[str, Any]], cores: int | None) -> str:
+    """The table in Markdown."""
+    lines = ["| measure | eta | deciding half (%) | report half (%) | PT (s) |", "|---|---|---|---|---|"]
+    for change in get_args(WeightChange):
+        for fraction in FRACTIONS:
+            own = [run for run in runs if (run["measure"], run["frozen_fraction"]) == (change, fraction)]
+            cells = [_spread([run[key] for run in own]) for key in ("decide", "report", "pruning_seconds")]
+            lines.append(f"| `{change}` | {fraction:g} | {' | '.join(cells)} |")
+    seeds = len({run["seed"] for run in runs})
+    return f"""# Which layers to freeze
+
+`python benchmarks/freeze_measure.py --seeds {" ".join(str(s) for s in sorted({run["seed"] for run in runs}))}`
+
+{__doc__.split("    python")[1].split(chr(10), 2)[2].strip()}
+
+{cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; mean and standard deviation over {seeds} seeds.
+
+{chr(10).join(lines)}
+"""
+
+
+def _spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+
+
+def main() -> None:
+    """Run everything and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with datasets/ and weights/")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    runs = []
+    for seed in options.seeds:
+        for fraction in FRACTIONS:
+            for change in get_args(WeightChange):
+                runs.append(run(options.shared, change, fraction, seed))
+                print({key: value for key, value in runs[-1].items() if key != "steps"}, flush=True)
+    (RESULTS / "freeze_measure.md").write_text(page(runs, os.cpu_count()))
+    (RESULTS / "freeze_measure.json").write_text(json.dumps(runs, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
