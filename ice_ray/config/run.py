@@ -87,13 +87,15 @@ class RunConfig:
         return plain
 
     def deciding(self) -> dict[str, Any]:
-        """The options that decide the result, flat by option name. Resources, names and places are not among them."""
+        """The options that decide the result, flat by option name. Resources, names and places are not among them,
+        nor is what to do about a corrupt image: a run that one has stopped must be able to go on without it.
+        """
         flat = _flat(self.as_dict())
         return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
 
 
 _NOT_DECIDING = frozenset(
-    {"storage", "name", "resume", "verbose", "search.cpus", "search.gpus", "search.max-failures"}
+    {"storage", "name", "resume", "verbose", "data-errors", "search.cpus", "search.gpus", "search.max-failures"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
 )
 

@@ -1,5 +1,6 @@
 """The jobs as users run them: real command lines, real Ray, two workers; killed and gone on with."""
 
+import io
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ice_ray
@@ -127,6 +131,7 @@ def test_killed_in_each_stage_and_resumed_equals_the_undisturbed_run(finished, t
     kill_at([*first, "--resume"], "step 3/6")
     printed = finish([*first, "--resume"])
     assert "stage 1 is done" in printed
+    assert "going on after step" in printed
     assert "step 2/6" not in printed
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
@@ -135,6 +140,40 @@ def test_killed_in_each_stage_and_resumed_equals_the_undisturbed_run(finished, t
         json.loads((tmp_path / "killed" / "best.json").read_text())["trial"]
         == json.loads((run / "best.json").read_text())["trial"]
     )
+
+
+def digits_as_parquet(folder: Path, broken_row: int) -> None:
+    """Digits as PNG in parquet files, one training image of which is cut short."""
+    folder.mkdir()
+    dataset = open_dataset("digits")
+    for split, labels in dataset.labels.items():
+        images = []
+        for row in dataset.read(split, np.arange(len(labels))):
+            buffer = io.BytesIO()
+            Image.fromarray(row.pixels).save(buffer, "PNG")
+            images.append(buffer.getvalue())
+        if split == "train":
+            images[broken_row] = images[broken_row][:40]
+        pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{split}.parquet")
+
+
+def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_the_run_goes_on_without_it(trained, tmp_path):
+    broken = 700  # not among the 25 of stage 1 with this seed, as stage 1's ending well shows
+    digits_as_parquet(tmp_path / "data", broken)
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    arguments = [
+        *command("ice_prune.py", tmp_path, "--name", "broken", "--model", "cifar-resnet8"),
+        *("--weights", str(tmp_path / "w.safetensors"), "--data", f"parquet:{tmp_path / 'data'}"),
+        *("--space", "digits", "--search.trials", "1", "--replay.workers", "1"),
+    ]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ice_prune.py: ")]
+    assert f"train.parquet row {broken}: corrupt image" in line
+    assert "--resume --name broken" in line
+    printed = finish([*arguments, "--resume", "--data-errors", "skip"])
+    assert "1 of 1258 images of split train skipped" in printed
+    assert "1257 training and 270 decision images" in printed
 
 
 def test_each_stage_alone_on_one_worker(finished, tmp_path):

@@ -32,7 +32,8 @@ class Dataset(ABC):
         classes: how many there are.
         labels: per split (train, val, test; those that exist), int64 (N,).
         default_space: the named hyperparameter space that suits it.
-        augment_small: whether its training images are cropped and flipped where they are small.
+        pad, flip: how its training images are augmented where they are small: pixels of padding before a random
+            crop, and whether half of them are mirrored.
     """
 
     classes: int
@@ -43,7 +44,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
-        """Decode these rows of a split, in this order. Runs on any node."""
+        """Decode these rows of a split, which are given and come back in ascending order. Runs on any node."""
 
     def check_labels(self, origin: str) -> None:
         """Every split's labels must be classes 0 to classes-1, and there must be something to train on.
