@@ -120,7 +120,7 @@ start of Python and Ray, reading of images and final assessment included.
 The paper's program, on the same images and weights, two cores: six trials in {PAPER_SEARCH_SECONDS} s on an idle \
 machine, its replay in {PAPER_REPLAY_SECONDS} s on a busy one, 69.4% at the end. Its choice among its six \
 points was theta .5, eta .9, LR .005. Its always-fine-tune baseline (LR .001, nothing frozen) took 1,770 s idle for \
-78.87%: ours does not reach that here either, because the grid freezes at least 30% of the layers.
+78.87%.
 
 ## Where the time went (s)
 
