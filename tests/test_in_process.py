@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from torch import nn
 
 from ice_ray import Hyperparameters, prune
 from ice_ray.pipelines.settings import PruningSettings
@@ -22,6 +23,16 @@ def test_same_seed_same_bits_and_the_original_stays(trained, data):
     assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
     assert first.accuracy == first.records[-1].accuracy
     assert sum(p.numel() for p in first.model.parameters()) < 0.6 * sum(p.numel() for p in trained.parameters())
+
+
+def test_dropout_repeats_too(trained, data):
+    """Its draws come from the step's own key, whatever was drawn before."""
+    model = nn.Sequential(trained, nn.Dropout(0.5))
+    results = []
+    for _ in range(2):
+        torch.randn(100)
+        results.append(prune(model, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu").model.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
 def test_final_epochs_are_measured_again(trained, data):

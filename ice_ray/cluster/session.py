@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+import ray.exceptions
 
-from ice_ray.errors import UserError
+from ice_ray.errors import RunError, TrialFailure, UserError
 
 
 @contextmanager
@@ -30,6 +32,20 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
             ray.shutdown()
 
 
+def fetch(reference: Any) -> Any:
+    """A task's result; a fault that it names in words comes as that fault, not as a remote traceback.
+
+    Raises:
+        UserError, RunError, TrialFailure: as the task raised it.
+    """
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, (UserError, RunError, TrialFailure)):
+            raise type(error.cause)(*error.cause.args) from error
+        raise
+
+
 def cluster_cpus() -> float:
     """Logical CPUs of the whole cluster."""
     return float(ray.cluster_resources().get("CPU", 0.0))
@@ -40,16 +56,22 @@ def cluster_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 
+def placements(cpus: float, gpus: float) -> int:
+    """How many processes of that size the cluster's nodes can hold together."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    by_cpu = [int(node.get("CPU", 0) / cpus) for node in nodes]
+    by_gpu = [int(node.get("GPU", 0) / gpus) if gpus else count for node, count in zip(nodes, by_cpu, strict=True)]
+    return sum(min(pair) for pair in zip(by_cpu, by_gpu, strict=True))
+
+
 def require(what: str, cpus: float, gpus: float, times: int = 1) -> None:
-    """Check that some node can serve a process, and the cluster all of them.
+    """Check that the cluster's nodes can hold `times` processes of that size.
 
     Raises:
         UserError: with what was asked for and what is there.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
-    if not fits or cluster_cpus() < cpus * times or cluster_gpus() < gpus * times:
+    if placements(cpus, gpus) < times:
         raise UserError(
             f"{what} asks for {times} x ({cpus:g} CPUs, {gpus:g} GPUs); the cluster has {cluster_cpus():g} CPUs and "
-            f"{cluster_gpus():g} GPUs on {len(nodes)} node(s)"
+            f"{cluster_gpus():g} GPUs on {len(ray.nodes())} node(s), room for {placements(cpus, gpus)}"
         )

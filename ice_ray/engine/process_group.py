@@ -17,7 +17,7 @@ class ProcessGroup(Collective):
 
     Batch-norm statistics are each process's own while it trains; the running buffers are averaged afterwards, so
     all processes end with the same bits. One process and several differ by the arithmetic of splitting a batch
-    and by those statistics, in nothing else.
+    and by those statistics (and a last batch with fewer than two rows a process is left out).
     """
 
     @property

@@ -19,6 +19,7 @@ from ice_ray.ingest.roles import Rows
 
 DataErrors = Literal["stop", "skip"]
 _ROWS_PER_TASK = 2500
+_RESIZE = "bring all to one size with --image-size N"
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,41 @@ class LoadedImages:
         return ImageSet.from_numpy(images, labels)
 
 
-def load(dataset: Dataset, rows: Rows, errors: DataErrors) -> LoadedImages:
+def load(dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[int, int, int]) -> LoadedImages:
     """Decode `rows` over the cluster and put them into the object store, in the rows' own order.
 
+    Args:
+        image_shape: (C, H, W) that every image must have.
+
     Raises:
-        DataError: an image is corrupt (named by file and row) and `errors` is `stop`; images differ in size; none
-            is left; they do not fit into the object store.
+        DataError: an image is corrupt (named by file and row) and `errors` is `stop`; one is of another size; none is
+            left; they would not fit into the object store.
     """
-    pieces = dict(_decoded(dataset, rows))
-    faults = {index: piece for index, piece in pieces.items() if isinstance(piece, str)}
+    channels, height, width = image_shape
+    _check_room(len(rows), height * width * channels)
+    images = np.zeros((len(rows), height, width, channels), dtype=np.uint8)
+    faults: dict[int, str] = {}
+    for position, pixels, fault in _decoded(dataset, rows, images.shape[1:]):
+        if fault:
+            faults[position] = fault
+        else:
+            images[position] = pixels
+    odd = [faults[position] for position in sorted(faults) if faults[position].endswith(_RESIZE)]
+    if odd:
+        raise DataError(odd[0])
     if faults and errors == "stop":
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise DataError(f"{faults[min(faults)]}{more}; mend or remove it, or go on without: --data-errors skip")
-    kept = [index for index in range(len(rows)) if index not in faults]
-    if not kept:
+    if len(faults) == len(rows):
         raise DataError(f"no image of split {rows.split} could be decoded: {faults[min(faults)]}")
-    shapes = {piece.shape for piece in pieces.values() if not isinstance(piece, str)}
-    if len(shapes) > 1:
-        shown = ", ".join(f"{width}x{height}" for height, width, _ in sorted(shapes)[:3])
-        raise DataError(f"images differ in size ({shown}, ...); bring them to one with --image-size N")
-    images = np.stack([pieces[index] for index in kept])
+    kept = np.setdiff1d(np.arange(len(rows)), list(faults))
     labels = dataset.labels[rows.split][rows.indices[kept]]
-    _check_room(images)
-    height, width, _ = images.shape[1:]
-    skipped = tuple(faults[index] for index in sorted(faults))
-    return LoadedImages(ray.put(images), ray.put(labels), len(kept), (3, height, width), skipped)
+    skipped = tuple(faults[position] for position in sorted(faults))
+    return LoadedImages(ray.put(images[kept] if faults else images), ray.put(labels), len(kept), image_shape, skipped)
 
 
-def _decoded(dataset: Dataset, rows: Rows) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
-    """(position in rows, pixels or fault), in whatever order the tasks end."""
+def _decoded(dataset: Dataset, rows: Rows, shape: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.uint8], str]]:
+    """(position in rows, pixels, fault or nothing), in whatever order the tasks end."""
     _quiet()
     reference, indices = ray.put(dataset), ray.put(rows.indices)
     split = rows.split
@@ -79,35 +86,30 @@ def _decoded(dataset: Dataset, rows: Rows) -> Iterator[tuple[int, NDArray[np.uin
     def read(span: dict[str, Any]) -> dict[str, Any]:
         start, stop = int(span["start"][0]), int(span["stop"][0])
         source: Dataset = ray.get(reference)
-        pixels, faults = _of_one_size(list(source.read(split, ray.get(indices)[start:stop])))
-        return {"position": np.arange(start, stop), "pixels": pixels, "fault": faults}
+        found = list(source.read(split, ray.get(indices)[start:stop]))
+        blank = np.zeros(shape, dtype=np.uint8)
+        faults = [_fault(row, shape) for row in found]
+        pixels = [blank if fault else row.pixels for row, fault in zip(found, faults, strict=True)]
+        return {"position": np.arange(start, stop), "pixels": np.stack(pixels), "fault": faults}  # type: ignore[arg-type]
 
     decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
     for batch in decoded.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
         for position, pixels, fault in zip(batch["position"], batch["pixels"], batch["fault"], strict=True):
-            yield int(position), str(fault) if fault else pixels
+            yield int(position), pixels, str(fault)
 
 
-def _of_one_size(found: list[RowImage]) -> tuple[NDArray[np.uint8], list[str]]:
-    """The rows as one array, blank where there is a fault, and each row's fault (empty where there is none)."""
-    shape = next((row.pixels.shape for row in found if row.pixels is not None), (1, 1, 3))
-    pixels, faults = np.zeros((len(found), *shape), dtype=np.uint8), []
-    for position, row in enumerate(found):
-        fault = row.error
-        if row.pixels is not None and row.pixels.shape == shape:
-            pixels[position] = row.pixels
-        elif row.pixels is not None:
-            sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where others are {shape[1]}x{shape[0]}"
-            fault = f"{row.name}: image is {sizes}, bring them to one size with --image-size N"
-        faults.append(fault)
-    return pixels, faults
+def _fault(row: RowImage, shape: tuple[int, ...]) -> str:
+    if row.pixels is None or row.pixels.shape == shape:
+        return row.error
+    sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where the first one is {shape[1]}x{shape[0]}"
+    return f"{row.name}: image is {sizes}; {_RESIZE}"
 
 
-def _check_room(images: NDArray[np.uint8]) -> None:
+def _check_room(count: int, bytes_each: int) -> None:
     room = ray.cluster_resources().get("object_store_memory", 0.0)
-    if images.nbytes > 0.8 * room:
+    if count * bytes_each > 0.8 * room:
         raise DataError(
-            f"{len(images)} images take {images.nbytes / 1e9:.1f} GB, the object store has {room / 1e9:.1f} GB: take "
+            f"{count} images take {count * bytes_each / 1e9:.1f} GB, the object store has {room / 1e9:.1f} GB: take "
             "fewer (--replay.subsample, --search.subsample) or a smaller --image-size"
         )
 

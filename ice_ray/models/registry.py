@@ -48,7 +48,10 @@ class ModelSpec:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("initial weights", self.name))
-            module = builder(self.num_classes)
+            try:
+                module = builder(self.num_classes)
+            except Exception as error:  # the user's code may raise anything
+                raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
             raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
         return module.to("cpu", torch.float32)
@@ -66,9 +69,10 @@ def _user_builder(name: str) -> Callable[[int], nn.Module]:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's code may raise anything
         raise UserError(
-            f"model '{name}': {error}; give package.module:function, importable from the working directory"
+            f"model '{name}': {type(error).__name__}: {error}; give package.module:function, importable from the "
+            "working directory"
         ) from error
     if not callable(function):
         raise UserError(f"model '{name}' is not a function")

@@ -17,7 +17,6 @@ from torch.utils.tensorboard.summary import hparams
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
-FOLDER = "tensorboard"
 STEP_TAGS = {
     "accuracy_after_pruning": "accuracy/after_pruning",
     "accuracy": "accuracy/after_recovery",
@@ -57,7 +56,7 @@ class StepWriter:
 
 
 class TensorBoardCallback(tune.Callback):
-    """Writes the events of every trial of a search, on the driver. Pickled by Tune: it holds a path, no open file."""
+    """Writes the events of every trial of a search, on the driver. Tune pickles it, so open files stay out of that."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

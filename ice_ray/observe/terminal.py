@@ -44,7 +44,7 @@ def describe_preparation(preparation: Preparation) -> str:
 
 
 class ProgressCallback(tune.Callback):
-    """A line for every trial that ends. Pickled by Tune with the experiment, so it counts over restarts."""
+    """A line for every trial that ends, of those that are still to be run."""
 
     def __init__(self, total: int) -> None:
         self._total = total

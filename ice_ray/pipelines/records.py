@@ -73,6 +73,11 @@ class Preparation:
     accuracy_seconds: float
     probe_seconds: float
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preparation:
+        """What `dataclasses.asdict` and JSON made of one."""
+        return cls(**{**values, "ranking": tuple(values["ranking"])})
+
 
 @dataclass(frozen=True)
 class PipelineState:

@@ -26,11 +26,12 @@ _CHANGES: dict[WeightChange, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def freezable_layers(steps: Sequence[PruningStep], traces: Sequence[LayerTrace]) -> tuple[str, ...]:
-    """The convolutions that may be frozen, shallow to deep: those that own prunable filters and those that read them.
+    """The convolutions that may be frozen, shallow to deep: those that own prunable filters, and those of the same
+    block that read them.
 
     Stem, head, shortcuts and transitions are never among them.
     """
-    inside = {name for step in steps for unit in step.units for name in (unit.layer, *unit.consumers)}
+    inside = {name for step in steps for unit in step.units for name in (unit.layer, *unit.inner)}
     return tuple(trace.name for index, trace in enumerate(traces) if trace.name in inside and index > 0)
 
 
@@ -57,7 +58,7 @@ def rank_by_change(changes: Mapping[str, float]) -> tuple[str, ...]:
 
 def frozen_layers(ranking: Sequence[str], frozen_fraction: float) -> tuple[str, ...]:
     """The ceil(eta x layers) layers of least change, eta in exact decimals."""
-    count = (Decimal(repr(frozen_fraction)) * len(ranking)).to_integral_value(ROUND_CEILING)
+    count = (Decimal(repr(float(frozen_fraction))) * len(ranking)).to_integral_value(ROUND_CEILING)
     return tuple(ranking[: math.floor(count)])
 
 

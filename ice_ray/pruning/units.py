@@ -11,6 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.errors import UserError
 from ice_ray.models.trace import LayerTrace
@@ -26,11 +27,13 @@ class PrunableUnit:
         layer: module path of the convolution that owns the filters.
         filters: how many it has in the dense model.
         consumers: module paths of the layers that read them.
+        inner: those of the consumers that are convolutions of the same block.
     """
 
     layer: str
     filters: int
     consumers: tuple[str, ...]
+    inner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,24 +99,42 @@ def _unit(graph: tp.DependencyGraph, name: str, modules: dict[str, nn.Module]) -
         if path is None:
             if "Concat" in target.name or "Split" in target.name or "Add" in target.name:
                 return None
-        elif pruned in _CONSUMER_HANDLERS and isinstance(target.module, (nn.Conv2d, nn.Linear)):
+        elif pruned in _CONSUMER_HANDLERS and _reads_any_channels(target.module):
             consumers.append(path)
         elif target.module is not conv and not _follows_channelwise(target.module):
             return None
     # Filters that nobody reads are the model's outputs.
-    return PrunableUnit(name, conv.out_channels, tuple(dict.fromkeys(consumers))) if consumers else None
+    if not consumers:
+        return None
+    readers = tuple(dict.fromkeys(consumers))
+    block = _block_of(name, modules)
+    inner = (path for path in readers if isinstance(modules[path], nn.Conv2d) and _block_of(path, modules) == block)
+    return PrunableUnit(name, conv.out_channels, readers, tuple(inner))
+
+
+def _block_of(name: str, modules: dict[str, nn.Module]) -> str:
+    """The nearest module around a layer that is no plain sequence."""
+    parent = name.rpartition(".")[0]
+    while parent and isinstance(modules[parent], nn.Sequential):
+        parent = parent.rpartition(".")[0]
+    return parent
+
+
+def _reads_any_channels(module: nn.Module) -> bool:
+    """Whether the module takes any number of input channels. A grouped convolution does not: groups must stay equal."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
 def _follows_channelwise(module: nn.Module) -> bool:
-    """Whether the module merely follows its input channel by channel: a norm, or a depthwise convolution."""
+    """Whether the module merely follows its input channel by channel: a batch norm, or a depthwise convolution."""
     if isinstance(module, nn.Conv2d):
         return module.groups == module.in_channels == module.out_channels
-    return not isinstance(module, (nn.Linear, nn.ConvTranspose2d, nn.MultiheadAttention))
+    return isinstance(module, (_BatchNorm, nn.PReLU))
 
 
 def removed_count(ratio: float, filters: int) -> int:
     """ceil(ratio x filters) in exact decimals: a ratio written .55 of 100 filters is 55, where floats say 56."""
-    return math.floor((Decimal(repr(ratio)) * filters).to_integral_value(ROUND_CEILING))
+    return math.floor((Decimal(repr(float(ratio))) * filters).to_integral_value(ROUND_CEILING))
 
 
 def check_ratio(ratio: float, steps: tuple[PruningStep, ...]) -> None:

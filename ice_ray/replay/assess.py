@@ -9,6 +9,7 @@ import ray
 import torch
 from torch import nn
 
+from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.cost import Stopwatch, multiply_adds
 from ice_ray.engine.executor import Executor
@@ -28,11 +29,11 @@ def assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: f
     5th and 95th percentile.
     """
     task = _assess.options(num_cpus=cpus, num_gpus=gpus)
-    measured: dict[str, Any] = ray.get(task.remote(workload, report, ray.put(snapshot), cpus, gpus))
+    measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), cpus, gpus))
     return measured
 
 
-@ray.remote
+@ray.remote(max_calls=1)
 def _assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: float, gpus: float) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)

@@ -49,6 +49,5 @@ class ReplayProgress:
         """What `save` wrote."""
         content = json.loads((folder / _PROGRESS).read_text())
         content["state"] = PipelineState.from_json(json.dumps(content["state"]))
-        prepared = content["preparation"]
-        content["preparation"] = Preparation(**{**prepared, "ranking": tuple(prepared["ranking"])})
+        content["preparation"] = Preparation.from_dict(content["preparation"])
         return cls(**content), Snapshot.load(folder / _SNAPSHOT)

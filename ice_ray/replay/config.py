@@ -37,7 +37,9 @@ class ReplayConfig:
             raise UserError(f"--replay.final-epochs {self.final_epochs} must be at least 0")
         if self.cpus is not None and not self.cpus > 0:
             raise UserError(f"--replay.cpus {self.cpus} must be above 0")
-        if self.gpus is not None and self.gpus < 0:
-            raise UserError(f"--replay.gpus {self.gpus} must be at least 0")
+        if self.gpus is not None and not (
+            self.gpus == 1 or self.gpus == 0 or (0 < self.gpus < 1 and self.workers == 1)
+        ):
+            raise UserError(f"--replay.gpus {self.gpus} must be 0 or 1, or a fraction with --replay.workers 1")
         if self.max_failures < 0:
             raise UserError(f"--replay.max-failures {self.max_failures} must be at least 0")

@@ -77,6 +77,8 @@ def run_replay(
     with events.listening(listen):
         try:
             result = trainer.fit()
+        except SystemExit as end:  # Train's own handler of Ctrl-C
+            raise KeyboardInterrupt from end
         except ray.train.TrainingFailedError as error:
             raise RunError(f"stage 2 failed: {_cause(error)}") from error
     if failures:
@@ -84,7 +86,10 @@ def run_replay(
     if result.checkpoint is None:
         raise RunError("stage 2 ended without a checkpoint")
     with result.checkpoint.as_directory() as checkpoint:
-        return ReplayProgress.load(Path(checkpoint))
+        progress, snapshot = ReplayProgress.load(Path(checkpoint))
+    if not progress.finished:
+        raise RunError(f"stage 2 ended after step {len(progress.state.records)}, before its last")
+    return progress, snapshot
 
 
 def _cause(error: BaseException) -> str:

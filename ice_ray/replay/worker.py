@@ -17,7 +17,7 @@ from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.process_group import ProcessGroup
-from ice_ray.errors import TrialFailure
+from ice_ray.errors import DivergedError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState
@@ -42,10 +42,9 @@ def replay_worker(config: dict[str, Any]) -> None:
     order: ReplayOrder = config["order"]
     try:
         _replay(order)
-    except TrialFailure as fault:
-        # It would come again: every rank ends here, and the driver says why.
-        if ray.train.get_context().get_world_rank() == 0:
-            order.events.send("failed", str(fault))
+    except DivergedError as fault:
+        # It would come again. All ranks have agreed on it, so all end here, and the driver says why.
+        order.events.send("failed", str(fault))
 
 
 def _replay(order: ReplayOrder) -> None:

@@ -27,9 +27,9 @@ class SearchConfig:
     """How the winner is chosen: eq2 = least eq. 2 cost; auto = that, or where eq. 2 would reward being slow or
     worse, the fastest of the trials within 0.5 points of the smallest drop."""
     clock: Clock = "wall"
-    """Pruning time on the wall's clock, or from the arithmetic done (work), which repeats exactly."""
+    """Pruning time on the wall's clock, or from the arithmetic done over a speed (work)."""
     work_speed: float | None = None
-    """Operations a second of the work clock. [default: calibrated on one device, alone]"""
+    """Operations a second of the work clock; given, it repeats exactly. [default: calibrated on one device, alone]"""
     lr_tolerance: float = 1e-3
     """Step of the logarithmic grid that eq. 1's learning rates are rounded to (1e-3 = 0.1%); 0 rounds nothing."""
     max_failures: int = 3

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from torch import Tensor
 
+from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import own_device
 from ice_ray.data.images import Preprocessing
 from ice_ray.errors import RunError
@@ -28,11 +29,11 @@ def train_dense(
     Thirty epochs of SGD, linear from 0.05 to 0 after a short warm-up: enough for the small sets it is meant for.
     """
     task = _train.options(num_cpus=cpus, num_gpus=gpus)
-    weights: dict[str, Tensor] = ray.get(task.remote(spec, images, preprocessing, seed, cpus, gpus))
+    weights: dict[str, Tensor] = fetch(task.remote(spec, images, preprocessing, seed, cpus, gpus))
     return weights
 
 
-@ray.remote
+@ray.remote(max_calls=1)
 def _train(
     spec: ModelSpec, images: LoadedImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
 ) -> Any:

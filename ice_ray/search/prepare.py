@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.cost import calibrate_speed
+from ice_ray.files import write_json
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import Preparation
 
@@ -26,7 +31,16 @@ class SearchPreparation:
     preparation: Preparation
     flops_per_second: float
     device: str
-    steps: int
+
+    def save(self, path: Path) -> None:
+        """Write it, so that a resumed search judges all its trials alike."""
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> SearchPreparation:
+        """What `save` wrote."""
+        content = json.loads(path.read_text())
+        return cls(Preparation.from_dict(content["preparation"]), content["flops_per_second"], content["device"])
 
 
 def prepare_search(
@@ -34,11 +48,12 @@ def prepare_search(
 ) -> SearchPreparation:
     """Measure the dense model, probe for freezing and calibrate the work clock, with one trial's resources."""
     task = _prepare.options(num_cpus=cpus, num_gpus=gpus)
-    prepared: SearchPreparation = ray.get(task.remote(workload, probe, cpus, gpus, work_speed))
+    prepared: SearchPreparation = fetch(task.remote(workload, probe, cpus, gpus, work_speed))
     return prepared
 
 
-@ray.remote
+# One call a process: a worker that stays would keep its GPU memory from the trials.
+@ray.remote(max_calls=1)
 def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
@@ -53,4 +68,4 @@ def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_spe
         settings.recipe.batch_size,
     )
     preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, probe)
-    return SearchPreparation(preparation, speed, device_name(device), len(executor.network.steps))
+    return SearchPreparation(preparation, speed, device_name(device))

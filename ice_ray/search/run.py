@@ -12,14 +12,16 @@ from ray.tune.experiment import Trial
 
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
+from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import Candidate, Choice, Objective, choose
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.trial import PruningTrial
+from ice_ray.search.trial_store import TrialProgress, TrialStore
 
-EXPERIMENT = "search"
+EXPERIMENT, STATES = "tune", "search"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TrialResult:
 
     Attributes:
         index: position in the order of trials.
-        records: its pruning steps; all of them where it finished.
+        records: its whole pruning steps; all of them where it finished.
         failure: why it did not finish, empty where it did.
         node: host it ran on.
     """
@@ -58,29 +60,35 @@ def run_search(
     folder: Path,
     callbacks: list[tune.Callback],
 ) -> tuple[TrialResult, ...]:
-    """Run every point as a Tune trial, below `folder`/search; goes on with what an interrupted run left there.
+    """Run every point as a Tune trial, below `folder`; goes on with what an interrupted run left there.
 
-    Results are in the order of `points`. No trial's failure ends the search. `callbacks` are pickled by Tune with
-    the experiment and come back with it when it is restored.
+    Results are in the order of `points`. No trial's failure ends the search.
+
+    Raises:
+        RunError: interrupted before every trial had ended.
     """
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            PruningTrial, workload=workload, prepared=prepared, clock=config.clock, cpus=config.cpus, gpus=gpus
-        ),
-        {"cpu": config.cpus, "gpu": gpus},
-    )
-    path = folder / EXPERIMENT
-    if tune.Tuner.can_restore(str(path)):
-        tuner = tune.Tuner.restore(str(path), trainable=trainable, resume_unfinished=True, resume_errored=True)
-    else:
-        tuner = _new_tuner(trainable, points, config, folder, callbacks)
-    grid = tuner.fit()
-    results = [_result(grid[position]) for position in range(len(grid))]
-    found = {result.index: result for result in results if result is not None}
-    return tuple(
-        found.get(index, TrialResult(index, point, (), "the trial left no result", ""))
-        for index, point in enumerate(points)
-    )
+    store = TrialStore(folder / STATES)
+    open_points = [index for index in range(len(points)) if not _has_ended(store, index)]
+    died: dict[int, str] = {}
+    if open_points:
+        trainable = tune.with_resources(
+            tune.with_parameters(
+                PruningTrial,
+                workload=workload,
+                prepared=prepared,
+                store=store,
+                clock=config.clock,
+                cpus=config.cpus,
+                gpus=gpus,
+            ),
+            {"cpu": config.cpus, "gpu": gpus},
+        )
+        grid = _tuner(trainable, points, open_points, config, folder, callbacks).fit()
+        ended = [grid[position] for position in range(len(grid))]
+        died = {
+            found.config["point"]["index"]: _last_line(found.error) for found in ended if found.error and found.config
+        }
+    return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
 
 
 def choose_winner(
@@ -98,14 +106,15 @@ def choose_winner(
     return choose(candidates, objective)
 
 
-def _new_tuner(
+def _tuner(
     trainable: Any,
     points: Sequence[Hyperparameters],
+    indices: Sequence[int],
     config: SearchConfig,
     folder: Path,
     callbacks: list[tune.Callback],
 ) -> tune.Tuner:
-    grid = [{"index": index, "hyperparameters": point.as_dict()} for index, point in enumerate(points)]
+    grid = [{"index": index, "hyperparameters": points[index].as_dict()} for index in indices]
     return tune.Tuner(
         trainable,
         param_space={"point": tune.grid_search(grid)},
@@ -116,28 +125,26 @@ def _new_tuner(
             name=EXPERIMENT,
             storage_path=str(folder),
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+            # Trials keep their own progress (TrialStore); Tune has nothing to save.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=callbacks,
             verbose=0,
         ),
     )
 
 
-def _result(found: tune.Result) -> TrialResult | None:
-    if not found.config:
-        return None
-    point = found.config["point"]
-    metrics = found.metrics or {}
-    failure = str(metrics.get("failure", "")) or (_last_line(found.error) if found.error else "")
-    if not failure and not metrics.get("records"):
-        failure = "the trial ended early"
-    return TrialResult(
-        index=point["index"],
-        hyperparameters=Hyperparameters.from_mapping(point["hyperparameters"]),
-        records=tuple(StepRecord(**record) for record in metrics.get("records", [])),
-        failure=failure,
-        node=str(metrics.get("hostname", "")),
-    )
+def _has_ended(store: TrialStore, index: int) -> bool:
+    progress = store.load(index)
+    return progress is not None and progress.has_ended
+
+
+def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, death: str) -> TrialResult:
+    if progress is not None and progress.has_ended:
+        return TrialResult(index, point, progress.state.records, progress.failure, progress.node)
+    if not death:
+        raise RunError("the search was interrupted before every trial had ended")
+    records, node = (progress.state.records, progress.node) if progress else ((), "")
+    return TrialResult(index, point, records, f"its process died too often: {death}", node)
 
 
 def _last_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ice_ray.data.batches import Shard, training_batches
 from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.errors import UserError
+from ice_ray.randomness import seed_of
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.precision import Precision, autocast
 
@@ -72,8 +73,10 @@ def fine_tune(
         fused=device.type in ("cuda", "cpu"),
     )
     losses = torch.zeros((), device=device)
-    with _training(model):
+    gpus = [device] if device.type == "cuda" else []
+    with _training(model), torch.random.fork_rng(devices=gpus):
         for epoch, rate in enumerate(learning_rates):
+            torch.manual_seed(seed_of(*key, epoch, "model", shard.rank))  # dropout and the like
             for group in optimizer.param_groups:
                 group["lr"] = rate
             for batch, labels, rows in training_batches(images, preprocessing, recipe.batch_size, (*key, epoch), shard):

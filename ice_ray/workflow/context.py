@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ice_ray.cluster.session import cluster_cpus, cluster_gpus, require
+from ice_ray.cluster.session import cluster_cpus, cluster_gpus, placements, require
 from ice_ray.cluster.workload import DenseModel, Workload
+from ice_ray.errors import UserError
 from ice_ray.ingest.load import LoadedImages, load
 from ice_ray.ingest.roles import Rows
 from ice_ray.observe.terminal import warn
@@ -16,7 +17,7 @@ from ice_ray.replay.run import WorkerResources
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder
 
-_MOST_CPUS_A_WORKER = 8.0
+_MOST_CPUS_A_WORKER = 8
 
 
 @dataclass
@@ -38,7 +39,7 @@ class JobContext:
 
     def load(self, rows: Rows) -> LoadedImages:
         """Decode rows into the object store; what had to be skipped is said once."""
-        loaded = load(self.plan.dataset, rows, self.plan.config.data_errors)
+        loaded = load(self.plan.dataset, rows, self.plan.config.data_errors, self.plan.image_shape)
         if loaded.skipped:
             warn(
                 f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}"
@@ -67,10 +68,15 @@ class JobContext:
         Raises:
             UserError: the cluster cannot serve them.
         """
-        replay = self.plan.config.replay
+        config = self.plan.config
+        replay = config.replay
         gpus = (1.0 if cluster_gpus() >= 1 else 0.0) if replay.gpus is None else replay.gpus
         most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
         workers = replay.workers or max(1, most)
-        cpus = replay.cpus or max(1.0, min(_MOST_CPUS_A_WORKER, float(int(cluster_cpus() / workers))))
-        require("stage 2 (--replay.workers, .cpus, .gpus)", cpus, gpus, workers)
+        cpus = replay.cpus or next(
+            (float(each) for each in range(_MOST_CPUS_A_WORKER, 1, -1) if placements(each, gpus) >= workers), 1.0
+        )
+        require("stage 2 (--replay.workers, --replay.cpus, --replay.gpus)", cpus, gpus, workers)
+        if config.batch_size < 2 * workers:
+            raise UserError(f"--batch-size {config.batch_size} gives {workers} workers fewer than 2 images each")
         return WorkerResources(workers, cpus, gpus)

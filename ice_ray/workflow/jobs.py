@@ -11,7 +11,7 @@ from ice_ray.cluster.session import ray_session
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import RunError, UserError
+from ice_ray.errors import RunError, TrialFailure, UserError
 from ice_ray.observe.terminal import say
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import make_plan
@@ -29,10 +29,11 @@ def prune_job(config: RunConfig) -> None:
         say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
         return
     with ray_session(config.verbose):
+        context.worker_resources()  # what stage 2 asks for must be there before hours of stage 1
         winner = search_stage(context)
         try:
             replay_stage(context, winner.hyperparameters)
-        except UserError as error:
+        except (UserError, TrialFailure) as error:
             raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
 
 
@@ -50,7 +51,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     if job.config.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
-    if (folder.path / "replay").exists() and not job.resume:
+    if folder.replay.exists() and not job.resume:
         raise UserError(f"'{folder.path}' holds a replay already: go on with it (--resume) or search anew")
     config = dataclasses.replace(winner.config, replay=job.replay)
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
@@ -65,7 +66,7 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    except RunError as error:
+    except (RunError, TrialFailure) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

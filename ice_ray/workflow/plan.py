@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ice_ray.config.run import RunConfig
@@ -102,10 +103,14 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None) -> Plan:
     shape = _image_shape(dataset, config)
     try:
         network = DenseNetwork(module, shape)
-    except (RuntimeError, TypeError, IndexError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the user's module may raise anything
         raise UserError(
-            f"model '{config.model}' does not take an image of {shape[2]}x{shape[1]} pixels and 3 channels ({error})"
+            f"model '{config.model}' does not take an image of {shape[2]}x{shape[1]} pixels and 3 channels "
+            f"({type(error).__name__}: {error})"
         ) from error
+    _check_outputs(network, dataset.classes, config.model)
     check_ratio(config.ratio, network.steps)
     trained = path is not None or spec.is_users_own
     return Plan(
@@ -119,6 +124,15 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None) -> Plan:
         image_shape=shape,
         steps=len(network.steps),
     )
+
+
+def _check_outputs(network: DenseNetwork, classes: int, name: str) -> None:
+    """The model must tell the data's classes apart: logits (N, at least `classes`)."""
+    with torch.no_grad():
+        logits = network.build(torch.device("cpu"))(torch.zeros(1, *network.image_shape))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < classes:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"model '{name}' gives {shape} for one image; the data needs logits of {classes} classes")
 
 
 def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:

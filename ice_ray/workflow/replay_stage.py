@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 from ice_ray.artifact import save_pruned
+from ice_ray.errors import UserError
 from ice_ray.files import write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
@@ -22,6 +24,7 @@ from ice_ray.workflow.search_stage import dense_model
 def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[str, Any]:
     """Run stage 2, write pruned_model/ and summary.json, show both; returns the summary."""
     plan, folder = context.plan, context.folder
+    _describe_or_compare(context, hyperparameters)
     resources = context.worker_resources()
     with context.timed("stage 2: reading images"):
         train, decide = (context.load(rows) for rows in plan.replay_rows())
@@ -64,6 +67,25 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     show_times(times)
     say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {folder.pruned_model}")
     return summary
+
+
+def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) -> None:
+    """Write down what decides the replay's result; where one was begun here, it must be the same.
+
+    Raises:
+        UserError: an option differs.
+    """
+    path = context.folder.replay_description
+    deciding = {f"--{option}": value for option, value in context.plan.config.deciding().items()}
+    now = deciding | {f"--{name}": value for name, value in hyperparameters.as_dict().items()}
+    if not path.is_file():
+        write_json(path, now)
+        return
+    before = json.loads(path.read_text())
+    changed = [option for option in now if now[option] != before.get(option)]
+    if changed:
+        shown = ", ".join(f"{option} was {before.get(option)} and is {now[option]}" for option in changed)
+        raise UserError(f"cannot go on with the replay in '{context.folder.path}' as another one: {shown}")
 
 
 def _replay_times(progress: ReplayProgress) -> dict[str, float]:

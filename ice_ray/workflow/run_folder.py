@@ -40,6 +40,21 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def preparation(self) -> Path:
+        """What all trials of the search start from."""
+        return self.path / "preparation.json"
+
+    @property
+    def replay(self) -> Path:
+        """Stage 2's checkpoints."""
+        return self.path / "replay"
+
+    @property
+    def replay_description(self) -> Path:
+        """replay.json: what decides the result of the replay that was begun here."""
+        return self.path / "replay.json"
+
+    @property
     def trials(self) -> Path:
         """Every trial's steps."""
         return self.path / "trials.parquet"
@@ -66,7 +81,10 @@ class RunFolder:
 
     def create(self, config: RunConfig) -> None:
         """Make the folder and describe the run in it; harmless where that has been done."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
             write_json(self.description, {"config": config.as_dict(), **environment()})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import safetensors.torch
 
-from ice_ray.cluster.workload import DenseModel
+from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import atomic_path, write_json
@@ -77,6 +77,7 @@ def search_stage(context: JobContext) -> Winner:
     plan, config, folder = context.plan, context.plan.config, context.folder
     if folder.best.is_file():
         say("stage 1 is done: going on from its best.json")
+        context.times |= json.loads(folder.best.read_text()).get("seconds", {})
         return Winner.read(folder)
     gpus = context.trial_gpus()
     with context.timed("stage 1: reading images"):
@@ -89,14 +90,24 @@ def search_stage(context: JobContext) -> Winner:
         f"{decide.count} decision images, run folder {folder.path}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
-        freezes = any(point.frozen_fraction > 0 for point in plan.points)
-        prepared = prepare_search(workload, freezes, config.search.cpus, gpus, config.search.work_speed)
+        prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
     with context.timed("stage 1: trials"):
         callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(len(plan.points))]
         results = run_search(plan.points, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     return _write_winner(context, results, prepared)
+
+
+def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPreparation:
+    """Computed once per search, resumed ones included: every trial is judged by the same clock and ranking."""
+    search, path = context.plan.config.search, context.folder.preparation
+    if path.is_file():
+        return SearchPreparation.load(path)
+    freezes = any(point.frozen_fraction > 0 for point in context.plan.points)
+    prepared = prepare_search(workload, freezes, search.cpus, gpus, search.work_speed)
+    prepared.save(path)
+    return prepared
 
 
 def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation) -> Winner:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import safetensors.torch
 
 from ice_ray.config.command_line import parse
@@ -96,6 +97,7 @@ WRONG = {
     "resume nameless": (["--resume"], "needs the --name"),
     "name": (["--name", "../up"], "plain folder name"),
     "storage": (["--storage", "s3://bucket/x"], "must be a folder"),
+    "replay gpus": (["--replay.gpus", "0.5"], "fraction with --replay.workers 1"),
     "freeze": (["--freeze.probe-learning-rate", "0"], "above 0"),
 }
 
@@ -109,6 +111,20 @@ def test_wrong_input_ends_with_2_one_line_and_no_folder(arguments, said, tmp_pat
     assert len(line.splitlines()) == 1
     assert line.startswith("ice_prune.py: ")
     assert not list(tmp_path.iterdir())
+    assert not ray.is_initialized()
+
+
+def test_a_model_that_does_not_fit_the_data_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd_models.py").write_text(
+        "from ice_ray.models.registry import ModelSpec\n"
+        "def five(): return ModelSpec('cifar-resnet8', 5).build()\n"
+        "def broken(): return 1 / 0\n"
+    )
+    assert run(prune_job, RunConfig, "p", ["--model", "odd_models:five"]) == 2
+    assert "needs logits of 10 classes" in capsys.readouterr().err
+    assert run(prune_job, RunConfig, "p", ["--model", "odd_models:broken"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_weights_of_another_model_are_named(weights, tmp_path, monkeypatch, capsys):

@@ -77,6 +77,27 @@ def test_the_general_rule():
     assert steps[3].units[0].consumers == ("head",)
 
 
+def test_head_and_shortcut_are_not_freezable_though_they_read_prunable_filters():
+    assert DenseNetwork(Mixed(), (3, 8, 8)).freezable == (
+        "block.conv1",
+        "block.conv2",
+        "block.conv3",
+        "tail.0",
+        "tail.3",
+    )
+
+
+@pytest.mark.parametrize(
+    "between",
+    [nn.Conv2d(8, 8, 3, groups=4), nn.GroupNorm(4, 8), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 1, groups=2))],
+)
+def test_filters_that_a_grouped_layer_reads_are_not_prunable(between):
+    """Groups must stay equal in size, so not any filter can go."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), between, nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(2, 3, 8, 8))
+    assert "0" not in [step.name for step in DenseNetwork(model, (3, 8, 8)).steps]
+
+
 def test_a_model_without_anything_to_prune_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UserError, match="no convolution whose filters may be pruned"):

@@ -21,12 +21,14 @@ from ice_ray.search.run import choose_winner, run_search
 from ice_ray.training.fine_tune import Recipe
 
 pytestmark = pytest.mark.slow
+SHAPE = (3, 8, 8)
 SETTINGS = PruningSettings(0.5, recipe=Recipe(batch_size=64))
 POINTS = (
     Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
     Hyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges
     Hyperparameters(2.0, 0.9, 0.02, 5e-3, 0.15, 50),
     Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
+    Hyperparameters(55.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges too, but not at its first step
 )
 
 
@@ -40,8 +42,8 @@ def cluster():
 def workload(trained) -> Workload:
     dataset = open_dataset("digits")
     roles = assign_roles(dataset, "holdout", 0)
-    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop")
-    decide = load(dataset, roles.decide, "stop")
+    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE)
+    decide = load(dataset, roles.decide, "stop", SHAPE)
     model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
     return Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
 
@@ -63,12 +65,13 @@ def facts(records):
 
 def test_results_come_in_the_order_of_the_points_with_all_their_steps(results):
     assert [result.hyperparameters for result in results] == list(POINTS)
-    assert [len(result.records) for result in results] == [3, 0, 3, 3]
+    assert [len(result.records) for result in results] == [3, 0, 3, 3, 1]
 
 
 def test_a_trial_that_diverges_fails_alone_and_says_why(results):
-    assert [bool(result.failure) for result in results] == [False, True, False, False]
+    assert [bool(result.failure) for result in results] == [False, True, False, False, True]
     assert "NaN or infinite at learning rate" in results[1].failure
+    assert "NaN or infinite at learning rate" in results[4].failure
 
 
 def test_trials_with_the_same_history_are_the_same_run_on_a_fresh_actor_or_a_used_one(results):
@@ -94,7 +97,6 @@ def test_the_original_accuracy_and_the_probe_are_those_of_the_dense_model(prepar
     assert prepared.preparation.original_accuracy > 90
     assert set(prepared.preparation.ranking) == set(network.freezable)
     assert math.isclose(prepared.flops_per_second, 1e9)
-    assert prepared.steps == 3
 
 
 def test_rows_keep_their_order_through_ray_data(workload):
@@ -132,10 +134,10 @@ class TestCorruptImages:
 
     def test_stop_names_the_first_by_file_and_row(self, dataset):
         with pytest.raises(UserError, match=r"train.parquet row 3: corrupt image.*1 more.*--data-errors skip"):
-            load(dataset, self.rows(dataset), "stop")
+            load(dataset, self.rows(dataset), "stop", SHAPE)
 
     def test_skip_goes_on_and_counts(self, dataset):
-        loaded = load(dataset, self.rows(dataset), "skip")
+        loaded = load(dataset, self.rows(dataset), "skip", SHAPE)
         assert loaded.count == 8
         assert len(loaded.skipped) == 2
         assert loaded.get().labels.tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
@@ -145,10 +147,18 @@ def test_loaded_images_are_read_while_every_cpu_is_held(workload):
     """Trials hold all CPUs: reading must need none."""
 
     import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     @ray.remote(num_cpus=1)
-    def count(loaded) -> int:
-        return len(loaded.get())
+    class Holder:
+        def count(self, loaded) -> int:
+            return len(loaded.get())
 
-    held = [count.remote(workload.train) for _ in range(int(ray.cluster_resources()["CPU"]))]
-    assert ray.get(held, timeout=60) == [400] * len(held)
+    # As Tune holds them: outside of the group not one CPU is left, even while an actor waits.
+    group = placement_group([{"CPU": 1}] * int(ray.cluster_resources()["CPU"]))
+    ray.get(group.ready(), timeout=60)
+    strategy = PlacementGroupSchedulingStrategy(group)
+    holders = [Holder.options(scheduling_strategy=strategy).remote() for _ in group.bundle_specs]
+    assert ray.get([holder.count.remote(workload.train) for holder in holders], timeout=60) == [400] * len(holders)
+    remove_placement_group(group)

@@ -190,6 +190,9 @@ def test_each_stage_alone_on_one_worker(finished, tmp_path):
     assert [step["filters_removed"] for step in one] == [step["filters_removed"] for step in two]
     # Another split of the batches, other statistics: close, not equal.
     assert one[-1]["accuracy"] == pytest.approx(two[-1]["accuracy"], abs=6)
+    other = subprocess.run([*replay, "--resume", "--replay.epochs", "2"], capture_output=True, text=True, check=False)
+    assert other.returncode == 2
+    assert "--replay.epochs was 1 and is 2" in other.stderr
     again = subprocess.run(replay, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "holds a replay already" in again.stderr
