@@ -43,6 +43,13 @@ def finish(arguments: list[str]) -> str:
     return ended.stdout
 
 
+def refused(arguments: list[str]) -> str:
+    """Run what must end with 2; returns what it complained of."""
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    return ended.stderr
+
+
 def kill_at(arguments: list[str], line: str) -> None:
     """Run until a line begins so, then kill the driver the hard way."""
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -124,22 +131,28 @@ def test_a_finished_run_is_not_run_again(finished):
     assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, "--resume"))
 
 
-def test_killed_in_each_stage_and_resumed_equals_the_undisturbed_run(finished, tmp_path):
+def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(finished, tmp_path):
+    """Stage 1 is killed in the job of both stages and ended by its own; stage 2 the other way round."""
     run, _ = finished
-    first = command("ice_prune.py", tmp_path, "--name", "killed")
-    kill_at(first, "trial-")
-    kill_at([*first, "--resume"], "step 3/6")
-    printed = finish([*first, "--resume"])
+    both = command("ice_prune.py", tmp_path, "--name", "killed")
+    kill_at(both, "trial-")
+    finish(command("ice_search.py", tmp_path, "--name", "killed", "--resume"))
+    best = tmp_path / "killed" / "best.json"
+    chosen = [json.loads(path.read_text())["hyperparameters"] for path in (best, run / "best.json")]
+    assert chosen[0] == chosen[1]
+
+    replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(best)]
+    kill_at(replay, "step 3/6")
+    assert "holds a replay already" in refused(replay)
+    assert "--replay.epochs was 1 and is 2" in refused([*replay, "--resume", "--replay.epochs", "2"])
+
+    printed = finish([*both, "--resume"])
     assert "stage 1 is done" in printed
     assert "going on after step" in printed
-    assert "step 2/6" not in printed
+    assert "step 1/6 layer" not in printed
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    assert (
-        json.loads((tmp_path / "killed" / "best.json").read_text())["trial"]
-        == json.loads((run / "best.json").read_text())["trial"]
-    )
 
 
 def digits_as_parquet(folder: Path, broken_row: int) -> None:
@@ -174,25 +187,3 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_the_run_goes_on
     printed = finish([*arguments, "--resume", "--data-errors", "skip"])
     assert "1 of 1258 images of split train skipped" in printed
     assert "1257 training and 270 decision images" in printed
-
-
-def test_each_stage_alone_on_one_worker(finished, tmp_path):
-    run, _ = finished
-    finish(command("ice_search.py", tmp_path, "--name", "alone"))
-    best = tmp_path / "alone" / "best.json"
-    assert (
-        json.loads(best.read_text())["hyperparameters"]
-        == json.loads((run / "best.json").read_text())["hyperparameters"]
-    )
-    replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(best), "--replay.workers", "1"]
-    finish(replay)
-    one, two = decisions(tmp_path / "alone"), decisions(run)
-    assert [step["filters_removed"] for step in one] == [step["filters_removed"] for step in two]
-    # Another split of the batches, other statistics: close, not equal.
-    assert one[-1]["accuracy"] == pytest.approx(two[-1]["accuracy"], abs=6)
-    other = subprocess.run([*replay, "--resume", "--replay.epochs", "2"], capture_output=True, text=True, check=False)
-    assert other.returncode == 2
-    assert "--replay.epochs was 1 and is 2" in other.stderr
-    again = subprocess.run(replay, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert "holds a replay already" in again.stderr
