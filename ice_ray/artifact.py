@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path, write_json
+from ice_ray.files import atomic_path, sha256, write_json
 from ice_ray.models.registry import BUILDERS, ModelSpec
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -46,7 +45,7 @@ def save_pruned(
         "builder": {"name": spec.name, "num_classes": spec.num_classes},
         "image_shape": list(image_shape),
         "widths": widths,
-        "sha256": _sha256(folder / WEIGHTS),
+        "sha256": sha256(folder / WEIGHTS),
         **facts,
     }
     write_json(folder / DESCRIPTION, description)
@@ -74,7 +73,7 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
         module = ModelSpec(name, classes).build()
     else:
         raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")
-    if _sha256(folder / WEIGHTS) != description["sha256"]:
+    if sha256(folder / WEIGHTS) != description["sha256"]:
         raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
     try:
         shrink_to(module, tuple(description["image_shape"]), description["widths"])
@@ -112,8 +111,3 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
-from ice_ray.files import write_json
+from ice_ray.files import sha256, write_json
 
 _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 
@@ -86,7 +86,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
-            write_json(self.description, {"config": config.as_dict(), **environment()})
+            write_json(self.description, {"config": config.as_dict(), "weights": _weights(config), **environment()})
 
 
 def find_run_folder(config: RunConfig) -> RunFolder:
@@ -103,10 +103,15 @@ def find_run_folder(config: RunConfig) -> RunFolder:
         return folder
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
-    before, now = _recorded(folder.description).deciding(), config.deciding()
-    changed = [option for option in now if now[option] != before[option]]
+    recorded = _recorded(folder.description)
+    before, now = recorded[0].deciding(), config.deciding()
+    changed = [
+        f"--{option} was {before[option]} and is {now[option]}" for option in now if now[option] != before[option]
+    ]
+    if recorded[1] != _weights(config) and not changed:
+        changed = [f"the content of '{config.weights}' has changed"]
     if changed:
-        shown = ", ".join(f"--{option} was {before[option]} and is {now[option]}" for option in changed)
+        shown = ", ".join(changed)
         raise UserError(f"cannot resume '{name}' as another run: {shown}; take another --name, or the same options")
     return folder
 
@@ -119,9 +124,16 @@ def environment() -> dict[str, Any]:
     return {"python": sys.version.split()[0], "machine": platform.machine(), "packages": packages}
 
 
-def _recorded(path: Path) -> RunConfig:
+def _recorded(path: Path) -> tuple[RunConfig, str]:
+    """The options of a run, and the digest of its weights."""
     try:
-        content = json.loads(path.read_text())["config"]
+        content = json.loads(path.read_text())
+        config, weights = content["config"], content["weights"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged ({error})") from error
-    return config_from_dict(content, str(path))
+    return config_from_dict(config, str(path)), weights
+
+
+def _weights(config: RunConfig) -> str:
+    """The digest of the weights' file; nothing where there is none."""
+    return sha256(config.weights) if config.weights is not None and config.weights.is_file() else ""

@@ -142,6 +142,10 @@ def test_an_existing_name_and_a_changed_option_are_refused(weights, tmp_path, mo
     assert "--resume" in capsys.readouterr().err
     assert run(prune_job, RunConfig, "p", ["--name", "a", "--resume", "--ratio", "0.4"]) == 2
     assert "--ratio was 0.5 and is 0.4" in capsys.readouterr().err
+    RunFolder(tmp_path / "runs" / "b").create(RunConfig(name="b", weights=Path(weights)))
+    safetensors.torch.save_file(ModelSpec("cifar-resnet8", 9).build().state_dict(), weights)
+    assert run(prune_job, RunConfig, "p", ["--name", "b", "--resume", "--weights", weights]) == 2
+    assert "has changed" in capsys.readouterr().err
 
 
 def test_real_command_lines_end_the_same_way(tmp_path):
