@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ray import tune
@@ -12,8 +13,8 @@ from rich.table import Table
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import Preparation, StepRecord
 
-# A width of its own where there is no terminal: a log must not be folded at 80 columns.
-console = Console(highlight=False, soft_wrap=True)
+# A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def say(line: str) -> None:

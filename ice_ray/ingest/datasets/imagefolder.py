@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, RowImage
-from ice_ray.ingest.decode import decode
+from ice_ray.ingest.datasets.decode import decode
 
 DEFAULT_SIZE = 224
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, Labels, RowImage
-from ice_ray.ingest.decode import decode
+from ice_ray.ingest.datasets.decode import decode
 
 _PREFIXES = {"train": ("train",), "val": ("val", "dev"), "test": ("test",)}
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
