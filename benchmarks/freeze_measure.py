@@ -79,15 +79,15 @@ def page(runs: list[dict[str, Any]], cores: int | None) -> str:
 
 {__doc__.split("    python")[1].split(chr(10), 2)[2].strip()}
 
-{cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; mean and standard deviation over {seeds} seeds.
+{cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; {"one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"}.
 
 {chr(10).join(lines)}
 """
 
 
 def _spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ class FreezeConfig:
 
     Attributes:
         change: how weight change is measured: l1 (the paper's text), l2 or norm-difference (the authors' program).
-            l1 is the default because it measures best: benchmarks/results/freeze_measure.md.
+            With l2 runs end several points lower: benchmarks/results/freeze_measure.md.
         probe_learning_rate: of the probe's one epoch; eq. 1 has no part in it.
     """
 
