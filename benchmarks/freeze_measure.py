@@ -73,13 +73,14 @@ def page(runs: list[dict[str, Any]], cores: int | None) -> str:
             cells = [_spread([run[key] for run in own]) for key in ("decide", "report", "pruning_seconds")]
             lines.append(f"| `{change}` | {fraction:g} | {' | '.join(cells)} |")
     seeds = len({run["seed"] for run in runs})
+    repeats = "one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
     return f"""# Which layers to freeze
 
 `python benchmarks/freeze_measure.py --seeds {" ".join(str(s) for s in sorted({run["seed"] for run in runs}))}`
 
 {__doc__.split("    python")[1].split(chr(10), 2)[2].strip()}
 
-{cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; {"one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"}.
+{cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; {repeats}.
 
 {chr(10).join(lines)}
 """
