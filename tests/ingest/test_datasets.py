@@ -120,6 +120,11 @@ def test_an_empty_class_of_images_is_no_fault_but_an_empty_split_is(tmp_path):
         open_dataset(f"imagefolder:{tmp_path}")
 
 
+def test_a_set_of_one_size_does_not_take_another():
+    with pytest.raises(UserError, match="leave --image-size out"):
+        open_dataset("digits", image_size=16)
+
+
 def test_digits_are_split_once_and_for_all():
     dataset = open_dataset("digits")
     assert {split: len(labels) for split, labels in dataset.labels.items()} == {"train": 1258, "test": 539}

@@ -35,4 +35,7 @@ def open_dataset(name: str, image_size: int | None = None) -> Dataset:
         raise UserError(f"data '{name}' needs a path: {kind}:PATH")
     if kind == "digits" and argument:
         raise UserError(f"data '{name}': digits takes no argument")
-    return DATASETS[kind](argument or None, image_size)
+    dataset = DATASETS[kind](argument or None, image_size)
+    if image_size is not None and not dataset.can_resize:
+        raise UserError(f"data '{name}' comes in one size: leave --image-size out")
+    return dataset

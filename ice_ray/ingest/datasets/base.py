@@ -31,6 +31,7 @@ class Dataset(ABC):
     Attributes:
         classes: how many there are.
         labels: per split (train, val, test; those that exist), int64 (N,).
+        can_resize: whether it can fit its images to another size.
         default_space: the named hyperparameter space that suits it.
         pad, flip: how its training images are augmented where they are small: pixels of padding before a random
             crop, and whether half of them are mirrored.
@@ -39,6 +40,7 @@ class Dataset(ABC):
     classes: int
     labels: dict[str, Labels]
     default_space = "cifar10"
+    can_resize = True
     pad = 4
     flip = True
 

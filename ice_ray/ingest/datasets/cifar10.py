@@ -24,6 +24,7 @@ class Cifar10Binary(Dataset):
     """The binary version as published: a byte of label and 3 x 32 x 32 bytes of pixels a row. Holds no pickle."""
 
     classes = 10
+    can_resize = False
 
     def __init__(self, folder: Path) -> None:
         self._files = {split: [folder / name for name in names] for split, names in _FILES.items()}

@@ -17,6 +17,7 @@ class Digits(Dataset):
     """Ten classes; 30% are held out, stratified, always the same ones, before any model is trained on the rest."""
 
     classes = 10
+    can_resize = False
     default_space = "digits"
     pad = 1
     flip = False
