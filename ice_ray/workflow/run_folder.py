@@ -7,7 +7,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +118,16 @@ def find_run_folder(config: RunConfig) -> RunFolder:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for whoever reads the figures later."""
-    packages = {}
-    for package in _PACKAGES:
-        packages[package] = version(package)
+    packages = {package: _version(package) for package in _PACKAGES}
     return {"python": sys.version.split()[0], "machine": platform.machine(), "packages": packages}
+
+
+def _version(package: str) -> str:
+    """A job submitted with a working directory runs from files, without an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _recorded(path: Path) -> tuple[RunConfig, str]:
