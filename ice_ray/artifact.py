@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path, sha256, write_json
+from ice_ray.files import sha256, write_json, write_tensors
 from ice_ray.models.registry import BUILDERS, ModelSpec
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -38,8 +38,7 @@ def save_pruned(
         facts: metrics, preprocessing, configuration and versions, for people and programs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+    write_tensors(folder / WEIGHTS, tensors)
     description = {
         "schema_version": SCHEMA_VERSION,
         "builder": {"name": spec.name, "num_classes": spec.num_classes},

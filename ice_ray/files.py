@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import safetensors.torch
+from torch import Tensor
 
 
 @contextmanager
@@ -28,6 +31,12 @@ def sha256(path: Path) -> str:
     """The digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file, atomically."""
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -114,14 +114,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def config_from_dict(values: object, origin: str) -> RunConfig:
+def config_from_dict(values: Any, origin: str) -> RunConfig:
     """The description that `RunConfig.as_dict` gave.
 
     Raises:
         UserError: fields missing, unknown or of the wrong kind.
     """
     try:
-        fields: dict[str, Any] = dict(values)  # type: ignore[call-overload]
+        fields = dict(values)
         for name, kind in (("freeze", FreezeConfig), ("search", SearchConfig), ("replay", ReplayConfig)):
             fields[name] = kind(**fields[name])
         weights = fields["weights"]

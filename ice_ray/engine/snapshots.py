@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
-from ice_ray.files import atomic_path
+from ice_ray.files import write_tensors
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class Snapshot:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, under a temporary name first."""
-        metadata = {"id": self.id, "widths": json.dumps(self.widths)}
-        with atomic_path(path) as temporary:
-            safetensors.torch.save_file({k: t.contiguous() for k, t in self.tensors.items()}, temporary, metadata)
+        write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:

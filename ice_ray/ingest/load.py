@@ -89,8 +89,10 @@ def _decoded(dataset: Dataset, rows: Rows, shape: tuple[int, ...]) -> Iterator[t
         found = list(source.read(split, ray.get(indices)[start:stop]))
         blank = np.zeros(shape, dtype=np.uint8)
         faults = [_fault(row, shape) for row in found]
-        pixels = [blank if fault else row.pixels for row, fault in zip(found, faults, strict=True)]
-        return {"position": np.arange(start, stop), "pixels": np.stack(pixels), "fault": faults}  # type: ignore[arg-type]
+        pixels = [
+            blank if fault or row.pixels is None else row.pixels for row, fault in zip(found, faults, strict=True)
+        ]
+        return {"position": np.arange(start, stop), "pixels": np.stack(pixels), "fault": faults}
 
     decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
     for batch in decoded.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):

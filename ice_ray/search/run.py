@@ -19,7 +19,7 @@ from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.trial import PruningTrial
-from ice_ray.search.trial_store import TrialProgress, TrialStore
+from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
 EXPERIMENT, STATES = "tune", "search"
 
@@ -154,8 +154,3 @@ def _last_line(error: Exception) -> str:
 
 def _trial_name(trial: Trial) -> str:
     return trial_name(trial.config["point"]["index"])
-
-
-def trial_name(index: int) -> str:
-    """What a trial is called, in folders and in TensorBoard."""
-    return f"trial-{index:03d}"

@@ -87,4 +87,9 @@ class TrialStore:
         return Snapshot.load(self._of(index) / f"{state.snapshot}.safetensors")
 
     def _of(self, index: int) -> Path:
-        return self._folder / f"trial-{index:03d}"
+        return self._folder / trial_name(index)
+
+
+def trial_name(index: int) -> str:
+    """What a trial is called, in folders and in TensorBoard."""
+    return f"trial-{index:03d}"

@@ -57,8 +57,7 @@ class JobContext:
         Raises:
             UserError: no node can serve a trial.
         """
-        asked = self.plan.config.search.gpus
-        gpus = (1.0 if cluster_gpus() >= 1 else 0.0) if asked is None else asked
+        gpus = _gpus(self.plan.config.search.gpus)
         require("a trial (--search.cpus, --search.gpus)", self.plan.config.search.cpus, gpus)
         return gpus
 
@@ -70,7 +69,7 @@ class JobContext:
         """
         config = self.plan.config
         replay = config.replay
-        gpus = (1.0 if cluster_gpus() >= 1 else 0.0) if replay.gpus is None else replay.gpus
+        gpus = _gpus(replay.gpus)
         most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
         workers = replay.workers or max(1, most)
         cpus = replay.cpus or next(
@@ -80,3 +79,10 @@ class JobContext:
         if config.batch_size < 2 * workers:
             raise UserError(f"--batch-size {config.batch_size} gives {workers} workers fewer than 2 images each")
         return WorkerResources(workers, cpus, gpus)
+
+
+def _gpus(asked: float | None) -> float:
+    """GPUs of a process: as asked for, else one where there are any."""
+    if asked is not None:
+        return asked
+    return 1.0 if cluster_gpus() >= 1 else 0.0

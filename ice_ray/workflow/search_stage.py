@@ -11,9 +11,8 @@ import safetensors.torch
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path, write_json
+from ice_ray.files import write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.ingest.load import LoadedImages
 from ice_ray.objective import normalized_cost
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback, describe_preparation, say, warn
@@ -52,7 +51,7 @@ class Winner:
         return cls(config_from_dict(config, str(path)), Hyperparameters.from_mapping(hyperparameters))
 
 
-def dense_model(context: JobContext, search_images: LoadedImages | None = None) -> DenseModel:
+def dense_model(context: JobContext) -> DenseModel:
     """The dense model in the object store; trained first where the plan has no weights, and kept in the folder."""
     plan, folder = context.plan, context.folder
     if plan.weights is not None:
@@ -64,8 +63,7 @@ def dense_model(context: JobContext, search_images: LoadedImages | None = None) 
         images = context.load(plan.roles.train)
         gpus = context.trial_gpus()
         weights = train_dense(plan.spec, images, plan.preprocessing, plan.config.seed, plan.config.search.cpus, gpus)
-    with atomic_path(folder.dense_weights) as temporary:
-        safetensors.torch.save_file(weights, temporary)
+    write_tensors(folder.dense_weights, weights)
     return DenseModel.share(plan.spec, weights)
 
 
