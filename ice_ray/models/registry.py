@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ice_ray.errors import UserError, nearest
+from ice_ray.extensions import load_own
 from ice_ray.models.cifar_resnet import CifarResNet
 from ice_ray.randomness import seed_of
 
@@ -63,19 +61,7 @@ class ModelSpec:
 
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:
-    module_name, _, function_name = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # the user's code may raise anything
-        raise UserError(
-            f"model '{name}': {type(error).__name__}: {error}; give package.module:function, importable from the "
-            "working directory"
-        ) from error
-    if not callable(function):
-        raise UserError(f"model '{name}' is not a function")
+    function = load_own(name, "model")
     return lambda num_classes: _call(function, num_classes)
 
 

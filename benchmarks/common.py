@@ -1,0 +1,108 @@
+"""What the benchmarks share: the data and the dense model, finished runs that are not redone, tables, the page's head."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from ice_ray import ImageSet, Preprocessing
+from ice_ray.cluster.workload import device_name
+from ice_ray.ingest.datasets import Dataset, open_dataset
+from ice_ray.ingest.roles import Rows
+from ice_ray.models.registry import ModelSpec
+from ice_ray.models.weights import fit_weights, load_state_dict
+
+RESULTS = Path(__file__).parent / "results"
+PREPROCESSING = Preprocessing(pad=4, flip=True)
+Row = dict[str, Any]
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with datasets/ and weights/")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of finished runs")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def cifar10(shared: Path) -> Dataset:
+    """CIFAR-10 as JPEG."""
+    return open_dataset(f"cifar10:{shared / 'datasets' / 'cifar10-jpeg'}")
+
+
+def images(dataset: Dataset, rows: Rows) -> ImageSet:
+    """The rows, decoded here."""
+    pixels = [row.pixels for row in dataset.read(rows.split, rows.indices) if row.pixels is not None]
+    return ImageSet.from_numpy(np.stack(pixels), dataset.labels[rows.split][rows.indices])
+
+
+def dense_resnet20(shared: Path) -> nn.Module:
+    """The trained ResNet-20 (87.7% on the test split)."""
+    model = ModelSpec("cifar-resnet20", 10).build()
+    fit_weights(model, load_state_dict(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "benchmark")
+    return model
+
+
+class Ledger:
+    """Finished runs, a JSON line each, so that an interrupted benchmark goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def once(self, key: Mapping[str, Any], run: Callable[[], Row]) -> Row:
+        """The row of that key; run only where there is none yet."""
+        found = next((row for row in self.rows if row["key"] == dict(key)), None)
+        if found is None:
+            found = {"key": dict(key), **run()}
+            self.rows.append(found)
+            with self._path.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(json.dumps({name: value for name, value in found.items() if name != "steps"}), flush=True)
+        return found
+
+
+def write_parquet(name: str, rows: Sequence[Row]) -> None:
+    """`benchmarks/results/NAME.parquet`, the keys as columns beside the figures; steps become lists of structs."""
+    flat = [row["key"] | {key: value for key, value in row.items() if key != "key"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(flat), RESULTS / f"{name}.parquet", compression="zstd")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first row its head."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean, and standard deviation where there is more than one."""
+    text = f"{statistics.mean(values):.{digits}f}"
+    return text + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def command() -> str:
+    """The command line as given, for the page."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def machine() -> str:
+    """Hardware and versions in one line."""
+    return (
+        f"{os.cpu_count()} CPU cores ({device_name(torch.device('cpu')).split(',')[0]}), "
+        f"{torch.get_num_threads()} threads, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
+    )
