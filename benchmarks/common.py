@@ -1,4 +1,4 @@
-"""What the benchmarks share: the data and the dense model, finished runs that are not redone, tables, the page's head."""
+"""What the benchmarks share: data, the dense model, finished runs that are not redone, tables, the page's head."""
 
 from __future__ import annotations
 

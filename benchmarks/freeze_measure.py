@@ -50,7 +50,7 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     model = ModelSpec("cifar-resnet20", 10).build()
     fit_weights(model, load_state_dict(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "benchmark")
     point = Hyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
-    settings = PruningSettings(0.6, seed=seed, freeze=FreezeConfig(change=change))
+    settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
     result = prune(model, PruningData(train, decide, PREPROCESSING), 0.6, point, settings=settings, device="cpu")
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard()))
     return {

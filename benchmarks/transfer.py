@@ -48,7 +48,9 @@ from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.objective import AUTO_TOLERANCE_POINTS, Candidate, choose, normalized_cost
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import Preparation
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pruning.amounts import Amounts
 from ice_ray.search.space import load_space
 from ice_ray.training.evaluate import count_correct
 from ice_ray.training.fine_tune import Recipe
@@ -86,7 +88,7 @@ class Setting:
             train = subsample(dataset, train, round(fraction * len(train)), seed, "search train")
             decide = subsample(dataset, decide, EVAL_IMAGES, seed, "search decide")
         recipe = Recipe(batch_size=batch_size, precision=resolve("auto", CPU))
-        self.settings = PruningSettings(RATIO, seed=seed, recipe=recipe)
+        self.settings = PruningSettings(Amounts(RATIO), seed=seed, recipe=recipe)
         data = PruningData(images(dataset, train), images(dataset, decide), PREPROCESSING)
         self.report = images(dataset, roles.report)
         self.executor = Executor(DenseNetwork(dense_resnet20(shared), (3, 32, 32)), data, recipe, seed, CPU)
@@ -97,8 +99,8 @@ class Setting:
         """The operator at one point: drop in points, operations, wall seconds, steps."""
         settings, executor = self.settings, self.executor
         if self._preparation is None:
-            self._preparation = prepare(executor, RATIO, settings.criterion, settings.freeze, True)
-        pipeline = settings.pipeline(point)
+            self._preparation = prepare(executor, settings.removal, settings.freeze, True)
+        pipeline = build_pipeline(settings, point)
         state = pipeline.begin(executor)
         while not pipeline.is_done(executor, state):
             state = pipeline.advance(executor, state, self._preparation)

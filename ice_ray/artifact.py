@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.files import sha256, write_json, write_tensors
-from ice_ray.models.registry import BUILDERS, ModelSpec
+from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 
@@ -68,7 +68,7 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
         module = builder(classes)
-    elif name in BUILDERS:
+    elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:
         raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")

@@ -15,8 +15,9 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import StepRecord
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.units import check_ratio
+from ice_ray.pruning.criteria import check_criterion
 from ice_ray.training.precision import PrecisionChoice, resolve
 
 
@@ -44,9 +45,7 @@ def prune(
     ratio: float,
     hyperparameters: Hyperparameters,
     *,
-    settings: PruningSettings | None = None,
-    epochs: int = 1,
-    final_epochs: int = 0,
+    settings: PruningSettings = PruningSettings(),
     precision: PrecisionChoice = "auto",
     device: torch.device | str | None = None,
 ) -> PruningResult:
@@ -57,8 +56,7 @@ def prune(
         data: images to fine-tune and to decide on, uint8 (N, H, W, 3).
         ratio: share of each prunable layer's filters to remove, inside (0, 1).
         hyperparameters: the six of ICE-Pruning.
-        settings: criterion, seed, recipe and so on; its ratio is replaced by `ratio`.
-        epochs, final_epochs: of each fine-tune, and of one more after the last step.
+        settings: criterion, layers, seed, recipe, epochs and so on; the ratio in it is replaced by `ratio`.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
 
@@ -77,19 +75,20 @@ def prune(
     [8, 16, 32]
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    own = dataclasses.replace(settings or PruningSettings(ratio), ratio=ratio)
-    recipe = dataclasses.replace(own.recipe, precision=resolve(precision, chosen))
-    network = DenseNetwork(model, data.train.image_shape)
-    check_ratio(ratio, network.steps)
+    amounts = dataclasses.replace(settings.amounts, ratio=ratio)
+    recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))
+    own = dataclasses.replace(settings, amounts=amounts, recipe=recipe)
+    network = DenseNetwork(model, data.train.image_shape, own.selection, own.amounts)
+    check_criterion(own.criterion, network.units, network.norms)
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
-    preparation = prepare(executor, ratio, own.criterion, own.freeze, hyperparameters.frozen_fraction > 0)
-    pipeline = own.pipeline(hyperparameters, epochs, final_epochs)
+    preparation = prepare(executor, own.removal, own.freeze, hyperparameters.frozen_fraction > 0)
+    pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = pipeline.finish(executor, state, preparation)
     module = copy.deepcopy(executor.module(state.snapshot))
-    accuracy = executor.accuracy(module, data.decide.to(chosen)) if final_epochs else state.accuracy
+    accuracy = executor.accuracy(module, data.decide.to(chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)

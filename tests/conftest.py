@@ -58,7 +58,9 @@ def trained(data: PruningData) -> nn.Module:
     torch.set_num_threads(2)
     model = ModelSpec("cifar-resnet8", 10).build()
     recipe = Recipe(batch_size=64, distil=False)
-    fine_tune(model, data.train, data.preprocessing, recipe, [0.05] * 8 + [0.01] * 4, (0, "dense"))
+    fine_tune(
+        model, data.train, data.preprocessing, recipe, lambda done: 0.05 if done < 2 / 3 else 0.01, 12, (0, "dense")
+    )
     return model.eval()
 
 

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from ice_ray import Hyperparameters, prune
+from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.fine_tune import Recipe
 
 HYPERPARAMETERS = Hyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
-SETTINGS = PruningSettings(0.5, recipe=Recipe(batch_size=64))
+SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
 
 
 def test_same_seed_same_bits_and_the_original_stays(trained, data):
@@ -36,6 +37,7 @@ def test_dropout_repeats_too(trained, data):
 
 
 def test_final_epochs_are_measured_again(trained, data):
-    result = prune(trained, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, final_epochs=2, device="cpu")
+    twice = dataclasses.replace(SETTINGS, recovery=RecoveryPlan(final_epochs=2))
+    result = prune(trained, data, 0.5, HYPERPARAMETERS, settings=twice, device="cpu")
     assert result.accuracy > 50
     assert len(result.records) == 3

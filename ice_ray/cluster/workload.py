@@ -57,7 +57,7 @@ class Workload:
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""
-        return DenseNetwork(self.model.build(), self.train.image_shape)
+        return DenseNetwork(self.model.build(), self.train.image_shape, self.settings.selection, self.settings.amounts)
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ice_ray.engine.actions import Counting
+from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import DataErrors
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pruning.config import PruneConfig
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.search.config import SearchConfig
+from ice_ray.training.config import RecoveryConfig
 from ice_ray.training.precision import PrecisionChoice
+
+DEFAULT_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,23 +31,29 @@ class RunConfig:
     """
 
     model: str = "cifar-resnet14"
-    """cifar-resnet8/14/20/32/44/56/110/152, or package.module:function that builds yours (it may take num_classes)."""
+    """cifar-resnet8/14/20/32/44/56/110/152, cifar-mobilenetv2, torchvision:NAME, timm:NAME, or package.module:function
+    that builds yours (it may take num_classes)."""
     weights: Path | None = None
     """Trained weights: .safetensors, or a .pth/.th with a state dict. [default: with digits, trained first]"""
     data: str = "digits"
     """digits, cifar10[:DIR], parquet:DIR (train*/val*/test*.parquet) or imagefolder:DIR (train/, val/ or test/)."""
-    ratio: float = 0.5
-    """Share of the filters to remove from every prunable layer, inside (0, 1)."""
+    ratio: float | None = None
+    """Share of the filters to remove from every prunable layer, inside (0, 1). [default: 0.5 without --target]"""
+    target: str | None = None
+    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
     criterion: str = "l1"
-    """Which filters go first: l1 (smallest norm) or random."""
+    """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
+    random, or package.module:Class."""
+    pipeline: str = "ice"
+    """What decides: ice, or package.module:function."""
     space: str | None = None
     """Grid of hyperparameters: cifar10, tinyimagenet, imagenet, digits, or a .yaml file. [default: the data's own]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
-    distil: bool = True
-    """Learn from the unpruned model too while fine-tuning (the paper does on CIFAR-10)."""
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     precision: PrecisionChoice = "auto"
-    """Arithmetic of convolutions: auto is bf16 where the device has it."""
+    """Arithmetic of convolutions: auto is bf16 where the device has it; fp16 (with loss scaling) on GPUs."""
     decide_on: DecideOn = "holdout"
     """Images that decide: holdout = val split, or half of the only held-out split (the rest reports);
     test = all of it decides and reports, as in the paper; train = a tenth of the training images."""
@@ -72,6 +84,7 @@ class RunConfig:
             raise UserError("--resume needs the --name of the run to go on with")
         if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
             raise UserError(f"--name '{self.name}' must be a plain folder name")
+        check_amount(self.ratio, self.target)
         if self.image_size is not None and self.image_size < 4:
             raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
         if self.batch_size < 2:
@@ -80,6 +93,11 @@ class RunConfig:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
         if ":/" in str(self.storage):
             raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
+
+    @property
+    def uniform_ratio(self) -> float:
+        """`--ratio`, or its default."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, nested as the options are."""
@@ -90,8 +108,16 @@ class RunConfig:
         """The options that decide the result, flat by option name. Resources, names and places are not among them,
         nor is what to do about a corrupt image: a run that one has stopped must be able to go on without it.
         """
-        flat = _flat(self.as_dict())
+        flat = _flat(self.as_dict()) | {"ratio": None if self.target else self.uniform_ratio}
         return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
+
+
+def check_amount(ratio: float | None, target: str | None) -> None:
+    """Raises UserError: both are given, or the target is none."""
+    if target is not None:
+        parse_target(target)
+        if ratio is not None:
+            raise UserError("--ratio and --target both say how much to prune: give one of them")
 
 
 _NOT_DECIDING = frozenset(
@@ -114,6 +140,18 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_GROUPS: dict[str, Callable[..., Any]] = {
+    "recovery": RecoveryConfig,
+    "freeze": FreezeConfig,
+    "search": SearchConfig,
+    "replay": ReplayConfig,
+}
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
 def config_from_dict(values: Any, origin: str) -> RunConfig:
     """The description that `RunConfig.as_dict` gave.
 
@@ -122,10 +160,12 @@ def config_from_dict(values: Any, origin: str) -> RunConfig:
     """
     try:
         fields = dict(values)
-        for name, kind in (("freeze", FreezeConfig), ("search", SearchConfig), ("replay", ReplayConfig)):
+        prune = fields["prune"]
+        lists = {name: tuple(prune[name]) for name in ("include", "exclude")}
+        fields["prune"] = PruneConfig(**{**prune, **lists, "ratios": _path(prune["ratios"])})
+        for name, kind in _GROUPS.items():
             fields[name] = kind(**fields[name])
-        weights = fields["weights"]
-        fields |= {"storage": Path(fields["storage"]), "weights": None if weights is None else Path(weights)}
+        fields |= {"storage": Path(fields["storage"]), "weights": _path(fields["weights"])}
         return RunConfig(**fields)
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ice_ray.engine.cost import Cost
 from ice_ray.pruning.freezing import WeightChange
+from ice_ray.training.schedules import Schedule
 
 Counting = Literal["parameters", "conv-weights"]
 SnapshotId = str
@@ -17,10 +18,15 @@ SnapshotId = str
 
 @dataclass(frozen=True)
 class Score:
-    """Score the filters of a step's units. Value: {layer: scores}, (filters,) tensors."""
+    """Score the filters of a step's units. Value: {layer: scores}, (filters,) tensors.
+
+    Attributes:
+        images: training images that a criterion which looks at data looks at.
+    """
 
     step: int
     criterion: str
+    images: int = 1000
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,25 @@ class UnprunedShare:
 
 @dataclass(frozen=True)
 class Recover:
-    """Fine-tune, one epoch per learning rate. Leads to a new snapshot.
+    """Fine-tune. Leads to a new snapshot.
+
+    Value: None, or with `stop_above` the accuracy after the last epoch that was trained (percent, decision images).
 
     Attributes:
         key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
-        learning_rates: one an epoch.
+        learning_rate: the greatest; the schedule scales it.
+        epochs: at most.
+        schedule: by name, over all epochs.
         frozen: layers held fixed.
+        stop_above: measure after every epoch, and train no more once the accuracy is above it (percent).
     """
 
     key: tuple[int | str, ...]
-    learning_rates: tuple[float, ...]
+    learning_rate: float
+    epochs: int
+    schedule: Schedule
     frozen: tuple[str, ...]
+    stop_above: float | None = None
 
 
 @dataclass(frozen=True)

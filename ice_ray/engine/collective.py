@@ -22,8 +22,20 @@ class Collective(ABC):
         """The sum over processes of a tensor, on every process."""
 
     @abstractmethod
+    def max(self, value: Tensor) -> Tensor:
+        """The greatest over processes, element by element, on every process."""
+
+    @abstractmethod
+    def agree(self, value: Tensor) -> Tensor:
+        """The first process's tensor, on every process."""
+
+    @abstractmethod
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model` such that its backward pass averages gradients over processes."""
+
+    @abstractmethod
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average the running statistics over processes, in place."""
 
     @abstractmethod
     def settle(self, model: nn.Module) -> None:
@@ -42,8 +54,17 @@ class Alone(Collective):
     def sum(self, value: Tensor) -> Tensor:
         return value
 
+    def max(self, value: Tensor) -> Tensor:
+        return value
+
+    def agree(self, value: Tensor) -> Tensor:
+        return value
+
     def wrap(self, model: nn.Module) -> nn.Module:
         return model
+
+    def average_buffers(self, model: nn.Module) -> None:
+        return None
 
     def settle(self, model: nn.Module) -> None:
         return None

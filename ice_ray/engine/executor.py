@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ice_ray.data.batches import evaluation_batches
 from ice_ray.data.images import ImageSet, PruningData
 from ice_ray.engine.actions import (
     Action,
@@ -31,8 +31,13 @@ from ice_ray.errors import DivergedError, OutOfMemoryError
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct
 from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.training.precision import autocast
+from ice_ray.training.schedules import SCHEDULES
+
+_CALIBRATION_BATCH = 128
 
 
 class Executor:
@@ -94,7 +99,8 @@ class Executor:
         model = self.network.build(self.device)
         wrapped = self._collective.wrap(model)
         shard, preprocessing = self._collective.shard, self._data.preprocessing
-        fine_tune(wrapped, few, preprocessing, self.recipe, (0.0,), (self._seed, "warm-up"), self._teacher, shard)
+        key = (self._seed, "warm-up")
+        fine_tune(wrapped, few, preprocessing, self.recipe, lambda _: 0.0, 1, key, self._teacher, shard)
         self.accuracy(model, few)
         return watch.seconds()
 
@@ -124,6 +130,9 @@ class Executor:
         match action:
             case Score():
                 value = self._score(model, action)
+                passes = criterion_named(action.criterion).passes
+                images = min(action.images, len(self._data.train))
+                flops = passes * forward_flops(model, self.network.traces) * images
             case Prune():
                 remove_filters(model, self.network.image_shape, dict(action.removed))
                 after = next_id(snapshot, action)
@@ -133,7 +142,7 @@ class Executor:
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)
             case Recover():
-                flops = self._recover(model, action)
+                value, flops = self._recover(model, action)
                 after = next_id(snapshot, action)
             case CompareWeights():
                 before = self.store.get(action.since).tensors
@@ -155,32 +164,63 @@ class Executor:
         return model
 
     def _score(self, model: nn.Module, action: Score) -> dict[str, Tensor]:
-        criterion = criterion_named(action.criterion)
-        units = self.network.steps[action.step - 1].units
-        key = (self._seed, "step", action.step)
-        return {unit.layer: criterion.score(ScoringContext(model, unit, key)) for unit in units}
+        """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices."""
+        count = min(action.images, len(self._data.train))
+        chosen = torch.randperm(len(self._data.train), generator=generator(self._seed, "calibration"))[:count]
+        rows = chosen.sort().values.to(self.device)
+        images = ImageSet(self._data.train.images[rows], self._data.train.labels[rows])
+        context = ScoringContext(
+            model=model,
+            units=self.network.steps[action.step - 1].units,
+            norms=self.network.norms,
+            key=(self._seed, "step", action.step),
+            batches=lambda: evaluation_batches(
+                images, self._data.preprocessing, _CALIBRATION_BATCH, self._collective.shard
+            ),
+            reduction=self._collective,
+        )
+        with autocast(self.recipe.precision, self.device):
+            scores = criterion_named(action.criterion).score(context)
+        return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
 
-    def _recover(self, model: nn.Module, action: Recover) -> float:
-        """Fine-tune in place; returns the operations spent over all processes, the teacher's included."""
+    def _recover(self, model: nn.Module, action: Recover) -> tuple[float | None, float]:
+        """Fine-tune in place; returns the last accuracy if any was measured, and the operations spent over all
+        processes, the teacher's included.
+        """
         hold_fixed(model, action.frozen, self.network.norms)
         per_image = training_flops(model, self.network.traces)
         if self._teacher is not None:
             per_image += forward_flops(self._teacher, self.network.traces)
+        schedule = SCHEDULES[action.schedule]
+        measured: list[float] = []
+
+        def enough() -> bool:
+            if action.stop_above is None:
+                return False
+            self._collective.average_buffers(model)
+            measured.append(self.accuracy(model, self._data.decide))
+            return measured[-1] > action.stop_above
+
         seen, losses = fine_tune(
             self._collective.wrap(model),
             self._data.train,
             self._data.preprocessing,
             self.recipe,
-            action.learning_rates,
+            lambda progress: action.learning_rate * schedule(progress),
+            action.epochs,
             (self._seed, *action.key),
             self._teacher,
             self._collective.shard,
+            enough,
         )
         model.requires_grad_(True)
         if not bool(torch.isfinite(self._collective.sum(losses))):
-            raise DivergedError(_diverged(action.learning_rates))
+            raise DivergedError(_diverged(action.learning_rate))
         self._collective.settle(model)
-        return per_image * seen
+        if action.stop_above is not None and not (measured and measured[-1] > action.stop_above):
+            measured.append(self.accuracy(model, self._data.decide))
+        measuring = len(measured) * len(self._data.decide) * forward_flops(model, self.network.traces)
+        return measured[-1] if measured else None, per_image * seen + measuring
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -197,8 +237,8 @@ class Executor:
         }
 
 
-def _diverged(rates: Sequence[float]) -> str:
-    return f"the training loss became NaN or infinite at learning rate {max(rates):g}"
+def _diverged(rate: float) -> str:
+    return f"the training loss became NaN or infinite at learning rate {rate:g}"
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -11,9 +12,10 @@ from torch import nn
 
 from ice_ray.engine.actions import Counting
 from ice_ray.models.trace import LayerTrace, trace_layers
+from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
-from ice_ray.pruning.units import PruningStep, pruning_steps
+from ice_ray.pruning.units import PrunableUnit, PruningStep, Selection, dissect
 
 
 class DenseNetwork:
@@ -22,20 +24,37 @@ class DenseNetwork:
     Args:
         module: with its trained weights; it is copied, never changed.
         image_shape: (C, H, W) of the images it classifies.
+        selection: which of the prunable layers to prune.
+        amounts: how many filters go; units that lose none have no part in the steps. Without them all units have.
 
     Raises:
-        UserError: nothing in it may be pruned.
+        UserError: nothing in it may be pruned, or the amounts do not fit it.
     """
 
-    def __init__(self, module: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        image_shape: tuple[int, int, int],
+        selection: Selection = Selection(),
+        amounts: Amounts | None = None,
+    ) -> None:
         self._module = copy.deepcopy(module).to("cpu", torch.float32).eval()
         self._module.requires_grad_(True)
         canonical_layout(self._module)
         self.image_shape = image_shape
         self.traces: tuple[LayerTrace, ...] = trace_layers(self._module, image_shape)
-        self.steps: tuple[PruningStep, ...] = pruning_steps(self._module, image_shape, self.traces)
+        anatomy = dissect(self._module, image_shape, self.traces, selection)
+        if amounts is not None:
+            amounts.check(anatomy.steps)
+        self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
+        self.refused: Mapping[str, str] = anatomy.refused
         self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
+
+    @property
+    def units(self) -> tuple[PrunableUnit, ...]:
+        """Of all steps."""
+        return tuple(unit for step in self.steps for unit in step.units)
 
     def build(self, device: torch.device) -> nn.Module:
         """A fresh dense copy in eval mode."""

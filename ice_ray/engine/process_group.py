@@ -29,14 +29,27 @@ class ProcessGroup(Collective):
         dist.all_reduce(total)
         return total
 
+    def max(self, value: Tensor) -> Tensor:
+        greatest = value.clone()
+        dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
+        return greatest
+
+    def agree(self, value: Tensor) -> Tensor:
+        agreed = value.clone()
+        dist.broadcast(agreed, src=0)
+        return agreed
+
     def wrap(self, model: nn.Module) -> nn.Module:
         # Wrapped anew for every fine-tune: surgery and freezing change which parameters there are to reduce.
         return DistributedDataParallel(model, broadcast_buffers=False)
 
-    def settle(self, model: nn.Module) -> None:
+    def average_buffers(self, model: nn.Module) -> None:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 buffer.copy_(self.sum(buffer) / dist.get_world_size())
+
+    def settle(self, model: nn.Module) -> None:
+        self.average_buffers(model)
         own = checksum(model)
         extremes = torch.stack([own, -own])
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)

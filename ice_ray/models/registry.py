@@ -1,4 +1,4 @@
-"""From a model's name to the dense module: built-in names, or the user's own `package.module:function`."""
+"""From a model's name to the dense module: ours, a library's, or the user's own `package.module:function`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import nn
 
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import load_own
+from ice_ray.models.cifar_mobilenetv2 import CifarMobileNetV2
 from ice_ray.models.cifar_resnet import CifarResNet
+from ice_ray.models.libraries import LIBRARIES, library_of
 from ice_ray.randomness import seed_of
 
 CIFAR_RESNET_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 152)
@@ -22,7 +24,8 @@ def _cifar_resnet(depth: int) -> Callable[[int], nn.Module]:
 
 
 BUILDERS: dict[str, Callable[[int], nn.Module]] = {
-    f"cifar-resnet{depth}": _cifar_resnet(depth) for depth in CIFAR_RESNET_DEPTHS
+    "cifar-mobilenetv2": CifarMobileNetV2,
+    **{f"cifar-resnet{depth}": _cifar_resnet(depth) for depth in CIFAR_RESNET_DEPTHS},
 }
 
 
@@ -39,15 +42,13 @@ class ModelSpec:
         Raises:
             UserError: no such model, or the user's function does not give a module.
         """
-        builder = _user_builder(self.name) if ":" in self.name else BUILDERS.get(self.name)
-        if builder is None:
-            raise UserError(
-                f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or package.module:function)"
-            )
+        builder = self._builder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("initial weights", self.name))
             try:
                 module = builder(self.num_classes)
+            except UserError:
+                raise
             except Exception as error:  # the user's code may raise anything
                 raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
@@ -57,7 +58,26 @@ class ModelSpec:
     @property
     def is_users_own(self) -> bool:
         """Whether the name is a `package.module:function` of the user's, whose weights may come with it."""
-        return ":" in self.name
+        return ":" in self.name and library_of(self.name) is None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the name alone, without code of the user's, is enough to build it."""
+        return self.name in BUILDERS or library_of(self.name) is not None
+
+    def _builder(self) -> Callable[[int], nn.Module]:
+        library = library_of(self.name)
+        if library is not None:
+            name = self.name.partition(":")[2]
+            return lambda num_classes: LIBRARIES[library](name, num_classes)
+        if self.is_users_own:
+            return _user_builder(self.name)
+        if self.name not in BUILDERS:
+            raise UserError(
+                f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or torchvision:NAME, timm:NAME,"
+                " package.module:function)"
+            )
+        return BUILDERS[self.name]
 
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:

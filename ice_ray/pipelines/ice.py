@@ -10,44 +10,30 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
+from ice_ray.pipelines.base import Pipeline, RecoveryPlan
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.pipelines.removal_choice import choose_removal
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
 
-FINAL_RATE_FACTOR = 2.0
-"""The final epochs run at twice eq. 1's bound, as in the authors' program."""
-
 
 @dataclass(frozen=True)
-class IcePipeline:
+class IcePipeline(Pipeline):
     """The pruning-fine-tuning operator of the paper.
 
     Attributes:
-        ratio: share of each unit's filters to remove, inside (0, 1).
-        criterion: by name; lowest scores go first.
+        removal: which filters go, and how many.
         hyperparameters: the six.
         counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid that rates are rounded to; 0 rounds nothing.
-        epochs: of each fine-tune; the paper has one.
-        final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
+        recovery: epochs and schedule of the fine-tunes.
     """
 
-    ratio: float
-    criterion: str
+    removal: RemovalRule
     hyperparameters: Hyperparameters
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
-    epochs: int = 1
-    final_epochs: int = 0
-
-    def begin(self, executor: Executor) -> PipelineState:
-        """The dense network, nothing pruned yet."""
-        return PipelineState(executor.root)
-
-    def is_done(self, executor: Executor, state: PipelineState) -> bool:
-        """Whether every step has been taken."""
-        return len(state.records) == len(executor.network.steps)
+    recovery: RecoveryPlan = RecoveryPlan()
 
     def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, measure, and fine-tune if the drop has reached the threshold.
@@ -56,7 +42,7 @@ class IcePipeline:
         """
         step = executor.network.steps[len(state.records)]
         original = preparation.original_accuracy
-        choice = choose_removal(executor, state.snapshot, step.number, self.ratio, self.criterion)
+        choice = choose_removal(executor, state.snapshot, step.number, self.removal)
         pruned = executor.run(state.snapshot, choice.action)
         share = executor.run(pruned.snapshot, UnprunedShare(self.counting))
         measured = executor.run(pruned.snapshot, Measure())
@@ -83,35 +69,48 @@ class IcePipeline:
         return after
 
     def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
-        """The final epochs, if any; what they cost is no part of PT."""
-        if not self.final_epochs:
+        """The final epochs, if any."""
+        if not self.recovery.final_epochs:
             return state, Cost()
-        rate = FINAL_RATE_FACTOR * self._rate(state.records[-1].unpruned_share)
-        recovered = executor.run(state.snapshot, self._fine_tune(("final",), rate, self.final_epochs, preparation))
+        rate = self.recovery.final_rate_factor * self._rate(state.records[-1].unpruned_share)
+        epochs, frozen = self.recovery.final_epochs, self._frozen(preparation)
+        recovered = executor.run(state.snapshot, Recover(("final",), rate, epochs, self.recovery.schedule, frozen))
         return PipelineState(recovered.snapshot, state.records), recovered.cost
 
     def _recover(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Fine-tune after the step just recorded, and complete its record."""
         *earlier, record = state.records
         rate = self._rate(record.unpruned_share)
-        action = self._fine_tune(("step", record.step), rate, self.epochs, preparation)
+        # A single epoch has nothing to stop; with more, the last measurement made while training is the step's.
+        several = self.recovery.epochs > 1
+        enough = preparation.original_accuracy - self.hyperparameters.accuracy_drop_threshold if several else None
+        action = Recover(
+            key=("step", record.step),
+            learning_rate=rate,
+            epochs=self.recovery.epochs,
+            schedule=self.recovery.schedule,
+            frozen=self._frozen(preparation),
+            stop_above=enough,
+        )
         recovered = executor.run(state.snapshot, action)
-        measured = executor.run(recovered.snapshot, Measure())
+        accuracy, measuring = recovered.value, Cost()
+        if not several:
+            measured = executor.run(recovered.snapshot, Measure())
+            accuracy, measuring = measured.value, measured.cost
         complete = dataclasses.replace(
             record,
-            accuracy=measured.value,
-            drop=accuracy_drop(preparation.original_accuracy, measured.value),
+            accuracy=accuracy,
+            drop=accuracy_drop(preparation.original_accuracy, accuracy),
             fine_tuned=True,
             learning_rate_max=rate,
-            measuring_seconds=record.measuring_seconds + measured.cost.wall_seconds,
+            measuring_seconds=record.measuring_seconds + measuring.wall_seconds,
             recovery_seconds=recovered.cost.wall_seconds,
-            flops=record.flops + (recovered.cost + measured.cost).flops,
+            flops=record.flops + (recovered.cost + measuring).flops,
         )
         return PipelineState(recovered.snapshot, (*earlier, complete))
 
     def _rate(self, unpruned_share: float) -> float:
         return maximum_learning_rate(self.hyperparameters, unpruned_share, self.learning_rate_tolerance)
 
-    def _fine_tune(self, key: tuple[int | str, ...], rate: float, epochs: int, preparation: Preparation) -> Recover:
-        frozen = frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)
-        return Recover(key, (rate,) * epochs, frozen)
+    def _frozen(self, preparation: Preparation) -> tuple[str, ...]:
+        return frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ice_ray.engine.actions import CompareWeights, Measure, Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.pipelines.records import Preparation
-from ice_ray.pipelines.removal_choice import choose_removal
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.freezing import WeightChange, rank_by_change
 
 
@@ -25,7 +25,7 @@ class FreezeConfig:
     probe_learning_rate: float = 1e-3
 
 
-def prepare(executor: Executor, ratio: float, criterion: str, freeze: FreezeConfig, probe: bool) -> Preparation:
+def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, probe: bool) -> Preparation:
     """Measure the dense network, then prune its first step at the full ratio, fine-tune one epoch and rank the layers.
 
     The probe's network is thrown away. It depends on none of the six hyperparameters, so one serves every trial.
@@ -37,10 +37,10 @@ def prepare(executor: Executor, ratio: float, criterion: str, freeze: FreezeConf
     changes: dict[str, float] = {}
     seconds = 0.0
     if probe:
-        choice = choose_removal(executor, executor.root, 1, ratio, criterion)
+        choice = choose_removal(executor, executor.root, 1, removal)
         pruned = executor.run(executor.root, choice.action)
         executor.commit(pruned.snapshot)
-        recovered = executor.run(pruned.snapshot, Recover(("probe",), (freeze.probe_learning_rate,), ()))
+        recovered = executor.run(pruned.snapshot, Recover(("probe",), freeze.probe_learning_rate, 1, "constant", ()))
         compared = executor.run(recovered.snapshot, CompareWeights(pruned.snapshot, freeze.change))
         executor.store.keep_only(())
         changes = compared.value

@@ -1,4 +1,4 @@
-"""Which filters a step removes: the share that the ratio names, lowest scores first."""
+"""Which filters a step removes: as many as the amounts name, lowest scores first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ from dataclasses import dataclass
 from ice_ray.engine.actions import Prune, Score, SnapshotId
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
+from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import lowest
-from ice_ray.pruning.units import removed_count
+
+
+@dataclass(frozen=True)
+class RemovalRule:
+    """How the filters to remove are chosen.
+
+    Attributes:
+        amounts: how many go from each layer.
+        criterion: by name; the lowest scores go first.
+        calibration_images: training images that a criterion which looks at data looks at.
+    """
+
+    amounts: Amounts
+    criterion: str = "l1"
+    calibration_images: int = 1000
 
 
 @dataclass(frozen=True)
@@ -20,10 +35,11 @@ class RemovalChoice:
     cost: Cost
 
 
-def choose_removal(executor: Executor, snapshot: SnapshotId, step: int, ratio: float, criterion: str) -> RemovalChoice:
-    """ceil(ratio x filters) filters of each unit of the step, those of the lowest scores."""
-    scored = executor.run(snapshot, Score(step, criterion))
+def choose_removal(executor: Executor, snapshot: SnapshotId, step: int, rule: RemovalRule) -> RemovalChoice:
+    """The filters of the lowest scores of each unit of the step."""
+    scored = executor.run(snapshot, Score(step, rule.criterion, rule.calibration_images))
     removed = tuple(
-        (layer, lowest(scores, removed_count(ratio, len(scores)))) for layer, scores in scored.value.items()
+        (unit.layer, lowest(scored.value[unit.layer], rule.amounts.removed(unit), unit.groups))
+        for unit in executor.network.steps[step - 1].units
     )
     return RemovalChoice(Prune(removed), sum(len(filters) for _, filters in removed), scored.cost)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ice_ray.engine.actions import Counting
-from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.units import Selection
 from ice_ray.training.fine_tune import Recipe
 
 
@@ -16,31 +18,32 @@ class PruningSettings:
     """The same for every trial of a search and for the replay of its winner.
 
     Attributes:
-        ratio: share of each unit's filters to remove, inside (0, 1).
+        amounts: how many filters go from each layer.
+        selection: which layers are pruned.
         criterion: by name.
+        calibration_images: training images that a criterion which looks at data looks at.
+        pipeline: by name.
         seed: every random choice comes from it.
         recipe: of fine-tunes; its precision resolved for the device.
-        counting: what eq. 1's alpha counts.
+        recovery: epochs and schedule of the fine-tunes.
+        counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid of rates.
         freeze: how layers to freeze are found.
     """
 
-    ratio: float
+    amounts: Amounts = Amounts(0.5)
+    selection: Selection = Selection()
     criterion: str = "l1"
+    calibration_images: int = 1000
+    pipeline: str = "ice"
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
+    recovery: RecoveryPlan = RecoveryPlan()
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
-    def pipeline(self, hyperparameters: Hyperparameters, epochs: int = 1, final_epochs: int = 0) -> IcePipeline:
-        """The pipeline of one run."""
-        return IcePipeline(
-            self.ratio,
-            self.criterion,
-            hyperparameters,
-            self.counting,
-            self.learning_rate_tolerance,
-            epochs,
-            final_epochs,
-        )
+    @property
+    def removal(self) -> RemovalRule:
+        """Which filters a step removes."""
+        return RemovalRule(self.amounts, self.criterion, self.calibration_images)

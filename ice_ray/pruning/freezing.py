@@ -1,4 +1,4 @@
-"""Layer freezing (section III-B): which convolutions change least while fine-tuning, and holding them fixed."""
+"""Layer freezing (section III-B): which layers change least while fine-tuning, and holding them fixed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CHANGES: dict[WeightChange, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def freezable_layers(steps: Sequence[PruningStep], traces: Sequence[LayerTrace]) -> tuple[str, ...]:
-    """The convolutions that may be frozen, shallow to deep: those that own prunable filters, and those of the same
-    block that read them.
+    """The layers that may be frozen, shallow to deep: those that own prunable filters, and those of the same block
+    that read them.
 
     Stem, head, shortcuts and transitions are never among them.
     """
     inside = {name for step in steps for unit in step.units for name in (unit.layer, *unit.inner)}
-    return tuple(trace.name for index, trace in enumerate(traces) if trace.name in inside and index > 0)
+    return tuple(dict.fromkeys(trace.name for trace in traces[1:-1] if trace.name in inside))
 
 
 def weight_changes(
@@ -42,7 +42,7 @@ def weight_changes(
 
     Args:
         before, after: state dicts around the fine-tune, both after the probe's removal.
-        layers: module paths of convolutions.
+        layers: module paths of layers.
         change: `l1` (the paper's text), `l2` or `norm-difference` (the authors' program).
     """
     measure = _CHANGES[change]

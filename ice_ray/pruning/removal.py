@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from ice_ray.pruning.units import PruningStep, dependency_graph
+from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
+from ice_ray.pruning.units import PruningStep
 
 Widths = Mapping[str, int]
 """Filters that are left in each unit's layer."""
@@ -20,22 +22,33 @@ def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed:
     Args:
         model: any module; its mode, device and number types stay.
         image_shape: (C, H, W) for tracing.
-        removed: per convolution (module path), the indices of the filters to remove, as the layer is now.
+        removed: per layer (module path), the indices of the filters (hidden units) to remove, as the layer is now.
     """
-    requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.requires_grad_(True)  # the graph is traced through autograd
+    with _surgery(model, image_shape) as graph:
+        _remove(model, graph, removed)
+
+
+def _remove(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
     modules = dict(model.named_modules())
-    was_training = model.training
-    model.eval()  # tracing must not move running statistics
-    graph = dependency_graph(model, image_shape)
     for layer, filters in removed.items():
         if filters:
-            group = graph.get_pruning_group(modules[layer], tp.prune_conv_out_channels, idxs=sorted(filters))
-            group.prune()
-    model.train(was_training)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(requires_grad[name])
-    canonical_layout(model)
+            removal_group(graph, modules[layer], sorted(filters)).prune()
+
+
+@contextmanager
+def _surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
+    """The graph of a model that is to be cut; afterwards its mode and its trainable parameters are as before."""
+    requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(True)  # the graph is traced through autograd
+    was_training = model.training
+    model.eval()  # tracing must not move running statistics
+    try:
+        yield dependency_graph(model, image_shape)
+    finally:
+        model.train(was_training)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(requires_grad[name])
+        canonical_layout(model)
 
 
 def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Widths) -> None:
@@ -44,20 +57,28 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Width
     Raises:
         ValueError: a layer that is not there, or a width that no removal leads to.
     """
-    surplus: dict[str, range] = {}
-    modules = dict(model.named_modules())
-    for layer, width in widths.items():
-        conv = modules.get(layer)
-        if not isinstance(conv, nn.Conv2d) or not 0 < width <= conv.out_channels:
-            raise ValueError(f"layer '{layer}' cannot have {width} filters")
-        surplus[layer] = range(width, conv.out_channels)
-    remove_filters(model, image_shape, {layer: list(filters) for layer, filters in surplus.items()})
+    with _surgery(model, image_shape) as graph:
+        modules = dict(model.named_modules())
+        surplus: dict[str, list[int]] = {}
+        for layer, width in widths.items():
+            coupling = coupling_of(graph, layer, modules) if layer in modules else "there is none"
+            if isinstance(coupling, str):
+                raise ValueError(f"layer '{layer}' cannot have {width} filters: {coupling}")
+            if not 0 < width <= coupling.filters or width % coupling.groups:
+                raise ValueError(f"layer '{layer}' cannot have {width} of its {coupling.filters} filters")
+            surplus[layer] = _last_of_each_run(coupling, width)
+        _remove(model, graph, surplus)
+
+
+def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:
+    run, kept = coupling.filters // coupling.groups, width // coupling.groups
+    return [start + place for start in range(0, coupling.filters, run) for place in range(kept, run)]
 
 
 def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:
     """The filters left in each unit's layer."""
     modules = dict(model.named_modules())
-    return {unit.layer: modules[unit.layer].out_channels for step in steps for unit in step.units}
+    return {unit.layer: filters_of(modules[unit.layer]) for step in steps for unit in step.units}
 
 
 def canonical_layout(model: nn.Module) -> None:

@@ -6,18 +6,16 @@ import statistics
 from typing import Any
 
 import ray
-import torch
 from torch import nn
 
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
-from ice_ray.engine.cost import Stopwatch, multiply_adds
 from ice_ray.engine.executor import Executor
+from ice_ray.engine.latency import latencies
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.engine.target import macs
 from ice_ray.ingest.load import LoadedImages
-from ice_ray.training.precision import autocast
 
-_REPEATS = 50
 _BATCHES = (1, 64)
 
 
@@ -56,24 +54,11 @@ def _measure(executor: Executor, model: nn.Module, workload: Workload, report: L
         "decide_images": workload.decide.count,
         "report_images": report.count,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": sum(multiply_adds(model, trace) for trace in executor.network.traces),
+        "multiply_adds": macs(executor.network, model),
     }
     for batch in _BATCHES:
-        times = _latencies(executor, model, batch)
+        times = latencies(model, executor.network.image_shape, batch, device, executor.recipe.precision)
         facts[f"latency_{batch}_ms"] = statistics.median(times)
         cuts = statistics.quantiles(times, n=20)
         facts[f"latency_{batch}_ms_spread"] = [cuts[0], cuts[-1]]
     return facts
-
-
-def _latencies(executor: Executor, model: nn.Module, batch: int) -> list[float]:
-    images = torch.zeros(batch, *executor.network.image_shape, device=executor.device)
-    images = images.to(memory_format=torch.channels_last)
-    times = []
-    with torch.inference_mode(), autocast(executor.recipe.precision, executor.device):
-        for repeat in range(_REPEATS + 5):
-            watch = Stopwatch(executor.device)
-            model(images)
-            if repeat >= 5:
-                times.append(1000 * watch.seconds())
-    return times

@@ -20,9 +20,11 @@ class ReplayConfig:
     subsample: float = 1.0
     """Share of the training images to fine-tune on, in (0, 1], stratified."""
     epochs: int = 1
-    """Epochs of each fine-tune."""
+    """Epochs of each fine-tune, at most: it ends after the one that brings the drop below the threshold."""
     final_epochs: int = 0
-    """Epochs of one more fine-tune after the last step, at twice eq. 1's bound."""
+    """Epochs of one more fine-tune after the last step."""
+    final_rate_factor: float = 2.0
+    """Learning rate of the final epochs, times eq. 1's bound (2 in the authors' program)."""
     max_failures: int = 3
     """How often the group is started again after a worker died, from the last step."""
 
@@ -35,6 +37,8 @@ class ReplayConfig:
             raise UserError(f"--replay.epochs {self.epochs} must be at least 1")
         if self.final_epochs < 0:
             raise UserError(f"--replay.final-epochs {self.final_epochs} must be at least 0")
+        if not self.final_rate_factor > 0:
+            raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
         if self.cpus is not None and not self.cpus > 0:
             raise UserError(f"--replay.cpus {self.cpus} must be above 0")
         if self.gpus is not None and not (

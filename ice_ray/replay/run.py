@@ -48,9 +48,7 @@ def run_replay(
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.
     """
     events = EventChannel()
-    order = ReplayOrder(
-        workload, hyperparameters, config.epochs, config.final_epochs, resources.cpus, resources.gpus, events
-    )
+    order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events)
     trainer = ray.train.torch.TorchTrainer(
         replay_worker,
         train_loop_config={"order": order},

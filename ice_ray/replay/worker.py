@@ -21,17 +21,16 @@ from ice_ray.errors import DivergedError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.replay.checkpoint import ReplayProgress
 
 
 @dataclass(frozen=True)
 class ReplayOrder:
-    """What stage 2 is asked to do. Epochs are of each fine-tune, and of the one after the last step."""
+    """What stage 2 is asked to do."""
 
     workload: Workload
     hyperparameters: Hyperparameters
-    epochs: int
-    final_epochs: int
     cpus: float
     gpus: float
     events: EventChannel
@@ -52,12 +51,12 @@ def _replay(order: ReplayOrder) -> None:
     executor = order.workload.executor(_device(order), ProcessGroup())
     warm_up = executor.warm_up()
     settings = order.workload.settings
-    pipeline = settings.pipeline(order.hyperparameters, order.epochs, order.final_epochs)
+    pipeline = build_pipeline(settings, order.hyperparameters)
     progress = _resumed(executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
         freezes = order.hyperparameters.frozen_fraction > 0
-        preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, freezes)
+        preparation = prepare(executor, settings.removal, settings.freeze, freezes)
         progress = ReplayProgress(
             PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
         )

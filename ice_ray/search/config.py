@@ -19,6 +19,8 @@ class SearchConfig:
     """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02; digits 0.5]"""
     eval_images: int = 1000
     """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
+    epochs: int = 1
+    """Epochs per fine-tune of a trial, at most: it ends after the one that brings the drop below the threshold."""
     cpus: float = 1.0
     """CPUs of a trial; its threads are set from it."""
     gpus: float | None = None
@@ -42,6 +44,8 @@ class SearchConfig:
             raise UserError(f"--search.subsample {self.subsample} must be in (0, 1]")
         if self.eval_images < 1:
             raise UserError(f"--search.eval-images {self.eval_images} must be at least 1")
+        if self.epochs < 1:
+            raise UserError(f"--search.epochs {self.epochs} must be at least 1")
         if not self.cpus > 0:
             raise UserError(f"--search.cpus {self.cpus} must be above 0")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):

@@ -39,13 +39,15 @@ def _train(
 ) -> Any:
     device = own_device(cpus, gpus)
     model = spec.build().to(device)
-    rates = [
-        _PEAK_RATE * min((epoch + 1) / _WARM_UP_EPOCHS, (_EPOCHS - epoch) / (_EPOCHS - _WARM_UP_EPOCHS))
-        for epoch in range(_EPOCHS)
-    ]
-    _, losses = fine_tune(
-        model, images.get().to(device), preprocessing, Recipe(batch_size=64, distil=False), rates, (seed, "dense")
-    )
+    recipe = Recipe(batch_size=64, distil=False)
+    own = images.get().to(device)
+    _, losses = fine_tune(model, own, preprocessing, recipe, _rate, _EPOCHS, (seed, "dense"))
     if not math.isfinite(float(losses)):
         raise RunError("training the dense model diverged")
     return {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+
+
+def _rate(progress: float) -> float:
+    """Linear up over the first epochs, then linear down to 0 at the end."""
+    warm_up = _WARM_UP_EPOCHS / _EPOCHS
+    return _PEAK_RATE * min((progress + 1 / _EPOCHS) / warm_up, (1 - progress) / (1 - warm_up))

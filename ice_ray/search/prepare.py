@@ -67,5 +67,5 @@ def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_spe
         executor.recipe.precision,
         settings.recipe.batch_size,
     )
-    preparation = prepare(executor, settings.ratio, settings.criterion, settings.freeze, probe)
+    preparation = prepare(executor, settings.removal, settings.freeze, probe)
     return SearchPreparation(preparation, speed, device_name(device))

@@ -13,6 +13,7 @@ from ice_ray.errors import TrialFailure
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.records import PipelineState
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
@@ -70,7 +71,7 @@ class PruningTrial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._index = config["point"]["index"]
         hyperparameters = Hyperparameters.from_mapping(config["point"]["hyperparameters"])
-        self._pipeline = self._workload.settings.pipeline(hyperparameters)
+        self._pipeline = build_pipeline(self._workload.settings, hyperparameters)
         self._state = self._pipeline.begin(self._executor)
         progress = self._store.load(self._index)
         if progress is not None and progress.state.records:

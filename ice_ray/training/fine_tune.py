@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +26,8 @@ class Recipe:
         momentum, weight_decay: of SGD, which is made afresh for every fine-tune.
         distil: whether the unpruned model teaches.
         temperature: T of the distillation.
+        distil_weight: of the distillation beside the cross entropy.
+        label_smoothing: share of each label that is spread over all classes.
         precision: number type of the arithmetic.
     """
 
@@ -35,11 +36,19 @@ class Recipe:
     weight_decay: float = 1e-4
     distil: bool = True
     temperature: float = 2.0
+    distil_weight: float = 1.0
+    label_smoothing: float = 0.0
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise UserError(f"batch size {self.batch_size} must be at least 2")
+        if not self.temperature > 0:
+            raise UserError(f"--recovery.temperature {self.temperature} must be above 0")
+        if self.distil_weight < 0:
+            raise UserError(f"--recovery.distil-weight {self.distil_weight} must be at least 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--recovery.label-smoothing {self.label_smoothing} must be in [0, 1)")
 
 
 def fine_tune(
@@ -47,47 +56,60 @@ def fine_tune(
     images: ImageSet,
     preprocessing: Preprocessing,
     recipe: Recipe,
-    learning_rates: Sequence[float],
+    rate: Callable[[float], float],
+    epochs: int,
     key: tuple[int | str, ...],
     teacher: nn.Module | None = None,
     shard: Shard = Shard(),
+    enough: Callable[[], bool] = lambda: False,
 ) -> tuple[int, Tensor]:
-    """Train `model` in place, one epoch per learning rate.
+    """Train `model` in place for some epochs.
 
     Returns how many images it saw over all processes, and this process's sum of losses (a scalar on the device;
     not finite where training diverged, which only all processes together can decide).
 
     Args:
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
+        rate: the learning rate, from progress: the share of all batches of all epochs that is done, in [0, 1).
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or None.
+        enough: asked after each epoch but the last; True ends the training there.
     """
     seen = 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = images.images.device
     optimizer = torch.optim.SGD(
         parameters,
-        lr=learning_rates[0] if learning_rates else 0.0,
+        lr=rate(0.0),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         fused=device.type in ("cuda", "cpu"),
     )
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     losses = torch.zeros((), device=device)
     gpus = [device] if device.type == "cuda" else []
-    with _training(model), torch.random.fork_rng(devices=gpus):
-        for epoch, rate in enumerate(learning_rates):
+    with torch.random.fork_rng(devices=gpus):
+        for epoch in range(epochs):
+            model.train()
             torch.manual_seed(seed_of(*key, epoch, "model", shard.rank))  # dropout and the like
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            in_epoch = 0
             for batch, labels, rows in training_batches(images, preprocessing, recipe.batch_size, (*key, epoch), shard):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate((epoch + in_epoch / len(images)) / epochs)
                 loss = _loss(model, batch, labels, recipe, teacher)
                 # Gradients are averaged over processes: weigh each by its share of the rows, so that the average
                 # is that of the global batch even where it does not divide evenly.
-                (loss * (len(labels) * shard.world / rows)).backward()
-                optimizer.step()
+                scaler.scale(loss * (len(labels) * shard.world / rows)).backward()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad(set_to_none=True)
                 losses += loss.detach()
                 seen += rows
+                in_epoch += rows
+            model.eval()
+            if epoch < epochs - 1 and enough():
+                break
+    model.eval()
     return seen, losses
 
 
@@ -97,16 +119,7 @@ def _loss(model: nn.Module, batch: Tensor, labels: Tensor, recipe: Recipe, teach
         if teacher is not None:
             with torch.no_grad():
                 teacher_logits = teacher(batch).float()
-    loss = F.cross_entropy(logits.float(), labels)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     if teacher is not None:
-        loss = loss + distillation_loss(logits.float(), teacher_logits, recipe.temperature)
+        loss = loss + recipe.distil_weight * distillation_loss(logits.float(), teacher_logits, recipe.temperature)
     return loss
-
-
-@contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    model.train()
-    try:
-        yield
-    finally:
-        model.eval()

@@ -1,4 +1,4 @@
-"""Number types: float32 throughout, or bfloat16 for the arithmetic where the device is made for it."""
+"""Number types: float32 throughout, or half-width floats for the arithmetic where the device is made for them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+from ice_ray.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(choice: PrecisionChoice, device: torch.device) -> Precision:
-    """`auto` is bf16 where the device computes it in hardware, else fp32."""
+    """`auto` is bf16 where the device computes it in hardware, else fp32.
+
+    Raises:
+        UserError: fp16 away from a GPU; its losses are scaled for a GPU's range of exponents.
+    """
+    if choice == "fp16" and device.type != "cuda":
+        raise UserError("--precision fp16 is for GPUs: take bf16 or fp32 on a CPU")
     if choice != "auto":
         return choice
     if device.type == "cuda":
@@ -22,7 +31,7 @@ def resolve(choice: PrecisionChoice, device: torch.device) -> Precision:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The context of a forward pass: weights stay float32, convolutions and matrix products run in `precision`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, _TYPES[precision], enabled=precision != "fp32")
 
 
 def _cpu_has_bf16() -> bool:

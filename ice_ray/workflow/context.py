@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 from ice_ray.cluster.session import cluster_cpus, cluster_gpus, placements, require
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import LoadedImages, load
 from ice_ray.ingest.roles import Rows
 from ice_ray.observe.terminal import warn
+from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.replay.run import WorkerResources
+from ice_ray.training.precision import resolve
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder
 
@@ -46,10 +50,12 @@ class JobContext:
             )
         return loaded
 
-    def workload(self, model: DenseModel, train: LoadedImages, decide: LoadedImages) -> Workload:
+    def workload(
+        self, model: DenseModel, train: LoadedImages, decide: LoadedImages, settings: PruningSettings
+    ) -> Workload:
         """The workload of a stage."""
         plan = self.plan
-        return Workload(model, train, decide, plan.preprocessing, plan.settings, plan.config.precision)
+        return Workload(model, train, decide, plan.preprocessing, settings, plan.config.precision)
 
     def trial_gpus(self) -> float:
         """GPUs of a trial, checked against the cluster with the CPUs.
@@ -57,7 +63,7 @@ class JobContext:
         Raises:
             UserError: no node can serve a trial.
         """
-        gpus = _gpus(self.plan.config.search.gpus)
+        gpus = self._gpus(self.plan.config.search.gpus)
         require("a trial (--search.cpus, --search.gpus)", self.plan.config.search.cpus, gpus)
         return gpus
 
@@ -69,7 +75,7 @@ class JobContext:
         """
         config = self.plan.config
         replay = config.replay
-        gpus = _gpus(replay.gpus)
+        gpus = self._gpus(replay.gpus)
         most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
         workers = replay.workers or max(1, most)
         cpus = replay.cpus or next(
@@ -80,9 +86,12 @@ class JobContext:
             raise UserError(f"--batch-size {config.batch_size} gives {workers} workers fewer than 2 images each")
         return WorkerResources(workers, cpus, gpus)
 
+    def _gpus(self, asked: float | None) -> float:
+        """GPUs of a process: as asked for, else one where there are any.
 
-def _gpus(asked: float | None) -> float:
-    """GPUs of a process: as asked for, else one where there are any."""
-    if asked is not None:
-        return asked
-    return 1.0 if cluster_gpus() >= 1 else 0.0
+        Raises:
+            UserError: arithmetic that needs one, and there is none.
+        """
+        gpus = asked if asked is not None else 1.0 if cluster_gpus() >= 1 else 0.0
+        resolve(self.plan.config.precision, torch.device("cuda" if gpus else "cpu"))
+        return gpus

@@ -56,7 +56,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     config = dataclasses.replace(winner.config, replay=job.replay)
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
     with ray_session(job.verbose):
-        replay_stage(JobContext(make_plan(config, trained), folder), winner.hyperparameters)
+        replay_stage(JobContext(make_plan(config, trained, folder.found()), folder), winner.hyperparameters)
 
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
@@ -78,4 +78,4 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 def _context(config: RunConfig) -> JobContext:
     folder = find_run_folder(config)
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    return JobContext(make_plan(config, trained), folder)
+    return JobContext(make_plan(config, trained, folder.found()), folder)

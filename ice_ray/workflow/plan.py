@@ -8,22 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_ray.config.run import RunConfig
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.target import Found, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.registry import check_pipeline
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.criteria import criterion_named
-from ice_ray.pruning.units import check_ratio
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.criteria import check_criterion, criterion_named
+from ice_ray.pruning.units import Selection
 from ice_ray.search.space import load_space
-from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.precision import PrecisionChoice, resolve
 
 _LARGEST_SMALL_IMAGE = 32
 _DEFAULT_SUBSAMPLE, _DIGITS_SUBSAMPLE = 0.02, 0.5
@@ -36,6 +40,8 @@ class Plan:
     Attributes:
         weights: the dense model's; None where it is to be trained first.
         points: the grid points to try, in order.
+        amounts: how many filters go from each layer.
+        found: what `--target` led to; None without it.
         steps: pruning steps the model has.
     """
 
@@ -47,17 +53,33 @@ class Plan:
     points: tuple[Hyperparameters, ...]
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
+    amounts: Amounts
+    found: Found | None
     steps: int
 
     @property
-    def settings(self) -> PruningSettings:
-        """What every process is told of how to prune; precision is resolved on its device."""
+    def search_settings(self) -> PruningSettings:
+        """What every trial is told of how to prune; precision is resolved on its device."""
+        return self._settings(RecoveryPlan(self.config.search.epochs, self.config.recovery.schedule))
+
+    @property
+    def replay_settings(self) -> PruningSettings:
+        """The same for stage 2."""
+        replay = self.config.replay
+        schedule = self.config.recovery.schedule
+        return self._settings(RecoveryPlan(replay.epochs, schedule, replay.final_epochs, replay.final_rate_factor))
+
+    def _settings(self, recovery: RecoveryPlan) -> PruningSettings:
         config = self.config
         return PruningSettings(
-            ratio=config.ratio,
+            amounts=self.amounts,
+            selection=config.prune.selection,
             criterion=config.criterion,
+            calibration_images=config.prune.calibration_images,
+            pipeline=config.pipeline,
             seed=config.seed,
-            recipe=Recipe(batch_size=config.batch_size, distil=config.distil),
+            recipe=config.recovery.recipe(config.batch_size),
+            recovery=recovery,
             counting=config.alpha,
             learning_rate_tolerance=config.search.lr_tolerance,
             freeze=config.freeze,
@@ -80,16 +102,19 @@ class Plan:
         return subsample(self.dataset, self.roles.train, count, self.config.seed, "replay train"), self.roles.decide
 
 
-def make_plan(config: RunConfig, dense_weights: Path | None = None) -> Plan:
+def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found | None = None) -> Plan:
     """Check everything that can be checked without a cluster.
 
     Args:
         dense_weights: weights that an earlier part of this run trained, in place of `config.weights`.
+        found: what an earlier part of this run found for `config.target`.
 
     Raises:
         UserError: what is wrong and how to mend it.
     """
     criterion_named(config.criterion)
+    check_pipeline(config.pipeline)
+    amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
     points = load_space(config.space or dataset.default_space).sample(config.search.trials, config.seed)
     spec = ModelSpec(config.model, dataset.classes)
@@ -101,17 +126,14 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None) -> Plan:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
-    try:
-        network = DenseNetwork(module, shape)
-    except UserError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        raise UserError(
-            f"model '{config.model}' does not take an image of {shape[2]}x{shape[1]} pixels and 3 channels "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    network = open_network(module, config.model, shape, config.prune.selection)
     _check_outputs(network, dataset.classes, config.model)
-    check_ratio(config.ratio, network.steps)
+    if config.target is not None:
+        found = found or find_ratio(config.target, network, amounts, config.precision)
+        amounts = dataclasses.replace(amounts, ratio=found.ratio)
+    amounts.check(network.steps)
+    steps = amounts.losing(network.steps)
+    check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms)
     trained = path is not None or spec.is_users_own
     return Plan(
         config=config,
@@ -122,8 +144,33 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None) -> Plan:
         points=points,
         preprocessing=_preprocessing(dataset, config, shape),
         image_shape=shape,
-        steps=len(network.steps),
+        amounts=amounts,
+        found=found,
+        steps=len(steps),
     )
+
+
+def open_network(module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection) -> DenseNetwork:
+    """The network, traced.
+
+    Raises:
+        UserError: it takes no such images, cannot be traced, or nothing in it may be pruned.
+    """
+    try:
+        return DenseNetwork(module, shape, selection)
+    except UserError:
+        raise
+    except Exception as error:  # the user's module may raise anything
+        raise UserError(
+            f"model '{name}' does not take an image of {shape[2]}x{shape[1]} pixels and 3 channels, or cannot be "
+            f"traced ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
+
+
+def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: PrecisionChoice) -> Found:
+    """The ratio for `--target`; latency is measured on this machine's GPU where it has one, else on its CPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return ratio_for(parse_target(target), network, amounts, device, resolve(precision, device))
 
 
 def _check_outputs(network: DenseNetwork, classes: int, name: str) -> None:

@@ -29,7 +29,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     with context.timed("stage 2: reading images"):
         train, decide = (context.load(rows) for rows in plan.replay_rows())
         report = context.load(plan.roles.report)
-    workload = context.workload(dense_model(context), train, decide)
+    workload = context.workload(dense_model(context), train, decide, plan.replay_settings)
     say(
         f"stage 2: {plan.steps} pruning steps, {train.count} training and {decide.count} decision images, "
         f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"

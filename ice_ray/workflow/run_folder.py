@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
 from ice_ray.files import sha256, write_json
 
@@ -33,6 +34,15 @@ class RunFolder:
     def dense_weights(self) -> Path:
         """The dense model, where the job trained it itself."""
         return self.path / "dense.safetensors"
+
+    @property
+    def target(self) -> Path:
+        """What --target led to."""
+        return self.path / "target.json"
+
+    def found(self) -> Found | None:
+        """The ratio that an earlier part of this run found for its target: a measured one may differ the next time."""
+        return Found(**json.loads(self.target.read_text())) if self.target.is_file() else None
 
     @property
     def best(self) -> Path:
@@ -86,7 +96,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
-            write_json(self.description, {"config": config.as_dict(), "weights": _weights(config), **environment()})
+            write_json(self.description, {"config": config.as_dict(), "files": _files(config), **environment()})
 
 
 def find_run_folder(config: RunConfig) -> RunFolder:
@@ -108,8 +118,9 @@ def find_run_folder(config: RunConfig) -> RunFolder:
     changed = [
         f"--{option} was {before[option]} and is {now[option]}" for option in now if now[option] != before[option]
     ]
-    if recorded[1] != _weights(config) and not changed:
-        changed = [f"the content of '{config.weights}' has changed"]
+    files = _files(config)
+    if not changed:
+        changed = [f"the content of '{path}' has changed" for path in files if recorded[1].get(path) != files[path]]
     if changed:
         shown = ", ".join(changed)
         raise UserError(f"cannot resume '{name}' as another run: {shown}; take another --name, or the same options")
@@ -130,16 +141,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _recorded(path: Path) -> tuple[RunConfig, str]:
-    """The options of a run, and the digest of its weights."""
+def _recorded(path: Path) -> tuple[RunConfig, dict[str, str]]:
+    """The options of a run, and the digests of its files."""
     try:
         content = json.loads(path.read_text())
-        config, weights = content["config"], content["weights"]
+        config, files = content["config"], content["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged ({error})") from error
-    return config_from_dict(config, str(path)), weights
+    return config_from_dict(config, str(path)), files
 
 
-def _weights(config: RunConfig) -> str:
-    """The digest of the weights' file; nothing where there is none."""
-    return sha256(config.weights) if config.weights is not None and config.weights.is_file() else ""
+def _files(config: RunConfig) -> dict[str, str]:
+    """The digests of the files that decide the result, by path."""
+    named = (config.weights, config.prune.ratios)
+    return {str(path): sha256(path) for path in named if path is not None and path.is_file()}

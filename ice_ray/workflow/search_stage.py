@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +82,11 @@ def search_stage(context: JobContext) -> Winner:
     with context.timed("stage 1: reading images"):
         train, decide = (context.load(rows) for rows in plan.search_rows())
     folder.create(config)
+    if plan.found is not None:
+        write_json(folder.target, dataclasses.asdict(plan.found))
+        say(f"--target {config.target}: ratio {plan.found.ratio:g} leaves {plan.found.share:.3f} of the dense model")
     model = dense_model(context)
-    workload = context.workload(model, train, decide)
+    workload = context.workload(model, train, decide, plan.search_settings)
     say(
         f"stage 1: {len(plan.points)} trials of {plan.steps} pruning steps, {train.count} training and "
         f"{decide.count} decision images, run folder {folder.path}"

@@ -13,7 +13,7 @@ from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
 PRUNE = Prune((("layer1.0.conv1", (0, 1, 5)),))
-RECOVER = Recover(("step", 1), (0.01,), ("layer2.0.conv1",))
+RECOVER = Recover(("step", 1), 0.01, 1, "constant", ("layer2.0.conv1",))
 
 
 def test_history_names_a_snapshot(executor):
@@ -60,7 +60,7 @@ def test_a_fine_tune_that_diverges_is_said_and_leaves_nothing_behind(executor):
     executor.commit(pruned)
     before = executor.run(pruned, Measure()).value
     with pytest.raises(DivergedError, match="1e\\+30"):
-        executor.run(pruned, Recover(("step", 1), (1e30,), ()))
+        executor.run(pruned, Recover(("step", 1), 1e30, 1, "constant", ()))
     assert executor.run(pruned, Measure()).value == before
 
 
@@ -86,8 +86,10 @@ def test_the_share_that_is_left_by_both_countings(executor, network):
 
 
 def test_operations_of_a_fine_tune_fall_when_layers_are_frozen(executor):
-    free = executor.run(executor.root, Recover(("step", 1), (0.01,), ())).cost.flops
-    frozen = executor.run(executor.root, Recover(("step", 1), (0.01,), executor.network.freezable)).cost.flops
+    free = executor.run(executor.root, Recover(("step", 1), 0.01, 1, "constant", ())).cost.flops
+    frozen = executor.run(
+        executor.root, Recover(("step", 1), 0.01, 1, "constant", executor.network.freezable)
+    ).cost.flops
     assert 0.6 * free < frozen < 0.9 * free
 
 

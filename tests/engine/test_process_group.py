@@ -9,21 +9,27 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ice_ray.data.images import PruningData
+from ice_ray.engine.actions import Score
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.process_group import ProcessGroup, checksum
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.criteria import CRITERIA, lowest
 from ice_ray.training.fine_tune import Recipe
 
+RULE = RemovalRule(Amounts(0.5), "taylor", 200)
 HYPERPARAMETERS = Hyperparameters(0.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
 def replay(executor: Executor) -> tuple[list[int], list[float]]:
     """Checksums and accuracies after every step of a whole run that always fine-tunes."""
-    preparation = prepare(executor, 0.5, "l1", FreezeConfig(), True)
-    pipeline = IcePipeline(0.5, "l1", HYPERPARAMETERS)
+    preparation = prepare(executor, RULE, FreezeConfig(), True)
+    pipeline = IcePipeline(RULE, HYPERPARAMETERS, recovery=RecoveryPlan(epochs=2))
     state, sums = pipeline.begin(executor), []
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)
@@ -31,11 +37,16 @@ def replay(executor: Executor) -> tuple[list[int], list[float]]:
     return sums, [record.accuracy for record in state.records]
 
 
+def scores(executor: Executor) -> dict[str, torch.Tensor]:
+    """What every criterion says of the second step's filters."""
+    return {name: executor.run(executor.root, Score(2, name, 200)).value["layer2.0.conv1"] for name in CRITERIA}
+
+
 def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
-    torch.save(replay(executor), folder / f"rank{rank}.pt")
+    torch.save((scores(executor), *replay(executor)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -48,13 +59,18 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
     mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
-    (sums, accuracies), (other_sums, other_accuracies) = (
+    (scored, sums, accuracies), (other_scored, other_sums, other_accuracies) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
     assert len(sums) == len(network.steps)
     assert sums == other_sums
     assert accuracies == other_accuracies
-    _, alone = replay(Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")))
+    executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+    for name, expected in scores(executor).items():
+        assert torch.equal(scored[name], other_scored[name])
+        torch.testing.assert_close(scored[name], expected, msg=name)
+        assert lowest(scored[name], 16) == lowest(expected, 16)
+    _, alone = replay(executor)
     # Two processes differ from one by batch-norm statistics of half batches: 200 images, so a few of them.
     assert accuracies[-1] == pytest.approx(alone[-1], abs=5)
 

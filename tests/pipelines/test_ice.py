@@ -5,16 +5,21 @@ import dataclasses
 import pytest
 import torch
 
+from ice_ray.engine.actions import Measure, Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
 
-RATIO = 0.5
+RULE = RemovalRule(Amounts(0.5))
 
 
 def hyperparameters(threshold: float = 3.0) -> Hyperparameters:
@@ -36,11 +41,11 @@ def decisions(state: PipelineState) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def preparation(executor) -> Preparation:
-    return prepare(executor, RATIO, "l1", FreezeConfig(), True)
+    return prepare(executor, RULE, FreezeConfig(), True)
 
 
 def test_widths_records_and_rates(executor, preparation, network):
-    pipeline = IcePipeline(RATIO, "l1", hyperparameters(0.0))
+    pipeline = IcePipeline(RULE, hyperparameters(0.0))
     final = run(executor, pipeline, preparation)[-1]
     assert executor.store.get(final.snapshot).widths == {f"layer{n}.0.conv1": 8 * 2 ** (n - 1) for n in (1, 2, 3)}
     assert [record.filters_removed for record in final.records] == [8, 16, 32]
@@ -56,14 +61,14 @@ def test_widths_records_and_rates(executor, preparation, network):
 
 def test_fine_tuning_happens_exactly_where_the_drop_from_the_original_reaches_the_threshold(executor, preparation):
     for threshold in (0.0, 3.0, 100.0):
-        for record in run(executor, IcePipeline(RATIO, "l1", hyperparameters(threshold)), preparation)[-1].records:
+        for record in run(executor, IcePipeline(RULE, hyperparameters(threshold)), preparation)[-1].records:
             assert record.fine_tuned == (preparation.original_accuracy - record.accuracy_after_pruning >= threshold)
 
 
 def test_a_drop_exactly_at_the_threshold_fine_tunes(executor, preparation):
-    drop = run(executor, IcePipeline(RATIO, "l1", hyperparameters(100.0)), preparation)[1].records[0].drop
-    exact = IcePipeline(RATIO, "l1", hyperparameters(drop))
-    above = IcePipeline(RATIO, "l1", hyperparameters(drop + 1e-9))
+    drop = run(executor, IcePipeline(RULE, hyperparameters(100.0)), preparation)[1].records[0].drop
+    exact = IcePipeline(RULE, hyperparameters(drop))
+    above = IcePipeline(RULE, hyperparameters(drop + 1e-9))
     assert drop > 0
     assert exact.advance(executor, exact.begin(executor), preparation).records[0].fine_tuned
     assert not above.advance(executor, above.begin(executor), preparation).records[0].fine_tuned
@@ -71,17 +76,17 @@ def test_a_drop_exactly_at_the_threshold_fine_tunes(executor, preparation):
 
 def test_a_skipped_drop_carries_over(executor, preparation):
     """With a threshold that the first step alone does not reach, the sum of drops decides, not the last one."""
-    never = run(executor, IcePipeline(RATIO, "l1", hyperparameters(100.0)), preparation)[-1].records
+    never = run(executor, IcePipeline(RULE, hyperparameters(100.0)), preparation)[-1].records
     assert [record.drop for record in never] == [preparation.original_accuracy - record.accuracy for record in never]
     threshold = never[1].drop
     assert threshold > never[0].drop
-    second = run(executor, IcePipeline(RATIO, "l1", hyperparameters(threshold)), preparation)[-1].records[1]
+    second = run(executor, IcePipeline(RULE, hyperparameters(threshold)), preparation)[-1].records[1]
     assert second.fine_tuned
     assert second.accuracy_before - second.accuracy_after_pruning < threshold
 
 
 def test_going_on_from_any_step_equals_the_unbroken_run(executor, preparation, network, data, tmp_path):
-    pipeline = IcePipeline(RATIO, "l1", hyperparameters(), final_epochs=1)
+    pipeline = IcePipeline(RULE, hyperparameters(), recovery=RecoveryPlan(final_epochs=1))
     states = run(executor, pipeline, preparation)
     final, _ = pipeline.finish(executor, states[-1], preparation)
     unbroken = executor.commit(final.snapshot).tensors
@@ -105,22 +110,56 @@ def test_the_probe_is_thrown_away_and_ranks_every_freezable_layer(executor, netw
     changes = [preparation.weight_changes[layer] for layer in preparation.ranking]
     assert changes == sorted(changes)
     assert changes[0] > 0
-    again = prepare(executor, RATIO, "l1", FreezeConfig(), True)
+    again = prepare(executor, RULE, FreezeConfig(), True)
     assert dataclasses.replace(again, accuracy_seconds=0, probe_seconds=0) == dataclasses.replace(
         preparation, accuracy_seconds=0, probe_seconds=0
     )
 
 
 def test_without_a_probe_nothing_is_ranked_and_nothing_trained(executor):
-    prepared = prepare(executor, RATIO, "l1", FreezeConfig(), False)
+    prepared = prepare(executor, RULE, FreezeConfig(), False)
     assert prepared.ranking == ()
     assert prepared.probe_seconds == 0
 
 
 def test_pruning_seconds_are_the_sum_of_the_steps_on_either_clock(executor, preparation):
-    final = run(executor, IcePipeline(RATIO, "l1", hyperparameters()), preparation)[-1]
+    final = run(executor, IcePipeline(RULE, hyperparameters()), preparation)[-1]
     by_hand = sum(
         r.scoring_seconds + r.removal_seconds + r.measuring_seconds + r.recovery_seconds for r in final.records
     )
     assert final.pruning_seconds("wall", 1.0) == pytest.approx(by_hand)
     assert final.pruning_seconds("work", 1e9) == pytest.approx(sum(r.flops for r in final.records) / 1e9)
+
+
+def test_with_more_epochs_a_fine_tune_ends_after_the_one_that_brings_the_drop_below_the_threshold(
+    executor, preparation
+):
+    """The paper's Fig. 1, case 4. Oracle: one fine-tune of each length, in the same schedule."""
+    original = preparation.original_accuracy
+    pipeline = IcePipeline(RULE, hyperparameters(2.0), recovery=RecoveryPlan(epochs=4))
+    pruned = run(executor, IcePipeline(RULE, hyperparameters(100.0)), preparation)[1]
+    record = pipeline.advance(executor, pipeline.begin(executor), preparation).records[0]
+    assert record.fine_tuned
+    executor.commit(pruned.snapshot)
+    frozen = frozen_layers(preparation.ranking, 0.5)
+    after = [
+        executor.run(
+            executor.run(
+                pruned.snapshot, Recover(("step", 1), record.learning_rate_max, epochs, "constant", frozen)
+            ).snapshot,
+            Measure(),
+        ).value
+        for epochs in (1, 2, 3, 4)
+    ]
+    below = [accuracy for accuracy in after if original - accuracy < 2.0]
+    assert record.accuracy == (below or after[-1:])[0]
+
+
+def test_no_epoch_is_spared_where_the_drop_stays_above_the_threshold(executor, preparation):
+    never = RecoveryPlan(epochs=3)
+    tiny = dataclasses.replace(hyperparameters(0.0), base_learning_rate=1e-8, learning_rate_reduction=1e-9)
+    record = (
+        IcePipeline(RULE, tiny, recovery=never).advance(executor, PipelineState(executor.root), preparation).records[0]
+    )
+    once = IcePipeline(RULE, tiny).advance(executor, PipelineState(executor.root), preparation).records[0]
+    assert record.flops > 2.5 * once.flops

@@ -1,61 +1,196 @@
 """Properties that every registered criterion has, and the oracles of each."""
 
+import gc
+import math
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from ice_ray.engine.collective import Alone
 from ice_ray.errors import UserError
-from ice_ray.pruning.criteria import CRITERIA, ScoringContext, criterion_named, lowest
+from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named, lowest
 from ice_ray.pruning.units import PrunableUnit
 
-UNIT = PrunableUnit("0", 6, ("1",))
+UNIT = PrunableUnit("conv", 6, ("reader",))
+STREAMING = ["entropy", "entropy-densities", "mean-activation", "taylor"]
 
 
-def model() -> nn.Module:
-    """Six filters of growing norm."""
-    conv = nn.Conv2d(3, 6, 3)
-    with torch.no_grad():
-        conv.weight.copy_(torch.arange(1.0, 7.0).view(6, 1, 1, 1) * (-1) ** torch.arange(6).view(6, 1, 1, 1))
-    return nn.Sequential(conv, nn.Conv2d(6, 2, 1)).eval()
+class Ranked(nn.Module):
+    """Filter i looks at channel i alone; its weights, its batch norm and what it makes of the images grow with i."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(6, 6, 1, bias=False), nn.BatchNorm2d(6, eps=0)
+        self.reader = nn.Conv2d(6, 2, 1)
+        with torch.no_grad():
+            growing = torch.arange(1.0, 7.0)
+            self.conv.weight.copy_(torch.diag(growing)[:, :, None, None])
+            self.norm.weight.copy_(growing)
+            self.reader.weight.copy_(torch.tensor([0.01, -0.01])[:, None, None, None].expand(2, 6, 1, 1))
+            self.reader.bias.zero_()
+
+    def forward(self, x):
+        return self.reader(F.relu(self.norm(self.conv(x)))).mean((2, 3))
 
 
-def context(*key) -> ScoringContext:
-    return ScoringContext(model(), UNIT, key or (0, "step", 1))
+def pictures(count: int = 60) -> torch.Tensor:
+    """Channel i takes i + 1 different values, each as often as the others."""
+    values = [[(number % (channel + 1)) + 1.0 for channel in range(6)] for number in range(count)]
+    return torch.tensor(values)[:, :, None, None].expand(count, 6, 4, 4).contiguous()
+
+
+def context(*key, count: int = 60, batch: int = 16) -> ScoringContext:
+    images, labels = pictures(count), torch.arange(count) % 2
+
+    def batches():
+        for start in range(0, count, batch):
+            yield images[start : start + batch], labels[start : start + batch]
+
+    return ScoringContext(Ranked().eval(), (UNIT,), {"conv": "norm"}, key or (0, "step", 1), batches, Alone())
+
+
+def scores_of(name: str, own: ScoringContext) -> torch.Tensor:
+    return criterion_named(name).score(own)["conv"]
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 class TestConformance:
-    def test_one_finite_score_per_filter_on_the_cpu(self, name):
-        scores = criterion_named(name).score(context())
+    def test_one_finite_score_per_filter(self, name):
+        scores = scores_of(name, context())
         assert scores.shape == (6,)
-        assert scores.device.type == "cpu"
         assert scores.isfinite().all()
 
     def test_same_context_same_scores(self, name):
-        first = criterion_named(name).score(context())
+        first = scores_of(name, context())
         torch.randn(100)
-        assert torch.equal(first, criterion_named(name).score(context()))
+        assert torch.equal(first, scores_of(name, context()))
 
     def test_the_model_is_left_as_it_was(self, name):
         own = context()
+        own.model.reader.requires_grad_(False)
         before = {key: value.clone() for key, value in own.model.state_dict().items()}
-        criterion_named(name).score(own)
+        scores_of(name, own)
         assert all(torch.equal(before[key], value) for key, value in own.model.state_dict().items())
+        assert [parameter.requires_grad for parameter in own.model.parameters()] == [True, True, True, False, False]
+        assert all(parameter.grad is None for parameter in own.model.parameters())
+        assert not own.model.training
+        assert not own.model.norm._forward_hooks
 
     def test_frozen_layers_are_scored_alike(self, name):
         own = context()
-        free = criterion_named(name).score(own)
+        free = scores_of(name, own)
         own.model.requires_grad_(False)
-        assert torch.equal(free, criterion_named(name).score(own))
+        assert torch.equal(free, scores_of(name, own))
+
+    def test_a_layer_built_so_that_the_answer_is_known(self, name):
+        """Every filter matters more than the one before it; random knows nothing, and densities weigh scale."""
+        order = torch.argsort(scores_of(name, context()), stable=True).tolist()
+        if name in ("random", "entropy-densities"):
+            assert sorted(order) == list(range(6))
+        else:
+            assert order == list(range(6))
+
+    def test_batches_of_another_size_give_the_same_order(self, name):
+        whole, pieces = scores_of(name, context(batch=60)), scores_of(name, context(batch=7))
+        torch.testing.assert_close(whole, pieces)
+
+    def test_it_says_what_it_costs(self, name):
+        assert (criterion_named(name).passes > 0) == (name in STREAMING)
 
 
-def test_l1_is_the_sum_of_absolute_weights():
-    assert criterion_named("l1").score(context()).tolist() == [27.0 * factor for factor in range(1, 7)]
+def test_norms_by_hand():
+    assert scores_of("l1", context()).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    own = context()
+    with torch.no_grad():
+        own.model.conv.weight[0] = torch.tensor([3.0, -4.0, 0, 0, 0, 0])[:, None, None]
+    assert scores_of("l1", own)[0] == 7
+    assert scores_of("l2", own)[0] == 5
+    with torch.no_grad():
+        own.model.norm.weight[2] = -9
+    assert scores_of("bn-scale", own).tolist() == [1, 2, 9, 4, 5, 6]
+
+
+def test_mean_activation_by_hand():
+    """Channel i has mean (i + 2) / 2, weight and gamma i + 1 each."""
+    expected = [(i + 1) ** 2 * (i + 2) / 2 for i in range(6)]
+    assert scores_of("mean-activation", context()).tolist() == pytest.approx(expected)
+
+
+def test_taylor_by_autograd():
+    """Oracle: the activations kept whole, torch's own gradient of every image's loss."""
+    own = context()
+    images, labels = pictures(), torch.arange(60) % 2
+    maps = F.relu(own.model.norm(own.model.conv(images))).detach().requires_grad_()
+    F.cross_entropy(own.model.reader(maps).mean((2, 3)), labels, reduction="sum").backward()
+    expected = (maps * maps.grad).mean((2, 3)).abs().mean(0)
+    torch.testing.assert_close(scores_of("taylor", own).float(), expected.detach())
+
+
+def test_entropy_of_equally_frequent_values_is_the_logarithm_of_their_number():
+    assert scores_of("entropy", context()).tolist() == pytest.approx([math.log(i + 1) for i in range(6)])
+
+
+@pytest.mark.parametrize(("name", "density"), [("entropy", False), ("entropy-densities", True)])
+def test_entropies_against_numpy_s_histogram(name, density):
+    """Values on a coarse dyadic lattice, whose bins no fine bin straddles; one filter never fires."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 21, (500, 6)) * random.choice([0.25, 1.0, 8.0], 6)
+    values[0], values[1] = 0, values.max(0)
+    images = torch.tensor(values, dtype=torch.float32)[:, :, None, None]
+    own = context()
+    with torch.no_grad():
+        own.model.conv.weight.copy_(torch.eye(6)[:, :, None, None])
+        own.model.norm.weight.fill_(1)
+        own.model.norm.weight[3] = 0
+
+    def batches():
+        for start in range(0, 500, 64):
+            yield images[start : start + 64], torch.zeros(len(images[start : start + 64]), dtype=torch.int64)
+
+    scored = scores_of(name, ScoringContext(own.model, (UNIT,), own.norms, own.key, batches, Alone()))
+    for filter_, score in enumerate(scored.tolist()):
+        seen = values[:, filter_] * (filter_ != 3)
+        counts, edges = np.histogram(seen, bins=20)
+        share = counts[counts > 0] / counts.sum()
+        bins = share / (edges[1] - edges[0]) if density else share
+        assert score == pytest.approx(-(bins * np.log(bins)).sum(), rel=0.03, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_memory_is_flat_in_the_number_of_images(name):
+    """Live tensors, counted while the batches stream by: no more at the last than at the second."""
+
+    def peak(count: int) -> int:
+        seen = []
+        own = context(count=1)
+
+        def batches():
+            for number in range(count):
+                seen.append(sum(t.numel() * t.element_size() for t in gc.get_objects() if isinstance(t, torch.Tensor)))
+                yield pictures(8) + number, torch.zeros(8, dtype=torch.int64)
+
+        scores_of(name, ScoringContext(own.model, own.units, own.norms, own.key, batches, Alone()))
+        return max(seen)
+
+    assert peak(9) <= peak(3)
+
+
+def test_hidden_units_of_a_linear_layer_are_scored_too():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.GELU(), nn.Linear(5, 3)).eval()
+    unit = PrunableUnit("1", 5, ("3",))
+    images, labels = torch.randn(32, 3, 2, 2), torch.arange(32) % 3
+    own = ScoringContext(model, (unit,), {}, (0, "step", 1), lambda: iter([(images, labels)]), Alone())
+    for name in set(CRITERIA) - {"bn-scale"}:
+        assert criterion_named(name).score(own)["1"].shape == (5,)
+    expected = model[1](images.flatten(1)).relu().mean(0)
+    torch.testing.assert_close(criterion_named("mean-activation").score(own)["1"].float(), expected)
 
 
 def test_random_is_a_permutation_that_depends_on_the_step():
-    first = criterion_named("random").score(context(0, "step", 1))
-    second = criterion_named("random").score(context(0, "step", 2))
+    first, second = scores_of("random", context(0, "step", 1)), scores_of("random", context(0, "step", 2))
     assert sorted(first.tolist()) == list(range(6))
     assert not torch.equal(first, second)
 
@@ -65,6 +200,31 @@ def test_the_lowest_go_and_ties_go_by_depth():
     assert lowest(torch.ones(5), 3) == (0, 1, 2)
 
 
-def test_an_unknown_criterion_is_refused_with_the_nearest():
+def test_groups_lose_the_same_places():
+    """Two runs of three: sums of places are 9, 3, 6."""
+    assert lowest(torch.tensor([1.0, 2.0, 3.0, 8.0, 1.0, 3.0]), 4, groups=2) == (1, 2, 4, 5)
+
+
+def test_what_cannot_score_is_refused_before_anything_runs():
+    with pytest.raises(UserError, match="no batch norm takes the output of conv"):
+        check_criterion("bn-scale", [UNIT], {"conv": None})
+    check_criterion("bn-scale", [UNIT], {"conv": "norm"})
     with pytest.raises(UserError, match="nearest: l1"):
         criterion_named("l1x")
+
+
+def test_a_criterion_of_the_user_s_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_criteria.py").write_text(
+        "from ice_ray.pruning.criteria import Criterion\n"
+        "class Last(Criterion):\n"
+        "    def score(self, context):\n"
+        "        return {u.layer: -context.weight(u).abs().amax(1) for u in context.units}\n"
+        "def nothing(): return 3\n"
+    )
+    assert isinstance(criterion_named("own_criteria:Last"), Criterion)
+    assert scores_of("own_criteria:Last", context()).tolist() == [-1, -2, -3, -4, -5, -6]
+    with pytest.raises(UserError, match="gives int, not an ice_ray Criterion"):
+        criterion_named("own_criteria:nothing")
+    with pytest.raises(UserError, match="importable"):
+        criterion_named("own_criteria:missing")

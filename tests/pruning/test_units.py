@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pruning.units import check_ratio, removed_count
+from ice_ray.pruning.units import Selection
 
 
 @pytest.mark.parametrize(("depth", "steps"), [(8, 3), (20, 9), (56, 27)])
@@ -70,60 +68,92 @@ class Mixed(nn.Module):
 
 
 def test_the_general_rule():
-    """Units of one block are one step; sums and concatenations couple; a depthwise convolution follows its input."""
-    steps = DenseNetwork(Mixed(), (3, 8, 8)).steps
-    assert [step.name for step in steps] == ["stem", "block.conv1 + block.conv2", "tail.0", "tail.3"]
-    assert steps[2].units[0].consumers == ("tail.3",)
-    assert steps[3].units[0].consumers == ("head",)
+    """Units of one block are one step; what lies between blocks is left alone unless asked for."""
+    assert [step.name for step in DenseNetwork(Mixed(), (3, 8, 8)).steps] == ["block.conv1 + block.conv2"]
+    asked = DenseNetwork(Mixed(), (3, 8, 8), Selection(include=("*",))).steps
+    assert [step.name for step in asked] == ["stem", "block.conv1 + block.conv2", "tail.0", "tail.3"]
+    assert asked[2].units[0].consumers == ("tail.3",)
+    assert asked[3].units[0].consumers == ("head",)
+
+
+def test_every_other_layer_is_refused_with_its_reason():
+    refused = DenseNetwork(Mixed(), (3, 8, 8)).refused
+    assert "read outside its block" in refused["stem"]
+    assert refused["block.conv3"] == "a sum couples its filters to those of block.shortcut"
+    assert "concatenation" in refused["left"]
+    assert "depthwise" in refused["tail.1"]
+    assert "the model's outputs" in refused["head"]
+
+
+def test_include_and_exclude_are_patterns_and_what_matches_nothing_is_refused_by_name():
+    def names(**patterns):
+        return [step.name for step in DenseNetwork(Mixed(), (3, 8, 8), Selection(**patterns)).steps]
+
+    assert names(exclude=("*.conv2",)) == ["block.conv1"]
+    assert names(include=("tail.*", "block.conv2"), exclude=("tail.3",)) == ["block.conv2", "tail.0"]
+    with pytest.raises(UserError, match=r"'left' matches no prunable layer: left cannot be pruned, a concatenation"):
+        names(include=("left",))
+    with pytest.raises(UserError, match=r"--prune.exclude 'blok\*' matches no prunable layer"):
+        names(exclude=("blok*",))
+    with pytest.raises(UserError, match="no layer whose filters may be pruned"):
+        names(exclude=("block.*",))
 
 
 def test_head_and_shortcut_are_not_freezable_though_they_read_prunable_filters():
-    assert DenseNetwork(Mixed(), (3, 8, 8)).freezable == (
-        "block.conv1",
-        "block.conv2",
-        "block.conv3",
-        "tail.0",
-        "tail.3",
-    )
+    inside = ("block.conv1", "block.conv2", "block.conv3")
+    assert DenseNetwork(Mixed(), (3, 8, 8)).freezable == inside
+    asked = DenseNetwork(Mixed(), (3, 8, 8), Selection(include=("*",)))
+    assert asked.freezable == (*inside, "tail.0", "tail.3")
+
+
+def chain(between: nn.Module) -> nn.Sequential:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), between, nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(2, 3, 8, 8))
+    return model
 
 
 @pytest.mark.parametrize(
-    "between",
-    [nn.Conv2d(8, 8, 3, groups=4), nn.GroupNorm(4, 8), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 1, groups=2))],
+    ("between", "groups"),
+    [(nn.Conv2d(8, 8, 3, groups=4), 4), (nn.GroupNorm(2, 8), 2), (nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 1)), 1)],
 )
-def test_filters_that_a_grouped_layer_reads_are_not_prunable(between):
-    """Groups must stay equal in size, so not any filter can go."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), between, nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.LazyLinear(2))
-    model(torch.zeros(2, 3, 8, 8))
-    assert "0" not in [step.name for step in DenseNetwork(model, (3, 8, 8)).steps]
+def test_filters_that_a_grouped_layer_reads_go_alike_from_every_group(between, groups):
+    network = DenseNetwork(chain(between), (3, 8, 8))
+    assert network.steps[0].name == "0"
+    assert network.steps[0].units[0].groups == groups
+
+
+def test_filters_that_a_grouped_layer_leaves_no_choice_are_refused_by_name():
+    doubling = nn.Sequential(nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 8, 1))
+    assert "leaves none of its 8 filters free" in DenseNetwork(chain(doubling), (3, 8, 8)).refused["0"]
+
+
+class SqueezeExcitation(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1)
+
+    def forward(self, x):
+        return x * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+class GatedBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.project, self.gate = nn.Conv2d(4, 12, 1), nn.Conv2d(12, 4, 1), SqueezeExcitation(12)
+
+    def forward(self, x):
+        return x + self.project(self.gate(self.expand(x).relu()))
+
+
+def test_a_gate_goes_with_the_block_it_gates():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), GatedBlock(), GatedBlock(), nn.Conv2d(4, 2, 8), nn.Flatten())
+    network = DenseNetwork(model, (3, 8, 8))
+    assert [step.name for step in network.steps] == ["1.expand + 1.gate.fc1", "2.expand + 2.gate.fc1"]
+    assert network.refused["1.gate.fc2"] == "it goes with 1.expand, which it gates"
+    assert set(network.steps[0].units[0].consumers) == {"1.project", "1.gate.fc1"}
 
 
 def test_a_model_without_anything_to_prune_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(UserError, match="no convolution whose filters may be pruned"):
+    with pytest.raises(UserError, match="no layer whose filters may be pruned"):
         DenseNetwork(model, (3, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("ratio", "filters", "removed"),
-    [(0.55, 100, 55), (0.6, 16, 10), (0.6, 32, 20), (0.6, 64, 39), (0.5, 7, 4), (0.07, 100, 7), (1e-9, 5, 1)],
-)
-def test_the_number_removed_is_an_exact_ceiling(ratio, filters, removed):
-    assert removed_count(ratio, filters) == removed
-
-
-@given(st.integers(1, 99), st.integers(1, 4096))
-def test_whole_percentages_agree_with_whole_number_arithmetic(percent, filters):
-    assert removed_count(percent / 100, filters) == -(-percent * filters // 100)
-
-
-@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, float("nan"), float("inf")])
-def test_a_ratio_that_is_none_is_refused(network, ratio):
-    with pytest.raises(UserError, match="inside"):
-        check_ratio(ratio, network.steps)
-
-
-def test_a_ratio_that_would_empty_a_layer_is_refused_with_the_most_that_can_be(network):
-    with pytest.raises(UserError, match=r"would empty layer layer1.0.conv1 \(16 filters\); take at most 0.937"):
-        check_ratio(0.94, network.steps)
-    check_ratio(0.937, network.steps)

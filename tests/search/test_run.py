@@ -22,7 +22,7 @@ from ice_ray.training.fine_tune import Recipe
 
 pytestmark = pytest.mark.slow
 SHAPE = (3, 8, 8)
-SETTINGS = PruningSettings(0.5, recipe=Recipe(batch_size=64))
+SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
 POINTS = (
     Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
     Hyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges

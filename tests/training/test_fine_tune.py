@@ -15,7 +15,7 @@ def run(network, data, **changes):
     model = network.build(torch.device("cpu"))
     for layer in changes.pop("frozen", ()):
         hold_fixed(model, (layer,), network.norms)
-    fine_tune(model, data.train, data.preprocessing, RECIPE, [0.01], (0, "test"), **changes)
+    fine_tune(model, data.train, data.preprocessing, RECIPE, lambda _: 0.01, 1, (0, "test"), **changes)
     return model.state_dict()
 
 
@@ -48,7 +48,7 @@ def test_one_step_equals_sgd_by_hand(network, data):
     """Oracle: torch's own cross entropy and the update rule of SGD with momentum from rest and weight decay."""
     recipe = Recipe(batch_size=len(data.train), distil=False)
     model, by_hand = network.build(torch.device("cpu")), network.build(torch.device("cpu"))
-    fine_tune(model, data.train, data.preprocessing, recipe, [0.1], (0, "one"))
+    fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.1, 1, (0, "one"))
     by_hand.train()
     images, labels, _ = next(training_batches(data.train, data.preprocessing, len(data.train), (0, "one", 0), Shard()))
     F.cross_entropy(by_hand(images), labels).backward()

@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import torch
 from torch import Tensor
 
 from ice_ray.errors import UserError, nearest
-from ice_ray.pruning.criteria.base import Criterion, ScoringContext
+from ice_ray.extensions import is_own, load_own
+from ice_ray.pruning.criteria.base import Batch, Criterion, Reduction, ScoringContext
+from ice_ray.pruning.criteria.bn_scale import BatchNormScale
+from ice_ray.pruning.criteria.entropy import Entropy, EntropyOfDensities
 from ice_ray.pruning.criteria.l1 import L1Norm
+from ice_ray.pruning.criteria.l2 import L2Norm
+from ice_ray.pruning.criteria.mean_activation import MeanActivation
 from ice_ray.pruning.criteria.random import Random
+from ice_ray.pruning.criteria.taylor import Taylor
+from ice_ray.pruning.units import PrunableUnit
 
-CRITERIA: dict[str, type[Criterion]] = {"l1": L1Norm, "random": Random}
+CRITERIA: dict[str, Callable[[], Criterion]] = {
+    "l1": L1Norm,
+    "l2": L2Norm,
+    "random": Random,
+    "entropy": Entropy,
+    "entropy-densities": EntropyOfDensities,
+    "mean-activation": MeanActivation,
+    "taylor": Taylor,
+    "bn-scale": BatchNormScale,
+}
 
-__all__ = ["CRITERIA", "Criterion", "ScoringContext", "criterion_named", "lowest"]
+__all__ = [
+    "CRITERIA",
+    "Batch",
+    "Criterion",
+    "Reduction",
+    "ScoringContext",
+    "check_criterion",
+    "criterion_named",
+    "lowest",
+]
 
 
 def criterion_named(name: str) -> Criterion:
-    """The criterion of that name.
+    """The criterion of that name, or the user's own `package.module:Class`.
 
     Raises:
         UserError: there is none.
     """
+    if is_own(name):
+        criterion = load_own(name, "criterion")()
+        if not isinstance(criterion, Criterion):
+            raise UserError(f"criterion '{name}' gives {type(criterion).__name__}, not an ice_ray Criterion")
+        return criterion
     if name not in CRITERIA:
-        raise UserError(f"unknown criterion '{name}' ({nearest(name, list(CRITERIA))})")
+        raise UserError(f"unknown criterion '{name}' ({nearest(name, list(CRITERIA))}; or package.module:Class)")
     return CRITERIA[name]()
 
 
-def lowest(scores: Tensor, count: int) -> tuple[int, ...]:
-    """Indices (sorted) of the `count` lowest scores; among equals the earlier filter goes first."""
-    order = torch.argsort(scores, stable=True)
-    return tuple(sorted(int(index) for index in order[:count]))
+def check_criterion(name: str, units: Iterable[PrunableUnit], norms: Mapping[str, str | None]) -> None:
+    """Raises UserError: no such criterion, or one that cannot score a unit."""
+    criterion = criterion_named(name)
+    for unit in units:
+        objection = criterion.objection(unit, norms.get(unit.layer))
+        if objection:
+            raise UserError(f"criterion '{name}' cannot be used: {objection}; take another, or --prune.exclude it")
+
+
+def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
+    """Indices (sorted) of the `count` lowest scores; among equals the earlier filter goes first.
+
+    With groups, filters go alike from as many equal runs: the places whose scores, summed over runs, are lowest.
+    """
+    runs = scores.view(groups, -1)
+    places = torch.argsort(runs.sum(dim=0), stable=True)[: count // groups]
+    return tuple(sorted(int(place) + start for place in places for start in range(0, len(scores), runs.shape[1])))

@@ -10,5 +10,5 @@ from ice_ray.pruning.criteria.base import Criterion, ScoringContext
 class L1Norm(Criterion):
     """Sum of the absolute weights of each filter."""
 
-    def score(self, context: ScoringContext) -> Tensor:
-        return context.conv.weight.detach().float().abs().sum(dim=(1, 2, 3)).cpu()
+    def score(self, context: ScoringContext) -> dict[str, Tensor]:
+        return {unit.layer: context.weight(unit).abs().sum(dim=1) for unit in context.units}

@@ -12,6 +12,10 @@ from ice_ray.randomness import generator
 class Random(Criterion):
     """A random order of the filters, drawn from the step's own generator."""
 
-    def score(self, context: ScoringContext) -> Tensor:
-        filters = context.conv.out_channels
-        return torch.randperm(filters, generator=generator(*context.key, "criterion", context.unit.layer)).float()
+    def score(self, context: ScoringContext) -> dict[str, Tensor]:
+        return {
+            unit.layer: torch.randperm(
+                len(context.weight(unit)), generator=generator(*context.key, "criterion", unit.layer)
+            ).float()
+            for unit in context.units
+        }

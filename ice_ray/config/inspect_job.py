@@ -1,0 +1,39 @@
+"""The options of the job that shows what can be pruned in a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ice_ray.config.run import check_amount
+from ice_ray.errors import UserError
+from ice_ray.pruning.config import PruneConfig
+from ice_ray.training.precision import PrecisionChoice
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Show the prunable layers of a model, their widths before and after, parameters and multiply-adds.
+
+    Nothing is trained and nothing is written; weights are not needed.
+    """
+
+    model: str
+    """As for jobs/ice_prune.py: cifar-resnet56, torchvision:resnet50, timm:NAME, package.module:function."""
+    image_size: int = 32
+    """Images are this many pixels square (224 for most models of ImageNet)."""
+    num_classes: int = 10
+    """Classes that the model tells apart."""
+    ratio: float | None = None
+    """Share of the filters to remove, inside (0, 1). [default: 0.5 without --target]"""
+    target: str | None = None
+    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    precision: PrecisionChoice = "auto"
+    """Arithmetic with which latency is measured."""
+
+    def __post_init__(self) -> None:
+        check_amount(self.ratio, self.target)
+        if self.image_size < 4:
+            raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
+        if self.num_classes < 2:
+            raise UserError(f"--num-classes {self.num_classes} must be at least 2")

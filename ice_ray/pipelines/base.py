@@ -1,0 +1,62 @@
+"""What a pipeline is: decisions, one pruning step at a time, on an executor that it tells what to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from ice_ray.engine.cost import Cost
+from ice_ray.engine.executor import Executor
+from ice_ray.errors import UserError
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.training.schedules import SCHEDULES, Schedule
+
+
+@dataclass(frozen=True)
+class RecoveryPlan:
+    """How long a pipeline fine-tunes, and along which schedule.
+
+    Attributes:
+        epochs: of each fine-tune at most; the paper has one. With more, it ends after the epoch that brings the drop
+            below the threshold.
+        schedule: of the learning rate inside a fine-tune, under the bound of eq. 1.
+        final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
+        final_rate_factor: times the bound, for the final epochs; 2 in the authors' program.
+    """
+
+    epochs: int = 1
+    schedule: Schedule = "constant"
+    final_epochs: int = 0
+    final_rate_factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.final_epochs < 0:
+            raise UserError(f"epochs {self.epochs} must be at least 1, final epochs {self.final_epochs} at least 0")
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"unknown schedule '{self.schedule}'; valid: {', '.join(SCHEDULES)}")
+        if not self.final_rate_factor > 0:
+            raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
+
+
+class Pipeline(ABC):
+    """Decides what is done; never touches a tensor of the network. A new one is a file beside this one and a line in
+    the registry.
+
+    Everything it must remember is in the state: a run goes on from a state and the snapshot that it names.
+    """
+
+    def begin(self, executor: Executor) -> PipelineState:
+        """The dense network, nothing pruned yet."""
+        return PipelineState(executor.root)
+
+    def is_done(self, executor: Executor, state: PipelineState) -> bool:
+        """Whether every step has been taken."""
+        return len(state.records) == len(executor.network.steps)
+
+    @abstractmethod
+    def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
+        """Take the next pruning step: a record more."""
+
+    def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
+        """What comes after the last step, if anything; its cost is no part of PT."""
+        return state, Cost()

@@ -1,0 +1,94 @@
+"""How many filters each layer loses."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from ice_ray.errors import UserError
+from ice_ray.pruning.units import PrunableUnit, PruningStep
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """The share of filters that goes, layer by layer.
+
+    Attributes:
+        ratio: share of each unit's filters to remove, inside (0, 1).
+        by_layer: (pattern of module paths, ratio) pairs that override it, the first match first; 0 spares a layer.
+        round_to: kept widths are multiples of it (8 or 16: odd widths are slower on real hardware), rounded up, so
+            that no layer loses more than its ratio; a layer narrower than it stays whole.
+    """
+
+    ratio: float
+    by_layer: tuple[tuple[str, float], ...] = ()
+    round_to: int = 1
+
+    def ratio_of(self, layer: str) -> float:
+        """The ratio that holds for a layer."""
+        return next((ratio for pattern, ratio in self.by_layer if fnmatch.fnmatchcase(layer, pattern)), self.ratio)
+
+    def removed(self, unit: PrunableUnit) -> int:
+        """How many of a unit's filters go: ceil(ratio x filters), less where groups or rounding ask for it."""
+        run = unit.filters // unit.groups
+        removed = removed_count(self.ratio_of(unit.layer), run)
+        # Kept widths are multiples of round_to over all runs together.
+        multiple = self.round_to // math.gcd(self.round_to, unit.groups)
+        kept = min(run, -(-(run - removed) // multiple) * multiple)
+        return (run - kept) * unit.groups
+
+    def losing(self, steps: Sequence[PruningStep]) -> tuple[PruningStep, ...]:
+        """The steps with only those units that lose filters, numbered anew."""
+        losing = [tuple(unit for unit in step.units if self.removed(unit)) for step in steps]
+        return tuple(PruningStep(number, units) for number, units in enumerate(filter(None, losing), start=1))
+
+    def check(self, steps: Sequence[PruningStep]) -> None:
+        """Raises UserError: a ratio is no share, would empty a layer, names none, or nothing at all would go."""
+        _check_share(self.ratio)
+        if self.round_to < 1:
+            raise UserError(f"--prune.round-to {self.round_to} must be at least 1")
+        units = [unit for step in steps for unit in step.units]
+        for pattern, ratio in self.by_layer:
+            if not fnmatch.filter([unit.layer for unit in units], pattern):
+                raise UserError(f"--prune.ratios: '{pattern}' matches none of the layers to be pruned")
+            if ratio != 0:
+                _check_share(ratio, f"--prune.ratios: {pattern}: ")
+        for unit in units:
+            _check_unit(unit, self.ratio_of(unit.layer))
+        if not any(self.removed(unit) for unit in units):
+            raise UserError(f"nothing would be removed: no layer has {self.round_to} filters to spare")
+
+
+def removed_count(ratio: float, filters: int) -> int:
+    """ceil(ratio x filters) in exact decimals: a ratio written .55 of 100 filters is 55, where floats say 56."""
+    return math.floor((Decimal(repr(float(ratio))) * filters).to_integral_value(ROUND_CEILING))
+
+
+def parse_ratios(content: object, origin: str) -> tuple[tuple[str, float], ...]:
+    """Per-layer ratios from a mapping of patterns to numbers, as a YAML file holds them.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"--prune.ratios '{origin}' must map patterns of layers to ratios")
+    for pattern, ratio in content.items():
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+            raise UserError(f"--prune.ratios '{origin}': {pattern} has {ratio!r}, not a number")
+    return tuple((str(pattern), float(ratio)) for pattern, ratio in content.items())
+
+
+def _check_share(ratio: float, where: str = "") -> None:
+    if not (isinstance(ratio, (int, float)) and math.isfinite(ratio) and 0 < ratio < 1):
+        raise UserError(f"{where}ratio {ratio} must be a number inside (0, 1), the share of filters to remove")
+
+
+def _check_unit(unit: PrunableUnit, ratio: float) -> None:
+    run = unit.filters // unit.groups
+    if removed_count(ratio, run) >= run:
+        most = math.floor(1000 * (run - 1) / run) / 1000
+        each = f"{unit.filters} filters" + (f" in {unit.groups} groups" if unit.groups > 1 else "")
+        raise UserError(f"ratio {ratio:g} would empty layer {unit.layer} ({each}); take at most {most:g}")

@@ -1,0 +1,128 @@
+"""Which layers' filters hang together: read from Torch-Pruning's dependency graph, in the field's words."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch_pruning as tp
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Prunable = nn.Conv2d | nn.Linear
+# Operations of the graph (by the name of their gradient) that tie channels of several layers, or each other, together.
+_TIES = {
+    "AddBackward": "a sum",
+    "SubBackward": "a difference",
+    "ConcatOp": "a concatenation",
+    "SplitOp": "a split",
+    "SliceOp": "a slice",
+    "LayerNormBackward": "a layer norm over its channels",
+    "SoftmaxBackward": "a softmax over its channels",
+}
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What removing filters of a layer takes along.
+
+    Attributes:
+        layer: module path.
+        filters: how many it has.
+        readers: layers that lose the same input channels.
+        gates: other layers that lose the same filters, because their outputs multiply this one's (the second layer of
+            a squeeze-and-excitation).
+        groups: filters go alike from this many equal runs of them, because a grouped layer must keep equal groups.
+    """
+
+    layer: str
+    filters: int
+    readers: tuple[str, ...]
+    gates: tuple[str, ...]
+    groups: int
+
+
+def filters_of(module: nn.Module) -> int:
+    """Filters of a convolution, hidden units of a linear layer."""
+    return module.out_channels if isinstance(module, nn.Conv2d) else int(module.out_features)  # type: ignore[arg-type]
+
+
+def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
+    """Torch-Pruning's graph of which channels hang together, traced from one image of zeros (C, H, W)."""
+    parameter = next(model.parameters())
+    example = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch_pruning").setLevel(logging.ERROR)
+        return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+
+
+def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int]) -> tp.Group:
+    """Everything that goes when these filters of a layer go.
+
+    Raises:
+        ValueError: the trace has not met the layer.
+    """
+    prune = tp.prune_linear_out_channels if isinstance(module, nn.Linear) else tp.prune_conv_out_channels
+    return graph.get_pruning_group(module, prune, idxs=filters)
+
+
+def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.Module]) -> Coupling | str:
+    """What hangs on a layer's filters; or, in words, why they cannot go."""
+    module = modules[layer]
+    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return f"it is a {type(module).__name__}, not a convolution or a linear layer"
+    if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+        return "it is depthwise: its filters go with those of the layer it follows"
+    try:
+        group = removal_group(graph, module, [0])
+    except ValueError:
+        return "its weights are used outside its own forward pass (as in nn.MultiheadAttention)"
+    names = {id(found): name for name, found in modules.items()}
+    readers: dict[str, None] = {}
+    gates: dict[str, None] = {}
+    runs = [module.groups] if isinstance(module, nn.Conv2d) else [1]
+    for item in group:
+        target, reads = item.dep.target, item.dep.handler.__name__ == "prune_in_channels"
+        name = names.get(id(target.module))
+        if name is None:
+            if (tie := _tie(target.name)) is not None:
+                return f"{tie} couples its filters to {_other_owner(group, module, names) or 'other channels'}"
+        elif reads and isinstance(target.module, (nn.Conv2d, nn.Linear)):
+            readers[name] = None
+            runs.append(getattr(target.module, "groups", 1))
+        elif target.module is module or isinstance(target.module, (_BatchNorm, nn.PReLU)):
+            continue
+        elif isinstance(target.module, nn.GroupNorm):
+            runs.append(target.module.num_groups)
+        elif isinstance(target.module, (nn.Conv2d, nn.Linear)):
+            if not (isinstance(target.module, nn.Conv2d) and target.module.groups == target.module.in_channels > 1):
+                gates[name] = None
+        else:
+            return f"its channels go through {name} ({type(target.module).__name__})"
+    if not readers:
+        return "nothing reads its filters: they are the model's outputs"
+    filters, groups = filters_of(module), math.lcm(*runs)
+    if filters % groups or filters < 2 * groups:
+        return f"a grouped layer ({groups} groups) leaves none of its {filters} filters free"
+    return Coupling(layer, filters, tuple(readers), tuple(gates), groups)
+
+
+def _tie(operation: str) -> str | None:
+    if "UnwrappedParameter" in operation:
+        return "a bare parameter"
+    return next((words for part, words in _TIES.items() if part in operation), None)
+
+
+def _other_owner(group: tp.Group, module: nn.Module, names: Mapping[int, str]) -> str | None:
+    """Another layer whose filters are in the group, for the message."""
+    for item in group:
+        target = item.dep.target.module
+        owns = item.dep.handler.__name__ == "prune_out_channels" and isinstance(target, (nn.Conv2d, nn.Linear))
+        if owns and target is not module and id(target) in names:
+            return f"those of {names[id(target)]}"
+    return None

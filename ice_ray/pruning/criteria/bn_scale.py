@@ -1,0 +1,21 @@
+"""Batch-norm scale (Liu et al. 2017, network slimming): filters whose output is scaled down matter least."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ice_ray.pruning.criteria.base import Criterion, ScoringContext
+from ice_ray.pruning.units import PrunableUnit
+
+
+class BatchNormScale(Criterion):
+    """|gamma| of the batch norm that takes the layer's output."""
+
+    def score(self, context: ScoringContext) -> dict[str, Tensor]:
+        return {
+            unit.layer: context.model.get_parameter(f"{context.norms[unit.layer]}.weight").detach().float().abs()
+            for unit in context.units
+        }
+
+    def objection(self, unit: PrunableUnit, norm: str | None) -> str | None:
+        return None if norm else f"no batch norm takes the output of {unit.layer}"

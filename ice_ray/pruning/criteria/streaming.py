@@ -1,0 +1,107 @@
+"""Criteria that look at activations: one pass over the calibration images, running sums, no batch kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ice_ray.pruning.criteria.base import Criterion, Reduction, ScoringContext
+
+
+class Statistic(ABC):
+    """What is summed up of one layer's activations; its size does not depend on how many images there are."""
+
+    @abstractmethod
+    def update(self, maps: Tensor, gradients: Tensor | None) -> None:
+        """Take in a batch.
+
+        Args:
+            maps: (n, filters, positions) float32, the activations: ReLU of the normalised outputs.
+            gradients: of the loss of each image by its maps, where the criterion asks for them.
+        """
+
+    @abstractmethod
+    def scores(self, reduction: Reduction) -> Tensor:
+        """(filters,) scores over the images of all processes."""
+
+
+class StreamingCriterion(Criterion):
+    """Scores from activations, ReLU(BN(layer)) as in the paper, or ReLU(layer) where no batch norm follows."""
+
+    passes = 1.0
+    needs_gradients = False
+
+    @abstractmethod
+    def statistic(self, filters: int, device: torch.device) -> Statistic:
+        """A fresh statistic of one layer."""
+
+    def score(self, context: ScoringContext) -> dict[str, Tensor]:
+        device = next(context.model.parameters()).device
+        statistics = {unit.layer: self.statistic(len(context.weight(unit)), device) for unit in context.units}
+        first = {unit.layer: isinstance(context.model.get_submodule(unit.layer), nn.Conv2d) for unit in context.units}
+        with _observed(context, self.needs_gradients) as outputs:
+            for images, labels in context.batches():
+                with torch.set_grad_enabled(self.needs_gradients):
+                    logits = context.model(images)
+                if self.needs_gradients:
+                    F.cross_entropy(logits.float(), labels, reduction="sum").backward()
+                for layer, statistic in statistics.items():
+                    output = outputs[layer]
+                    gradients = None if output.grad is None else _maps(output.grad, first[layer])
+                    statistic.update(_maps(output.detach(), first[layer]).relu(), gradients)
+                outputs.clear()
+        return {layer: statistic.scores(context.reduction) for layer, statistic in statistics.items()}
+
+
+@contextmanager
+def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[dict[str, Tensor]]:
+    """Catch the units' normalised outputs while the block runs: {layer: output of the last forward pass}."""
+    outputs: dict[str, Tensor] = {}
+    places = {unit.layer: context.norms.get(unit.layer) or unit.layer for unit in context.units}
+    required = {parameter: parameter.requires_grad for parameter in context.model.parameters()}
+    context.model.requires_grad_(False)  # only the activations' gradients are wanted, in frozen layers too
+    handles = [
+        context.model.get_submodule(place).register_forward_hook(_catch(layer, outputs, needs_gradients))
+        for layer, place in places.items()
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, requires in required.items():
+            parameter.requires_grad_(requires)
+
+
+def _catch(
+    layer: str, outputs: dict[str, Tensor], needs_gradients: bool
+) -> Callable[[nn.Module, object, Tensor], Tensor | None]:
+    def hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+        if not needs_gradients:
+            outputs[layer] = output
+            return None
+        # Nothing below the first of them needs a gradient: the backward pass stops there. An operation that works
+        # in place may follow (ReLU), so it gets a copy: the activation must stay what it was.
+        kept = output if output.requires_grad else output.detach().requires_grad_()
+        kept.retain_grad()
+        outputs[layer] = kept
+        return kept.clone()
+
+    return hook
+
+
+def _maps(output: Tensor, channels_first: bool) -> Tensor:
+    """(n, filters, positions) float32 from a convolution's (n, C, H, W) or a linear layer's (n, ..., C)."""
+    moved = output if channels_first else output.movedim(-1, 1)
+    return moved.float().reshape(len(moved), moved.shape[1], -1)
+
+
+def average(total: Tensor, images: int, reduction: Reduction) -> Tensor:
+    """A sum over images, made the mean over the images of all processes."""
+    count = reduction.sum(torch.tensor(float(images), dtype=torch.float64, device=total.device))
+    return reduction.sum(total) / count
