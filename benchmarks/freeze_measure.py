@@ -9,49 +9,34 @@ other half reports; a default is chosen on the first. Writes freeze_measure.md a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
+from common import PREPROCESSING, RESULTS, arguments, cifar10, dense_resnet20, images, spread, table
 
-from ice_ray import Hyperparameters, ImageSet, Preprocessing, PruningData, prune
+from ice_ray import Hyperparameters, PruningData, PruningSettings, prune
 from ice_ray.data.batches import Shard
-from ice_ray.ingest.datasets import Dataset, open_dataset
-from ice_ray.ingest.roles import Rows, assign_roles, subsample
-from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pipelines.prepare import FreezeConfig
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.freezing import WeightChange
 from ice_ray.training.evaluate import count_correct
 
-RESULTS = Path(__file__).parent / "results"
-PREPROCESSING = Preprocessing(pad=4, flip=True)
 FRACTIONS = (0.3, 0.9)
-
-
-def images(dataset: Dataset, rows: Rows) -> ImageSet:
-    """The rows, decoded here."""
-    pixels = [row.pixels for row in dataset.read(rows.split, rows.indices) if row.pixels is not None]
-    return ImageSet.from_numpy(np.stack(pixels), dataset.labels[rows.split][rows.indices])
 
 
 def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[str, Any]:
     """One run: accuracies in percent, PT in seconds."""
-    dataset = open_dataset(f"cifar10:{shared / 'datasets' / 'cifar10-jpeg'}")
+    dataset = cifar10(shared)
     roles = assign_roles(dataset, "holdout", seed)
     train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
     decide, report = images(dataset, roles.decide), images(dataset, roles.report)
-    model = ModelSpec("cifar-resnet20", 10).build()
-    fit_weights(model, load_state_dict(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "benchmark")
     point = Hyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
     settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
-    result = prune(model, PruningData(train, decide, PREPROCESSING), 0.6, point, settings=settings, device="cpu")
+    data = PruningData(train, decide, PREPROCESSING)
+    result = prune(dense_resnet20(shared), data, 0.6, point, settings=settings, device="cpu")
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard()))
     return {
         "measure": change,
@@ -66,12 +51,12 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
 
 def page(runs: list[dict[str, Any]], cores: int | None) -> str:
     """The table in Markdown."""
-    lines = ["| measure | eta | deciding half (%) | report half (%) | PT (s) |", "|---|---|---|---|---|"]
+    lines = [["measure", "eta", "deciding half (%)", "report half (%)", "PT (s)"]]
     for change in get_args(WeightChange):
         for fraction in FRACTIONS:
             own = [run for run in runs if (run["measure"], run["frozen_fraction"]) == (change, fraction)]
-            cells = [_spread([run[key] for run in own]) for key in ("decide", "report", "pruning_seconds")]
-            lines.append(f"| `{change}` | {fraction:g} | {' | '.join(cells)} |")
+            cells = [spread([run[key] for run in own]) for key in ("decide", "report", "pruning_seconds")]
+            lines.append([f"`{change}`", f"{fraction:g}", *cells])
     seeds = len({run["seed"] for run in runs})
     repeats = "one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
     return f"""# Which layers to freeze
@@ -82,22 +67,16 @@ def page(runs: list[dict[str, Any]], cores: int | None) -> str:
 
 {cores} CPU cores, bf16 where the CPU has it, torch {torch.__version__}; {repeats}.
 
-{chr(10).join(lines)}
+{table(lines)}
 """
-
-
-def _spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main() -> None:
     """Run everything and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with datasets/ and weights/")
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     runs = []
     for seed in options.seeds:
         for fraction in FRACTIONS:

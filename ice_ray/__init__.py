@@ -10,6 +10,7 @@ from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.in_process import PruningResult, prune
+from ice_ray.pipelines.settings import PruningSettings
 
 __all__ = [
     "Hyperparameters",
@@ -17,6 +18,7 @@ __all__ = [
     "Preprocessing",
     "PruningData",
     "PruningResult",
+    "PruningSettings",
     "UserError",
     "load_pruned",
     "prune",
