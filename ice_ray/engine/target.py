@@ -20,7 +20,7 @@ from ice_ray.training.precision import Precision
 Quantity = Literal["macs", "params", "latency"]
 _STEPS = 1000
 _LATENCY_BATCH = 64
-_ROUNDS = 5
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _measure(
         shares = []
         for _ in range(_ROUNDS):
             times = [
-                statistics.median(latencies(each, network.image_shape, _LATENCY_BATCH, device, precision, repeats=7))
+                statistics.median(latencies(each, network.image_shape, _LATENCY_BATCH, device, precision, repeats=5))
                 for each in (dense, model)
             ]
             shares.append(times[1] / times[0])

@@ -64,9 +64,11 @@ class IcePipeline(Pipeline):
             flops=(choice.cost + pruned.cost + measured.cost).flops,
         )
         after = PipelineState(pruned.snapshot, (*state.records, record))
-        if record.drop >= self.hyperparameters.accuracy_drop_threshold:
-            return self._recover(executor, after, preparation)
-        return after
+        return self._recover(executor, after, preparation) if self.needs_recovery(record) else after
+
+    def needs_recovery(self, record: StepRecord) -> bool:
+        """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
+        return record.drop >= self.hyperparameters.accuracy_drop_threshold
 
     def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """The final epochs, if any."""

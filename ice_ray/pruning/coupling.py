@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch_pruning as tp
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
 
 Prunable = nn.Conv2d | nn.Linear
+# More than any flattening of a removal leads to: 4,096 filters of 7x7 positions.
+_MOST_CHANNELS = 200_704
 # Operations of the graph (by the name of their gradient) that tie channels of several layers, or each other, together.
 _TIES = {
     "AddBackward": "a sum",
@@ -68,7 +72,30 @@ def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int
         ValueError: the trace has not met the layer.
     """
     prune = tp.prune_linear_out_channels if isinstance(module, nn.Linear) else tp.prune_conv_out_channels
-    return graph.get_pruning_group(module, prune, idxs=filters)
+    with _followable(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return graph.get_pruning_group(module, prune, idxs=filters)
+
+
+class EntangledError(Exception):
+    """Reshapes of which the graph would make ever more channels, without end (windowed attention)."""
+
+
+@contextmanager
+def _followable() -> Iterator[None]:
+    """While the block runs the graph may spread filters over reshaped channels, but not without limit."""
+    spread = _FlattenIndexMapping.__call__
+
+    def limited(self: _FlattenIndexMapping, indices: list[object]) -> list[object]:
+        if not self.reverse and len(indices) * self._stride > _MOST_CHANNELS:
+            raise EntangledError
+        return spread(self, indices)  # type: ignore[no-any-return]
+
+    _FlattenIndexMapping.__call__ = limited
+    try:
+        yield
+    finally:
+        _FlattenIndexMapping.__call__ = spread
 
 
 def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.Module]) -> Coupling | str:
@@ -80,6 +107,8 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
         return "it is depthwise: its filters go with those of the layer it follows"
     try:
         group = removal_group(graph, module, [0])
+    except EntangledError:
+        return "its channels are reshaped in a way that cannot be followed"
     except ValueError:
         return "its weights are used outside its own forward pass (as in nn.MultiheadAttention)"
     names = {id(found): name for name, found in modules.items()}

@@ -1,0 +1,23 @@
+"""A pipeline of your own: ICE-Pruning that fine-tunes after every second step, whatever the drop.
+
+python jobs/ice_prune.py --pipeline examples.pipeline:build
+"""
+
+from dataclasses import dataclass
+
+from ice_ray import Hyperparameters, PruningSettings
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.records import StepRecord
+
+
+@dataclass(frozen=True)
+class EverySecondStep(IcePipeline):
+    """Steps 2, 4, 6, ... are followed by a fine-tune."""
+
+    def needs_recovery(self, record: StepRecord) -> bool:
+        return record.step % 2 == 0
+
+
+def build(settings: PruningSettings, hyperparameters: Hyperparameters) -> EverySecondStep:
+    """What --pipeline names: from what a run prunes and how, and the six hyperparameters of one trial."""
+    return EverySecondStep(settings.removal, hyperparameters, recovery=settings.recovery)
