@@ -1,12 +1,15 @@
 """The fine-tune: what it changes, what it must not, and that it repeats bit for bit."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from ice_ray.data.batches import Shard, training_batches
+from ice_ray.errors import UserError
 from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.training.precision import resolve
 
 RECIPE = Recipe(batch_size=64)
 
@@ -63,3 +66,78 @@ def test_distillation_loss_is_the_divergence_of_softened_classes():
     expected = (p * (p.log() - q.log())).sum() / 5
     torch.testing.assert_close(distillation_loss(student, teacher, 2.0), expected)
     assert float(distillation_loss(teacher, teacher, 2.0)) < 1e-6
+
+
+def test_label_smoothing_and_the_weight_of_distillation_are_in_the_first_step(network, data):
+    """Oracle: torch's smoothed cross entropy plus the weighted divergence, one SGD step by hand."""
+    recipe = Recipe(batch_size=len(data.train), distil_weight=0.5, label_smoothing=0.1, temperature=3.0)
+    model, by_hand, teacher = (network.build(torch.device("cpu")) for _ in range(3))
+    with torch.no_grad():
+        teacher.get_parameter("linear.weight").mul_(2)
+    fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.1, 1, (0, "one"), teacher)
+    by_hand.train()
+    images, labels, _ = next(training_batches(data.train, data.preprocessing, len(data.train), (0, "one", 0), Shard()))
+    logits = by_hand(images)
+    loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+    (loss + 0.5 * distillation_loss(logits, teacher(images).detach(), 3.0)).backward()
+    expected = by_hand.linear.weight - 0.1 * (by_hand.linear.weight.grad + 1e-4 * by_hand.linear.weight)
+    torch.testing.assert_close(model.linear.weight, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_follows_progress_over_all_epochs(network, data):
+    seen = []
+
+    def rate(progress: float) -> float:
+        seen.append(progress)
+        return 0.0
+
+    fine_tune(network.build(torch.device("cpu")), data.train, data.preprocessing, RECIPE, rate, 2, (0, "test"))
+    batches = -(-len(data.train) // RECIPE.batch_size)
+    asked = seen[1:]  # the first is the optimizer's making
+    assert len(asked) == 2 * batches
+    assert asked[0] == 0
+    assert asked[batches] == 0.5
+    assert asked == sorted(asked)
+    assert asked[-1] < 1
+
+
+def test_training_ends_after_the_epoch_that_is_enough(network, data):
+    model = network.build(torch.device("cpu"))
+    asked = []
+
+    def enough() -> bool:
+        asked.append(not model.training)
+        return len(asked) == 2
+
+    seen, _ = fine_tune(model, data.train, data.preprocessing, RECIPE, lambda _: 0.0, 5, (0, "test"), enough=enough)
+    assert seen == 2 * len(data.train)
+    assert asked == [True, True]
+
+
+def test_half_precision_scales_the_loss_and_arrives_where_full_precision_does(network, data):
+    """fp16 is offered on GPUs only; its arithmetic is the same code, run here on the CPU."""
+    weights = []
+    for precision in ("fp32", "fp16"):
+        model = network.build(torch.device("cpu"))
+        recipe = Recipe(batch_size=64, distil=False, precision=precision)
+        fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.01, 1, (0, "test"))
+        weights.append(model.get_parameter("linear.weight").detach())
+    assert weights[1].dtype == torch.float32
+    assert not torch.equal(*weights)
+    torch.testing.assert_close(*weights, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("temperature", 0.0), ("distil_weight", -1.0), ("label_smoothing", 1.0), ("batch_size", 1)]
+)
+def test_a_recipe_out_of_range_is_refused(field, value):
+    with pytest.raises(UserError, match=field.replace("_", "[- ]")):
+        Recipe(**{field: value})
+
+
+def test_precision_is_resolved_by_the_device():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert resolve("auto", cpu) in ("fp32", "bf16")
+    assert resolve("fp16", cuda) == "fp16"
+    with pytest.raises(UserError, match="fp16 is for GPUs"):
+        resolve("fp16", cpu)
