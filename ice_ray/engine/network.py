@@ -15,7 +15,8 @@ from ice_ray.models.trace import LayerTrace, trace_layers
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
-from ice_ray.pruning.units import PrunableUnit, PruningStep, Selection, dissect
+from ice_ray.pruning.selection import Selection
+from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
 
 
 class DenseNetwork:

@@ -9,7 +9,7 @@ from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.units import Selection
+from ice_ray.pruning.selection import Selection
 from ice_ray.training.fine_tune import Recipe
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts, parse_ratios
-from ice_ray.pruning.units import Selection
+from ice_ray.pruning.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ice_ray.pipelines.registry import check_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
-from ice_ray.pruning.units import Selection
+from ice_ray.pruning.selection import Selection
 from ice_ray.search.space import load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
 

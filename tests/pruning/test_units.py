@@ -7,7 +7,7 @@ from torch import nn
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pruning.units import Selection
+from ice_ray.pruning.selection import Selection
 
 
 @pytest.mark.parametrize(("depth", "steps"), [(8, 3), (20, 9), (56, 27)])
