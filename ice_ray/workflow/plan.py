@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,4 +154,4 @@ def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, i
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True
-    return dataclasses.replace(Preprocessing(), pad=pads, flip=flips)
+    return Preprocessing(config.mean, config.std, pads, flips)

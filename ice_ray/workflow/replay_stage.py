@@ -45,6 +45,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     times = context.times | _replay_times(progress)
     facts = {
         "metrics": assessment,
+        "class_names": list(plan.dataset.class_names),
         "preprocessing": dataclasses.asdict(plan.preprocessing),
         "hyperparameters": hyperparameters.as_dict(),
         "config": plan.config.as_dict(),

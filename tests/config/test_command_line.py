@@ -173,7 +173,7 @@ def test_the_replay_job_needs_its_config():
 
 def test_labels_are_checked_against_what_decides(tmp_path):
     class Odd(Dataset):
-        classes = 2
+        class_names = ("no", "yes")
 
         def __init__(self):
             self.labels = {"train": np.array([0, 1]), "test": np.array([2])}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ice_ray.ingest.datasets.base import RowImage
 
@@ -45,6 +45,9 @@ def decode(name: str, source: bytes | Path, size: int | None, fit: Fit = fill) -
             rgb = image.convert("RGB")
         if size is not None:
             rgb = fit(rgb, size)
+    except UnidentifiedImageError:  # its own words name an address in memory
+        return RowImage(name, None, f"{name}: corrupt image (of no format that is known)")
     except Exception as error:  # decoders raise anything on damaged bytes
-        return RowImage(name, None, f"{name}: corrupt image ({error})")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return RowImage(name, None, f"{name}: corrupt image ({reason})")
     return RowImage(name, np.asarray(rgb))
