@@ -1,7 +1,7 @@
 """Every registered dataset, from small files in its published layout, does what a dataset must."""
 
 import pytest
-from conformance import conforms
+from conformance import conforms, read
 from layouts import (
     JUNK,
     encoded,
@@ -85,4 +85,4 @@ def test_those_that_fit_images_to_a_size_give_that_size(name, tmp_path):
     damaged = WRITERS[name](tmp_path)
     dataset = open_dataset(f"{name}:{tmp_path}", image_size=20)
     conforms(dataset, damaged)
-    assert next(iter(dataset.read("train", [0]))).pixels.shape == (20, 20, 3)
+    assert read(dataset, "train", [0])[0].pixels.shape == (20, 20, 3)

@@ -150,6 +150,6 @@ def _reason(error: Exception) -> str:
     """What the user's code said, in one line: out of a remote traceback the first exception, which is theirs."""
     if not isinstance(error, ray.exceptions.RayTaskError):
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    theirs = error.traceback_str.split("\nThe above exception")[0].strip().splitlines()
+    theirs = str(error).split("\nThe above exception")[0].strip().splitlines()
     said = [line for line in theirs if line and not line.startswith((" ", "Traceback", "\x1b"))]
     return said[0] if said else type(error).__name__
