@@ -46,6 +46,7 @@ class Workload:
 
     Attributes:
         precision: as asked for; `auto` is resolved on the device that does the work.
+        final: what the final epochs train on, where that is not `train`.
     """
 
     model: DenseModel
@@ -54,6 +55,7 @@ class Workload:
     preprocessing: Preprocessing
     settings: PruningSettings
     precision: PrecisionChoice
+    final: LoadedImages | None = None
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""
@@ -61,7 +63,8 @@ class Workload:
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""
-        return PruningData(self.train.get(), self.decide.get(), self.preprocessing)
+        final = self.final.get() if self.final is not None else None
+        return PruningData(self.train.get(), self.decide.get(), self.preprocessing, final)
 
     def executor(self, device: torch.device, collective: Collective | None = None) -> Executor:
         """An executor of this workload on `device`."""

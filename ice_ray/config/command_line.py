@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from ice_ray.config.preset import load_preset
+from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 
 Config = TypeVar("Config")
@@ -18,17 +22,37 @@ Config = TypeVar("Config")
 def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     """Read `arguments` into a config. `--help` prints the options and ends the program.
 
+    A `--preset` among them gives other defaults, wherever it stands.
+
     Raises:
-        UserError: unknown options or values of the wrong kind, in one line.
+        UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
     """
     said = io.StringIO()
+    default = _default(kind, arguments)
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(arguments), prog=program)
+            config: Config = tyro.cli(kind, args=list(arguments), prog=program, default=default)
+            return config
     except SystemExit as end:
         if end.code in (0, None):
             raise
         raise UserError(_one_line(said.getvalue(), program)) from end
+
+
+def _default(kind: type[Any], arguments: Sequence[str]) -> Any:
+    """What the options default to: what the last `--preset` says, if any."""
+    name = None
+    for option, following in itertools.zip_longest(arguments, arguments[1:]):
+        if option == "--preset":
+            name = following
+        elif option.startswith("--preset="):
+            name = option.removeprefix("--preset=")
+    if kind is not RunConfig or name is None:
+        return tyro.MISSING_NONPROP
+    preset = load_preset(name)
+    # A target takes the place of the preset's ratio.
+    targeted = any(option.partition("=")[0] == "--target" for option in arguments)
+    return dataclasses.replace(preset, ratio=None) if targeted else preset
 
 
 def _one_line(box: str, program: str) -> str:

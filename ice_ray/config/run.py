@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
@@ -30,13 +31,17 @@ class RunConfig:
     Without any option: scikit-learn's digits, a small ResNet that is trained first, a reduced grid.
     """
 
+    preset: str | None = None
+    """Defaults from a named file, which options override: paper-cifar10, paper-tinyimagenet, paper-imagenet, small."""
     model: str = "cifar-resnet14"
     """cifar-resnet8/14/20/32/44/56/110/152, cifar-mobilenetv2, torchvision:NAME, timm:NAME, or package.module:function
     that builds yours (it may take num_classes)."""
     weights: Path | None = None
     """Trained weights: .safetensors, or a .pth/.th with a state dict. [default: with digits, trained first]"""
     data: str = "digits"
-    """digits, cifar10[:DIR], parquet:DIR (train*/val*/test*.parquet) or imagefolder:DIR (train/, val/ or test/)."""
+    """digits, cifar10[:DIR], cifar100[:DIR], fashionmnist[:DIR], tinyimagenet:DIR, imagenet:DIR (train/, val/),
+    parquet:DIR (train*/val*/test*.parquet), imagefolder:DIR (train/, val/ or test/), or package.module:function that
+    returns Ray Data datasets."""
     ratio: float | None = None
     """Share of the filters to remove from every prunable layer, inside (0, 1). [default: 0.5 without --target]"""
     target: str | None = None
@@ -61,6 +66,10 @@ class RunConfig:
     """Fit images to this many pixels square. [default: as stored; imagefolder 224]"""
     augment: Literal["auto", "crop-flip", "none"] = "auto"
     """Random crops and flips of training images. [default: by the data]"""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of each channel, R G B, for pixels in [0, 1]; images are normalised with it as the model was trained."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each channel, R G B."""
     data_errors: DataErrors = "stop"
     """At a corrupt image: stop and name it, or skip it and count."""
     alpha: Counting = "parameters"
@@ -89,6 +98,10 @@ class RunConfig:
             raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
         if self.batch_size < 2:
             raise UserError(f"--batch-size {self.batch_size} must be at least 2")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise UserError(f"--mean {_spaced(self.mean)} must be three numbers in [0, 1], of pixels in [0, 1]")
+        if not all(0 < value <= 1 for value in self.std):
+            raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
         if not self.freeze.probe_learning_rate > 0:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
         if ":/" in str(self.storage):
@@ -121,14 +134,21 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 
 
 _NOT_DECIDING = frozenset(
-    {"storage", "name", "resume", "verbose", "data-errors", "search.cpus", "search.gpus", "search.max-failures"}
+    {"preset", "storage", "name", "resume", "verbose", "data-errors"}
+    | {"search.cpus", "search.gpus", "search.max-failures"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
 )
+
+
+def _spaced(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -166,6 +186,7 @@ def config_from_dict(values: Any, origin: str) -> RunConfig:
         for name, kind in _GROUPS.items():
             fields[name] = kind(**fields[name])
         fields |= {"storage": Path(fields["storage"]), "weights": _path(fields["weights"])}
+        fields |= {name: tuple(fields[name]) for name in ("mean", "std") if name in fields}
         return RunConfig(**fields)
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error

@@ -80,8 +80,10 @@ class PruningData:
         train: fine-tunes, probes, calibrates.
         decide: answers the accuracy questions of the threshold and of the search.
         preprocessing: how all of them are presented to the model.
+        final: what the final epochs train on, where that is not `train`.
     """
 
     train: ImageSet
     decide: ImageSet
     preprocessing: Preprocessing = Preprocessing()
+    final: ImageSet | None = None

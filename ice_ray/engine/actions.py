@@ -66,6 +66,7 @@ class Recover:
         schedule: by name, over all epochs.
         frozen: layers held fixed.
         stop_above: measure after every epoch, and train no more once the accuracy is above it (percent).
+        final: train on the images of the final epochs.
     """
 
     key: tuple[int | str, ...]
@@ -74,6 +75,7 @@ class Recover:
     schedule: Schedule
     frozen: tuple[str, ...]
     stop_above: float | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Executor:
         self.recipe = recipe
         self.device = device
         self.store = SnapshotStore()
-        self._data = PruningData(data.train.to(device), data.decide.to(device), data.preprocessing)
+        final = data.final.to(device) if data.final is not None else None
+        self._data = PruningData(data.train.to(device), data.decide.to(device), data.preprocessing, final)
         self._seed = seed
         self._collective = collective or Alone()
         self._teacher = network.build(device).requires_grad_(False) if recipe.distil else None
@@ -203,7 +204,7 @@ class Executor:
 
         seen, losses = fine_tune(
             self._collective.wrap(model),
-            self._data.train,
+            self._data.final if action.final and self._data.final is not None else self._data.train,
             self._data.preprocessing,
             self.recipe,
             lambda progress: action.learning_rate * schedule(progress),
@@ -227,6 +228,7 @@ class Executor:
             "weights": self.network.weights_hash,
             "train": _fingerprint(self._data.train),
             "decide": _fingerprint(self._data.decide),
+            "final": _fingerprint(self._data.final) if self._data.final is not None else "",
             "preprocessing": repr(self._data.preprocessing),
             "recipe": repr(self.recipe),
             "seed": self._seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ice_ray.data.images import ImageSet
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, RowImage
+from ice_ray.ingest.quiet import quiet_ray_data
 from ice_ray.ingest.roles import Rows
 
 DataErrors = Literal["stop", "skip"]
@@ -77,7 +77,7 @@ def load(dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[in
 
 def _decoded(dataset: Dataset, rows: Rows, shape: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.uint8], str]]:
     """(position in rows, pixels, fault or nothing), in whatever order the tasks end."""
-    _quiet()
+    quiet_ray_data()
     reference, indices = ray.put(dataset), ray.put(rows.indices)
     split = rows.split
     starts = range(0, len(rows), _ROWS_PER_TASK)
@@ -114,10 +114,3 @@ def _check_room(count: int, bytes_each: int) -> None:
             f"{count} images take {count * bytes_each / 1e9:.1f} GB, the object store has {room / 1e9:.1f} GB: take "
             "fewer (--replay.subsample, --search.subsample) or a smaller --image-size"
         )
-
-
-def _quiet() -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # first: it warns of what the next lines ask for
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False

@@ -76,7 +76,8 @@ class IcePipeline(Pipeline):
             return state, Cost()
         rate = self.recovery.final_rate_factor * self._rate(state.records[-1].unpruned_share)
         epochs, frozen = self.recovery.final_epochs, self._frozen(preparation)
-        recovered = executor.run(state.snapshot, Recover(("final",), rate, epochs, self.recovery.schedule, frozen))
+        action = Recover(("final",), rate, epochs, self.recovery.schedule, frozen, final=True)
+        recovered = executor.run(state.snapshot, action)
         return PipelineState(recovered.snapshot, state.records), recovered.cost
 
     def _recover(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:

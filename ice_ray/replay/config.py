@@ -23,6 +23,8 @@ class ReplayConfig:
     """Epochs of each fine-tune, at most: it ends after the one that brings the drop below the threshold."""
     final_epochs: int = 0
     """Epochs of one more fine-tune after the last step."""
+    final_subsample: float | None = None
+    """Share of the training images that the final epochs train on. [default: as --replay.subsample]"""
     final_rate_factor: float = 2.0
     """Learning rate of the final epochs, times eq. 1's bound (2 in the authors' program)."""
     max_failures: int = 3
@@ -33,6 +35,8 @@ class ReplayConfig:
             raise UserError(f"--replay.workers {self.workers} must be at least 1")
         if not 0 < self.subsample <= 1:
             raise UserError(f"--replay.subsample {self.subsample} must be in (0, 1]")
+        if self.final_subsample is not None and not 0 < self.final_subsample <= 1:
+            raise UserError(f"--replay.final-subsample {self.final_subsample} must be in (0, 1]")
         if self.epochs < 1:
             raise UserError(f"--replay.epochs {self.epochs} must be at least 1")
         if self.final_epochs < 0:

@@ -51,11 +51,16 @@ class JobContext:
         return loaded
 
     def workload(
-        self, model: DenseModel, train: LoadedImages, decide: LoadedImages, settings: PruningSettings
+        self,
+        model: DenseModel,
+        train: LoadedImages,
+        decide: LoadedImages,
+        settings: PruningSettings,
+        final: LoadedImages | None = None,
     ) -> Workload:
         """The workload of a stage."""
         plan = self.plan
-        return Workload(model, train, decide, plan.preprocessing, settings, plan.config.precision)
+        return Workload(model, train, decide, plan.preprocessing, settings, plan.config.precision, final)
 
     def trial_gpus(self) -> float:
         """GPUs of a trial, checked against the cluster with the CPUs.

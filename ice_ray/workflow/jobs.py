@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from ice_ray.cluster.session import ray_session
@@ -12,6 +13,7 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import RunError, TrialFailure, UserError
+from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.terminal import say
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import make_plan
@@ -24,25 +26,29 @@ Config = TypeVar("Config")
 
 def prune_job(config: RunConfig) -> None:
     """Both stages: `jobs/ice_prune.py`."""
-    context = _context(config)
-    if context.folder.is_finished:
-        say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
-        return
-    with ray_session(config.verbose):
-        context.worker_resources()  # what stage 2 asks for must be there before hours of stage 1
-        winner = search_stage(context)
-        try:
-            replay_stage(context, winner.hyperparameters)
-        except (UserError, TrialFailure) as error:
-            raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
+    with _context(config) as context:
+        if context.folder.is_finished:
+            say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
+            return
+        with ray_session(config.verbose):
+            _both_stages(context)
+
+
+def _both_stages(context: JobContext) -> None:
+    context.worker_resources()  # what stage 2 asks for must be there before hours of stage 1
+    winner = search_stage(context)
+    try:
+        replay_stage(context, winner.hyperparameters)
+    except (UserError, TrialFailure) as error:
+        raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
 
 
 def search_job(config: RunConfig) -> None:
     """Stage 1 alone: `jobs/ice_search.py`."""
-    context = _context(config)
-    with ray_session(config.verbose):
-        search_stage(context)
-    say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
+    with _context(config) as context:
+        with ray_session(config.verbose):
+            search_stage(context)
+        say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
 
 
 def replay_job(job: ReplayJobConfig) -> None:
@@ -75,7 +81,13 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     return 0
 
 
-def _context(config: RunConfig) -> JobContext:
+@contextmanager
+def _context(config: RunConfig) -> Iterator[JobContext]:
+    """The job, planned: before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     folder = find_run_folder(config)
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    return JobContext(make_plan(config, trained, folder.found()), folder)
+    own = is_own_data(config.data)
+    if own:
+        own_function(config.data)  # a wrong name need not wait for Ray
+    with ray_session(config.verbose) if own else nullcontext():
+        yield JobContext(make_plan(config, trained, folder.found()), folder)

@@ -98,8 +98,17 @@ class Plan:
 
     def replay_rows(self) -> tuple[Rows, Rows]:
         """Stage 2's images: the training images, or the share asked for, and all that decide."""
-        count = max(2, round(self.config.replay.subsample * len(self.roles.train)))
-        return subsample(self.dataset, self.roles.train, count, self.config.seed, "replay train"), self.roles.decide
+        return self._replay_train(self.config.replay.subsample), self.roles.decide
+
+    def final_rows(self) -> Rows | None:
+        """The images of stage 2's final epochs, where they are others than those of its steps."""
+        replay = self.config.replay
+        own = replay.final_subsample
+        return None if own in (None, replay.subsample) or not replay.final_epochs else self._replay_train(own)
+
+    def _replay_train(self, share: float) -> Rows:
+        count = max(2, round(share * len(self.roles.train)))
+        return subsample(self.dataset, self.roles.train, count, self.config.seed, "replay train")
 
 
 def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found | None = None) -> Plan:
@@ -202,4 +211,4 @@ def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, i
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True
-    return dataclasses.replace(Preprocessing(), pad=pads, flip=flips)
+    return Preprocessing(config.mean, config.std, pads, flips)

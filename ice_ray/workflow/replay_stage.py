@@ -29,7 +29,9 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     with context.timed("stage 2: reading images"):
         train, decide = (context.load(rows) for rows in plan.replay_rows())
         report = context.load(plan.roles.report)
-    workload = context.workload(dense_model(context), train, decide, plan.replay_settings)
+        rows = plan.final_rows()
+        final = context.load(rows) if rows is not None else None
+    workload = context.workload(dense_model(context), train, decide, plan.replay_settings, final)
     say(
         f"stage 2: {plan.steps} pruning steps, {train.count} training and {decide.count} decision images, "
         f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
@@ -45,6 +47,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     times = context.times | _replay_times(progress)
     facts = {
         "metrics": assessment,
+        "class_names": list(plan.dataset.class_names),
         "preprocessing": dataclasses.asdict(plan.preprocessing),
         "hyperparameters": hyperparameters.as_dict(),
         "config": plan.config.as_dict(),

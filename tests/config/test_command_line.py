@@ -1,5 +1,6 @@
 """The command line's surface, held by a snapshot; wrong input ends with 2, one line, and leaves nothing behind."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,13 @@ def test_every_option_of_the_surface_is_taken(capsys):
 
 
 def test_a_description_survives_json():
-    config = parse(RunConfig, ["--weights", "w.pth", "--search.trials", "6", "--freeze.change", "l1"], "p")
-    assert config_from_dict(config.as_dict(), "test") == config
+    config = parse(
+        RunConfig,
+        ["--weights", "w.pth", "--search.trials", "6", "--freeze.change", "l1", "--mean", "0.1", "0.2", "0.3"],
+        "p",
+    )
+    assert config.mean == (0.1, 0.2, 0.3)
+    assert config_from_dict(json.loads(json.dumps(config.as_dict())), "test") == config
     with pytest.raises(UserError, match="does not describe a run"):
         config_from_dict({"ratio": 0.5}, "test")
 
@@ -91,6 +97,13 @@ WRONG = {
     "workers": (["--replay.workers", "0"], "at least 1"),
     "epochs": (["--replay.epochs", "0"], "at least 1"),
     "batch": (["--batch-size", "1"], "at least 2"),
+    "own data": (["--data", "no_such:build"], "No module named 'no_such'"),
+    "preset": (["--preset", "paper-cifar1O"], "nearest: paper-cifar10"),
+    "preset without its data": (["--preset", "paper-imagenet"], "needs a path: imagenet:PATH"),
+    "mean": (["--mean", "125", "122", "113"], "--mean 125 122 113 must be three numbers in [0, 1]"),
+    "two means": (["--mean", "0.5", "0.5"], "Expected 3 values"),
+    "std": (["--std", "0.2", "0", "0.2"], "--std 0.2 0 0.2 must be three numbers in (0, 1]"),
+    "std nan": (["--std", "0.2", "nan", "0.2"], "must be three numbers in (0, 1]"),
     "image size": (["--image-size", "1"], "at least 4"),
     "missing weights": (["--weights", "nothing.pth"], "no such file"),
     "resume nothing": (["--resume", "--name", "nothing"], "no run to resume"),
@@ -188,7 +201,7 @@ def test_the_replay_job_needs_its_config():
 
 def test_labels_are_checked_against_what_decides(tmp_path):
     class Odd(Dataset):
-        classes = 2
+        class_names = ("no", "yes")
 
         def __init__(self):
             self.labels = {"train": np.array([0, 1]), "test": np.array([2])}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ice_ray.errors import UserError
-from ice_ray.ingest.datasets.base import Dataset
+from ice_ray.ingest.datasets.base import Dataset, numbered
 from ice_ray.ingest.roles import assign_roles, subsample
 
 
@@ -13,7 +13,7 @@ class Labels(Dataset):
 
     def __init__(self, **labels) -> None:
         self.labels = {split: np.arange(count) % 5 for split, count in labels.items()}
-        self.classes = 5
+        self.class_names = numbered(4)
 
     def read(self, split, rows):
         yield from ()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ice_ray.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_LARGEST_LABEL = 1_000_000
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -25,24 +26,40 @@ class RowImage:
     error: str = ""
 
 
+def numbered(largest: int) -> tuple[str, ...]:
+    """Names of classes that have none: 0 to the largest label.
+
+    Raises:
+        DataError: a number that can be no class's.
+    """
+    if largest > _LARGEST_LABEL:
+        raise DataError(f"label {largest} is no class: number the classes 0, 1, 2, ...")
+    return tuple(str(label) for label in range(largest + 1))
+
+
 class Dataset(ABC):
     """A set of labelled images in splits. Made on the driver, sent to readers as it is: it holds paths, not images.
 
     Attributes:
-        classes: how many there are.
+        class_names: one a class, in the order of the labels; as the data gives them, else numbers as text.
         labels: per split (train, val, test; those that exist), int64 (N,).
         can_resize: whether it can fit its images to another size.
         default_space: the named hyperparameter space that suits it.
         pad, flip: how its training images are augmented where they are small: pixels of padding before a random
-            crop, and whether half of them are mirrored.
+            crop, and whether half of them are mirrored. Not at all, unless a dataset says otherwise.
     """
 
-    classes: int
+    class_names: tuple[str, ...]
     labels: dict[str, Labels]
     default_space = "cifar10"
     can_resize = True
-    pad = 4
-    flip = True
+    pad = 0
+    flip = False
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.class_names)
 
     @abstractmethod
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ice_ray.data.splits import stratified_sample
-from ice_ray.ingest.datasets.base import Dataset, RowImage
+from ice_ray.ingest.datasets.base import Dataset, RowImage, numbered
 
 _TEST_SHARE = 0.3
 
@@ -16,11 +16,10 @@ _TEST_SHARE = 0.3
 class Digits(Dataset):
     """Ten classes; 30% are held out, stratified, always the same ones, before any model is trained on the rest."""
 
-    classes = 10
+    class_names = numbered(9)
     can_resize = False
     default_space = "digits"
     pad = 1
-    flip = False
 
     def __init__(self) -> None:
         labels = _load()[1]

@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, RowImage
-from ice_ray.ingest.datasets.decode import decode
+from ice_ray.ingest.datasets.decode import decode, fill
+from ice_ray.ingest.datasets.files import class_folders, list_by_class, path_in
 
 DEFAULT_SIZE = 224
-_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
 
 class ImageFolder(Dataset):
-    """Classes are the sub-folders of `train/`, in alphabetical order; images are fitted to a square (224 pixels)."""
+    """Classes are the sub-folders of `train/`, in alphabetical order; images are fitted to a square (224 pixels).
+
+    The shorter side becomes that size and the centre is cropped: of an image whose object fills it nothing is lost.
+    """
 
     default_space = "imagenet"
-    pad = 0
-    flip = False
+    folders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "train": ("train",),
+        "val": ("val", "valid", "validation"),
+        "test": ("test",),
+    }
 
     def __init__(self, path: str, image_size: int | None = None) -> None:
-        root = Path(path)
-        if not root.is_dir():
+        self._root = Path(path)
+        if not self._root.is_dir():
             raise DataError(f"data '{path}': no such folder")
         self._size = image_size or DEFAULT_SIZE
-        folders = {
-            split: next((root / name for name in names if (root / name).is_dir()), None)
-            for split, names in _FOLDERS.items()
-        }
-        train = folders["train"]
-        if train is None:
+        train = self._root / "train"
+        if not train.is_dir():
             raise DataError(f"data '{path}': no folder train/ in it")
-        names = sorted(entry.name for entry in train.iterdir() if entry.is_dir())
-        self.classes = len(names)
-        self._files: dict[str, list[Path]] = {}
+        classes = class_folders(train)
+        self.class_names = self.names_of(classes)
+        self._files = {}
         self.labels = {}
-        for split, folder in folders.items():
+        for split, names in self.folders.items():
+            folder = next((self._root / name for name in names if (self._root / name).is_dir()), None)
             if folder is not None:
-                self._files[split], labels = _list(folder, names)
-                self.labels[split] = np.array(labels, dtype=np.int64)
+                self._files[split], self.labels[split] = list_by_class(self._root, folder, classes)
         self.check_labels(f"data '{path}'")
+
+    def names_of(self, classes: list[str]) -> tuple[str, ...]:
+        """The classes' names, from those of their folders."""
+        return tuple(classes)
+
+    def fit(self, image: Image.Image, size: int) -> Image.Image:
+        """An image fitted to size x size."""
+        return fill(image, size)
 
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
         for row in rows:
-            file = self._files[split][row]
-            yield decode(str(file), file, self._size)
-
-
-def _list(folder: Path, names: list[str]) -> tuple[list[Path], list[int]]:
-    unknown = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in names)
-    if unknown:
-        raise DataError(f"{folder}: class folder '{unknown[0]}' is not among the classes of train/")
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        found = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in _SUFFIXES)
-        files += found
-        labels += [label] * len(found)
-    return files, labels
+            file = path_in(self._root, self._files[split][row])
+            yield decode(str(file), file, self._size, self.fit)

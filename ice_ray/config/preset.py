@@ -1,0 +1,57 @@
+"""Presets: defaults for the options, a YAML file each, nested and named as the options are."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import yaml
+
+from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.errors import UserError, nearest
+
+
+def named_presets() -> list[str]:
+    """Those that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> RunConfig:
+    """The description of a run in which nothing but the preset was asked for.
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name not in named_presets():
+        raise UserError(f"unknown preset '{name}' ({nearest(name, named_presets())})")
+    return parse_preset(name, (_folder() / f"{name}.yaml").read_text())
+
+
+def parse_preset(name: str, text: str) -> RunConfig:
+    """A run's description from a preset's YAML.
+
+    Raises:
+        UserError: a key that is no option, or a value that its option does not take.
+    """
+    origin = f"preset '{name}'"
+    values = _over(RunConfig().as_dict(), yaml.safe_load(text), origin)
+    return config_from_dict(values | {"preset": name}, origin)
+
+
+def _folder() -> Traversable:
+    return resources.files("ice_ray.config") / "presets"
+
+
+def _over(defaults: dict[str, Any], given: Any, origin: str) -> dict[str, Any]:
+    """The defaults with what was given in their place."""
+    if not isinstance(given, dict):
+        raise UserError(f"{origin} must map options to values, not be {given!r}")
+    values = dict(defaults)
+    for option, value in given.items():
+        key = str(option).replace("-", "_")
+        if key not in defaults:
+            raise UserError(f"{origin}: no option '{option}' ({nearest(key, list(defaults))})")
+        nested = isinstance(defaults[key], dict)
+        values[key] = _over(defaults[key], value, f"{origin}, {option}") if nested else value
+    return values

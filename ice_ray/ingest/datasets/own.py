@@ -1,0 +1,155 @@
+"""The user's own images: whatever their `package.module:function` makes Ray Data datasets of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import ray.exceptions
+from numpy.typing import NDArray
+from PIL import Image
+
+from ice_ray.errors import DataError, UserError
+from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
+from ice_ray.ingest.datasets.decode import decode, fill
+from ice_ray.ingest.quiet import quiet_ray_data
+
+_SCHEMA = pa.schema(
+    {"image": pa.large_binary(), "height": pa.int32(), "width": pa.int32(), "label": pa.int64(), "fault": pa.string()}
+)
+_NAMES = "class_names"
+_RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
+
+
+class OwnDataset(Dataset):
+    """What a function of the user's returns: a dict of splits, each a `ray.data.Dataset`.
+
+    Columns: `image`, uint8 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers from 0.
+    The dict may also hold `class_names`, one a class. Ray must be running: the datasets are executed once, here, in
+    their own order, and read by reference ever after. A reader starts no execution, so it cannot wait for CPUs.
+    """
+
+    def __init__(self, name: str, function: Callable[[], Any], image_size: int | None = None) -> None:
+        self._name, self._size = name, image_size
+        returned = _call(name, function)
+        self._blocks: dict[str, list[ray.ObjectRef[pa.Table]]] = {}
+        self._starts: dict[str, NDArray[np.int64]] = {}
+        self.labels = {}
+        for split in SPLITS:
+            if split in returned:
+                self._blocks[split] = _materialise(f"data '{name}', split {split}", returned[split])
+                labels = ray.get([_labels.remote(block) for block in self._blocks[split]])
+                self._starts[split] = np.cumsum([0, *(len(part) for part, _ in labels)])
+                self.labels[split] = _checked(f"data '{name}', split {split}", labels)
+        names = tuple(str(each) for each in returned.get(_NAMES, ()))
+        self.class_names = names or numbered(int(self.labels["train"].max(initial=-1)))
+        self.check_labels(f"data '{name}'")
+
+    def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
+        starts = self._starts[split]
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        for owner in dict.fromkeys(owners.tolist()):
+            own = rows[owners == owner]
+            table = ray.get(self._blocks[split][owner]).take(pa.array(own - starts[owner]))
+            for row, stored in zip(own, table.to_pylist(), strict=True):
+                yield _decoded(f"data '{self._name}', split {split}, row {row}", stored, self._size)
+
+
+def _call(name: str, function: Callable[[], Any]) -> Mapping[str, Any]:
+    """What the function returns, its kind checked."""
+    quiet_ray_data(logging.CRITICAL)  # faults of the user's are told in one line
+    try:
+        returned = function()
+    except Exception as error:  # the user's code may raise anything
+        raise UserError(f"data '{name}': {_reason(error)}") from error
+    if not isinstance(returned, Mapping):
+        raise UserError(f"data '{name}' returned {type(returned).__name__}; it must return {_RETURNS}")
+    unknown = [key for key in returned if key not in (*SPLITS, _NAMES)]
+    if unknown or "train" not in returned:
+        fault = f"a split {unknown[0]!r}" if unknown else "no split 'train'"
+        raise UserError(f"data '{name}' returned {fault}; it must return {_RETURNS}")
+    for split in SPLITS:
+        if split in returned and not isinstance(returned[split], ray.data.Dataset):
+            kind = type(returned[split]).__name__
+            raise UserError(f"data '{name}' returned {kind} as split {split}; it must return {_RETURNS}")
+    return returned
+
+
+def _materialise(origin: str, dataset: ray.data.Dataset) -> list[ray.ObjectRef[pa.Table]]:
+    """Run the dataset once; its rows in order, in blocks of `_SCHEMA` in the object store."""
+    try:
+        normal = dataset.map_batches(_normalised, batch_format="numpy", batch_size=None, zero_copy_batch=True)
+        normal.context.execution_options.preserve_order = True
+        return list(normal.materialize().to_arrow_refs())
+    except Exception as error:  # reading and the user's own functions may raise anything
+        raise UserError(f"{origin}: {_reason(error)}") from error
+
+
+def _normalised(batch: dict[str, Any]) -> pa.Table:
+    """The rows as they are kept: RGB bytes with height and width, or a file's bytes without; or what is wrong."""
+    missing = [column for column in ("image", "label") if column not in batch]
+    if missing:
+        fault = f"no column named {missing[0]}; it has {sorted(batch)}"
+        return pa.Table.from_pylist([{"fault": fault}], schema=_SCHEMA)
+    rows = [
+        _normal_image(image) | _normal_label(label) for image, label in zip(batch["image"], batch["label"], strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def _normal_image(image: Any) -> dict[str, Any]:
+    content = image.get("bytes") if isinstance(image, dict) else image
+    if isinstance(content, bytes):
+        return {"image": content}
+    pixels = np.asarray(content)
+    if pixels.dtype != np.uint8:
+        return {"fault": f"image is {pixels.dtype}; give uint8 pixels, 0 to 255, or the bytes of an image file"}
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        return {"fault": f"image has shape {pixels.shape}; give (height, width, 3) or (height, width)"}
+    return {"image": pixels.tobytes(), "height": pixels.shape[0], "width": pixels.shape[1]}
+
+
+def _normal_label(label: Any) -> dict[str, Any]:
+    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+        return {"label": int(label)}
+    return {"fault": f"label {label} is no integer; number the classes from 0"}
+
+
+@ray.remote
+def _labels(block: pa.Table) -> tuple[Labels, str]:
+    """A block's labels, -1 where there is none, and what is wrong with the first of those."""
+    labels, faults = block.column("label"), block.column("fault").to_pylist()
+    first = next((fault for label, fault in zip(labels.to_pylist(), faults, strict=True) if label is None), "")
+    return np.asarray(labels.fill_null(-1).to_numpy(), dtype=np.int64), str(first)
+
+
+def _checked(origin: str, labels: list[tuple[Labels, str]]) -> Labels:
+    fault = next((fault for _, fault in labels if fault), "")
+    if fault:
+        raise DataError(f"{origin}: {fault}")
+    return np.concatenate([np.zeros(0, np.int64), *(part for part, _ in labels)])
+
+
+def _decoded(name: str, stored: dict[str, Any], size: int | None) -> RowImage:
+    if stored["image"] is None:
+        return RowImage(name, None, f"{name}: {stored['fault']}")
+    if stored["height"] is None:
+        return decode(name, stored["image"], size)
+    pixels = np.frombuffer(stored["image"], dtype=np.uint8).reshape(stored["height"], stored["width"], 3)
+    return RowImage(name, pixels if size is None else np.asarray(fill(Image.fromarray(pixels), size)))
+
+
+def _reason(error: Exception) -> str:
+    """What the user's code said, in one line: out of a remote traceback the first exception, which is theirs."""
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    theirs = str(error).split("\nThe above exception")[0].strip().splitlines()
+    said = [line for line in theirs if line and not line.startswith((" ", "Traceback", "\x1b"))]
+    return said[0] if said else type(error).__name__

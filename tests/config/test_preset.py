@@ -1,0 +1,95 @@
+"""Presets: every key an option, every value one that the option takes, the paper's figures, options before presets."""
+
+import dataclasses
+
+import pytest
+
+from ice_ray.config.command_line import parse
+from ice_ray.config.preset import load_preset, named_presets, parse_preset
+from ice_ray.config.run import RunConfig
+from ice_ray.errors import UserError
+from ice_ray.search.space import load_space
+
+PAPER = ["paper-cifar10", "paper-imagenet", "paper-tinyimagenet"]
+
+
+def test_these_come_with_the_package():
+    assert named_presets() == [*PAPER, "small"]
+
+
+@pytest.mark.parametrize("name", named_presets())
+def test_a_preset_is_what_its_options_would_be(name):
+    """The command line checks kinds and choices, which the file's values go through without."""
+    asked = dataclasses.replace(load_preset(name), preset=None)
+    usual = options(RunConfig())
+    given: list[str] = []
+    for option, value in options(asked).items():
+        if value != usual[option]:
+            group, _, last = option.rpartition(".")
+            off = f"--{group}.no-{last}" if group else f"--no-{last}"
+            given += [off] if value is False else [f"--{option}", str(value)]
+    assert given
+    assert parse(RunConfig, given, "p") == asked
+
+
+def options(config: RunConfig) -> dict[str, object]:
+    """Every option's value by its name."""
+    flat: dict[str, object] = {}
+    for key, value in config.as_dict().items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        flat |= {f"{key}.{name}".removesuffix(".").replace("_", "-"): entry for name, entry in nested}
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "subsample", "images", "batch", "distil", "replay", "final"),
+    [
+        ("paper-cifar10", 6, 0.02, 200, 128, True, 1.0, 0),
+        ("paper-tinyimagenet", 3, 0.002, 20, 128, False, 0.02, 4),
+        ("paper-imagenet", 7, 0.001, 50, 256, False, 0.1, 0),
+    ],
+)
+def test_the_paper_s_figures(name, trials, subsample, images, batch, distil, replay, final):
+    config = load_preset(name)
+    search = config.search
+    assert (search.trials, search.subsample, search.eval_images) == (trials, subsample, images)
+    assert (config.batch_size, config.recovery.distil, config.decide_on) == (batch, distil, "test")
+    assert (config.replay.subsample, config.replay.final_epochs) == (replay, final)
+    assert len(load_space(config.space).points()) == 216
+
+
+def test_options_come_before_the_preset_wherever_it_stands():
+    for arguments in (
+        ["--preset", "paper-cifar10", "--search.trials", "2", "--model", "m:f", "--recovery.no-distil"],
+        ["--search.trials", "2", "--model", "m:f", "--recovery.no-distil", "--preset=paper-cifar10"],
+    ):
+        config = parse(RunConfig, arguments, "p")
+        assert (config.search.trials, config.model, config.recovery.distil) == (2, "m:f", False)
+        assert (config.search.eval_images, config.data, config.preset) == (200, "cifar10", "paper-cifar10")
+
+
+def test_the_preset_s_name_decides_nothing():
+    config = parse(RunConfig, ["--preset", "paper-imagenet"], "p")
+    assert "preset" not in config.deciding()
+    assert config.deciding()["search.trials"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modle: m", "no option 'modle' \\(nearest: model"),
+        ("search: {trails: 3}", "search: no option 'trails' \\(nearest: trials"),
+        ("search: 3", "search must map options to values"),
+        ("- model", "must map options to values"),
+        ("batch-size: 1", "at least 2"),
+        ("search: {subsample: 2}", "in \\(0, 1\\]"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(text, said):
+    with pytest.raises(UserError, match=said):
+        parse_preset("mine", text)
+
+
+def test_a_target_takes_the_place_of_a_preset_s_ratio():
+    config = parse(RunConfig, ["--preset", "paper-cifar10", "--target", "macs=0.5"], "p")
+    assert (config.ratio, config.target) == (None, "macs=0.5")

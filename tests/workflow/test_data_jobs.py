@@ -1,0 +1,199 @@
+"""Jobs on data of other kinds, in one Ray session: the user's own, and TinyImageNet as published."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import ray.data
+import safetensors.torch
+from conformance import conforms, read
+from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_tinyimagenet
+
+from ice_ray.cluster.session import ray_session
+from ice_ray.config.command_line import parse
+from ice_ray.config.run import RunConfig
+from ice_ray.errors import UserError
+from ice_ray.ingest.datasets.own import OwnDataset
+from ice_ray.ingest.load import load
+from ice_ray.ingest.roles import Rows
+from ice_ray.models.registry import ModelSpec
+from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.plan import make_plan
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ray_session():
+        yield
+
+
+def items(images, labels=None, blocks=3) -> ray.data.Dataset:
+    labels = [number % 3 for number in range(len(images))] if labels is None else labels
+    rows = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
+    return ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)))
+
+
+def own(**splits) -> OwnDataset:
+    return OwnDataset("mine:build", lambda: splits)
+
+
+COLOUR, GREY = pixels(9, 5, 7), pixels(9, 5, 7)[..., 0]
+KINDS = {
+    "arrays": (list(COLOUR), ()),
+    "grey": (list(GREY), ()),
+    "one channel": (list(GREY[..., None]), ()),
+    "files": ([encoded(image) for image in COLOUR], ()),
+    "of several sizes": ([image[: 5 - number % 2] for number, image in enumerate(COLOUR)], ()),
+    "a damaged file": ([encoded(COLOUR[0]), JUNK, *(encoded(image) for image in COLOUR[2:])], (1,)),
+    "four channels": (list(pixels(8, 5, 4).reshape(8, 5, 3, 4)), tuple(range(6))),
+    "floats": (list(np.float32(COLOUR)), tuple(range(6))),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "damaged"), KINDS.values(), ids=KINDS)
+def test_data_of_one_s_own_conform(cluster, images, damaged):
+    conforms(own(train=items(images), test=items(list(COLOUR[:4]))), damaged)
+
+
+@pytest.mark.slow
+def test_rows_of_one_s_own_are_in_order_and_as_given(cluster):
+    def slow_first(row):
+        """The first block ends last."""
+        import time
+
+        time.sleep(0.3 if row["label"] == 0 else 0)
+        return row
+
+    labels = list(range(9))
+    train = items(list(COLOUR), labels, blocks=9).map(slow_first)
+    dataset = own(train=train, val=items([encoded(COLOUR[4])], [4]), class_names=[f"c{label}" for label in labels])
+    assert dataset.labels["train"].tolist() == labels
+    assert dataset.class_names[8] == "c8"
+    rows = read(dataset, "train", [0, 3, 8])
+    assert all(np.array_equal(row.pixels, COLOUR[index]) for row, index in zip(rows, [0, 3, 8], strict=True))
+    assert np.array_equal(read(dataset, "val", [0])[0].pixels, COLOUR[4])
+
+
+@pytest.mark.slow
+def test_data_of_one_s_own_are_loaded_by_reference(cluster):
+    """Readers are Ray Data tasks: what they get are blocks, and the images arrive in the rows' order."""
+    dataset = own(train=items(list(COLOUR)))
+    loaded = load(dataset, Rows("train", np.array([1, 4, 5, 8])), "stop", (3, 5, 7)).get()
+    assert np.array_equal(loaded.images.numpy(), COLOUR[[1, 4, 5, 8]])
+    assert loaded.labels.tolist() == [1, 1, 2, 2]
+    resized = OwnDataset("mine:build", lambda: {"train": items(list(COLOUR))}, 6)
+    assert load(resized, Rows("train", np.arange(9)), "stop", (3, 6, 6)).count == 9
+
+
+def fails():
+    raise ValueError("no disk\nof that name")
+
+
+def failing_rows():
+    return {"train": items(list(COLOUR)).map(lambda row: {"image": 1 / (row["label"] - 1)})}
+
+
+WRONG = {
+    "raises": (fails, "data 'mine:build': ValueError: no disk"),
+    "fails while it is run": (failing_rows, "data 'mine:build', split train: ZeroDivisionError"),
+    "no dict": (lambda: [1], "returned list; it must return"),
+    "another split": (lambda: {"train": 1, "eval": 2}, "returned a split 'eval'"),
+    "no training": (lambda: {"test": 1}, "returned no split 'train'"),
+    "no dataset": (lambda: {"train": [1]}, "returned list as split train"),
+    "empty": (lambda: {"train": ray.data.from_items([])}, "no training images"),
+    "no image": (lambda: {"train": ray.data.from_items([{"img": 1, "label": 0}])}, "no column named image"),
+    "no label": (lambda: {"train": ray.data.from_items([{"image": b"x"}])}, "no column named label"),
+    "no integer": (lambda: {"train": items(list(COLOUR), [0.5] * 9)}, "label 0.5 is no integer"),
+    "below 0": (lambda: {"train": items(list(COLOUR), [-1] * 9)}, "label -1"),
+    "one class": (lambda: {"train": items(list(COLOUR), [0] * 9)}, "has 1 class"),
+    "unknown class": (lambda: {"train": items(list(COLOUR)), "test": items([COLOUR[0]], [7])}, "label 7"),
+    "too few names": (lambda: {"train": items(list(COLOUR)), "class_names": ["a", "b"]}, "label 2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("function", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_with_data_of_one_s_own_is_said(cluster, function, said):
+    with pytest.raises(UserError) as caught:
+        OwnDataset("mine:build", function)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_wrong_data_of_one_s_own_end_a_job_as_other_wrong_input_does(cluster, tmp_path, monkeypatch, capfd):
+    (tmp_path / "odd_data.py").write_text(
+        "import ray.data\ndef build(): return {'train': ray.data.from_items([1, 2]).map(lambda row: 1 / 0)}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    capfd.readouterr()
+    assert run(prune_job, RunConfig, "p", ["--data", "odd_data:build", "--storage", "out"]) == 2
+    said = capfd.readouterr().err.strip()
+    assert said == "p: data 'odd_data:build', split train: ZeroDivisionError: division by zero"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_example_s_dataset_is_pruned_on(cluster, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    facts = finish(
+        tmp_path, "--preset", "small", "--data", "examples.dataset:build", "--weights", str(tmp_path / "w.safetensors"),
+        "--search.trials", "1",
+    )  # fmt: skip
+    assert facts["class_names"] == list("0123456789")
+    assert facts["metrics"]["dense"]["report_accuracy"] > 90  # digits they are, and not of the training split
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
+    write_tinyimagenet(tmp_path / "tiny", train=4, val=2)
+    model = ModelSpec("cifar-resnet8", len(WNIDS)).build()
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
+    facts = finish(
+        tmp_path, "--preset", "paper-tinyimagenet", "--data", f"tinyimagenet:{tmp_path / 'tiny'}",
+        "--model", "cifar-resnet8", "--weights", str(tmp_path / "w.safetensors"), "--replay.workers", "1",
+        "--search.trials", "1", "--search.subsample", "0.5", "--replay.subsample", "0.5",
+        "--mean", "0.5", "0.5", "0.5",
+    )  # fmt: skip
+    assert facts["class_names"] == list(WORDS.values())
+    assert facts["preprocessing"] == {"mean": [0.5] * 3, "std": [0.229, 0.224, 0.225], "pad": 0, "flip": False}
+    assert facts["config"]["replay"]["final_epochs"] == 4
+    assert facts["metrics"]["pruned"]["report_images"] == 6
+
+
+def finish(folder: Path, *arguments: str) -> dict:
+    """Run the whole job through; what its model's file says."""
+    assert run(prune_job, RunConfig, "p", [*arguments, "--storage", str(folder), "--name", "run"]) == 0
+    return json.loads((folder / "run" / "pruned_model" / "model.json").read_text())
+
+
+def test_imagenet_is_planned_as_the_paper_has_it(tmp_path):
+    """No Ray: the preset's figures and the transforms, on a tree in ImageNet's layout."""
+    write_folders(tmp_path / "imagenet")
+    safetensors.torch.save_file(ModelSpec("cifar-resnet8", 3).build().state_dict(), tmp_path / "w.safetensors")
+    arguments = ["--data", f"imagenet:{tmp_path / 'imagenet'}", "--weights", str(tmp_path / "w.safetensors")]
+    config = parse(RunConfig, ["--preset", "paper-imagenet", "--model", "cifar-resnet8", *arguments], "p")
+    plan = make_plan(config)
+    assert len(plan.points) == 7
+    assert plan.image_shape == (3, 224, 224)
+    assert (plan.preprocessing.pad, plan.preprocessing.flip) == (0, False)
+    assert plan.roles.decide == plan.roles.report
+    assert (plan.roles.decide.split, len(plan.roles.decide)) == ("val", 6)
+    assert plan.settings.recipe.batch_size == 256
+    assert not plan.settings.recipe.distil
+
+
+def test_means_and_crops_reach_the_batches_as_asked():
+    config = parse(RunConfig, ["--std", "0.1", "0.2", "0.3", "--augment", "crop-flip"], "p")
+    preprocessing = make_plan(config).preprocessing
+    assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.1, 0.2, 0.3))
+    assert (preprocessing.pad, preprocessing.flip) == (1, True)
