@@ -45,7 +45,9 @@ from ice_ray.engine.cost import calibrate_speed
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.ingest.roles import assign_roles, subsample
-from ice_ray.objective import AUTO_TOLERANCE_POINTS, Candidate, choose, normalized_cost
+from ice_ray.objective import normalized_cost
+from ice_ray.objectives import Candidate, objective_named
+from ice_ray.objectives.auto import AUTO_TOLERANCE_POINTS
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import Preparation
 from ice_ray.pipelines.registry import build_pipeline
@@ -173,7 +175,7 @@ def interval(small: list[np.ndarray], full: np.ndarray) -> tuple[float, float, f
 def regret(values: dict[str, np.ndarray], full: dict[str, np.ndarray]) -> float:
     """Points of full-data drop that the `auto` choice of this setting gives away to the best point."""
     candidates = [Candidate(i, float(values["time"][i]), float(values["drop"][i])) for i in range(8)]
-    return float(full["drop"][choose(candidates, "auto").index] - full["drop"].min())
+    return float(full["drop"][objective_named("auto").choose(candidates).index] - full["drop"].min())
 
 
 def summarise(rows: list[Row], speed: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ice_ray"
 # From the ground up. A module may import from its own storey and from those before it.
 STOREYS = [
     ["errors", "files", "randomness", "hyperparameters", "ray_environment", "extensions"],
-    ["objective", "data", "models"],
+    ["objective", "objectives", "data", "models"],
     ["training"],
     ["pruning"],
     ["engine"],

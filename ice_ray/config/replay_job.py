@@ -10,10 +10,12 @@ from ice_ray.replay.config import ReplayConfig
 
 @dataclass(frozen=True)
 class ReplayJobConfig:
-    """Replay the winner of a finished search on all the data: stage 2 alone."""
+    """Replay the winner of a finished search, or any of its trials, on all the data: stage 2 alone."""
 
     config: Path
     """best.json, as a search wrote it; the replay's results go into its folder."""
+    trial: int | None = None
+    """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False
     """Go on with a replay that was interrupted there."""

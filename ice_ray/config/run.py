@@ -135,7 +135,7 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 
 _NOT_DECIDING = frozenset(
     {"preset", "storage", "name", "resume", "verbose", "data-errors"}
-    | {"search.cpus", "search.gpus", "search.max-failures"}
+    | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
 )
 
@@ -180,6 +180,7 @@ def config_from_dict(values: Any, origin: str) -> RunConfig:
     """
     try:
         fields = dict(values)
+        fields["search"] = {**fields["search"], "warm_start": _path(fields["search"].get("warm_start"))}
         prune = fields["prune"]
         lists = {name: tuple(prune[name]) for name in ("include", "exclude")}
         fields["prune"] = PruneConfig(**{**prune, **lists, "ratios": _path(prune["ratios"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objectives import Candidate
 from ice_ray.pipelines.records import Preparation, StepRecord
 
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
@@ -42,6 +44,11 @@ def describe_preparation(preparation: Preparation) -> str:
     if preparation.ranking:
         line += f"; freezing probe {preparation.probe_seconds:.1f} s, least change in {preparation.ranking[0]}"
     return line
+
+
+def describe_front(front: Sequence[Candidate]) -> str:
+    """The non-dominated trials in one line."""
+    return "; ".join(f"trial {c.index} drop {c.drop:.2f} points in {c.pruning_seconds:.1f} s" for c in front)
 
 
 class ProgressCallback(tune.Callback):

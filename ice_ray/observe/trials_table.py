@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ice_ray.errors import UserError
 from ice_ray.files import atomic_path
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord
@@ -33,6 +34,23 @@ SCHEMA = pa.schema(
         *_STEP_FIELDS,
     ]
 )
+
+
+def read_finished(path: Path, trial: int) -> Hyperparameters:
+    """The hyperparameters of a trial that took all its steps.
+
+    Raises:
+        UserError: no such file, or no such trial.
+    """
+    if not path.is_file():
+        raise UserError(f"'{path}': no such file; a search writes it")
+    rows = pq.read_table(path, columns=["trial", "failure", *(field.name for field in _POINT_FIELDS)]).to_pylist()
+    finished = {row["trial"]: row for row in rows if not row["failure"]}
+    if trial not in finished:
+        failure = next((f": {row['failure']}" for row in rows if row["trial"] == trial), "")
+        listed = ", ".join(str(index) for index in sorted(finished))
+        raise UserError(f"--trial {trial} is no finished trial of the search{failure} (finished: {listed})")
+    return Hyperparameters(**{field.name: finished[trial][field.name] for field in _POINT_FIELDS})
 
 
 def write_trials(path: Path, results: Sequence[TrialResult]) -> None:

@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import UserError
-from ice_ray.objective import Objective
+from ice_ray.objectives import check_objective
+
+Algorithm = Literal["grid", "random", "tpe", "gp"]
 
 
 @dataclass(frozen=True)
 class SearchConfig:
     """Stage 1: the search (Ray Tune)."""
 
+    algorithm: Algorithm = "grid"
+    """Where trials' hyperparameters come from: grid = the points of the space; random = draws from the box between
+    its least and greatest values; tpe, gp = Optuna's samplers in that box, which learn from trials that have ended."""
     trials: int | None = None
-    """Points of the grid to try, in seeded random order; all of them without it."""
+    """Trials to run. Of the grid that many points in seeded random order, all of them without it; the other
+    algorithms need it."""
+    warm_start: Path | None = None
+    """best.json of an earlier run, whose winner is tried first, as one of the trials."""
+    concurrent: int | None = None
+    """Trials that run at once at most, for tpe and gp to learn from more of them. [default: as many as fit]"""
     subsample: float | None = None
     """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02; digits 0.5]"""
     eval_images: int = 1000
     """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
+    batch_size: int | None = None
+    """Images per SGD step of a trial: on few images smaller ones take more steps. [default: --batch-size]"""
     epochs: int = 1
     """Epochs per fine-tune of a trial, at most: it ends after the one that brings the drop below the threshold."""
     cpus: float = 1.0
     """CPUs of a trial; its threads are set from it."""
     gpus: float | None = None
     """GPUs of a trial, whole or a fraction; its memory is capped at it. [default: 1 where there are GPUs, else 0]"""
-    objective: Objective = "auto"
+    objective: str = "auto"
     """How the winner is chosen: eq2 = least eq. 2 cost; auto = that, or where eq. 2 would reward being slow or
-    worse, the fastest of the trials within 0.5 points of the smallest drop."""
+    worse, the fastest of the trials within 0.5 points of the smallest drop; constrained = the fastest that loses at
+    most --search.max-drop; pareto = the knee of the front of time and drop; package.module:function = yours."""
+    max_drop: float | None = None
+    """Points of accuracy a trial may lose, for --search.objective constrained."""
     clock: Clock = "wall"
     """Pruning time on the wall's clock, or from the arithmetic done over a speed (work)."""
     work_speed: float | None = None
@@ -40,10 +57,17 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 1:
             raise UserError(f"--search.trials {self.trials} must be at least 1")
+        if self.trials is None and self.algorithm != "grid":
+            raise UserError(f"--search.algorithm {self.algorithm} needs --search.trials, how many trials to run")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise UserError(f"--search.concurrent {self.concurrent} must be at least 1")
+        check_objective(self.objective, self.max_drop)
         if self.subsample is not None and not 0 < self.subsample <= 1:
             raise UserError(f"--search.subsample {self.subsample} must be in (0, 1]")
         if self.eval_images < 1:
             raise UserError(f"--search.eval-images {self.eval_images} must be at least 1")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise UserError(f"--search.batch-size {self.batch_size} must be at least 2")
         if self.epochs < 1:
             raise UserError(f"--search.epochs {self.epochs} must be at least 1")
         if not self.cpus > 0:

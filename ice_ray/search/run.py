@@ -1,8 +1,8 @@
-"""The Tune run of stage 1, from grid points to results."""
+"""The Tune run of stage 1, from points to results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.objective import Candidate, Choice, Objective, choose
+from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.search.config import SearchConfig
+from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
+from ice_ray.search.proposals import Proposals
+from ice_ray.search.searcher import SamplingSearcher
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
@@ -26,7 +29,7 @@ EXPERIMENT, STATES = "tune", "search"
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of one grid point.
+    """What became of one trial.
 
     Attributes:
         index: position in the order of trials.
@@ -52,7 +55,7 @@ class TrialResult:
 
 
 def run_search(
-    points: Sequence[Hyperparameters],
+    proposals: Proposals,
     workload: Workload,
     prepared: SearchPreparation,
     config: SearchConfig,
@@ -60,17 +63,19 @@ def run_search(
     folder: Path,
     callbacks: list[tune.Callback],
 ) -> tuple[TrialResult, ...]:
-    """Run every point as a Tune trial, below `folder`; goes on with what an interrupted run left there.
+    """Run every proposal as a Tune trial, below `folder`; goes on with what an interrupted run left there.
 
-    Results are in the order of `points`. No trial's failure ends the search.
+    Results are in the order of the trials' indices. No trial's failure ends the search.
 
     Raises:
         RunError: interrupted before every trial had ended.
+        UserError: what was left there began with other points.
     """
-    store = TrialStore(folder / STATES)
-    open_points = [index for index in range(len(points)) if not _has_ended(store, index)]
+    store, log = TrialStore(folder / STATES), point_log(folder)
+    log.begin(proposals.known)
+    ended = _ended(store, log.load())
     died: dict[int, str] = {}
-    if open_points:
+    if len(ended) < proposals.total:
         trainable = tune.with_resources(
             tune.with_parameters(
                 PruningTrial,
@@ -83,59 +88,86 @@ def run_search(
             ),
             {"cpu": config.cpus, "gpu": gpus},
         )
-        grid = _tuner(trainable, points, open_points, config, folder, callbacks).fit()
-        ended = [grid[position] for position in range(len(grid))]
-        died = {
-            found.config["point"]["index"]: _last_line(found.error) for found in ended if found.error and found.config
-        }
+        if proposals.sampling is None:
+            how = _known_points(proposals.known, ended, config)
+        else:
+            told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
+            objective = objective_named(config.objective, config.max_drop)
+            how = _sampled_points(SamplingSearcher(proposals.sampling, objective, log, told, config, gpus))
+        died = _fit(tune.Tuner(trainable, run_config=_run_config(config, folder, callbacks), **how))
+    points = log.load()
+    if len(points) < proposals.total:
+        raise RunError("the search was interrupted before every trial had begun")
     return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
 
 
-def choose_winner(
-    results: Sequence[TrialResult], objective: Objective, clock: Clock, flops_per_second: float
-) -> Choice:
-    """The winner among the trials that finished.
+def point_log(folder: Path) -> PointLog:
+    """The points of the search below `folder`."""
+    return PointLog(folder / STATES / "points.json")
 
-    Raises:
-        RunError: none did.
-    """
-    finished = [result for result in results if not result.failure]
-    candidates = [
-        Candidate(result.index, result.pruning_seconds(clock, flops_per_second), result.drop) for result in finished
+
+def finished_candidates(results: Sequence[TrialResult], clock: Clock, flops_per_second: float) -> tuple[Candidate, ...]:
+    """The trials that finished, as objectives see them."""
+    told = (_told(result, clock, flops_per_second) for result in results)
+    return tuple(candidate for candidate in told if candidate is not None)
+
+
+def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candidate | None:
+    """A trial as objectives and samplers see it; None where it failed."""
+    if result.failure:
+        return None
+    return Candidate(result.index, result.pruning_seconds(clock, flops_per_second), result.drop)
+
+
+def _known_points(
+    points: Sequence[Hyperparameters], ended: Mapping[int, TrialResult], config: SearchConfig
+) -> dict[str, Any]:
+    """Tune's part of a search whose points are known in advance."""
+    open_points = [
+        {"index": index, "hyperparameters": point.as_dict()} for index, point in enumerate(points) if index not in ended
     ]
-    return choose(candidates, objective)
+    return {
+        "param_space": {"point": tune.grid_search(open_points)},
+        "tune_config": _tune_config(max_concurrent_trials=config.concurrent),
+    }
 
 
-def _tuner(
-    trainable: Any,
-    points: Sequence[Hyperparameters],
-    indices: Sequence[int],
-    config: SearchConfig,
-    folder: Path,
-    callbacks: list[tune.Callback],
-) -> tune.Tuner:
-    grid = [{"index": index, "hyperparameters": points[index].as_dict()} for index in indices]
-    return tune.Tuner(
-        trainable,
-        param_space={"point": tune.grid_search(grid)},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name
-        ),
-        run_config=tune.RunConfig(
-            name=EXPERIMENT,
-            storage_path=str(folder),
-            failure_config=tune.FailureConfig(max_failures=config.max_failures),
-            # Trials keep their own progress (TrialStore); Tune has nothing to save.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=callbacks,
-            verbose=0,
-        ),
+def _sampled_points(searcher: SamplingSearcher) -> dict[str, Any]:
+    """Tune's part of a search whose points are found while it runs; how many at once, the searcher sees to."""
+    return {"tune_config": _tune_config(search_alg=searcher, num_samples=searcher.missing)}
+
+
+def _tune_config(**how: Any) -> tune.TuneConfig:
+    return tune.TuneConfig(reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name, **how)
+
+
+def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callback]) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=EXPERIMENT,
+        storage_path=str(folder),
+        failure_config=tune.FailureConfig(max_failures=config.max_failures),
+        # Trials keep their own progress (TrialStore); Tune has nothing to save.
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        callbacks=callbacks,
+        verbose=0,
     )
 
 
-def _has_ended(store: TrialStore, index: int) -> bool:
-    progress = store.load(index)
-    return progress is not None and progress.has_ended
+def _fit(tuner: tune.Tuner) -> dict[int, str]:
+    """Run it; returns why of the trials whose process died too often, by index."""
+    grid = tuner.fit()
+    ended = [grid[position] for position in range(len(grid))]
+    return {found.config["point"]["index"]: _last_line(found.error) for found in ended if found.error and found.config}
+
+
+def _ended(store: TrialStore, points: Sequence[Hyperparameters]) -> dict[int, TrialResult]:
+    """The trials that an earlier part of this run has ended, by index."""
+    found = ((index, point, store.load(index)) for index, point in enumerate(points))
+    return {
+        index: _result(index, point, progress, "")
+        for index, point, progress in found
+        if progress and progress.has_ended
+    }
 
 
 def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, death: str) -> TrialResult:

@@ -1,4 +1,4 @@
-"""The grid of hyperparameters: named spaces of the paper, or the user's own YAML file."""
+"""The space of hyperparameters: named spaces of the paper, or the user's own YAML file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 from ice_ray.errors import UserError, nearest
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.randomness import seed_of
+from ice_ray.search.box import Box
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
 
@@ -39,6 +40,11 @@ class Space:
         """
         columns = [self.values[name] for name in _NAMES]
         return tuple(Hyperparameters(*values) for values in itertools.product(*columns))
+
+    @property
+    def box(self) -> Box:
+        """What lies between the least and the greatest value of each; valid throughout where the grid is."""
+        return Box(self.name, {name: (min(values), max(values)) for name, values in self.values.items()})
 
     def sample(self, count: int | None, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` different points in seeded random order, as the paper takes them; without a count the whole grid.

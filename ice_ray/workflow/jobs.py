@@ -15,11 +15,12 @@ from ice_ray.config.run import RunConfig
 from ice_ray.errors import RunError, TrialFailure, UserError
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.terminal import say
+from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.context import JobContext
-from ice_ray.workflow.plan import make_plan
+from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.run_folder import RunFolder, find_run_folder
-from ice_ray.workflow.search_stage import Winner, search_stage
+from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
 
@@ -52,17 +53,20 @@ def search_job(config: RunConfig) -> None:
 
 
 def replay_job(job: ReplayJobConfig) -> None:
-    """Stage 2 alone: `jobs/ice_replay.py`."""
+    """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
     folder = RunFolder(job.config.resolve().parent)
     if job.config.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
-    if folder.replay.exists() and not job.resume:
-        raise UserError(f"'{folder.path}' holds a replay already: go on with it (--resume) or search anew")
-    config = dataclasses.replace(winner.config, replay=job.replay)
-    trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    with ray_session(job.verbose):
-        replay_stage(JobContext(make_plan(config, trained, folder.found()), folder), winner.hyperparameters)
+    point, results = winner.hyperparameters, folder
+    if job.trial is not None:
+        point, results = read_finished(folder.trials, job.trial), folder.replay_of(job.trial)
+    if results.replay.exists() and not job.resume:
+        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
+    config = dataclasses.replace(winner.config, replay=job.replay, verbose=job.verbose)
+    with _planned(config, folder) as plan, ray_session(job.verbose):
+        results.path.mkdir(parents=True, exist_ok=True)
+        replay_stage(JobContext(plan, results), point)
 
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
@@ -83,11 +87,21 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 
 @contextmanager
 def _context(config: RunConfig) -> Iterator[JobContext]:
-    """The job, planned: before Ray starts, unless the data are of the user's own, which live in a Ray session."""
+    """The job, planned and its search checked."""
     folder = find_run_folder(config)
+    with _planned(config, folder) as plan:
+        context = JobContext(plan, folder)
+        if not folder.best.is_file():
+            check_search(context)
+        yield context
+
+
+@contextmanager
+def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
+    """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
     own = is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        yield JobContext(make_plan(config, trained, folder.found()), folder)
+        yield make_plan(config, trained, folder.found())

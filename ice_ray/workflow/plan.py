@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from ice_ray.data.images import Preprocessing
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Found, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
-from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
@@ -26,7 +26,8 @@ from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
-from ice_ray.search.space import load_space
+from ice_ray.search.proposals import Proposals, propose
+from ice_ray.search.space import Space, load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
 
 _LARGEST_SMALL_IMAGE = 32
@@ -39,7 +40,7 @@ class Plan:
 
     Attributes:
         weights: the dense model's; None where it is to be trained first.
-        points: the grid points to try, in order.
+        space: the hyperparameters' grid, or what spans their box.
         amounts: how many filters go from each layer.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
@@ -50,7 +51,7 @@ class Plan:
     roles: Roles
     spec: ModelSpec
     weights: dict[str, Tensor] | None
-    points: tuple[Hyperparameters, ...]
+    space: Space
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
     amounts: Amounts
@@ -60,16 +61,19 @@ class Plan:
     @property
     def search_settings(self) -> PruningSettings:
         """What every trial is told of how to prune; precision is resolved on its device."""
-        return self._settings(RecoveryPlan(self.config.search.epochs, self.config.recovery.schedule))
+        search = self.config.search
+        recovery = RecoveryPlan(search.epochs, self.config.recovery.schedule)
+        return self._settings(recovery, search.batch_size or self.config.batch_size)
 
     @property
     def replay_settings(self) -> PruningSettings:
         """The same for stage 2."""
         replay = self.config.replay
         schedule = self.config.recovery.schedule
-        return self._settings(RecoveryPlan(replay.epochs, schedule, replay.final_epochs, replay.final_rate_factor))
+        recovery = RecoveryPlan(replay.epochs, schedule, replay.final_epochs, replay.final_rate_factor)
+        return self._settings(recovery, self.config.batch_size)
 
-    def _settings(self, recovery: RecoveryPlan) -> PruningSettings:
+    def _settings(self, recovery: RecoveryPlan, batch_size: int) -> PruningSettings:
         config = self.config
         return PruningSettings(
             amounts=self.amounts,
@@ -78,12 +82,21 @@ class Plan:
             calibration_images=config.prune.calibration_images,
             pipeline=config.pipeline,
             seed=config.seed,
-            recipe=config.recovery.recipe(config.batch_size),
+            recipe=config.recovery.recipe(batch_size),
             recovery=recovery,
             counting=config.alpha,
             learning_rate_tolerance=config.search.lr_tolerance,
             freeze=config.freeze,
         )
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """What stage 1 tries.
+
+        Raises:
+            UserError: the options ask for what cannot be.
+        """
+        return propose(self.space, self.config.search, self.config.seed)
 
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
@@ -125,7 +138,7 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
     check_pipeline(config.pipeline)
     amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
-    points = load_space(config.space or dataset.default_space).sample(config.search.trials, config.seed)
+    space = load_space(config.space or dataset.default_space)
     spec = ModelSpec(config.model, dataset.classes)
     module = spec.build()
     path = config.weights or dense_weights
@@ -150,7 +163,7 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         roles=roles,
         spec=spec,
         weights=module.state_dict() if trained else None,
-        points=points,
+        space=space,
         preprocessing=_preprocessing(dataset, config, shape),
         image_shape=shape,
         amounts=amounts,

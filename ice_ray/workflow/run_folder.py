@@ -15,6 +15,7 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
 from ice_ray.files import sha256, write_json
+from ice_ray.search.trial_store import trial_name
 
 _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 
@@ -68,6 +69,10 @@ class RunFolder:
     def trials(self) -> Path:
         """Every trial's steps."""
         return self.path / "trials.parquet"
+
+    def replay_of(self, trial: int) -> RunFolder:
+        """Where one trial of the search is replayed, apart from the winner and from other trials."""
+        return RunFolder(self.path / "replays" / trial_name(trial))
 
     @property
     def summary(self) -> Path:

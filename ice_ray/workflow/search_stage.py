@@ -14,13 +14,13 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.objective import normalized_cost
+from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.tensorboard import TensorBoardCallback
-from ice_ray.observe.terminal import ProgressCallback, describe_preparation, say, warn
+from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, warn
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
-from ice_ray.search.run import TrialResult, choose_winner, run_search
+from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.run_folder import RunFolder, environment
 
@@ -50,6 +50,17 @@ class Winner:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"'{path}' is no best.json of a search ({type(error).__name__}: {error})") from error
         return cls(config_from_dict(config, str(path)), Hyperparameters.from_mapping(hyperparameters))
+
+
+def check_search(context: JobContext) -> None:
+    """What can be known of stage 1 before Ray starts: its points, and that its objective is there.
+
+    Raises:
+        UserError: what is wrong with them.
+    """
+    search = context.plan.config.search
+    objective_named(search.objective, search.max_drop)
+    point_log(context.folder.path).check(context.plan.proposals.known)
 
 
 def dense_model(context: JobContext) -> DenseModel:
@@ -88,15 +99,15 @@ def search_stage(context: JobContext) -> Winner:
     model = dense_model(context)
     workload = context.workload(model, train, decide, plan.search_settings)
     say(
-        f"stage 1: {len(plan.points)} trials of {plan.steps} pruning steps, {train.count} training and "
-        f"{decide.count} decision images, run folder {folder.path}"
+        f"stage 1: {plan.proposals.total} trials ({plan.proposals.origin}) of {plan.steps} pruning steps, "
+        f"{train.count} training and {decide.count} decision images, run folder {folder.path}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
     with context.timed("stage 1: trials"):
-        callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(len(plan.points))]
-        results = run_search(plan.points, workload, prepared, config.search, gpus, folder.path, callbacks)
+        callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(plan.proposals.total)]
+        results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     return _write_winner(context, results, prepared)
 
@@ -106,8 +117,7 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
     search, path = context.plan.config.search, context.folder.preparation
     if path.is_file():
         return SearchPreparation.load(path)
-    freezes = any(point.frozen_fraction > 0 for point in context.plan.points)
-    prepared = prepare_search(workload, freezes, search.cpus, gpus, search.work_speed)
+    prepared = prepare_search(workload, context.plan.proposals.freezes, search.cpus, gpus, search.work_speed)
     prepared.save(path)
     return prepared
 
@@ -115,21 +125,25 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
 def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation) -> Winner:
     config, folder = context.plan.config, context.folder
     speed = prepared.flops_per_second
-    choice = choose_winner(results, config.search.objective, config.search.clock, speed)
-    winner = results[choice.index]
-    seconds = winner.pruning_seconds(config.search.clock, speed)
+    candidates = finished_candidates(results, config.search.clock, speed)
     failed = [result for result in results if result.failure]
     if failed:
         warn(f"{len(failed)} of {len(results)} trials failed; first: {failed[0].failure} [{failed[0].hyperparameters}]")
+    choice = objective_named(config.search.objective, config.search.max_drop).choose(candidates)
+    winner = results[choice.index]
+    (chosen,) = (candidate for candidate in candidates if candidate.index == choice.index)
     say(f"winner: trial {choice.index} [{winner.hyperparameters}]: {choice.reason}")
+    front = pareto_front(candidates)
+    say(f"  front of time and drop, fastest first: {describe_front(front)}")
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "hyperparameters": winner.hyperparameters.as_dict(),
         "trial": choice.index,
         "reason": choice.reason,
-        "drop": winner.drop,
-        "pruning_seconds": seconds,
-        "cost": normalized_cost(seconds, winner.drop),
+        "drop": chosen.drop,
+        "pruning_seconds": chosen.pruning_seconds,
+        "cost": chosen.cost,
+        "front": [_entry(candidate, results) for candidate in front],
         "clock": config.search.clock,
         "flops_per_second": speed,
         "device": prepared.device,
@@ -142,3 +156,13 @@ def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepare
     }
     write_json(folder.best, content)
     return Winner(config, winner.hyperparameters)
+
+
+def _entry(candidate: Candidate, results: tuple[TrialResult, ...]) -> dict[str, Any]:
+    """A trial of the front: jobs/ice_replay.py --trial replays it."""
+    return {
+        "trial": candidate.index,
+        "pruning_seconds": candidate.pruning_seconds,
+        "drop": candidate.drop,
+        "hyperparameters": results[candidate.index].hyperparameters.as_dict(),
+    }

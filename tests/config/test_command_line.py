@@ -14,9 +14,14 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
+from ice_ray.files import write_json
 from ice_ray.ingest.datasets.base import Dataset
 from ice_ray.models.registry import ModelSpec
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.observe.trials_table import write_trials
+from ice_ray.search.run import TrialResult, point_log
+from ice_ray.search.space import load_space
+from ice_ray.workflow.jobs import prune_job, replay_job, run
+from ice_ray.workflow.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 SURFACE = Path(__file__).with_name("surface.txt")
@@ -53,7 +58,18 @@ def test_every_option_of_the_surface_is_taken(capsys):
 def test_a_description_survives_json():
     config = parse(
         RunConfig,
-        ["--weights", "w.pth", "--search.trials", "6", "--freeze.change", "l1", "--mean", "0.1", "0.2", "0.3"],
+        [
+            "--weights",
+            "w.pth",
+            "--search.trials",
+            "6",
+            "--search.warm-start",
+            "best.json",
+            "--mean",
+            "0.1",
+            "0.2",
+            "0.3",
+        ],
         "p",
     )
     assert config.mean == (0.1, 0.2, 0.3)
@@ -64,7 +80,7 @@ def test_a_description_survives_json():
 
 def test_what_decides_the_result_and_what_does_not():
     one = RunConfig()
-    same = parse(RunConfig, ["--name", "x", "--search.cpus", "2", "--replay.workers", "4", "--verbose"], "p")
+    same = parse(RunConfig, ["--name", "x", "--search.concurrent", "2", "--replay.workers", "4", "--verbose"], "p")
     other = parse(RunConfig, ["--search.lr-tolerance", "0"], "p")
     assert one.deciding() == same.deciding() != other.deciding()
 
@@ -92,6 +108,16 @@ WRONG = {
     "choice": (["--search.clock", "sun"], "'wall', 'work'"),
     "trials": (["--search.trials", "0"], "at least 1"),
     "too many trials": (["--search.trials", "9"], "take 1 to 8"),
+    "algorithm": (["--search.algorithm", "bo"], "'tpe'"),
+    "random without trials": (["--search.algorithm", "random"], "random needs --search.trials"),
+    "tpe without trials": (["--search.algorithm", "tpe"], "tpe needs --search.trials"),
+    "concurrent": (["--search.concurrent", "0"], "at least 1"),
+    "warm start": (["--search.warm-start", "no.json"], "--search.warm-start 'no.json': no such file"),
+    "objective": (["--search.objective", "parato"], "nearest: pareto"),
+    "objective function": (["--search.objective", "no_such:choose"], "objective 'no_such:choose': ModuleNotFoundError"),
+    "no limit": (["--search.objective", "constrained"], "needs --search.max-drop"),
+    "limit of another": (["--search.max-drop", "1"], "is for --search.objective constrained"),
+    "limit nan": (["--search.objective", "constrained", "--search.max-drop", "nan"], "must be a number"),
     "subsample": (["--search.subsample", "1.5"], "(0, 1]"),
     "gpus": (["--search.gpus", "1.5"], "fraction"),
     "workers": (["--replay.workers", "0"], "at least 1"),
@@ -163,8 +189,6 @@ def test_weights_of_another_model_are_named(weights, tmp_path, monkeypatch, caps
 
 def test_an_existing_name_and_a_changed_option_are_refused(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    from ice_ray.workflow.run_folder import RunFolder
-
     RunFolder(tmp_path / "runs" / "a").create(RunConfig(name="a"))
     assert run(prune_job, RunConfig, "p", ["--name", "a"]) == 2
     assert "--resume" in capsys.readouterr().err
@@ -174,6 +198,36 @@ def test_an_existing_name_and_a_changed_option_are_refused(weights, tmp_path, mo
     safetensors.torch.save_file(ModelSpec("cifar-resnet8", 9).build().state_dict(), weights)
     assert run(prune_job, RunConfig, "p", ["--name", "b", "--resume", "--weights", weights]) == 2
     assert "has changed" in capsys.readouterr().err
+
+
+def test_points_other_than_the_run_began_with_are_refused(tmp_path, monkeypatch, capsys):
+    """The warm start's file was written anew between the two."""
+    monkeypatch.chdir(tmp_path)
+    run_folder = RunFolder(tmp_path / "runs" / "a")
+    options = ["--name", "a", "--search.warm-start", "best.json", "--search.trials", "2"]
+    points = load_space("digits").points()
+    write_json(tmp_path / "best.json", {"hyperparameters": points[0].as_dict()})
+    run_folder.create(parse(RunConfig, options, "p"))
+    point_log(run_folder.path).begin(points[1:3])
+    assert run(prune_job, RunConfig, "p", [*options, "--resume"]) == 2
+    assert "was begun with other points" in capsys.readouterr().err
+
+
+def test_a_trial_that_did_not_finish_is_not_replayed(tmp_path, capsys):
+    point = load_space("digits").points()[0]
+    folder = RunFolder(tmp_path)
+    write_json(folder.best, {"config": RunConfig().as_dict(), "hyperparameters": point.as_dict()})
+    arguments = ["--config", str(folder.best), "--trial"]
+    assert run(replay_job, ReplayJobConfig, "p", [*arguments, "0"]) == 2
+    assert "trials.parquet': no such file" in capsys.readouterr().err
+    write_trials(folder.trials, [TrialResult(0, point, (), "", "here"), TrialResult(1, point, (), "diverged", "here")])
+    for trial, said in (
+        ("1", "--trial 1 is no finished trial of the search: diverged (finished: 0)"),
+        ("7", "--trial 7"),
+    ):
+        assert run(replay_job, ReplayJobConfig, "p", [*arguments, trial]) == 2
+        assert said in capsys.readouterr().err
+    assert not ray.is_initialized()
 
 
 def test_real_command_lines_end_the_same_way(tmp_path):

@@ -1,8 +1,11 @@
 """Stage 1 on real Ray: trials equal the operator in process, one trial's fault is its own, actors are reused."""
 
 import math
+import shutil
 
 import pytest
+from ray import tune
+from ray.tune import TuneError
 
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.workload import DenseModel, Workload
@@ -14,10 +17,14 @@ from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
+from ice_ray.objectives import objective_named
 from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.search.box import Box
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import prepare_search
-from ice_ray.search.run import choose_winner, run_search
+from ice_ray.search.proposals import Proposals
+from ice_ray.search.run import finished_candidates, point_log, run_search
+from ice_ray.search.sampler import Sampling
 from ice_ray.training.fine_tune import Recipe
 
 pytestmark = pytest.mark.slow
@@ -29,6 +36,11 @@ POINTS = (
     Hyperparameters(2.0, 0.9, 0.02, 5e-3, 0.15, 50),
     Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
     Hyperparameters(55.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges too, but not at its first step
+)
+BOX = Box(
+    "wild",
+    {name: (value, value) for name, value in POINTS[0].as_dict().items()}
+    | {"accuracy_drop_threshold": (0, 2), "base_learning_rate": (0.01, 1e4)},
 )
 
 
@@ -54,9 +66,13 @@ def prepared(workload):
 
 
 @pytest.fixture(scope="module")
-def results(workload, prepared, tmp_path_factory):
-    config = SearchConfig(clock="work", work_speed=1e9)
-    return run_search(POINTS, workload, prepared, config, 0.0, tmp_path_factory.mktemp("search"), [])
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def results(workload, prepared, folder):
+    return run_search(Proposals(POINTS), workload, prepared, SearchConfig(clock="work"), 0.0, folder, [])
 
 
 def facts(records):
@@ -90,7 +106,71 @@ def test_a_trial_equals_the_operator_in_process(results, workload, trained):
 def test_the_work_clock_is_the_operations_over_the_speed(results):
     expected = sum(record.flops for record in results[0].records) / 1e9
     assert results[0].pruning_seconds("work", 1e9) == pytest.approx(expected)
-    assert choose_winner(results, "auto", "work", 1e9).index in (0, 2)
+    candidates = finished_candidates(results, "work", 1e9)
+    assert [candidate.index for candidate in candidates] == [0, 2, 3]
+    assert candidates[0].pruning_seconds == pytest.approx(expected)
+
+
+def test_a_resumed_grid_runs_what_is_open_and_nothing_else(results, workload, prepared, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(copy / "search" / "trial-000")
+    ended = Ended()
+    again = run_search(Proposals(POINTS), workload, prepared, SearchConfig(clock="work"), 0.0, copy, [ended])
+    assert ended.indices == [0]
+    assert [facts(result.records) for result in again] == [facts(result.records) for result in results]
+
+
+class Ended(tune.Callback):
+    """Remembers which trials ended; brings the Tune run down at the first report of trial `interrupt`."""
+
+    def __init__(self, interrupt: int = -1) -> None:
+        self.indices: list[int] = []
+        self._interrupt = interrupt
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if trial.config["point"]["index"] == self._interrupt and result.get("step") == 1:
+            raise ConnectionError("the driver is gone")
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        self.indices.append(trial.config["point"]["index"])
+
+
+class TestSamplers:
+    """Five trials, the first of which diverges, one at a time; `tpe` is interrupted inside its third."""
+
+    def search(self, algorithm, objective, workload, prepared, folder, callback):
+        diverges = Hyperparameters(0.0, 0.3, 1e4, 5e-3, 0.15, 50)
+        proposals = Proposals((diverges,), Sampling(algorithm, BOX, 5, seed=2))
+        config = SearchConfig(algorithm, 5, concurrent=1, objective=objective, clock="work")
+        return run_search(proposals, workload, prepared, config, 0.0, folder, [callback])
+
+    def check(self, algorithm, objective, results):
+        """The oracle: the sampler, asked anew with what the trials before each have shown."""
+        told = objective_named(objective)
+        found = {candidate.index: candidate for candidate in finished_candidates(results, "work", 1e9)}
+        for index in range(1, 5):
+            history = []
+            for result in results[:index]:
+                outcomes = told.values([found[result.index]]) if result.index in found else [None]
+                history.append((result.hyperparameters, *outcomes))
+            expected = Sampling(algorithm, BOX, 5, seed=2).suggest(history, told.dimensions)
+            assert results[index].hyperparameters == expected
+        assert "NaN or infinite" in results[0].failure
+        assert len(found) >= 2  # so that the model, not chance, was asked for the last one
+
+    def test_tpe_interrupted_goes_on_as_if_it_had_not_been(self, workload, prepared, tmp_path):
+        first, second = Ended(interrupt=2), Ended()
+        with pytest.raises(TuneError, match="the driver is gone"):
+            self.search("tpe", "auto", workload, prepared, tmp_path, first)
+        begun = point_log(tmp_path).load()
+        assert (first.indices, len(begun)) == ([0, 1], 3)
+        results = self.search("tpe", "auto", workload, prepared, tmp_path, second)
+        assert second.indices == [2, 3, 4]
+        assert tuple(result.hyperparameters for result in results[:3]) == begun
+        self.check("tpe", "auto", results)
+
+    def test_gp_over_two_objectives(self, workload, prepared, tmp_path):
+        self.check("gp", "pareto", self.search("gp", "pareto", workload, prepared, tmp_path, Ended()))
 
 
 def test_the_original_accuracy_and_the_probe_are_those_of_the_dense_model(prepared, network):

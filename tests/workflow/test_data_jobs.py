@@ -183,7 +183,7 @@ def test_imagenet_is_planned_as_the_paper_has_it(tmp_path):
     arguments = ["--data", f"imagenet:{tmp_path / 'imagenet'}", "--weights", str(tmp_path / "w.safetensors")]
     config = parse(RunConfig, ["--preset", "paper-imagenet", "--model", "cifar-resnet8", *arguments], "p")
     plan = make_plan(config)
-    assert len(plan.points) == 7
+    assert plan.proposals.total == 7
     assert plan.image_shape == (3, 224, 224)
     assert (plan.preprocessing.pad, plan.preprocessing.flip) == (0, False)
     assert plan.roles.decide == plan.roles.report

@@ -27,9 +27,12 @@ from ice_ray.observe.tensorboard import STEP_TAGS
 from ice_ray.training.evaluate import count_correct
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-JOBS = Path(__file__).parent.parent.parent / "jobs"
+ROOT = Path(__file__).parent.parent.parent
+JOBS = ROOT / "jobs"
 # The work clock, at a fixed speed: what is compared must not depend on the wall.
 OPTIONS = ["--search.trials", "2", "--search.clock", "work", "--search.work-speed", "1e9", "--precision", "fp32"]
+# A sampler, whose points are not known in advance, and an objective of one's own: the most that can go wrong.
+SEARCH = ["--search.algorithm", "tpe", "--search.objective", "examples.objective:choose"]
 
 
 def command(job: str, folder: Path, *options: str) -> list[str]:
@@ -38,7 +41,7 @@ def command(job: str, folder: Path, *options: str) -> list[str]:
 
 def finish(arguments: list[str]) -> str:
     """Run to the end; returns what it printed."""
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -52,7 +55,7 @@ def refused(arguments: list[str]) -> str:
 
 def kill_at(arguments: list[str], line: str) -> None:
     """Run until a line begins so, then kill the driver the hard way."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
     assert process.stdout is not None
     try:
         assert any(found.strip().startswith(line) for found in process.stdout), f"never printed {line}"
@@ -66,7 +69,7 @@ def kill_at(arguments: list[str], line: str) -> None:
 def finished(tmp_path_factory) -> tuple[Path, str]:
     """An undisturbed run and what it printed."""
     folder = tmp_path_factory.mktemp("runs")
-    printed = finish(command("ice_prune.py", folder, "--name", "whole"))
+    printed = finish(command("ice_prune.py", folder, "--name", "whole", *SEARCH))
     return folder / "whole", printed
 
 
@@ -85,10 +88,16 @@ def test_the_run_folder_holds_what_came_out(finished):
     assert set(best["hyperparameters"]) == set(ice_ray.Hyperparameters(1, 0.1, 1e-2, 1e-3, 0.1, 1).as_dict())
     assert best["trials"] == {"finished": 2, "failed": 0}
     assert best["clock"] == "work"
+    assert best["reason"].startswith("least price")
+    front = {entry["trial"]: entry for entry in best["front"]}
+    assert front[best["trial"]]["hyperparameters"] == best["hyperparameters"]  # least price: nothing dominates it
+    assert front[best["trial"]]["pruning_seconds"] == best["pruning_seconds"]
     trials = pq.read_table(run / "trials.parquet")
     assert trials.num_rows == 2 * 6
     assert set(trials["step"].to_pylist()) == set(range(1, 7))
     assert "dense against pruned" in printed
+    assert "stage 1: 2 trials (tpe) of 6 pruning steps" in printed
+    assert "(2/2) drop" in printed
     assert "winner: trial" in printed
     assert "\x1b" not in printed
 
@@ -128,15 +137,15 @@ def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished
 
 def test_a_finished_run_is_not_run_again(finished):
     run, _ = finished
-    assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, "--resume"))
+    assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, *SEARCH, "--resume"))
 
 
 def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(finished, tmp_path):
     """Stage 1 is killed in the job of both stages and ended by its own; stage 2 the other way round."""
     run, _ = finished
-    both = command("ice_prune.py", tmp_path, "--name", "killed")
+    both = command("ice_prune.py", tmp_path, "--name", "killed", *SEARCH)
     kill_at(both, "trial-")
-    finish(command("ice_search.py", tmp_path, "--name", "killed", "--resume"))
+    finish(command("ice_search.py", tmp_path, "--name", "killed", *SEARCH, "--resume"))
     best = tmp_path / "killed" / "best.json"
     chosen = [json.loads(path.read_text())["hyperparameters"] for path in (best, run / "best.json")]
     assert chosen[0] == chosen[1]
@@ -153,6 +162,20 @@ def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_any_finished_trial_is_replayed_apart_from_the_winner(finished):
+    run, _ = finished
+    other = 1 - json.loads((run / "best.json").read_text())["trial"]
+    before = (run / "summary.json").read_text()
+    replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(run / "best.json"), "--trial", str(other)]
+    finish([*replay, "--replay.subsample", "0.1", "--replay.workers", "1"])
+    apart = run / "replays" / f"trial-00{other}"
+    assert ice_ray.load_pruned(apart / "pruned_model")
+    found = json.loads((apart / "summary.json").read_text())["hyperparameters"]
+    rows = pq.read_table(run / "trials.parquet", filters=[("trial", "=", other)]).to_pylist()
+    assert found == {name: rows[0][name] for name in found}
+    assert (run / "summary.json").read_text() == before
 
 
 def digits_as_parquet(folder: Path, broken_row: int) -> None:

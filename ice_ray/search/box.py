@@ -1,0 +1,67 @@
+"""The box that a space spans: between the least and the greatest value of each hyperparameter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.randomness import seed_of
+
+LOGARITHMIC = frozenset({"base_learning_rate", "learning_rate_reduction"})
+
+
+@dataclass(frozen=True)
+class Box:
+    """Ranges, ends included; the two rates are measured on a logarithmic scale.
+
+    Attributes:
+        name: the space's, for people.
+        ranges: least and greatest value per hyperparameter, in their order; equal where it is fixed.
+    """
+
+    name: str
+    ranges: dict[str, tuple[float, float]]
+
+    @property
+    def is_a_point(self) -> bool:
+        """Whether every hyperparameter is fixed."""
+        return all(least == greatest for least, greatest in self.ranges.values())
+
+    def draw(self, count: int, seed: int) -> tuple[Hyperparameters, ...]:
+        """`count` points, uniform in the box; the first ones are the same whatever `count` is."""
+        shares = np.random.default_rng(seed_of(seed, "random points")).random((count, len(self.ranges)))
+        return tuple(self._at([float(share) for share in row]) for row in shares)
+
+    def check(self, point: Hyperparameters, origin: str) -> None:
+        """Refuse a point outside.
+
+        Raises:
+            UserError: which of its values is, and where it came from.
+        """
+        for name, value in point.as_dict().items():
+            least, greatest = self.ranges[name]
+            if not least <= value <= greatest:
+                raise UserError(
+                    f"{origin}: {name}={value:g} is outside of space '{self.name}' ({least:g} to {greatest:g}); give a "
+                    "wider --space"
+                )
+
+    def _at(self, shares: list[float]) -> Hyperparameters:
+        values = {
+            name: _between(*self.ranges[name], share, name in LOGARITHMIC)
+            for name, share in zip(self.ranges, shares, strict=True)
+        }
+        return Hyperparameters(**values)
+
+
+def _between(least: float, greatest: float, share: float, logarithmic: bool) -> float:
+    """At `share`, in [0, 1), of the way; never outside for the sake of rounding."""
+    if logarithmic:
+        value = math.exp(math.log(least) + share * (math.log(greatest) - math.log(least)))
+    else:
+        value = least + share * (greatest - least)
+    return min(max(value, least), greatest)

@@ -1,0 +1,78 @@
+"""What a search tries: points known in advance, and how the others are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.search.box import Box
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.sampler import Sampling
+from ice_ray.search.space import Space
+from ice_ray.search.warm_start import read_winner
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The trials of a search, in their order.
+
+    Attributes:
+        known: points of the first trials, or of all of them.
+        sampling: how the points of the others are found while the search runs; None where all are known.
+        origin: the words for a person: "grid", "tpe, warm start first".
+    """
+
+    known: tuple[Hyperparameters, ...]
+    sampling: Sampling | None = None
+    origin: str = "grid"
+
+    @property
+    def total(self) -> int:
+        """Trials of the search."""
+        return self.sampling.total if self.sampling else len(self.known)
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a trial may hold layers fixed, and so the freezing probe is needed."""
+        fractions = [point.frozen_fraction for point in self.known]
+        if self.sampling:
+            fractions.append(self.sampling.box.ranges["frozen_fraction"][1])
+        return any(fraction > 0 for fraction in fractions)
+
+
+def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
+    """What the options ask for. A warm start is trial 0, whatever finds the others, and one of `config.trials`.
+
+    Raises:
+        UserError: more points asked for than there are, nothing to vary, a warm start that cannot be used.
+    """
+    box, warm = space.box, _warm_start(space.box, config)
+    origin = config.algorithm + (", warm start first" if warm else "")
+    if config.algorithm == "grid":
+        return Proposals(_first(warm, space.sample(config.trials, seed), config.trials), None, origin)
+    if box.is_a_point:
+        raise UserError(
+            f"--search.algorithm {config.algorithm}: space '{space.name}' is a single point; give ranges in "
+            "--space, or take the grid"
+        )
+    trials = config.trials or 1  # SearchConfig has made sure that it is given
+    if config.algorithm == "random":
+        return Proposals(_first(warm, box.draw(trials, seed), trials), None, origin)
+    return Proposals(warm, Sampling(config.algorithm, box, trials, seed), origin)
+
+
+def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:
+    """The earlier run's winner, where one is named."""
+    if config.warm_start is None:
+        return ()
+    point = read_winner(config.warm_start)
+    box.check(point, f"--search.warm-start '{config.warm_start}'")
+    return (point,)
+
+
+def _first(
+    warm: tuple[Hyperparameters, ...], points: tuple[Hyperparameters, ...], count: int | None
+) -> tuple[Hyperparameters, ...]:
+    """The warm start in front, and only there."""
+    return (*warm, *(point for point in points if point not in warm))[:count]

@@ -1,0 +1,108 @@
+"""The next point of a search, from what its trials have shown so far: Optuna's samplers, asked without memory."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objectives import Values
+from ice_ray.randomness import seed_of
+from ice_ray.search.box import LOGARITHMIC, Box
+
+SamplerName = Literal["tpe", "gp"]
+Outcome = Values | None
+_MOST_RANDOM_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where and how a sampler looks.
+
+    Attributes:
+        algorithm: Optuna's tree-structured Parzen estimator (TPE), or its Gaussian process with the expected
+            improvement (GP).
+        box: where points may lie.
+        total: trials of the search.
+        seed: the run's.
+    """
+
+    algorithm: SamplerName
+    box: Box
+    total: int
+    seed: int
+
+    @property
+    def random_trials(self) -> int:
+        """How many trials must have finished before the model is asked; until then points are drawn at random.
+
+        A third of all, 2 to 10: Optuna's own 10 would leave a small search no trial to learn in.
+        """
+        return min(_MOST_RANDOM_TRIALS, max(2, math.ceil(self.total / 3)))
+
+    def suggest(self, history: Sequence[tuple[Hyperparameters, Outcome]], dimensions: int) -> Hyperparameters:
+        """The point of the trial after those of `history`, which are in their order.
+
+        It follows from the seed, the trial's index and the history alone: a search that was resumed asks as the
+        unbroken one would have.
+
+        A trial without an outcome, running or failed, keeps others away from it. Optuna's own way with a failed one,
+        to forget it, leads samplers back into a region where trials diverge: where the upper half of the learning
+        rates did, 6 to 10 of 15 trials were lost to it, as against 6 to 7 this way (means of six seeds; the best point
+        was as good).
+
+        Args:
+            dimensions: values of an outcome; all are minimised.
+        """
+        distributions = self._distributions()
+        with _quietly(), _one_thread():
+            study = optuna.create_study(directions=["minimize"] * dimensions, sampler=self._sampler(len(history)))
+            study.add_trials([_told(point, outcome, distributions) for point, outcome in history])
+            return Hyperparameters.from_mapping(study.ask(distributions).params)
+
+    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+        seed = seed_of(self.seed, self.algorithm, index) % 2**32  # what numpy's old generators take
+        if self.algorithm == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.random_trials)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_trials)
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return {name: FloatDistribution(*bounds, log=name in LOGARITHMIC) for name, bounds in self.box.ranges.items()}
+
+
+def _told(point: Hyperparameters, outcome: Outcome, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    state = TrialState.RUNNING if outcome is None else TrialState.COMPLETE
+    return create_trial(state=state, values=outcome, params=point.as_dict(), distributions=distributions)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A small Gaussian process gains nothing from more, trials want the cores, and bits depend on the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Optuna's lines: that a study was made, what is experimental, which optional package is missing."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

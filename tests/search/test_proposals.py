@@ -1,0 +1,110 @@
+"""What a search tries: the points known in advance, the warm start among them, and the log of points."""
+
+import json
+
+import pytest
+
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.point_log import PointLog
+from ice_ray.search.proposals import Proposals, propose
+from ice_ray.search.space import load_space
+
+SPACE = load_space("digits")
+ON_GRID = SPACE.points()[5]
+OFF_GRID = Hyperparameters(0.7, 0.4, 0.02, 0.005, 0.15, 50)
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """Makes a best.json of a point and gives its path."""
+
+    def write(point: Hyperparameters):
+        path = tmp_path / "best.json"
+        path.write_text(json.dumps({"hyperparameters": point.as_dict()}))
+        return path
+
+    return write
+
+
+def proposed(seed: int = 0, **options) -> Proposals:
+    return propose(SPACE, SearchConfig(**options), seed)
+
+
+def test_the_grid_is_as_the_space_samples_it():
+    assert proposed().known == SPACE.points()
+    assert proposed(trials=3).known == SPACE.sample(3, 0)
+    assert (proposed(trials=3).total, proposed(trials=3).origin) == (3, "grid")
+
+
+def test_a_warm_start_comes_first_in_the_grid_and_counts(warm):
+    """Eight grid points: nine with one that is none of them, eight with one that is."""
+    whole = proposed(warm_start=warm(OFF_GRID))
+    assert whole.known == (OFF_GRID, *SPACE.points())
+    assert proposed(warm_start=warm(OFF_GRID), trials=3).known == (OFF_GRID, *SPACE.sample(2, 0))
+    assert whole.origin == "grid, warm start first"
+    assert proposed(warm_start=warm(ON_GRID)).known[0] == ON_GRID
+    assert sorted(map(str, proposed(warm_start=warm(ON_GRID)).known)) == sorted(map(str, SPACE.points()))
+    assert len(set(proposed(warm_start=warm(ON_GRID), trials=3).known)) == 3
+
+
+def test_random_draws_are_known_in_advance(warm):
+    assert proposed(algorithm="random", trials=4).known == SPACE.box.draw(4, 0)
+    started = proposed(algorithm="random", trials=4, warm_start=warm(OFF_GRID))
+    assert started.known == (OFF_GRID, *SPACE.box.draw(3, 0))
+    assert started.total == 4
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "gp"])
+def test_samplers_know_the_warm_start_alone(algorithm, warm):
+    assert proposed(algorithm=algorithm, trials=4).known == ()
+    started = proposed(algorithm=algorithm, trials=4, warm_start=warm(ON_GRID), seed=3)
+    assert (started.known, started.total, started.origin) == ((ON_GRID,), 4, f"{algorithm}, warm start first")
+    assert started.sampling.seed == 3
+
+
+def test_the_probe_is_needed_where_a_trial_may_freeze():
+    never = {**SPACE.values, "frozen_fraction": (0.0,)}
+    for options in ({}, {"algorithm": "random", "trials": 2}, {"algorithm": "gp", "trials": 2}):
+        assert proposed(**options).freezes
+        assert not propose(type(SPACE)("never", never), SearchConfig(**options), 0).freezes
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "no best.json"),
+        ("[]", "no best.json"),
+        ("{}", "no best.json.*hyperparameters"),
+        ('{"hyperparameters": {"steepness": 50}}', "missing"),
+        (json.dumps({"hyperparameters": {**OFF_GRID.as_dict(), "frozen_fraction": 2}}), r"within \[0, 1\]"),
+        (json.dumps({"hyperparameters": {**OFF_GRID.as_dict(), "steepness": 51}}), "steepness=51 is outside of space"),
+    ],
+)
+def test_a_warm_start_that_cannot_be_used_is_refused(tmp_path, content, said):
+    path = tmp_path / "best.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"--search.warm-start .*{said}"):
+        proposed(warm_start=path)
+    with pytest.raises(UserError, match="no such file"):
+        proposed(warm_start=tmp_path / "none.json")
+
+
+def test_a_single_point_is_no_box_to_draw_from():
+    single = type(SPACE)("single", {name: values[:1] for name, values in SPACE.values.items()})
+    with pytest.raises(UserError, match="'single' is a single point"):
+        propose(single, SearchConfig(algorithm="tpe", trials=2), 0)
+    assert len(propose(single, SearchConfig(), 0).known) == 1
+
+
+def test_the_log_keeps_the_order_and_refuses_other_points(tmp_path):
+    log = PointLog(tmp_path / "run" / "search" / "points.json")
+    assert log.load() == ()
+    log.begin((OFF_GRID,))
+    assert log.append(ON_GRID) == 1
+    assert log.load() == (OFF_GRID, ON_GRID)
+    log.begin((OFF_GRID,))
+    assert log.load() == (OFF_GRID, ON_GRID)
+    with pytest.raises(UserError, match="begun with other points"):
+        log.check((ON_GRID,))

@@ -1,0 +1,88 @@
+"""Optuna's samplers with few trials, failed and running ones among them."""
+
+import math
+
+import pytest
+
+from ice_ray.search.box import Box
+from ice_ray.search.sampler import Outcome, Sampling
+from ice_ray.search.space import load_space
+
+BOX = load_space("cifar10").box
+ALGORITHMS = ["tpe", "gp"]
+
+
+def bowl(point) -> float:
+    """Least, 0, in the middle of three of the six ranges."""
+    return (
+        (point.accuracy_drop_threshold - 1) ** 2
+        + (point.frozen_fraction - 0.6) ** 2
+        + math.log(point.base_learning_rate / 0.00224) ** 2
+    )
+
+
+def search(sampling: Sampling, fails=(), history=(), dimensions: int = 1):
+    """Ask and tell until there are as many as wanted, going on from `history`."""
+    history = list(history)
+    while len(history) < sampling.total:
+        point = sampling.suggest(history, dimensions)
+        outcome: Outcome = (bowl(point), point.frozen_fraction)[:dimensions]
+        history.append((point, None if len(history) in fails else outcome))
+    return history
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_points_are_inside_seeded_and_different(algorithm, dimensions):
+    sampling = Sampling(algorithm, BOX, 5, seed=0)
+    found = search(sampling, fails={1}, dimensions=dimensions)
+    for point, _ in found:
+        BOX.check(point, "a suggestion")
+    assert len({point for point, _ in found}) == 5
+    assert found == search(sampling, fails={1}, dimensions=dimensions)
+    assert found != search(Sampling(algorithm, BOX, 5, seed=1), fails={1}, dimensions=dimensions)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_resumed_study_asks_as_the_unbroken_one(algorithm):
+    """A new study is told what the first part found: it must not matter that another one asked for it."""
+    sampling = Sampling(algorithm, BOX, 6, seed=0)
+    whole = search(sampling, fails={3})
+    assert search(sampling, fails={3}, history=whole[:4]) == whole
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_search_of_failures_goes_on(algorithm):
+    found = search(Sampling(algorithm, BOX, 5, seed=0), fails=range(5))
+    assert len({point for point, _ in found}) == 5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_equal_outcomes_are_no_trouble(algorithm):
+    history = [(point, (1.0,)) for point in BOX.draw(6, 0)]
+    BOX.check(Sampling(algorithm, BOX, 7, seed=0).suggest(history, 1), "a suggestion")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_trials_without_an_outcome_keep_others_away(algorithm):
+    """Where the upper half of the rates fails, of 12 trials no more do than of as many random ones: 6 in the mean."""
+    wide = Box("wide", {**BOX.ranges, "base_learning_rate": (1e-3, 1e3)})
+    sampling, history = Sampling(algorithm, wide, 12, seed=0), []
+    while len(history) < 12:
+        point = sampling.suggest(history, 1)
+        history.append((point, None if point.base_learning_rate > 1 else (bowl(point),)))
+    assert sum(outcome is None for _, outcome in history) <= 6
+    assert len({point for point, _ in history}) == 12
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_learning_beats_chance(algorithm):
+    """The last five of 15 trials, two seeds: 0.12 (tpe) and 0.15 (gp) in the mean, random draws 0.33."""
+    learned = [bowl(point) for seed in range(2) for point, _ in search(Sampling(algorithm, BOX, 15, seed))[-5:]]
+    chance = [bowl(point) for point in BOX.draw(1000, 0)]
+    assert sum(learned) / len(learned) < 0.6 * sum(chance) / len(chance)
+
+
+def test_the_model_is_asked_after_a_third_of_the_trials():
+    counts = {total: Sampling("tpe", BOX, total, 0).random_trials for total in (1, 4, 6, 9, 30, 200)}
+    assert counts == {1: 2, 4: 2, 6: 2, 9: 3, 30: 10, 200: 10}
