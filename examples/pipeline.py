@@ -20,4 +20,10 @@ class EverySecondStep(IcePipeline):
 
 def build(settings: PruningSettings, hyperparameters: Hyperparameters) -> EverySecondStep:
     """What --pipeline names: from what a run prunes and how, and the six hyperparameters of one trial."""
-    return EverySecondStep(settings.removal, hyperparameters, recovery=settings.recovery)
+    return EverySecondStep(
+        removal=settings.removal,
+        hyperparameters=hyperparameters,
+        counting=settings.counting,
+        learning_rate_tolerance=settings.learning_rate_tolerance,
+        recovery=settings.recovery,
+    )

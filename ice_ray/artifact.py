@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.files import sha256, write_json, write_tensors
-from ice_ray.models.registry import ModelSpec
+from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 
@@ -57,8 +57,8 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
 
     Args:
         path: the `pruned_model` folder.
-        builder: for a model of your own, the function that builds its dense form, taking the number of classes.
-            It is never imported from a name in the file: a file must not choose what code runs.
+        builder: for a model of your own, the function that builds its dense form, as for `--model`: it may take
+            `num_classes`. It is never imported from a name in the file: a file must not choose what code runs.
 
     Raises:
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
@@ -67,7 +67,7 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
     description = _description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
-        module = builder(classes)
+        module = call_builder(builder, classes)
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:

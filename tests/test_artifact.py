@@ -36,9 +36,9 @@ def test_a_model_of_the_user_s_own_needs_its_function_and_the_file_cannot_name_o
     edit(folder, lambda content: content["builder"].update(name="os:system"))
     with pytest.raises(UserError, match="builder="):
         load_pruned(folder)
-    load_pruned(folder, builder=lambda classes: ModelSpec("cifar-resnet8", classes).build())
+    load_pruned(folder, builder=lambda num_classes: ModelSpec("cifar-resnet8", num_classes).build())
     with pytest.raises(UserError):
-        load_pruned(folder, builder=lambda classes: ModelSpec("cifar-resnet20", classes).build())
+        load_pruned(folder, builder=lambda num_classes: ModelSpec("cifar-resnet20", num_classes).build())
 
 
 def edit(folder, change):

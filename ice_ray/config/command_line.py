@@ -8,11 +8,13 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from ice_ray.config.preset import load_preset
+from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 
@@ -22,7 +24,7 @@ Config = TypeVar("Config")
 def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     """Read `arguments` into a config. `--help` prints the options and ends the program.
 
-    A `--preset` among them gives other defaults, wherever it stands.
+    A `--preset` among them gives other defaults, wherever it stands, and so does the search that a replay names.
 
     Raises:
         UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
@@ -40,19 +42,25 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
 
 
 def _default(kind: type[Any], arguments: Sequence[str]) -> Any:
-    """What the options default to: what the last `--preset` says, if any."""
-    name = None
-    for option, following in itertools.zip_longest(arguments, arguments[1:]):
-        if option == "--preset":
-            name = following
-        elif option.startswith("--preset="):
-            name = option.removeprefix("--preset=")
-    if kind is not RunConfig or name is None:
-        return tyro.MISSING_NONPROP
-    preset = load_preset(name)
-    # A target takes the place of the preset's ratio.
-    targeted = any(option.partition("=")[0] == "--target" for option in arguments)
-    return dataclasses.replace(preset, ratio=None) if targeted else preset
+    """What the options default to: what the last `--preset` says, or for a replay what its search was told."""
+    if kind is RunConfig and (name := _given("--preset", arguments)) is not None:
+        preset = load_preset(name)
+        # A target takes the place of the preset's ratio.
+        return preset if _given("--target", arguments) is None else dataclasses.replace(preset, ratio=None)
+    if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
+        return replay_defaults(Path(path))
+    return tyro.MISSING_NONPROP
+
+
+def _given(option: str, arguments: Sequence[str]) -> str | None:
+    """The last value that an option was given."""
+    value = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        if argument == option:
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.removeprefix(f"{option}=")
+    return value
 
 
 def _one_line(box: str, program: str) -> str:

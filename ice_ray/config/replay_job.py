@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ class ReplayJobConfig:
     """Replay the winner of a finished search, or any of its trials, on all the data: stage 2 alone."""
 
     config: Path
-    """best.json, as a search wrote it; the replay's results go into its folder."""
+    """best.json, as a search wrote it; the replay's results go into its folder, its options default to the search's."""
     trial: int | None = None
     """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -21,3 +22,12 @@ class ReplayJobConfig:
     """Go on with a replay that was interrupted there."""
     verbose: bool = False
     """Show Ray's own log lines too."""
+
+
+def replay_defaults(path: Path) -> ReplayJobConfig:
+    """The defaults of a replay of `path`: stage 2's options as its search was given them."""
+    try:
+        asked = json.loads(path.read_text())["config"]["replay"]
+        return ReplayJobConfig(path, replay=ReplayConfig(**asked))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ReplayJobConfig(path)  # reading the file for good says what is wrong with it

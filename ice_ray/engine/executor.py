@@ -98,6 +98,7 @@ class Executor:
         count = min(len(self._data.train), 2 * self.recipe.batch_size)
         few = ImageSet(self._data.train.images[:count], self._data.train.labels[:count])
         model = self.network.build(self.device)
+        hold_fixed(model, (), self.network.norms, self.network.unused)
         wrapped = self._collective.wrap(model)
         shard, preprocessing = self._collective.shard, self._data.preprocessing
         key = (self._seed, "warm-up")
@@ -188,7 +189,7 @@ class Executor:
         """Fine-tune in place; returns the last accuracy if any was measured, and the operations spent over all
         processes, the teacher's included.
         """
-        hold_fixed(model, action.frozen, self.network.norms)
+        hold_fixed(model, action.frozen, self.network.norms, self.network.unused)
         per_image = training_flops(model, self.network.traces)
         if self._teacher is not None:
             per_image += forward_flops(self._teacher, self.network.traces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,12 +12,13 @@ import torch
 from torch import nn
 
 from ice_ray.engine.actions import Counting
-from ice_ray.models.trace import LayerTrace, trace_layers
+from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
 from ice_ray.pruning.selection import Selection
 from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
+from ice_ray.pruning.verification import faulty_layers
 
 
 class DenseNetwork:
@@ -50,7 +52,24 @@ class DenseNetwork:
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
         self.refused: Mapping[str, str] = anatomy.refused
         self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces)
+        self.unused: tuple[str, ...] = unused_parameters(self._module, image_shape)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
+
+    @classmethod
+    def verified(
+        cls, module: nn.Module, image_shape: tuple[int, int, int], selection: Selection = Selection()
+    ) -> tuple[DenseNetwork, Selection]:
+        """The network, and the selection without the layers whose removal, tried on copies, goes wrong.
+
+        Raises:
+            UserError: nothing in it may be pruned.
+        """
+        network = cls(module, image_shape, selection)
+        faulty = faulty_layers(network.build(torch.device("cpu")), image_shape, network.steps)
+        if not faulty:
+            return network, selection
+        own = dataclasses.replace(selection, faulty=tuple(faulty.items()))
+        return cls(module, image_shape, own), own
 
     @property
     def units(self) -> tuple[PrunableUnit, ...]:

@@ -15,7 +15,7 @@ from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.training.precision import Precision
+from ice_ray.training.precision import PrecisionChoice, resolve
 
 Quantity = Literal["macs", "params", "latency"]
 _STEPS = 1000
@@ -59,7 +59,7 @@ def parse_target(text: str) -> Target:
 
 
 def ratio_for(
-    target: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: Precision
+    target: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: PrecisionChoice
 ) -> Found:
     """The least ratio, in thousandths, that leaves no more than the target, found by removing filters from copies.
 
@@ -71,12 +71,14 @@ def ratio_for(
     Raises:
         UserError: no ratio reaches it.
     """
-    measure = _measure(target.quantity, network, device, precision)
+    amounts.check_patterns(network.steps)
+    where = device if target.quantity == "latency" else torch.device("cpu")
+    measure = _measure(target.quantity, network, where, precision)
 
     def share(thousandths: int) -> float:
         own = replace(amounts, ratio=thousandths / _STEPS)
         widths = {unit.layer: unit.filters - own.removed(unit) for unit in network.units}
-        return measure(network.build_pruned(widths, device))
+        return measure(network.build_pruned(widths, where))
 
     most = _greatest(network, amounts)
     least, reached = 0, share(most)
@@ -107,7 +109,7 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
 
 
 def _measure(
-    quantity: Quantity, network: DenseNetwork, device: torch.device, precision: Precision
+    quantity: Quantity, network: DenseNetwork, device: torch.device, choice: PrecisionChoice
 ) -> Callable[[nn.Module], float]:
     """The share that a pruned copy leaves of the dense network's quantity."""
     dense = network.build(device)
@@ -115,6 +117,8 @@ def _measure(
         return lambda model: network.unpruned_share(model, "parameters")
     if quantity == "macs":
         return lambda model: macs(network, model) / macs(network, dense)
+
+    precision = resolve(choice, device)
 
     def relative_latency(model: nn.Module) -> float:
         shares = []

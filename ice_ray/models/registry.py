@@ -82,9 +82,10 @@ class ModelSpec:
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:
     function = load_own(name, "model")
-    return lambda num_classes: _call(function, num_classes)
+    return lambda num_classes: call_builder(function, num_classes)
 
 
-def _call(function: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+def call_builder(function: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    """A user's function called with the number of classes if it takes `num_classes`, else with nothing."""
     takes_classes = "num_classes" in inspect.signature(function).parameters
     return function(num_classes=num_classes) if takes_classes else function()

@@ -30,20 +30,20 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
 
     Channel pruning changes no layer's positions, so a trace of the dense model serves all its pruned forms.
     """
-    order: list[tuple[str, int, Tensor]] = []
-    norms: dict[int, str] = {}
+    order: list[tuple[str, int, tuple[int, int], Tensor]] = []
+    norms: dict[tuple[int, int], str] = {}
     handles: list[RemovableHandle] = []
 
     def record(name: str) -> object:
         def hook(module: nn.Module, _: object, output: Tensor) -> None:
             channels = len(module.get_parameter("weight"))
-            order.append((name, output.numel() // channels, output))
+            order.append((name, output.numel() // channels, _identity(output), output))
 
         return hook
 
     def record_norm(name: str) -> object:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            norms[id(inputs[0])] = name
+            norms[_identity(inputs[0])] = name
 
         return hook
 
@@ -63,4 +63,23 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
         for handle in handles:
             handle.remove()
     # The outputs are kept alive in `order` until here, so that no two of them share an id.
-    return tuple(LayerTrace(name, positions, norms.get(id(output))) for name, positions, output in order)
+    return tuple(LayerTrace(name, positions, norms.get(identity)) for name, positions, identity, _ in order)
+
+
+def _identity(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor it is, and in what state: an operation in place between a layer and a norm makes it another."""
+    return id(tensor), tensor._version
+
+
+def unused_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Parameters, by name, that the outputs do not depend on; data-parallel training would wait for their gradients."""
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    with torch.enable_grad():
+        images = torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
+        model(images).float().sum().backward()
+    unused = tuple(name for name, each in model.named_parameters() if each.requires_grad and each.grad is None)
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return unused

@@ -45,17 +45,20 @@ class Amounts:
         losing = [tuple(unit for unit in step.units if self.removed(unit)) for step in steps]
         return tuple(PruningStep(number, units) for number, units in enumerate(filter(None, losing), start=1))
 
-    def check(self, steps: Sequence[PruningStep]) -> None:
-        """Raises UserError: a ratio is no share, would empty a layer, names none, or nothing at all would go."""
-        _check_share(self.ratio)
-        if self.round_to < 1:
-            raise UserError(f"--prune.round-to {self.round_to} must be at least 1")
-        units = [unit for step in steps for unit in step.units]
+    def check_patterns(self, steps: Sequence[PruningStep]) -> None:
+        """Raises UserError: a pattern matches no layer, or its ratio is no share."""
+        layers = [unit.layer for step in steps for unit in step.units]
         for pattern, ratio in self.by_layer:
-            if not fnmatch.filter([unit.layer for unit in units], pattern):
+            if not fnmatch.filter(layers, pattern):
                 raise UserError(f"--prune.ratios: '{pattern}' matches none of the layers to be pruned")
             if ratio != 0:
                 _check_share(ratio, f"--prune.ratios: {pattern}: ")
+
+    def check(self, steps: Sequence[PruningStep]) -> None:
+        """Raises UserError: a ratio is no share, would empty a layer, names none, or nothing at all would go."""
+        _check_share(self.ratio)
+        self.check_patterns(steps)
+        units = [unit for step in steps for unit in step.units]
         for unit in units:
             _check_unit(unit, self.ratio_of(unit.layer))
         if not any(self.removed(unit) for unit in units):

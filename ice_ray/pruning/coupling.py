@@ -27,6 +27,8 @@ _TIES = {
     "SliceOp": "a slice",
     "LayerNormBackward": "a layer norm over its channels",
     "SoftmaxBackward": "a softmax over its channels",
+    "ScaledDotProduct": "an attention",
+    "AttentionBackward": "an attention",
 }
 
 

@@ -62,15 +62,20 @@ def frozen_layers(ranking: Sequence[str], frozen_fraction: float) -> tuple[str, 
     return tuple(ranking[: math.floor(count)])
 
 
-def hold_fixed(model: nn.Module, layers: Sequence[str], norms: Mapping[str, str | None]) -> None:
+def hold_fixed(
+    model: nn.Module, layers: Sequence[str], norms: Mapping[str, str | None], unused: Sequence[str] = ()
+) -> None:
     """Let every parameter train but those of `layers`, convolution and batch-norm affine, in place.
 
     Running statistics of the batch norms go on updating; the layers go on being pruned.
 
     Args:
         norms: the batch norm that directly follows each layer, as traced.
+        unused: parameters that the outputs do not depend on; they do not train either.
     """
     model.requires_grad_(True)
+    for parameter in unused:
+        model.get_parameter(parameter).requires_grad_(False)
     for layer in layers:
         for name in (layer, norms.get(layer)):
             if name is not None:

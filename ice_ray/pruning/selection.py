@@ -16,10 +16,12 @@ class Selection:
     Attributes:
         include: only layers that match one of these, stems and heads too; without any, all that lie within a block.
         exclude: none that matches one of these.
+        faulty: (layer, reason) of layers whose removal was tried and went wrong; never pruned.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    faulty: tuple[tuple[str, str], ...] = ()
 
     def choose(self, possible: Sequence[str], usual: Sequence[str], refused: Mapping[str, str]) -> set[str]:
         """The layers to prune.

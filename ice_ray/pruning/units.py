@@ -83,11 +83,13 @@ def dissect(
     layers = list(dict.fromkeys(trace.name for trace in traces))
     found = {layer: coupling_of(graph, layer, modules) for layer in layers}
     couplings = _first_owners(coupling for coupling in found.values() if isinstance(coupling, Coupling))
-    blocks = Blocks(layers, modules, couplings)
-    possible = [coupling.layer for coupling in couplings]
+    blocks = Blocks(traces, modules, couplings)
+    faulty = dict(selection.faulty)
+    possible = [coupling.layer for coupling in couplings if coupling.layer not in faulty]
     usual = [layer for layer in possible if blocks.encloses(layer)]
     refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     refused |= {gate: f"it goes with {c.layer}, which it gates" for c in couplings for gate in c.gates}
+    refused |= faulty
     refused |= {name: "the trace has not met it" for name, m in modules.items() if is_layer(m) and name not in found}
     chosen = selection.choose(possible, usual, refused)
     for layer in possible:
@@ -116,7 +118,7 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
         layer, block = coupling.layer, blocks.of(coupling.layer)
         inner = tuple(reader for reader in coupling.readers if blocks.of(reader) == block)
         unit = PrunableUnit(layer, coupling.filters, coupling.readers, inner, coupling.groups)
-        grouped.setdefault(block if layer in usual and not blocks.is_chain else layer, []).append(unit)
+        grouped.setdefault(block if layer in usual and not blocks.is_chain(block) else layer, []).append(unit)
     return tuple(PruningStep(number, tuple(units)) for number, units in enumerate(grouped.values(), start=1))
 
 

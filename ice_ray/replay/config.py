@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ice_ray.errors import UserError
@@ -41,7 +42,7 @@ class ReplayConfig:
             raise UserError(f"--replay.epochs {self.epochs} must be at least 1")
         if self.final_epochs < 0:
             raise UserError(f"--replay.final-epochs {self.final_epochs} must be at least 0")
-        if not self.final_rate_factor > 0:
+        if not 0 < self.final_rate_factor < math.inf:
             raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
         if self.cpus is not None and not self.cpus > 0:
             raise UserError(f"--replay.cpus {self.cpus} must be above 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,9 +44,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise UserError(f"batch size {self.batch_size} must be at least 2")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"--recovery.temperature {self.temperature} must be above 0")
-        if self.distil_weight < 0:
+        if not 0 <= self.distil_weight < math.inf:
             raise UserError(f"--recovery.distil-weight {self.distil_weight} must be at least 0")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"--recovery.label-smoothing {self.label_smoothing} must be in [0, 1)")

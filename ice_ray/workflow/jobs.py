@@ -58,6 +58,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     if job.config.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
+    folder.check_files(winner.config)
     point, results = winner.hyperparameters, folder
     if job.trial is not None:
         point, results = read_finished(folder.trials, job.trial), folder.replay_of(job.trial)
@@ -104,4 +105,6 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        yield make_plan(config, trained, folder.found())
+        plan = make_plan(config, trained, folder.found())
+        folder.check_labels(plan.dataset.labels_digest)
+        yield plan

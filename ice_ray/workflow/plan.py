@@ -28,7 +28,7 @@ from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
 from ice_ray.search.space import Space, load_space
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.precision import PrecisionChoice
 
 _LARGEST_SMALL_IMAGE = 32
 _DEFAULT_SUBSAMPLE, _DIGITS_SUBSAMPLE = 0.02, 0.5
@@ -41,7 +41,8 @@ class Plan:
     Attributes:
         weights: the dense model's; None where it is to be trained first.
         space: the hyperparameters' grid, or what spans their box.
-        amounts: how many filters go from each layer.
+        selection: which layers are pruned.
+        amounts: how many filters go from each of them.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
     """
@@ -54,6 +55,7 @@ class Plan:
     space: Space
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
+    selection: Selection
     amounts: Amounts
     found: Found | None
     steps: int
@@ -77,7 +79,7 @@ class Plan:
         config = self.config
         return PruningSettings(
             amounts=self.amounts,
-            selection=config.prune.selection,
+            selection=self.selection,
             criterion=config.criterion,
             calibration_images=config.prune.calibration_images,
             pipeline=config.pipeline,
@@ -148,14 +150,14 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
-    network = open_network(module, config.model, shape, config.prune.selection)
+    network, selection = open_network(module, config.model, shape, config.prune.selection)
     _check_outputs(network, dataset.classes, config.model)
     if config.target is not None:
         found = found or find_ratio(config.target, network, amounts, config.precision)
         amounts = dataclasses.replace(amounts, ratio=found.ratio)
     amounts.check(network.steps)
     steps = amounts.losing(network.steps)
-    check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms)
+    check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms, module)
     trained = path is not None or spec.is_users_own
     return Plan(
         config=config,
@@ -166,20 +168,23 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         space=space,
         preprocessing=_preprocessing(dataset, config, shape),
         image_shape=shape,
+        selection=selection,
         amounts=amounts,
         found=found,
         steps=len(steps),
     )
 
 
-def open_network(module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection) -> DenseNetwork:
-    """The network, traced.
+def open_network(
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection
+) -> tuple[DenseNetwork, Selection]:
+    """The network, traced, and the selection without layers whose removal goes wrong.
 
     Raises:
         UserError: it takes no such images, cannot be traced, or nothing in it may be pruned.
     """
     try:
-        return DenseNetwork(module, shape, selection)
+        return DenseNetwork.verified(module, shape, selection)
     except UserError:
         raise
     except Exception as error:  # the user's module may raise anything
@@ -192,7 +197,7 @@ def open_network(module: nn.Module, name: str, shape: tuple[int, int, int], sele
 def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: PrecisionChoice) -> Found:
     """The ratio for `--target`; latency is measured on this machine's GPU where it has one, else on its CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ratio_for(parse_target(target), network, amounts, device, resolve(precision, device))
+    return ratio_for(parse_target(target), network, amounts, device, precision)
 
 
 def _check_outputs(network: DenseNetwork, classes: int, name: str) -> None:

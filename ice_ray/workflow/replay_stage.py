@@ -81,6 +81,7 @@ def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) 
     path = context.folder.replay_description
     deciding = {f"--{option}": value for option, value in context.plan.config.deciding().items()}
     now = deciding | {f"--{name}": value for name, value in hyperparameters.as_dict().items()}
+    now |= {"the ratios by layer": [list(pair) for pair in context.plan.amounts.by_layer]}
     if not path.is_file():
         write_json(path, now)
         return

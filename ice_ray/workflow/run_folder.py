@@ -17,6 +17,7 @@ from ice_ray.errors import UserError
 from ice_ray.files import sha256, write_json
 from ice_ray.search.trial_store import trial_name
 
+_ANOTHER = "take another --name"
 _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 
 
@@ -94,14 +95,34 @@ class RunFolder:
         """Whether the pruned model has been written and summed up."""
         return self.summary.is_file()
 
-    def create(self, config: RunConfig) -> None:
-        """Make the folder and describe the run in it; harmless where that has been done."""
+    def create(self, config: RunConfig, labels: str) -> None:
+        """Make the folder and describe the run in it; harmless where that has been done.
+
+        Args:
+            labels: digest of the data's labels.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
-            write_json(self.description, {"config": config.as_dict(), "files": _files(config), **environment()})
+            inputs = {"files": _files(config), "labels": labels}
+            write_json(self.description, {"config": config.as_dict(), **inputs, **environment()})
+
+    def check_files(self, config: RunConfig) -> None:
+        """Raises UserError: a file that decides the result is not what it was when the run began."""
+        recorded = _recorded(self.description)["files"] if self.description.is_file() else _files(config)
+        for path, digest in _files(config).items():
+            if recorded.get(path) != digest:
+                raise UserError(f"the content of '{path}' has changed since run '{self.path.name}' began; {_ANOTHER}")
+
+    def check_labels(self, labels: str) -> None:
+        """Raises UserError: the data's labels, or their order, are not what they were when the run began."""
+        if self.description.is_file() and _recorded(self.description)["labels"] != labels:
+            raise UserError(
+                f"the data are not those that run '{self.path.name}' began with (other labels, or another order, as "
+                f"without a fixed seed); {_ANOTHER}"
+            )
 
 
 def find_run_folder(config: RunConfig) -> RunFolder:
@@ -118,17 +139,14 @@ def find_run_folder(config: RunConfig) -> RunFolder:
         return folder
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
-    recorded = _recorded(folder.description)
-    before, now = recorded[0].deciding(), config.deciding()
+    recorded = config_from_dict(_recorded(folder.description)["config"], str(folder.description))
+    before, now = recorded.deciding(), config.deciding()
     changed = [
         f"--{option} was {before[option]} and is {now[option]}" for option in now if now[option] != before[option]
     ]
-    files = _files(config)
-    if not changed:
-        changed = [f"the content of '{path}' has changed" for path in files if recorded[1].get(path) != files[path]]
     if changed:
-        shown = ", ".join(changed)
-        raise UserError(f"cannot resume '{name}' as another run: {shown}; take another --name, or the same options")
+        raise UserError(f"cannot resume '{name}' as another run: {', '.join(changed)}; {_ANOTHER}, or the same options")
+    folder.check_files(config)
     return folder
 
 
@@ -146,14 +164,13 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _recorded(path: Path) -> tuple[RunConfig, dict[str, str]]:
-    """The options of a run, and the digests of its files."""
+def _recorded(path: Path) -> dict[str, Any]:
+    """What `create` wrote: options, and digests of what they name."""
     try:
         content = json.loads(path.read_text())
-        config, files = content["config"], content["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{path}' is damaged ({error})") from error
-    return config_from_dict(config, str(path)), files
+        return {key: content[key] for key in ("config", "files", "labels")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is missing or damaged ({error})") from error
 
 
 def _files(config: RunConfig) -> dict[str, str]:

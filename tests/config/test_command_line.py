@@ -15,6 +15,7 @@ from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import write_json
+from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.datasets.base import Dataset
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.trials_table import write_trials
@@ -189,12 +190,12 @@ def test_weights_of_another_model_are_named(weights, tmp_path, monkeypatch, caps
 
 def test_an_existing_name_and_a_changed_option_are_refused(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    RunFolder(tmp_path / "runs" / "a").create(RunConfig(name="a"))
+    RunFolder(tmp_path / "runs" / "a").create(RunConfig(name="a"), "")
     assert run(prune_job, RunConfig, "p", ["--name", "a"]) == 2
     assert "--resume" in capsys.readouterr().err
     assert run(prune_job, RunConfig, "p", ["--name", "a", "--resume", "--ratio", "0.4"]) == 2
     assert "--ratio was 0.5 and is 0.4" in capsys.readouterr().err
-    RunFolder(tmp_path / "runs" / "b").create(RunConfig(name="b", weights=Path(weights)))
+    RunFolder(tmp_path / "runs" / "b").create(RunConfig(name="b", weights=Path(weights)), "")
     safetensors.torch.save_file(ModelSpec("cifar-resnet8", 9).build().state_dict(), weights)
     assert run(prune_job, RunConfig, "p", ["--name", "b", "--resume", "--weights", weights]) == 2
     assert "has changed" in capsys.readouterr().err
@@ -207,7 +208,7 @@ def test_points_other_than_the_run_began_with_are_refused(tmp_path, monkeypatch,
     options = ["--name", "a", "--search.warm-start", "best.json", "--search.trials", "2"]
     points = load_space("digits").points()
     write_json(tmp_path / "best.json", {"hyperparameters": points[0].as_dict()})
-    run_folder.create(parse(RunConfig, options, "p"))
+    run_folder.create(parse(RunConfig, options, "p"), open_dataset("digits").labels_digest)
     point_log(run_folder.path).begin(points[1:3])
     assert run(prune_job, RunConfig, "p", [*options, "--resume"]) == 2
     assert "was begun with other points" in capsys.readouterr().err

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from ice_ray.data.images import PruningData
-from ice_ray.engine.actions import Score
+from ice_ray.engine.actions import Recover, Score
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.process_group import ProcessGroup, checksum
@@ -23,11 +24,11 @@ from ice_ray.pruning.criteria import CRITERIA, lowest
 from ice_ray.training.fine_tune import Recipe
 
 RULE = RemovalRule(Amounts(0.5), "taylor", 200)
-HYPERPARAMETERS = Hyperparameters(0.0, 0.5, 0.02, 5e-3, 0.15, 50)
+HYPERPARAMETERS = Hyperparameters(2.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
 def replay(executor: Executor) -> tuple[list[int], list[float]]:
-    """Checksums and accuracies after every step of a whole run that always fine-tunes."""
+    """Checksums and accuracies after every step of a whole run, of up to two epochs a fine-tune."""
     preparation = prepare(executor, RULE, FreezeConfig(), True)
     pipeline = IcePipeline(RULE, HYPERPARAMETERS, recovery=RecoveryPlan(epochs=2))
     state, sums = pipeline.begin(executor), []
@@ -42,10 +43,29 @@ def scores(executor: Executor) -> dict[str, torch.Tensor]:
     return {name: executor.run(executor.root, Score(2, name, 200)).value["layer2.0.conv1"] for name in CRITERIA}
 
 
+class WithSpare(nn.Module):
+    """A network with parameters that its outputs do not depend on, which DistributedDataParallel would wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.spare = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 10, 3), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()).mean((2, 3))
+
+
+def train_with_a_spare_part(data: PruningData) -> None:
+    """One fine-tune over the processes."""
+    network = DenseNetwork(WithSpare(), data.train.image_shape)
+    own = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
+    own.run(own.root, Recover(("step", 1), 0.01, 1, "constant", ()))
+
+
 def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
+    train_with_a_spare_part(data)
     torch.save((scores(executor), *replay(executor)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

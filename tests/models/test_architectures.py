@@ -24,8 +24,8 @@ ARCHITECTURES = [
     ("torchvision:wide_resnet50_2", 32, 16, 32),
     ("torchvision:densenet121", 32, 58, 58),
     ("torchvision:mobilenet_v2", 32, 16, 16),
-    ("torchvision:mobilenet_v3_small", 32, 10, 18),
-    ("torchvision:efficientnet_b0", 32, 15, 30),
+    ("torchvision:mobilenet_v3_small", 32, 11, 19),
+    ("torchvision:efficientnet_b0", 32, 16, 31),
     ("torchvision:regnet_y_400mf", 32, 16, 48),
     ("torchvision:convnext_tiny", 32, 18, 18),
     ("torchvision:vgg16_bn", 32, 15, 15),
@@ -33,6 +33,8 @@ ARCHITECTURES = [
     ("torchvision:googlenet", 32, 9, 18),
     ("cifar-mobilenetv2", 32, 17, 17),
     ("timm:resnetv2_50", 32, 16, 32),
+    ("timm:seresnet18", 32, 8, 16),
+    ("timm:vit_tiny_patch16_224", 224, 12, 12),
     ("timm:mixer_s32_224", 224, 16, 16),
 ]
 

@@ -189,6 +189,36 @@ def test_hidden_units_of_a_linear_layer_are_scored_too():
     torch.testing.assert_close(criterion_named("mean-activation").score(own)["1"].float(), expected)
 
 
+class Repeated(nn.Module):
+    """One convolution that is called twice, the second time on what came of the first, with an activation in place."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(3, 3, 1), nn.SiLU(inplace=inplace), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.act(self.conv(self.act(self.conv(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_operations_in_place_and_repeated_calls_change_nothing(name):
+    torch.manual_seed(0)
+    images, labels = torch.randn(24, 3, 4, 4), torch.arange(24) % 2
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(1)
+        model = Repeated(inplace).eval()
+        unit = PrunableUnit("conv", 3, ("head",))
+        own = ScoringContext(model, (unit,), {}, (0, "step", 1), lambda: iter([(images, labels)]), Alone())
+        found.append(scores_of(name, own))
+    torch.testing.assert_close(*found)
+    if name == "mean-activation":
+        first = model.conv(images)
+        second = model.conv(F.silu(first.clone()))
+        expected = (first.relu().mean((0, 2, 3)) + second.relu().mean((0, 2, 3))) / 2
+        torch.testing.assert_close(found[0].float(), expected.detach())
+
+
 def test_random_is_a_permutation_that_depends_on_the_step():
     first, second = scores_of("random", context(0, "step", 1)), scores_of("random", context(0, "step", 2))
     assert sorted(first.tolist()) == list(range(6))
@@ -206,9 +236,13 @@ def test_groups_lose_the_same_places():
 
 
 def test_what_cannot_score_is_refused_before_anything_runs():
-    with pytest.raises(UserError, match="no batch norm takes the output of conv"):
-        check_criterion("bn-scale", [UNIT], {"conv": None})
-    check_criterion("bn-scale", [UNIT], {"conv": "norm"})
+    model = Ranked()
+    check_criterion("bn-scale", [UNIT], {"conv": "norm"}, model)
+    with pytest.raises(UserError, match="no batch norm with a scale takes the output of conv"):
+        check_criterion("bn-scale", [UNIT], {"conv": None}, model)
+    model.norm = nn.BatchNorm2d(6, affine=False)
+    with pytest.raises(UserError, match="no batch norm with a scale takes the output of conv"):
+        check_criterion("bn-scale", [UNIT], {"conv": "norm"}, model)
     with pytest.raises(UserError, match="nearest: l1"):
         criterion_named("l1x")
 

@@ -1,12 +1,16 @@
 """What may be pruned, in which steps, and how many filters a ratio takes."""
 
+import dataclasses
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
+from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.pruning.selection import Selection
 
 
@@ -157,3 +161,106 @@ def test_a_model_without_anything_to_prune_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UserError, match="no layer whose filters may be pruned"):
         DenseNetwork(model, (3, 8, 8))
+
+
+class Residual(nn.Module):
+    """A block of two convolutions with any operation between them."""
+
+    def __init__(self, between, read: int = 8) -> None:
+        super().__init__()
+        self.first, self.second, self.between = nn.Conv2d(8, 8, 1), nn.Conv2d(read, 8, 1), between
+
+    def forward(self, x):
+        return x + self.second(self.between(self.first(x).relu()))
+
+
+def shuffled(x):
+    count, channels, height, width = x.shape
+    return x.view(count, 2, channels // 2, height, width).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("between", "read"),
+    [
+        (shuffled, 8),
+        (lambda x: F.glu(x, 1), 4),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 2, 2)), 12),
+        (lambda x: x.repeat(1, 2, 1, 1), 16),
+        (lambda x: x * torch.arange(1.0, 9.0).view(1, 8, 1, 1), 8),
+    ],
+    ids=["shuffle", "gated linear unit", "padded channels", "repeated channels", "a constant of the width"],
+)
+def test_removal_that_goes_wrong_is_found_by_trying_and_refused_by_name(between, read):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Residual(between, read), Residual(lambda x: x), nn.Conv2d(8, 2, 8))
+    network, selection = DenseNetwork.verified(model.append(nn.Flatten()), (3, 8, 8))
+    assert [step.name for step in network.steps] == ["2.first"]
+    assert "cannot be followed" in network.refused["1.first"] or "breaks the network" in network.refused["1.first"]
+    assert [layer for layer, _ in selection.faulty] == ["1.first"]
+    with pytest.raises(UserError, match=r"1\.first cannot be pruned"):
+        DenseNetwork(model, (3, 8, 8), dataclasses.replace(selection, include=("1.first",)))
+
+
+def test_removal_that_goes_well_leaves_the_selection_as_it_is():
+    network, selection = DenseNetwork.verified(chain(nn.GroupNorm(2, 8)), (3, 8, 8))
+    assert (len(network.steps), selection) == (2, Selection())
+    assert DenseNetwork.verified(Mixed(), (3, 8, 8))[1] == Selection()
+
+
+class ExcitedResidual(nn.Module):
+    """Squeeze and excitation behind the convolution that the sum couples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.gate = nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1), SqueezeExcitation(8)
+
+    def forward(self, x):
+        return x + self.gate(self.conv2(self.conv1(x).relu()))
+
+
+def test_a_gate_behind_a_coupled_convolution_is_of_its_block_too():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), ExcitedResidual(), ExcitedResidual(), nn.Conv2d(8, 2, 8), nn.Flatten())
+    names = [step.name for step in DenseNetwork(model, (3, 8, 8)).steps]
+    assert names == ["1.conv1 + 1.gate.fc1", "2.conv1 + 2.gate.fc1"]
+
+
+class Wrapped(nn.Module):
+    def __init__(self, backbone: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(outputs, 2)
+
+    def forward(self, x):
+        return self.head(self.backbone(x).relu())
+
+
+class Chain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3 if number == 0 else 6, 6, 3, padding=1) for number in range(6))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x.mean((2, 3))
+
+
+def test_a_wrapped_network_has_the_steps_that_it_has_alone():
+    resnet = ModelSpec("cifar-resnet20", 10).build()
+    alone = [step.name for step in DenseNetwork(resnet, (3, 8, 8)).steps]
+    wrapped = [step.name for step in DenseNetwork(Wrapped(resnet, 10), (3, 8, 8)).steps]
+    assert wrapped == [f"backbone.{name}" for name in alone]
+
+
+def test_the_links_of_a_chain_are_steps_of_their_own_wrapped_or_not():
+    assert len(DenseNetwork(Chain(), (3, 8, 8)).steps) == 5
+    assert [len(step.units) for step in DenseNetwork(Wrapped(Chain(), 6), (3, 8, 8)).steps] == [1] * 5
+
+
+def test_parameters_that_the_outputs_do_not_depend_on_do_not_train():
+    model = Chain()
+    model.spare = nn.Linear(3, 3)
+    network = DenseNetwork(model, (3, 8, 8))
+    assert network.unused == ("spare.weight", "spare.bias")
+    own = network.build(torch.device("cpu"))
+    hold_fixed(own, (), network.norms, network.unused)
+    assert [name for name, each in own.named_parameters() if not each.requires_grad] == list(network.unused)

@@ -141,15 +141,24 @@ def test_wrong_data_of_one_s_own_end_a_job_as_other_wrong_input_does(cluster, tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_example_s_dataset_is_pruned_on(cluster, trained, tmp_path, monkeypatch):
+def test_every_example_in_one_job(cluster, tmp_path, monkeypatch):
+    """Data, model, criterion, pipeline and objective of one's own, from the files in examples/."""
     monkeypatch.chdir(ROOT)
-    safetensors.torch.save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.model import train
+
+    train(str(tmp_path / "w.safetensors"))
     facts = finish(
-        tmp_path, "--preset", "small", "--data", "examples.dataset:build", "--weights", str(tmp_path / "w.safetensors"),
-        "--search.trials", "1",
+        tmp_path, "--preset", "small", "--search.trials", "2", "--data", "examples.dataset:build",
+        "--model", "examples.model:build", "--weights", str(tmp_path / "w.safetensors"),
+        "--criterion", "examples.criterion:GeometricMedian", "--pipeline", "examples.pipeline:build",
+        "--search.objective", "examples.objective:choose",
     )  # fmt: skip
     assert facts["class_names"] == list("0123456789")
     assert facts["metrics"]["dense"]["report_accuracy"] > 90  # digits they are, and not of the training split
+    assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
+    steps = json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
+    assert [step["fine_tuned"] for step in steps] == [False, True, False]
 
 
 @pytest.mark.slow
@@ -188,8 +197,8 @@ def test_imagenet_is_planned_as_the_paper_has_it(tmp_path):
     assert (plan.preprocessing.pad, plan.preprocessing.flip) == (0, False)
     assert plan.roles.decide == plan.roles.report
     assert (plan.roles.decide.split, len(plan.roles.decide)) == ("val", 6)
-    assert plan.settings.recipe.batch_size == 256
-    assert not plan.settings.recipe.distil
+    assert plan.search_settings.recipe.batch_size == 256
+    assert not plan.search_settings.recipe.distil
 
 
 def test_means_and_crops_reach_the_batches_as_asked():

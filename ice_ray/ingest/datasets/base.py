@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,14 @@ class Dataset(ABC):
     def classes(self) -> int:
         """How many there are."""
         return len(self.class_names)
+
+    @property
+    def labels_digest(self) -> str:
+        """A digest of all labels in their order: other data, or the same in another order, have another."""
+        digest = hashlib.blake2b(digest_size=16)
+        for split in sorted(self.labels):
+            digest.update(f"{split} {len(self.labels[split])} ".encode() + self.labels[split].tobytes())
+        return digest.hexdigest()
 
     @abstractmethod
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:

@@ -32,7 +32,7 @@ class ImageFolder(Dataset):
     }
 
     def __init__(self, path: str, image_size: int | None = None) -> None:
-        self._root = Path(path)
+        self._root = Path(path).absolute()
         if not self._root.is_dir():
             raise DataError(f"data '{path}': no such folder")
         self._size = image_size or DEFAULT_SIZE

@@ -27,7 +27,7 @@ class TinyImageNet(Dataset):
     default_space = "tinyimagenet"
 
     def __init__(self, path: str, image_size: int | None = None) -> None:
-        self._root, self._size = Path(path), image_size
+        self._root, self._size = Path(path).absolute(), image_size
         train = self._root / "train"
         if not train.is_dir():
             raise DataError(f"data '{path}': no folder train/ in it; give the folder that the archive unpacks to")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import is_own, load_own
@@ -58,11 +58,14 @@ def criterion_named(name: str) -> Criterion:
     return CRITERIA[name]()
 
 
-def check_criterion(name: str, units: Iterable[PrunableUnit], norms: Mapping[str, str | None]) -> None:
+def check_criterion(
+    name: str, units: Iterable[PrunableUnit], norms: Mapping[str, str | None], model: nn.Module
+) -> None:
     """Raises UserError: no such criterion, or one that cannot score a unit."""
     criterion = criterion_named(name)
     for unit in units:
-        objection = criterion.objection(unit, norms.get(unit.layer))
+        norm = norms.get(unit.layer)
+        objection = criterion.objection(unit, model.get_submodule(norm) if norm else None)
         if objection:
             raise UserError(f"criterion '{name}' cannot be used: {objection}; take another, or --prune.exclude it")
 

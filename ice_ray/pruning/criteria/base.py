@@ -60,6 +60,6 @@ class Criterion(ABC):
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         """Per layer (filters,) float scores, the same on every process of a run; the lowest are removed."""
 
-    def objection(self, unit: PrunableUnit, norm: str | None) -> str | None:
-        """Why this criterion cannot score a unit, or None."""
+    def objection(self, unit: PrunableUnit, norm: nn.Module | None) -> str | None:
+        """Why this criterion cannot score a unit, whose output that batch norm takes, or None."""
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_ray.pruning.criteria.base import Criterion, ScoringContext
 from ice_ray.pruning.units import PrunableUnit
@@ -17,5 +17,6 @@ class BatchNormScale(Criterion):
             for unit in context.units
         }
 
-    def objection(self, unit: PrunableUnit, norm: str | None) -> str | None:
-        return None if norm else f"no batch norm takes the output of {unit.layer}"
+    def objection(self, unit: PrunableUnit, norm: nn.Module | None) -> str | None:
+        scaled = getattr(norm, "weight", None) is not None
+        return None if scaled else f"no batch norm with a scale takes the output of {unit.layer}"

@@ -29,8 +29,8 @@ class EntropyOfDensities(StreamingCriterion):
 class _Histogram(Statistic):
     """Counts in fine bins over [0, 2^k), k growing with the greatest value; at the end gathered into the 20 bins.
 
-    One pass cannot know the range beforehand. A fine bin is at most 1/2048 of the greatest value wide, so a value lands
-    in a neighbouring bin only if it lies that near to a bin's edge.
+    One pass cannot know the range beforehand. A fine bin is at most 1/2048 of the greatest value wide: where a filter's
+    values span a hundredth of their size or less, the 20 bins are no wider than the fine ones and come out coarser.
     """
 
     def __init__(self, filters: int, device: torch.device, densities: bool) -> None:

@@ -43,25 +43,26 @@ class StreamingCriterion(Criterion):
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         device = next(context.model.parameters()).device
         statistics = {unit.layer: self.statistic(len(context.weight(unit)), device) for unit in context.units}
-        first = {unit.layer: isinstance(context.model.get_submodule(unit.layer), nn.Conv2d) for unit in context.units}
         with _observed(context, self.needs_gradients) as outputs:
             for images, labels in context.batches():
                 with torch.set_grad_enabled(self.needs_gradients):
                     logits = context.model(images)
                 if self.needs_gradients:
                     F.cross_entropy(logits.float(), labels, reduction="sum").backward()
-                for layer, statistic in statistics.items():
-                    output = outputs[layer]
-                    gradients = None if output.grad is None else _maps(output.grad, first[layer])
-                    statistic.update(_maps(output.detach(), first[layer]).relu(), gradients)
+                for layer, output in outputs:
+                    first = isinstance(context.model.get_submodule(layer), nn.Conv2d)
+                    # A call that the loss does not depend on has no gradient: removing it would change nothing.
+                    gradient = output.grad if output.grad is not None else torch.zeros_like(output)
+                    maps = _maps(output.detach(), first).relu()
+                    statistics[layer].update(maps, _maps(gradient, first) if self.needs_gradients else None)
                 outputs.clear()
         return {layer: statistic.scores(context.reduction) for layer, statistic in statistics.items()}
 
 
 @contextmanager
-def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[dict[str, Tensor]]:
-    """Catch the units' normalised outputs while the block runs: {layer: output of the last forward pass}."""
-    outputs: dict[str, Tensor] = {}
+def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[list[tuple[str, Tensor]]]:
+    """Catch the units' normalised outputs while the block runs: (layer, output) of every call."""
+    outputs: list[tuple[str, Tensor]] = []
     places = {unit.layer: context.norms.get(unit.layer) or unit.layer for unit in context.units}
     required = {parameter: parameter.requires_grad for parameter in context.model.parameters()}
     context.model.requires_grad_(False)  # only the activations' gradients are wanted, in frozen layers too
@@ -79,17 +80,17 @@ def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[dict[s
 
 
 def _catch(
-    layer: str, outputs: dict[str, Tensor], needs_gradients: bool
-) -> Callable[[nn.Module, object, Tensor], Tensor | None]:
-    def hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
-        if not needs_gradients:
-            outputs[layer] = output
-            return None
-        # Nothing below the first of them needs a gradient: the backward pass stops there. An operation that works
-        # in place may follow (ReLU), so it gets a copy: the activation must stay what it was.
-        kept = output if output.requires_grad else output.detach().requires_grad_()
-        kept.retain_grad()
-        outputs[layer] = kept
+    layer: str, outputs: list[tuple[str, Tensor]], needs_gradients: bool
+) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    """A hook that keeps the output and hands on a copy: what follows may work in place (ReLU, SiLU)."""
+
+    def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        kept = output
+        if needs_gradients:
+            # Nothing below the first of them needs a gradient: the backward pass stops there.
+            kept = output if output.requires_grad else output.detach().requires_grad_()
+            kept.retain_grad()
+        outputs.append((layer, kept))
         return kept.clone()
 
     return hook
