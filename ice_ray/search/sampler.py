@@ -56,9 +56,7 @@ class Sampling:
         unbroken one would have.
 
         A trial without an outcome, running or failed, keeps others away from it. Optuna's own way with a failed one,
-        to forget it, leads samplers back into a region where trials diverge: where the upper half of the learning
-        rates did, 6 to 10 of 15 trials were lost to it, as against 6 to 7 this way (means of six seeds; the best point
-        was as good).
+        to forget it, would lead samplers back into a region where trials diverge.
 
         Args:
             dimensions: values of an outcome; all are minimised.

@@ -22,8 +22,6 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.workflow.jobs import prune_job, run
 from ice_ray.workflow.plan import make_plan
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -137,28 +135,6 @@ def test_wrong_data_of_one_s_own_end_a_job_as_other_wrong_input_does(cluster, tm
     said = capfd.readouterr().err.strip()
     assert said == "p: data 'odd_data:build', split train: ZeroDivisionError: division by zero"
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_every_example_in_one_job(cluster, tmp_path, monkeypatch):
-    """Data, model, criterion, pipeline and objective of one's own, from the files in examples/."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(ROOT)
-    from examples.model import train
-
-    train(str(tmp_path / "w.safetensors"))
-    facts = finish(
-        tmp_path, "--preset", "small", "--search.trials", "2", "--data", "examples.dataset:build",
-        "--model", "examples.model:build", "--weights", str(tmp_path / "w.safetensors"),
-        "--criterion", "examples.criterion:GeometricMedian", "--pipeline", "examples.pipeline:build",
-        "--search.objective", "examples.objective:choose",
-    )  # fmt: skip
-    assert facts["class_names"] == list("0123456789")
-    assert facts["metrics"]["dense"]["report_accuracy"] > 90  # digits they are, and not of the training split
-    assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
-    steps = json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
-    assert [step["fine_tuned"] for step in steps] == [False, True, False]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,3 +211,27 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_the_run_goes_on
     printed = finish([*arguments, "--resume", "--data-errors", "skip"])
     assert "1 of 1258 images of split train skipped" in printed
     assert "1257 training and 270 decision images" in printed
+
+
+def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own_folder(tmp_path):
+    """The files of examples/, as a package of the user's in the working directory, all in one job."""
+    shutil.copytree(JOBS.parent / "examples", tmp_path / "mypkg")
+
+    def at_home(*words: str) -> None:
+        ended = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    at_home("-m", "mypkg.model", "w.safetensors")
+    at_home(
+        str(JOBS / "ice_prune.py"), "--preset", "small", "--search.trials", "2", "--name", "own",
+        "--data", "mypkg.dataset:build", "--model", "mypkg.model:build", "--weights", "w.safetensors",
+        "--criterion", "mypkg.criterion:GeometricMedian", "--pipeline", "mypkg.pipeline:build",
+        "--search.objective", "mypkg.objective:choose",
+    )  # fmt: skip
+    run = tmp_path / "runs" / "own"
+    facts = json.loads((run / "pruned_model" / "model.json").read_text())
+    assert facts["class_names"] == list("0123456789")
+    assert facts["metrics"]["dense"]["report_accuracy"] > 90  # digits they are, and not of the training split
+    assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    assert [step["fine_tuned"] for step in steps] == [False, True, False]
