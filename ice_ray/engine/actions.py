@@ -55,9 +55,7 @@ class UnprunedShare:
 
 @dataclass(frozen=True)
 class Recover:
-    """Fine-tune. Leads to a new snapshot.
-
-    Value: None, or with `stop_above` the accuracy after the last epoch that was trained (percent, decision images).
+    """Fine-tune. Leads to a new snapshot. Value: `Recovered`.
 
     Attributes:
         key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
@@ -76,6 +74,19 @@ class Recover:
     frozen: tuple[str, ...]
     stop_above: float | None = None
     final: bool = False
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What came of a fine-tune.
+
+    Attributes:
+        epochs: how many it took.
+        accuracy: after the last of them (percent, decision images); None where `stop_above` did not ask for it.
+    """
+
+    epochs: int
+    accuracy: float | None
 
 
 @dataclass(frozen=True)

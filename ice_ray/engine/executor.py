@@ -17,6 +17,7 @@ from ice_ray.engine.actions import (
     Outcome,
     Prune,
     Recover,
+    Recovered,
     Score,
     SnapshotId,
     UnprunedShare,
@@ -185,15 +186,16 @@ class Executor:
             scores = criterion_named(action.criterion).score(context)
         return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
 
-    def _recover(self, model: nn.Module, action: Recover) -> tuple[float | None, float]:
-        """Fine-tune in place; returns the last accuracy if any was measured, and the operations spent over all
-        processes, the teacher's included.
+    def _recover(self, model: nn.Module, action: Recover) -> tuple[Recovered, float]:
+        """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's
+        included.
         """
         hold_fixed(model, action.frozen, self.network.norms, self.network.unused)
         per_image = training_flops(model, self.network.traces)
         if self._teacher is not None:
             per_image += forward_flops(self._teacher, self.network.traces)
         schedule = SCHEDULES[action.schedule]
+        images = self._data.final if action.final and self._data.final is not None else self._data.train
         measured: list[float] = []
 
         def enough() -> bool:
@@ -205,7 +207,7 @@ class Executor:
 
         seen, losses = fine_tune(
             self._collective.wrap(model),
-            self._data.final if action.final and self._data.final is not None else self._data.train,
+            images,
             self._data.preprocessing,
             self.recipe,
             lambda progress: action.learning_rate * schedule(progress),
@@ -222,7 +224,8 @@ class Executor:
         if action.stop_above is not None and not (measured and measured[-1] > action.stop_above):
             measured.append(self.accuracy(model, self._data.decide))
         measuring = len(measured) * len(self._data.decide) * forward_flops(model, self.network.traces)
-        return measured[-1] if measured else None, per_image * seen + measuring
+        epochs = round(seen / len(images))
+        return Recovered(epochs, measured[-1] if measured else None), per_image * seen + measuring
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -56,6 +56,7 @@ class IcePipeline(Pipeline):
             accuracy=measured.value,
             drop=accuracy_drop(original, measured.value),
             fine_tuned=False,
+            epochs=0,
             learning_rate_max=None,
             scoring_seconds=choice.cost.wall_seconds,
             removal_seconds=pruned.cost.wall_seconds,
@@ -96,7 +97,7 @@ class IcePipeline(Pipeline):
             stop_above=enough,
         )
         recovered = executor.run(state.snapshot, action)
-        accuracy, measuring = recovered.value, Cost()
+        accuracy, measuring = recovered.value.accuracy, Cost()
         if not several:
             measured = executor.run(recovered.snapshot, Measure())
             accuracy, measuring = measured.value, measured.cost
@@ -105,6 +106,7 @@ class IcePipeline(Pipeline):
             accuracy=accuracy,
             drop=accuracy_drop(preparation.original_accuracy, accuracy),
             fine_tuned=True,
+            epochs=recovered.value.epochs,
             learning_rate_max=rate,
             measuring_seconds=record.measuring_seconds + measuring.wall_seconds,
             recovery_seconds=recovered.cost.wall_seconds,

@@ -24,6 +24,7 @@ class StepRecord:
             to the one after removal where none was needed).
         drop: original accuracy minus `accuracy` (eq. 3).
         fine_tuned: whether the drop after removal reached the threshold.
+        epochs: of that fine-tune; 0 without one.
         learning_rate_max: eq. 1's bound where the step fine-tuned, else None.
         scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
         flops: operations of the step, for the work clock.
@@ -38,6 +39,7 @@ class StepRecord:
     accuracy: float
     drop: float
     fine_tuned: bool
+    epochs: int
     learning_rate_max: float | None
     scoring_seconds: float
     removal_seconds: float

@@ -24,18 +24,18 @@ from ice_ray.pruning.criteria import CRITERIA, lowest
 from ice_ray.training.fine_tune import Recipe
 
 RULE = RemovalRule(Amounts(0.5), "taylor", 200)
-HYPERPARAMETERS = Hyperparameters(2.0, 0.5, 0.02, 5e-3, 0.15, 50)
+HYPERPARAMETERS = Hyperparameters(4.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
-def replay(executor: Executor) -> tuple[list[int], list[float]]:
-    """Checksums and accuracies after every step of a whole run, of up to two epochs a fine-tune."""
+def replay(executor: Executor) -> tuple[list[int], list[float], list[int]]:
+    """Checksums, accuracies and epochs of every step of a whole run, of up to two epochs a fine-tune."""
     preparation = prepare(executor, RULE, FreezeConfig(), True)
     pipeline = IcePipeline(RULE, HYPERPARAMETERS, recovery=RecoveryPlan(epochs=2))
     state, sums = pipeline.begin(executor), []
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)
         sums.append(int(checksum(executor.module(state.snapshot))))
-    return sums, [record.accuracy for record in state.records]
+    return sums, [record.accuracy for record in state.records], [record.epochs for record in state.records]
 
 
 def scores(executor: Executor) -> dict[str, torch.Tensor]:
@@ -79,18 +79,20 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
     mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
-    (scored, sums, accuracies), (other_scored, other_sums, other_accuracies) = (
+    (scored, sums, accuracies, epochs), (other_scored, other_sums, other_accuracies, other_epochs) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
     assert len(sums) == len(network.steps)
     assert sums == other_sums
     assert accuracies == other_accuracies
+    assert epochs == other_epochs
+    assert {1, 2} <= set(epochs)  # some fine-tunes ended early, others did not
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
     for name, expected in scores(executor).items():
         assert torch.equal(scored[name], other_scored[name])
         torch.testing.assert_close(scored[name], expected, msg=name)
         assert lowest(scored[name], 16) == lowest(expected, 16)
-    _, alone = replay(executor)
+    _, alone, _ = replay(executor)
     # Two processes differ from one by batch-norm statistics of half batches: 200 images, so a few of them.
     assert accuracies[-1] == pytest.approx(alone[-1], abs=5)
 
