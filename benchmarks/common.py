@@ -58,12 +58,19 @@ def dense_resnet20(shared: Path) -> nn.Module:
 
 
 class Ledger:
-    """Finished runs, a JSON line each, so that an interrupted benchmark goes on where it was."""
+    """Finished runs, a JSON line each, so that an interrupted benchmark goes on where it was.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    Args:
+        work: folder of the ledgers.
+        name: of the benchmark.
+        part: names this process's own file where several share the work; every part's rows are read.
+    """
+
+    def __init__(self, work: Path, name: str, part: str = "") -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        self._path = work / f"{name}{part}.jsonl"
+        files = sorted(work.glob(f"{name}*.jsonl"))
+        self.rows: list[Row] = [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def once(self, key: Mapping[str, Any], run: Callable[[], Row]) -> Row:
         """The row of that key; run only where there is none yet."""

@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    ledger = Ledger(options.work / "criteria.jsonl")
+    ledger = Ledger(options.work, "criteria")
     run_all(ledger, options.shared, options.seeds)
     rows = [row for row in ledger.rows if row["key"]["seed"] in options.seeds and row["key"]["criterion"] in CRITERIA]
     write_parquet("criteria", rows)

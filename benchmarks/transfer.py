@@ -2,6 +2,8 @@
 
     python benchmarks/transfer.py
 
+(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
+
 ResNet-20, CIFAR-10 as JPEG, 60% of the filters of every block, one epoch per recovery, the operator in this process.
 Eight points: every combination of the grid's two thetas, etas and base learning rates, with Delta, p and beta drawn
 from it (seeded). Each is run on all 50,000 training images with 5,000 images deciding (the full result: drop over the
@@ -125,12 +127,14 @@ def _correct(executor: Executor, snapshot: str, report: ImageSet) -> torch.Tenso
     return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())
 
 
-def run_all(ledger: Ledger, shared: Path, batch_sizes: list[int], draws: dict[float, int]) -> None:
-    """Everything that is not in the ledger yet: the subsamples first, the full data last."""
-    plan = [(f, b, seed) for f in FRACTIONS for b in batch_sizes for seed in range(draws[f])] + [(1.0, 128, 0)]
-    for fraction, batch_size, seed in plan:
+def run_all(ledger: Ledger, shared: Path, batch_sizes: list[int], draws: dict[float, int], part: slice) -> None:
+    """This part of everything that is not in the ledger yet: the subsamples first, the full data's points last."""
+    points = list(enumerate(eight_points()))
+    plan = [(f, b, seed, points) for f in FRACTIONS for b in batch_sizes for seed in range(draws[f])][part]
+    plan.append((1.0, 128, 0, points[part]))
+    for fraction, batch_size, seed, its_points in plan:
         setting: Setting | None = None
-        for index, point in enumerate(eight_points()):
+        for index, point in its_points:
             key = {"fraction": fraction, "batch_size": batch_size, "draw": seed, "point": index}
 
             def run(point: Hyperparameters = point, key: dict[str, Any] = key) -> Row:
@@ -259,9 +263,11 @@ def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--part", default="0/1", help="K/N: this process's share of the work")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    ledger = Ledger(options.work / "transfer.jsonl")
+    part, parts = map(int, options.part.split("/"))
+    ledger = Ledger(options.work, "transfer", f"-{part}-of-{parts}" if parts > 1 else "")
 
     def calibrate() -> Row:
         network = DenseNetwork(dense_resnet20(options.shared), (3, 32, 32))
@@ -269,7 +275,10 @@ def main() -> None:
         return {"speed": calibrate_speed(network.build(CPU), network.traces, (3, 32, 32), CPU, precision, 128, 5.0)}
 
     speed = ledger.once({"calibration": options.threads}, calibrate)["speed"]
-    run_all(ledger, options.shared, options.batch_sizes, {0.01: 3, 0.02: 3, 0.05: 1, 0.1: 1})
+    draws = {0.01: 3, 0.02: 3, 0.05: 1, 0.1: 1}
+    run_all(ledger, options.shared, options.batch_sizes, draws, slice(part, None, parts))
+    if parts > 1:
+        return
     rows = [row for row in ledger.rows if "point" in row["key"]]
     lines = summarise(rows, speed)
     write_parquet("transfer", rows)

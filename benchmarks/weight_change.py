@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(IMAGES), default=list(IMAGES))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    ledger = Ledger(options.work / "weight_change.jsonl")
+    ledger = Ledger(options.work, "weight_change")
     rows = [ledger.once({"model": name}, partial(run, name, options.shared, options.work)) for name in options.models]
     write_parquet("weight_change", rows)
     (RESULTS / "weight_change.md").write_text(page(rows))
