@@ -50,7 +50,7 @@ def run(data: PruningData, report: ImageSet, shared: Path, criterion: str, ratio
     """One run: accuracies in percent, PT in seconds."""
     settings = PruningSettings(criterion=criterion, seed=seed)
     result = prune(dense_resnet20(shared), data, ratio, POINT, settings=settings, device="cpu")
-    correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard()))
+    correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "original": result.original_accuracy,
         "decide": result.accuracy,

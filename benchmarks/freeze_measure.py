@@ -37,7 +37,7 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
     data = PruningData(train, decide, PREPROCESSING)
     result = prune(dense_resnet20(shared), data, 0.6, point, settings=settings, device="cpu")
-    correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard()))
+    correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "measure": change,
         "frozen_fraction": fraction,

@@ -124,7 +124,7 @@ class Setting:
 
 
 def _correct(executor: Executor, snapshot: str, report: ImageSet) -> torch.Tensor:
-    return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())
+    return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())[0]
 
 
 def run_all(ledger: Ledger, shared: Path, batch_sizes: list[int], draws: dict[float, int], part: slice) -> None:

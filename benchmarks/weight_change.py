@@ -93,7 +93,11 @@ def run(name: str, shared: Path, work: Path) -> Row:
     recipe = Recipe(precision=resolve("auto", CPU))
     executor = Executor(network, PruningData(train, decide, PREPROCESSING), recipe, 0, CPU)
     snapshot = executor.root
-    row: Row = {"original": executor.run(snapshot, Measure()).value, "accuracies": [], "layers": network.freezable}
+    row: Row = {
+        "original": executor.run(snapshot, Measure()).value.accuracy,
+        "accuracies": [],
+        "layers": network.freezable,
+    }
     row |= {measure: [] for measure in MEASURES}
     for step in network.steps:
         pruned = executor.run(snapshot, choose_removal(executor, snapshot, step.number, RULE).action).snapshot
@@ -102,7 +106,7 @@ def run(name: str, shared: Path, work: Path) -> Row:
         for measure in MEASURES:
             changes = executor.run(snapshot, CompareWeights(pruned, measure)).value
             row[measure].append([changes[layer] for layer in network.freezable])
-        row["accuracies"].append(executor.run(snapshot, Measure()).value)
+        row["accuracies"].append(executor.run(snapshot, Measure()).value.accuracy)
         executor.store.keep_only(())
         print(f"{name} step {step.number}/{len(network.steps)}: {row['accuracies'][-1]:.2f}%", flush=True)
     return row

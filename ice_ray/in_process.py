@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ice_ray.data.images import PruningData
+from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
@@ -91,5 +92,5 @@ def prune(
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = pipeline.finish(executor, state, preparation)
     module = copy.deepcopy(executor.module(state.snapshot))
-    accuracy = executor.accuracy(module, data.decide.to(chosen))
+    accuracy = executor.accuracy(module, bring(data.decide, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)

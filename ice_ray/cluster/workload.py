@@ -14,7 +14,7 @@ from ice_ray.data.images import Preprocessing, PruningData
 from ice_ray.engine.collective import Collective
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.ingest.load import LoadedImages
+from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights
 from ice_ray.pipelines.settings import PruningSettings
@@ -50,12 +50,12 @@ class Workload:
     """
 
     model: DenseModel
-    train: LoadedImages
-    decide: LoadedImages
+    train: StageImages
+    decide: StageImages
     preprocessing: Preprocessing
     settings: PruningSettings
     precision: PrecisionChoice
-    final: LoadedImages | None = None
+    final: StageImages | None = None
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""

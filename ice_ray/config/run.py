@@ -12,7 +12,7 @@ from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
-from ice_ray.ingest.load import DataErrors
+from ice_ray.ingest.load import DataErrors, Residence
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pruning.config import PruneConfig
@@ -62,6 +62,8 @@ class RunConfig:
     decide_on: DecideOn = "holdout"
     """Images that decide: holdout = val split, or half of the only held-out split (the rest reports);
     test = all of it decides and reports, as in the paper; train = a tenth of the training images."""
+    decision_error: float = 0.0
+    """How probable a wrong answer to the threshold's question may be, for looking at fewer images; 0 = exact."""
     image_size: int | None = None
     """Fit images to this many pixels square. [default: as stored; imagefolder 224]"""
     augment: Literal["auto", "crop-flip", "none"] = "auto"
@@ -72,6 +74,9 @@ class RunConfig:
     """Standard deviation of each channel, R G B."""
     data_errors: DataErrors = "stop"
     """At a corrupt image: stop and name it, or skip it and count."""
+    images: Residence = "auto"
+    """Decoded images live in memory (on the device, where they fit there), or are streamed: decoded for every pass.
+    [default: streamed where they would not fit into the object store]"""
     alpha: Counting = "parameters"
     """What eq. 1's alpha counts: parameters, or conv-weights as the authors' program does."""
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
@@ -94,6 +99,8 @@ class RunConfig:
         if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
             raise UserError(f"--name '{self.name}' must be a plain folder name")
         check_amount(self.ratio, self.target)
+        if not 0 <= self.decision_error < 0.5:
+            raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
         if self.image_size is not None and self.image_size < 4:
             raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
         if self.batch_size < 2:

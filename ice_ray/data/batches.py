@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ice_ray.data.images import ImageSet, Preprocessing
+from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.randomness import generator
 
 Batch = tuple[Tensor, Tensor]
@@ -23,7 +24,7 @@ class Shard:
 
 
 def training_batches(
-    images: ImageSet, preprocessing: Preprocessing, batch_size: int, key: tuple[int | str, ...], shard: Shard
+    images: ImageSource, preprocessing: Preprocessing, batch_size: int, key: tuple[int | str, ...], shard: Shard
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """One epoch in seeded order: (images (n, 3, H, W) float32 channels_last, labels (n,), rows of the global batch).
 
@@ -31,57 +32,74 @@ def training_batches(
     augmented images. A last batch with fewer than two rows per process is left out (batch norm needs two).
     """
     count = len(images)
-    device = images.images.device
-    order = torch.randperm(count, generator=generator(*key, "shuffle"))
+    order = images.shuffled(generator(*key, "shuffle"))
     span = 2 * preprocessing.pad + 1
     drawn = torch.randint(0, span * span * 2, (count,), generator=generator(*key, "augment"))
-    order, drawn = order.to(device, non_blocking=True), drawn.to(device, non_blocking=True)
-    source = _padded(images.images, preprocessing.pad)
-    for start in range(0, count, batch_size):
-        rows = min(batch_size, count - start)
-        if rows < 2 * shard.world:
-            return
-        mine = slice(start + shard.rank, start + rows, shard.world)
-        index = order[mine]
-        pixels = _crop_and_flip(source, index, drawn[mine], images.image_shape, preprocessing)
-        yield _normalised(pixels, preprocessing), images.labels[index], rows
+    rows = [min(batch_size, count - start) for start in range(0, count, batch_size)]
+    if rows[-1] < 2 * shard.world:
+        rows.pop()
+    places, sizes = _own_places(rows, shard)
+    draws = drawn[places].to(images.device, non_blocking=True).split(sizes)
+    normalise = _Normalisation(preprocessing, images.device)
+    for (pixels, labels), draw, of_all in zip(images.fetch(order[places], sizes), draws, rows, strict=True):
+        yield normalise(_crop_and_flip(pixels, draw, preprocessing)), labels, of_all
 
 
 def evaluation_batches(
-    images: ImageSet, preprocessing: Preprocessing, batch_size: int, shard: Shard
+    images: ImageSource, preprocessing: Preprocessing, batch_size: int, shard: Shard, order: Tensor | None = None
 ) -> Iterator[Batch]:
-    """Every image once over all processes, nothing padded, nothing dropped, in stored order."""
-    for start in range(0, len(images), batch_size * shard.world):
-        mine = slice(start + shard.rank, start + batch_size * shard.world, shard.world)
-        labels = images.labels[mine]
-        if len(labels):
-            yield _normalised(images.images[mine], preprocessing), labels
+    """Every image once over all processes, nothing padded, nothing dropped.
+
+    A process that has no row of the last batch gets an empty one, so that all processes see as many batches.
+
+    Args:
+        order: int64 indices on the CPU, else the stored order.
+    """
+    count = len(images)
+    whole = batch_size * shard.world
+    rows = [min(whole, count - start) for start in range(0, count, whole)]
+    places, sizes = _own_places(rows, shard)
+    normalise = _Normalisation(preprocessing, images.device)
+    for pixels, labels in images.fetch(places if order is None else order[places], sizes):
+        yield normalise(pixels), labels
 
 
-def _padded(images: Tensor, pad: int) -> Tensor:
-    return torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
+def _own_places(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:
+    """The places in the epoch's order that are this process's, and how many of them each batch has."""
+    starts = [0, *itertools.accumulate(rows)][:-1]
+    own = [
+        torch.arange(start + shard.rank, start + count, shard.world)
+        if shard.rank < count
+        else torch.empty(0, dtype=torch.int64)
+        for start, count in zip(starts, rows, strict=True)
+    ]
+    return torch.cat(own) if own else torch.empty(0, dtype=torch.int64), [len(part) for part in own]
 
 
-def _crop_and_flip(
-    source: Tensor, index: Tensor, drawn: Tensor, image_shape: tuple[int, int, int], preprocessing: Preprocessing
-) -> Tensor:
-    """uint8 (n, H, W, 3) from the padded source, every image with an offset and a mirror of its own."""
-    _, height, width = image_shape
+def _crop_and_flip(pixels: Tensor, drawn: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (n, H, W, 3), every image moved by an offset and mirrored as was drawn for it, zeros beyond its border."""
     if not preprocessing.pad and not preprocessing.flip:
-        return source[index]
-    span = 2 * preprocessing.pad + 1
+        return pixels
+    count, height, width, _ = pixels.shape
+    pad = preprocessing.pad
+    span = 2 * pad + 1
     top, left, mirror = drawn % span, drawn // span % span, drawn // (span * span)
-    device = source.device
+    device = pixels.device
     rows = top[:, None] + torch.arange(height, device=device)
-    columns = torch.arange(width, device=device).expand(len(index), width)
+    columns = torch.arange(width, device=device).expand(count, width)
     if preprocessing.flip:
         columns = torch.where(mirror[:, None].bool(), width - 1 - columns, columns)
     columns = left[:, None] + columns
-    return source[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    padded = torch.nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad)) if pad else pixels
+    return padded[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """float32 (n, 3, H, W); the stored (n, H, W, 3) order is exactly channels_last, so nothing is copied for it."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device) * 255
-    scale = 1 / (torch.tensor(preprocessing.std, device=pixels.device) * 255)
-    return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
+class _Normalisation:
+    """uint8 (n, H, W, 3) to float32 (n, 3, H, W); the stored order is exactly channels_last, so nothing is copied."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self._mean = (torch.tensor(preprocessing.mean) * 255).to(device)
+        self._scale = (1 / (torch.tensor(preprocessing.std) * 255)).to(device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return ((pixels.float() - self._mean) * self._scale).permute(0, 3, 1, 2)

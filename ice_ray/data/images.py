@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +32,52 @@ class Preprocessing:
     flip: bool = False
 
 
+class ImageSource(ABC):
+    """Labelled images of one size that come to a device in batches, by their indices, wherever they lie until then."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W), as a model takes it."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where batches come to."""
+
+    @abstractmethod
+    def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Consecutive parts of `order`, fetched: uint8 images (n, H, W, 3) and int64 labels (n,) on the device.
+
+        Args:
+            order: int64 indices on the CPU.
+            sizes: how many of them each part has; together all of them.
+        """
+
+    @abstractmethod
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """All indices (int64, on the CPU) in an order drawn from `generator`, one that can be fetched quickly."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> ImageSource:
+        """The same images, for batches on `device`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of all images and labels."""
+
+    def take(self, rows: Tensor) -> ImageSet:
+        """The images of these indices (int64, on the CPU), all together on the device."""
+        return ImageSet(*next(iter(self.fetch(rows, [len(rows)]))))
+
+
 @dataclass(frozen=True)
-class ImageSet:
-    """Labelled images of one size.
+class ImageSet(ImageSource):
+    """Labelled images of one size, all in the memory of one device.
 
     Attributes:
         images: uint8, (N, H, W, 3), on any device.
@@ -54,13 +100,29 @@ class ImageSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W), as a model takes it."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in order.to(self.device, non_blocking=True).split(list(sizes)):
+            yield self.images[part], self.labels[part]
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(len(self), generator=generator)
+
     def to(self, device: torch.device) -> ImageSet:
-        """The same images on `device`."""
         return ImageSet(self.images.to(device), self.labels.to(device))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in (self.images, self.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     @classmethod
     def from_numpy(cls, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageSet:
@@ -83,7 +145,7 @@ class PruningData:
         final: what the final epochs train on, where that is not `train`.
     """
 
-    train: ImageSet
-    decide: ImageSet
+    train: ImageSource
+    decide: ImageSource
     preprocessing: Preprocessing = Preprocessing()
-    final: ImageSet | None = None
+    final: ImageSource | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ice_ray.engine.cost import Cost
+from ice_ray.engine.threshold import Threshold
 from ice_ray.pruning.freezing import WeightChange
 from ice_ray.training.schedules import Schedule
 
@@ -38,7 +39,28 @@ class Prune:
 
 @dataclass(frozen=True)
 class Measure:
-    """Accuracy on all decision images. Value: percent."""
+    """Accuracy on the decision images. Value: `Measured`.
+
+    Attributes:
+        threshold: end as soon as it is certain whether the drop has reached it; without one all images are looked at.
+    """
+
+    threshold: Threshold | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy.
+
+    Attributes:
+        accuracy: percent of the images looked at; on the side of the threshold that all of them would give.
+        images: how many that were, over all processes.
+        reached: whether the drop has reached the threshold, if the measurement had one.
+    """
+
+    accuracy: float
+    images: int
+    reached: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,8 +85,10 @@ class Recover:
         epochs: at most.
         schedule: by name, over all epochs.
         frozen: layers held fixed.
-        stop_above: measure after every epoch, and train no more once the accuracy is above it (percent).
+        until: measure after every epoch, and train no more once the drop is below this threshold.
         final: train on the images of the final epochs.
+        cut: hold fixed, too, everything below the lowest freezable layer that is left to train, so that the backward
+            pass ends there.
     """
 
     key: tuple[int | str, ...]
@@ -72,8 +96,9 @@ class Recover:
     epochs: int
     schedule: Schedule
     frozen: tuple[str, ...]
-    stop_above: float | None = None
+    until: Threshold | None = None
     final: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +107,7 @@ class Recovered:
 
     Attributes:
         epochs: how many it took.
-        accuracy: after the last of them (percent, decision images); None where `stop_above` did not ask for it.
+        accuracy: after the last of them (percent, decision images); None where `until` did not ask for it.
     """
 
     epochs: int

@@ -54,12 +54,17 @@ def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
-    """Of one image's forward and backward pass: frozen weights need no gradient, nor does the stem's input."""
+    """Of one image's forward and backward pass: frozen weights need no gradient, nor does an input before which
+    nothing trains (counted by order of execution: branches side by side are taken as one after the other).
+    """
     total = forward_flops(model, traces)
-    for index, trace in enumerate(traces):
-        weight = model.get_parameter(f"{trace.name}.weight")
+    trains_before = False
+    for trace in traces:
         own = 2.0 * multiply_adds(model, trace)
-        total += own * ((index > 0) + weight.requires_grad)
+        trains = model.get_parameter(f"{trace.name}.weight").requires_grad
+        total += own * (trains_before + trains)
+        names = (trace.name,) if trace.norm is None else (trace.name, trace.norm)
+        trains_before |= any(each.requires_grad for name in names for each in model.get_submodule(name).parameters())
     return total
 
 

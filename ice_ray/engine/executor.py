@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ice_ray.data.batches import evaluation_batches
-from ice_ray.data.images import ImageSet, PruningData
+from ice_ray.data.images import ImageSource, PruningData
+from ice_ray.data.residence import bring, residence
 from ice_ray.engine.actions import (
     Action,
     CompareWeights,
     Measure,
+    Measured,
     Outcome,
     Prune,
     Recover,
@@ -33,7 +35,7 @@ from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.randomness import generator
-from ice_ray.training.evaluate import count_correct
+from ice_ray.training.evaluate import count_correct, evaluation_batch
 from ice_ray.training.fine_tune import Recipe, fine_tune
 from ice_ray.training.precision import autocast
 from ice_ray.training.schedules import SCHEDULES
@@ -46,7 +48,7 @@ class Executor:
 
     Args:
         network: the dense network.
-        data: images already on `device`.
+        data: images, brought to `device` where they fit.
         recipe: how fine-tunes are done.
         seed: of the run; every random choice is drawn from it and the action's own key.
         device: where the work is done.
@@ -69,13 +71,23 @@ class Executor:
         self.recipe = recipe
         self.device = device
         self.store = SnapshotStore()
-        final = data.final.to(device) if data.final is not None else None
-        self._data = PruningData(data.train.to(device), data.decide.to(device), data.preprocessing, final)
+        final = bring(data.final, device) if data.final is not None else None
+        self._data = PruningData(bring(data.train, device), bring(data.decide, device), data.preprocessing, final)
         self._seed = seed
         self._collective = collective or Alone()
-        self._teacher = network.build(device).requires_grad_(False) if recipe.distil else None
+        self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
         self.root: SnapshotId = root_id(self._identity())
         self._live: tuple[SnapshotId, nn.Module] | None = None
+
+    @property
+    def residence(self) -> str:
+        """Where the training images live, for people."""
+        return residence(self._data.train)
+
+    @property
+    def decision_images(self) -> int:
+        """How many images decide."""
+        return len(self._data.decide)
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
         """Carry out one action on a snapshot.
@@ -97,7 +109,7 @@ class Executor:
         """
         watch = Stopwatch(self.device)
         count = min(len(self._data.train), 2 * self.recipe.batch_size)
-        few = ImageSet(self._data.train.images[:count], self._data.train.labels[:count])
+        few = self._data.train.take(torch.arange(count))
         model = self.network.build(self.device)
         hold_fixed(model, (), self.network.norms, self.network.unused)
         wrapped = self._collective.wrap(model)
@@ -118,10 +130,31 @@ class Executor:
         """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
         return self._bring(snapshot)
 
-    def accuracy(self, model: nn.Module, images: ImageSet) -> float:
+    def accuracy(self, model: nn.Module, images: ImageSource) -> float:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
-        correct = count_correct(model, images, self._data.preprocessing, self.recipe.precision, self._collective.shard)
-        return 100.0 * int(self._collective.sum(correct)) / len(images)
+        return self._measure(model, images, Measure()).accuracy
+
+    def _measure(self, model: nn.Module, images: ImageSource, action: Measure) -> Measured:
+        """In a seeded random order where a part may do, so that any first part is a fair sample of all."""
+        threshold, total, shard = action.threshold, len(images), self._collective.shard
+        looks = math.ceil(total / (evaluation_batch(images.image_shape) * shard.world))
+        order = None
+        if threshold is not None:
+            drawn = generator(self._seed, "measure")
+            # An error probability holds for a uniform order alone; else one that can be fetched quickly will do.
+            order = torch.randperm(total, generator=drawn) if threshold.error else images.shuffled(drawn)
+
+        def enough(correct: Tensor, seen: int) -> bool:
+            if threshold is None:
+                return False
+            return threshold.verdict(int(self._collective.sum(correct)), seen, total, looks) is not None
+
+        preprocessing, precision = self._data.preprocessing, self.recipe.precision
+        answering = self.network.for_inference(model)
+        counted, seen = count_correct(answering, images, preprocessing, precision, shard, order, enough)
+        correct = int(self._collective.sum(counted))
+        reached = threshold is not None and bool(threshold.verdict(correct, seen, total, looks))
+        return Measured(100.0 * correct / seen, seen, reached)
 
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
         model = self._bring(snapshot)
@@ -140,8 +173,8 @@ class Executor:
                 remove_filters(model, self.network.image_shape, dict(action.removed))
                 after = next_id(snapshot, action)
             case Measure():
-                value = self.accuracy(model, self._data.decide)
-                flops = forward_flops(model, self.network.traces) * len(self._data.decide)
+                value = self._measure(model, self._data.decide, action)
+                flops = forward_flops(model, self.network.traces) * value.images
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)
             case Recover():
@@ -170,15 +203,18 @@ class Executor:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices."""
         count = min(action.images, len(self._data.train))
         chosen = torch.randperm(len(self._data.train), generator=generator(self._seed, "calibration"))[:count]
-        rows = chosen.sort().values.to(self.device)
-        images = ImageSet(self._data.train.images[rows], self._data.train.labels[rows])
+        images = self._data.train.take(chosen.sort().values)
         context = ScoringContext(
             model=model,
             units=self.network.steps[action.step - 1].units,
             norms=self.network.norms,
             key=(self._seed, "step", action.step),
-            batches=lambda: evaluation_batches(
-                images, self._data.preprocessing, _CALIBRATION_BATCH, self._collective.shard
+            batches=lambda: (
+                (batch, labels)
+                for batch, labels in evaluation_batches(
+                    images, self._data.preprocessing, _CALIBRATION_BATCH, self._collective.shard
+                )
+                if len(labels)
             ),
             reduction=self._collective,
         )
@@ -190,7 +226,8 @@ class Executor:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's
         included.
         """
-        hold_fixed(model, action.frozen, self.network.norms, self.network.unused)
+        below = self.network.below(action.frozen) if action.cut else ()
+        hold_fixed(model, action.frozen, self.network.norms, (*self.network.unused, *below))
         per_image = training_flops(model, self.network.traces)
         if self._teacher is not None:
             per_image += forward_flops(self._teacher, self.network.traces)
@@ -199,11 +236,11 @@ class Executor:
         measured: list[float] = []
 
         def enough() -> bool:
-            if action.stop_above is None:
+            if action.until is None:
                 return False
             self._collective.average_buffers(model)
             measured.append(self.accuracy(model, self._data.decide))
-            return measured[-1] > action.stop_above
+            return not action.until.reached(measured[-1])
 
         seen, losses = fine_tune(
             self._collective.wrap(model),
@@ -221,7 +258,7 @@ class Executor:
         if not bool(torch.isfinite(self._collective.sum(losses))):
             raise DivergedError(_diverged(action.learning_rate))
         self._collective.settle(model)
-        if action.stop_above is not None and not (measured and measured[-1] > action.stop_above):
+        if action.until is not None and (not measured or action.until.reached(measured[-1])):
             measured.append(self.accuracy(model, self._data.decide))
         measuring = len(measured) * len(self._data.decide) * forward_flops(model, self.network.traces)
         epochs = round(seen / len(images))
@@ -230,9 +267,9 @@ class Executor:
     def _identity(self) -> dict[str, Any]:
         return {
             "weights": self.network.weights_hash,
-            "train": _fingerprint(self._data.train),
-            "decide": _fingerprint(self._data.decide),
-            "final": _fingerprint(self._data.final) if self._data.final is not None else "",
+            "train": self._data.train.fingerprint(),
+            "decide": self._data.decide.fingerprint(),
+            "final": self._data.final.fingerprint() if self._data.final is not None else "",
             "preprocessing": repr(self._data.preprocessing),
             "recipe": repr(self.recipe),
             "seed": self._seed,
@@ -249,11 +286,3 @@ def _diverged(rate: float) -> str:
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
     return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in model.state_dict().items()}
-
-
-def _fingerprint(images: ImageSet) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (images.images, images.labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()

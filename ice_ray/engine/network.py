@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
 from torch import nn
 
 from ice_ray.engine.actions import Counting
-from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters
+from ice_ray.models.inference import foldable_norms, folded
+from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
@@ -54,6 +55,7 @@ class DenseNetwork:
         self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces)
         self.unused: tuple[str, ...] = unused_parameters(self._module, image_shape)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
+        self._folded = foldable_norms(self._module, self.norms, image_shape)
 
     @classmethod
     def verified(
@@ -89,6 +91,19 @@ class DenseNetwork:
         module.to(device)
         canonical_layout(module)
         return module
+
+    def for_inference(self, model: nn.Module) -> nn.Module:
+        """A copy of the network, in any of its widths, that computes the same faster and cannot be trained."""
+        copied = folded(model, self._folded)
+        canonical_layout(copied)
+        return copied
+
+    def below(self, frozen: Sequence[str]) -> tuple[str, ...]:
+        """Parameters, by name, that the input of the lowest freezable layer not in `frozen` depends on; where all are
+        frozen, that of the last layer.
+        """
+        lowest = next((layer for layer in self.freezable if layer not in frozen), self.traces[-1].name)
+        return upstream_parameters(self._module, lowest, self.image_shape)
 
     @cached_property
     def weights_hash(self) -> str:

@@ -1,25 +1,25 @@
-"""Decoding rows with Ray Data, once, into arrays that every process of the cluster reads from shared memory."""
+"""A stage's images: decoded once into arrays that every process reads from shared memory, or streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import ray
-import ray.data
-from numpy.typing import NDArray
 
 from ice_ray.data.images import ImageSet
 from ice_ray.errors import DataError
-from ice_ray.ingest.datasets.base import Dataset, RowImage
-from ice_ray.ingest.quiet import quiet_ray_data
+from ice_ray.ingest.datasets.base import Dataset
+from ice_ray.ingest.decoding import RESIZE, decode_rows
 from ice_ray.ingest.roles import Rows
+from ice_ray.ingest.stream import ImageStream
 
 DataErrors = Literal["stop", "skip"]
-_ROWS_PER_TASK = 2500
-_RESIZE = "bring all to one size with --image-size N"
+Residence = Literal["auto", "memory", "stream"]
+_SHARE_OF_STORE = 0.8
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,83 @@ class LoadedImages:
         return ImageSet.from_numpy(images, labels)
 
 
-def load(dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[int, int, int]) -> LoadedImages:
+@dataclass(frozen=True)
+class StreamedImages:
+    """Images that stay encoded where the dataset has them, and are decoded by the cluster for every pass over them.
+
+    Attributes:
+        dataset: in the object store.
+        indices: rows of `split`, in the object store; those that cannot be decoded are not among them.
+        digest: of all pixels and labels.
+    """
+
+    dataset: ray.ObjectRef[Any]
+    split: str
+    indices: ray.ObjectRef[Any]
+    count: int
+    image_shape: tuple[int, int, int]
+    skipped: tuple[str, ...]
+    digest: str
+
+    def get(self) -> ImageStream:
+        """The images, as batches that Ray Data decodes ahead of their use."""
+        dataset, indices = ray.get([self.dataset, self.indices])
+        return ImageStream(dataset, self.dataset, self.split, indices, self.image_shape, self.digest)
+
+
+StageImages = LoadedImages | StreamedImages
+
+
+def load(
+    dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[int, int, int], residence: Residence = "auto"
+) -> StageImages:
     """Decode `rows` over the cluster and put them into the object store, in the rows' own order.
+
+    Where they would not fit there they are decoded once to see that they can be, and streamed later.
 
     Args:
         image_shape: (C, H, W) that every image must have.
+        residence: `memory` and `stream` choose between the two.
 
     Raises:
         DataError: an image is corrupt (named by file and row) and `errors` is `stop`; one is of another size; none is
-            left; they would not fit into the object store.
+            left.
     """
     channels, height, width = image_shape
-    _check_room(len(rows), height * width * channels)
-    images = np.zeros((len(rows), height, width, channels), dtype=np.uint8)
+    streams = residence == "stream" or (residence == "auto" and not fits(len(rows), image_shape))
+    images = None if streams else np.zeros((len(rows), height, width, channels), dtype=np.uint8)
     faults: dict[int, str] = {}
-    for position, pixels, fault in _decoded(dataset, rows, images.shape[1:]):
-        if fault:
-            faults[position] = fault
-        else:
-            images[position] = pixels
-    odd = [faults[position] for position in sorted(faults) if faults[position].endswith(_RESIZE)]
+    digests: dict[int, bytes] = {}
+    for decoded in decode_rows(dataset, rows, (height, width, channels), keep=not streams):
+        faults |= {decoded.start + place: fault for place, fault in enumerate(decoded.faults) if fault}
+        digests[decoded.start] = decoded.digest
+        if images is not None:
+            images[decoded.start : decoded.start + len(decoded.pixels)] = decoded.pixels
+    kept = np.setdiff1d(np.arange(len(rows)), list(_checked(faults, rows, errors)))
+    skipped = tuple(faults[position] for position in sorted(faults))
+    indices = rows.indices[kept]
+    labels = dataset.labels[rows.split][indices]
+    if images is not None:
+        own = images[kept] if faults else images
+        return LoadedImages(ray.put(own), ray.put(labels), len(kept), image_shape, skipped)
+    digest = hashlib.blake2b(labels.tobytes() + b"".join(digests[start] for start in sorted(digests)), digest_size=16)
+    shared = ray.put(dataset), ray.put(indices)
+    return StreamedImages(shared[0], rows.split, shared[1], len(kept), image_shape, skipped, digest.hexdigest())
+
+
+def fits(count: int, image_shape: tuple[int, int, int]) -> bool:
+    """Whether that many decoded images would leave room in the cluster's object store."""
+    room = ray.cluster_resources().get("object_store_memory", 0.0)
+    return count * math.prod(image_shape) <= _SHARE_OF_STORE * float(room)
+
+
+def _checked(faults: dict[int, str], rows: Rows, errors: DataErrors) -> dict[int, str]:
+    """The faults, where the run can go on without those rows.
+
+    Raises:
+        DataError: it cannot.
+    """
+    odd = [faults[position] for position in sorted(faults) if faults[position].endswith(RESIZE)]
     if odd:
         raise DataError(odd[0])
     if faults and errors == "stop":
@@ -69,48 +126,4 @@ def load(dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[in
         raise DataError(f"{faults[min(faults)]}{more}; mend or remove it, or go on without: --data-errors skip")
     if len(faults) == len(rows):
         raise DataError(f"no image of split {rows.split} could be decoded: {faults[min(faults)]}")
-    kept = np.setdiff1d(np.arange(len(rows)), list(faults))
-    labels = dataset.labels[rows.split][rows.indices[kept]]
-    skipped = tuple(faults[position] for position in sorted(faults))
-    return LoadedImages(ray.put(images[kept] if faults else images), ray.put(labels), len(kept), image_shape, skipped)
-
-
-def _decoded(dataset: Dataset, rows: Rows, shape: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.uint8], str]]:
-    """(position in rows, pixels, fault or nothing), in whatever order the tasks end."""
-    quiet_ray_data()
-    reference, indices = ray.put(dataset), ray.put(rows.indices)
-    split = rows.split
-    starts = range(0, len(rows), _ROWS_PER_TASK)
-    spans = [{"start": start, "stop": min(start + _ROWS_PER_TASK, len(rows))} for start in starts]
-
-    def read(span: dict[str, Any]) -> dict[str, Any]:
-        start, stop = int(span["start"][0]), int(span["stop"][0])
-        source: Dataset = ray.get(reference)
-        found = list(source.read(split, ray.get(indices)[start:stop]))
-        blank = np.zeros(shape, dtype=np.uint8)
-        faults = [_fault(row, shape) for row in found]
-        pixels = [
-            blank if fault or row.pixels is None else row.pixels for row, fault in zip(found, faults, strict=True)
-        ]
-        return {"position": np.arange(start, stop), "pixels": np.stack(pixels), "fault": faults}
-
-    decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
-    for batch in decoded.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
-        for position, pixels, fault in zip(batch["position"], batch["pixels"], batch["fault"], strict=True):
-            yield int(position), pixels, str(fault)
-
-
-def _fault(row: RowImage, shape: tuple[int, ...]) -> str:
-    if row.pixels is None or row.pixels.shape == shape:
-        return row.error
-    sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where the first one is {shape[1]}x{shape[0]}"
-    return f"{row.name}: image is {sizes}; {_RESIZE}"
-
-
-def _check_room(count: int, bytes_each: int) -> None:
-    room = ray.cluster_resources().get("object_store_memory", 0.0)
-    if count * bytes_each > 0.8 * room:
-        raise DataError(
-            f"{count} images take {count * bytes_each / 1e9:.1f} GB, the object store has {room / 1e9:.1f} GB: take "
-            "fewer (--replay.subsample, --search.subsample) or a smaller --image-size"
-        )
+    return faults

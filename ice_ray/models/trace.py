@@ -83,3 +83,23 @@ def unused_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> tu
     model.zero_grad(set_to_none=True)
     model.train(was_training)
     return unused
+
+
+def upstream_parameters(model: nn.Module, layer: str, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Parameters, by name, that the input of a layer (its module path) depends on."""
+    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    inputs: list[Tensor] = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    try:
+        with torch.enable_grad():
+            model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        model.train(was_training)
+        handle.remove()
+    if not inputs[0].requires_grad:
+        return ()
+    grads = torch.autograd.grad(inputs[0].float().sum(), list(named.values()), allow_unused=True)
+    return tuple(name for name, grad in zip(named, grads, strict=True) if grad is not None)

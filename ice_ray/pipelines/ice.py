@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ice_ray.engine.actions import Counting, Measure, Recover, UnprunedShare
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
+from ice_ray.engine.threshold import Threshold
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.base import Pipeline, RecoveryPlan
@@ -27,6 +28,8 @@ class IcePipeline(Pipeline):
         counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid that rates are rounded to; 0 rounds nothing.
         recovery: epochs and schedule of the fine-tunes.
+        decision_error: how probable a wrong answer to the threshold's question may be; 0 answers it exactly.
+        freeze_stem: whether what lies below the lowest layer that trains is held fixed too, where layers are.
     """
 
     removal: RemovalRule
@@ -34,6 +37,8 @@ class IcePipeline(Pipeline):
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
     recovery: RecoveryPlan = RecoveryPlan()
+    decision_error: float = 0.0
+    freeze_stem: bool = False
 
     def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, measure, and fine-tune if the drop has reached the threshold.
@@ -45,16 +50,17 @@ class IcePipeline(Pipeline):
         choice = choose_removal(executor, state.snapshot, step.number, self.removal)
         pruned = executor.run(state.snapshot, choice.action)
         share = executor.run(pruned.snapshot, UnprunedShare(self.counting))
-        measured = executor.run(pruned.snapshot, Measure())
+        measured = executor.run(pruned.snapshot, Measure(self._threshold(original)))
         record = StepRecord(
             step=step.number,
             layers=step.name,
             filters_removed=choice.filters,
             unpruned_share=share.value,
             accuracy_before=state.accuracy if state.records else original,
-            accuracy_after_pruning=measured.value,
-            accuracy=measured.value,
-            drop=accuracy_drop(original, measured.value),
+            accuracy_after_pruning=measured.value.accuracy,
+            accuracy=measured.value.accuracy,
+            drop=accuracy_drop(original, measured.value.accuracy),
+            images_measured=measured.value.images,
             fine_tuned=False,
             epochs=0,
             learning_rate_max=None,
@@ -65,7 +71,13 @@ class IcePipeline(Pipeline):
             flops=(choice.cost + pruned.cost + measured.cost).flops,
         )
         after = PipelineState(pruned.snapshot, (*state.records, record))
-        return self._recover(executor, after, preparation) if self.needs_recovery(record) else after
+        if self.needs_recovery(record):
+            return self._recover(executor, after, preparation)
+        # A step that no fine-tune follows keeps this accuracy. A part of the images is enough for that only where it
+        # was found to be below the threshold (within the error that was asked for), and not for the last step's.
+        if measured.value.reached or step.number == len(executor.network.steps):
+            return self._measured_whole(executor, after, original)
+        return after
 
     def needs_recovery(self, record: StepRecord) -> bool:
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
@@ -77,7 +89,7 @@ class IcePipeline(Pipeline):
             return state, Cost()
         rate = self.recovery.final_rate_factor * self._rate(state.records[-1].unpruned_share)
         epochs, frozen = self.recovery.final_epochs, self._frozen(preparation)
-        action = Recover(("final",), rate, epochs, self.recovery.schedule, frozen, final=True)
+        action = Recover(("final",), rate, epochs, self.recovery.schedule, frozen, final=True, cut=self._cuts)
         recovered = executor.run(state.snapshot, action)
         return PipelineState(recovered.snapshot, state.records), recovered.cost
 
@@ -87,20 +99,20 @@ class IcePipeline(Pipeline):
         rate = self._rate(record.unpruned_share)
         # A single epoch has nothing to stop; with more, the last measurement made while training is the step's.
         several = self.recovery.epochs > 1
-        enough = preparation.original_accuracy - self.hyperparameters.accuracy_drop_threshold if several else None
         action = Recover(
             key=("step", record.step),
             learning_rate=rate,
             epochs=self.recovery.epochs,
             schedule=self.recovery.schedule,
             frozen=self._frozen(preparation),
-            stop_above=enough,
+            cut=self._cuts,
+            until=self._threshold(preparation.original_accuracy) if several else None,
         )
         recovered = executor.run(state.snapshot, action)
         accuracy, measuring = recovered.value.accuracy, Cost()
         if not several:
             measured = executor.run(recovered.snapshot, Measure())
-            accuracy, measuring = measured.value, measured.cost
+            accuracy, measuring = measured.value.accuracy, measured.cost
         complete = dataclasses.replace(
             record,
             accuracy=accuracy,
@@ -113,6 +125,30 @@ class IcePipeline(Pipeline):
             flops=record.flops + (recovered.cost + measuring).flops,
         )
         return PipelineState(recovered.snapshot, (*earlier, complete))
+
+    def _measured_whole(self, executor: Executor, state: PipelineState, original: float) -> PipelineState:
+        """The last record with the accuracy over all decision images, where it was over a part of them."""
+        *earlier, record = state.records
+        if record.images_measured == executor.decision_images:
+            return state
+        measured = executor.run(state.snapshot, Measure())
+        whole = dataclasses.replace(
+            record,
+            accuracy_after_pruning=measured.value.accuracy,
+            accuracy=measured.value.accuracy,
+            drop=accuracy_drop(original, measured.value.accuracy),
+            images_measured=measured.value.images,
+            measuring_seconds=record.measuring_seconds + measured.cost.wall_seconds,
+            flops=record.flops + measured.cost.flops,
+        )
+        return PipelineState(state.snapshot, (*earlier, whole))
+
+    @property
+    def _cuts(self) -> bool:
+        return self.freeze_stem and self.hyperparameters.frozen_fraction > 0
+
+    def _threshold(self, original: float) -> Threshold:
+        return Threshold(original, self.hyperparameters.accuracy_drop_threshold, self.decision_error)
 
     def _rate(self, unpruned_share: float) -> float:
         return maximum_learning_rate(self.hyperparameters, unpruned_share, self.learning_rate_tolerance)

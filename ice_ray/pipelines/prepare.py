@@ -19,10 +19,13 @@ class FreezeConfig:
         change: how weight change is measured: l1 (the paper's text), l2 or norm-difference (the authors' program).
             With l2 runs end several points lower: benchmarks/results/freeze_measure.md.
         probe_learning_rate: of the probe's one epoch; eq. 1 has no part in it.
+        stem: hold fixed, too, what lies below the lowest layer that is left to train (stem and shortcuts, which else
+            always train), so that the backward pass ends there.
     """
 
     change: WeightChange = "l1"
     probe_learning_rate: float = 1e-3
+    stem: bool = False
 
 
 def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, probe: bool) -> Preparation:
@@ -46,4 +49,4 @@ def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, prob
         changes = compared.value
         seconds = sum(cost.wall_seconds for cost in (choice.cost, pruned.cost, recovered.cost, compared.cost))
     ranking = rank_by_change(changes)
-    return Preparation(original.value, changes, ranking, original.cost.wall_seconds, seconds)
+    return Preparation(original.value.accuracy, changes, ranking, original.cost.wall_seconds, seconds)

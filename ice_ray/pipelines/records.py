@@ -23,6 +23,8 @@ class StepRecord:
         accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
             to the one after removal where none was needed).
         drop: original accuracy minus `accuracy` (eq. 3).
+        images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the
+            threshold's question was answered before all had been looked at.
         fine_tuned: whether the drop after removal reached the threshold.
         epochs: of that fine-tune; 0 without one.
         learning_rate_max: eq. 1's bound where the step fine-tuned, else None.
@@ -38,6 +40,7 @@ class StepRecord:
     accuracy_after_pruning: float
     accuracy: float
     drop: float
+    images_measured: int
     fine_tuned: bool
     epochs: int
     learning_rate_max: float | None

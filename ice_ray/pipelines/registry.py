@@ -21,6 +21,8 @@ def _ice(settings: PruningSettings, hyperparameters: Hyperparameters) -> Pipelin
         settings.counting,
         settings.learning_rate_tolerance,
         settings.recovery,
+        settings.decision_error,
+        settings.freeze.stem,
     )
 
 

@@ -29,6 +29,7 @@ class PruningSettings:
         counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid of rates.
         freeze: how layers to freeze are found.
+        decision_error: how probable a wrong answer to the threshold's question may be.
     """
 
     amounts: Amounts = Amounts(0.5)
@@ -42,6 +43,7 @@ class PruningSettings:
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    decision_error: float = 0.0
 
     @property
     def removal(self) -> RemovalRule:

@@ -63,7 +63,7 @@ def frozen_layers(ranking: Sequence[str], frozen_fraction: float) -> tuple[str, 
 
 
 def hold_fixed(
-    model: nn.Module, layers: Sequence[str], norms: Mapping[str, str | None], unused: Sequence[str] = ()
+    model: nn.Module, layers: Sequence[str], norms: Mapping[str, str | None], parameters: Sequence[str] = ()
 ) -> None:
     """Let every parameter train but those of `layers`, convolution and batch-norm affine, in place.
 
@@ -71,10 +71,10 @@ def hold_fixed(
 
     Args:
         norms: the batch norm that directly follows each layer, as traced.
-        unused: parameters that the outputs do not depend on; they do not train either.
+        parameters: others that do not train either, by name.
     """
     model.requires_grad_(True)
-    for parameter in unused:
+    for parameter in parameters:
         model.get_parameter(parameter).requires_grad_(False)
     for layer in layers:
         for name in (layer, norms.get(layer)):

@@ -10,16 +10,17 @@ from torch import nn
 
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
+from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.latency import latencies
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.target import macs
-from ice_ray.ingest.load import LoadedImages
+from ice_ray.ingest.load import StageImages
 
 _BATCHES = (1, 64)
 
 
-def assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: float, gpus: float) -> dict[str, Any]:
+def assess(workload: Workload, report: StageImages, snapshot: Snapshot, cpus: float, gpus: float) -> dict[str, Any]:
     """Measure the dense network and `snapshot` of it; the only reading of the report images.
 
     Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ...}: accuracies in percent on the deciding
@@ -32,7 +33,7 @@ def assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: f
 
 
 @ray.remote(max_calls=1)
-def _assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: float, gpus: float) -> Any:
+def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, cpus: float, gpus: float) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.store.put(snapshot)
@@ -46,11 +47,11 @@ def _assess(workload: Workload, report: LoadedImages, snapshot: Snapshot, cpus: 
     }
 
 
-def _measure(executor: Executor, model: nn.Module, workload: Workload, report: LoadedImages) -> dict[str, Any]:
+def _measure(executor: Executor, model: nn.Module, workload: Workload, report: StageImages) -> dict[str, Any]:
     device = executor.device
     facts: dict[str, Any] = {
-        "decide_accuracy": executor.accuracy(model, workload.decide.get().to(device)),
-        "report_accuracy": executor.accuracy(model, report.get().to(device)),
+        "decide_accuracy": executor.accuracy(model, bring(workload.decide.get(), device)),
+        "report_accuracy": executor.accuracy(model, bring(report.get(), device)),
         "decide_images": workload.decide.count,
         "report_images": report.count,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -11,8 +11,9 @@ from torch import Tensor
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import own_device
 from ice_ray.data.images import Preprocessing
+from ice_ray.data.residence import bring
 from ice_ray.errors import RunError
-from ice_ray.ingest.load import LoadedImages
+from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
 from ice_ray.training.fine_tune import Recipe, fine_tune
 
@@ -22,7 +23,7 @@ _WARM_UP_EPOCHS = 3
 
 
 def train_dense(
-    spec: ModelSpec, images: LoadedImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
+    spec: ModelSpec, images: StageImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
 ) -> dict[str, Tensor]:
     """Train `spec` on `images` from its initial weights, on one device; returns its state dict on the CPU.
 
@@ -35,12 +36,12 @@ def train_dense(
 
 @ray.remote(max_calls=1)
 def _train(
-    spec: ModelSpec, images: LoadedImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
+    spec: ModelSpec, images: StageImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
 ) -> Any:
     device = own_device(cpus, gpus)
     model = spec.build().to(device)
     recipe = Recipe(batch_size=64, distil=False)
-    own = images.get().to(device)
+    own = bring(images.get(), device)
     _, losses = fine_tune(model, own, preprocessing, recipe, _rate, _EPOCHS, (seed, "dense"))
     if not math.isfinite(float(losses)):
         raise RunError("training the dense model diverged")

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ice_ray.data.batches import Shard, evaluation_batches
-from ice_ray.data.images import ImageSet, Preprocessing
+from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.training.precision import Precision, autocast
 
-EVALUATION_BATCH = 500
+# Pixels of a batch: 512 CIFAR images. Larger ones leave a CPU's caches, smaller ones keep it no busier.
+_BATCH_PIXELS = 128 * 32 * 32
+_SMALLEST_BATCH = 32
+
+
+def evaluation_batch(image_shape: tuple[int, int, int]) -> int:
+    """Images a process looks at together."""
+    _, height, width = image_shape
+    return max(_SMALLEST_BATCH, _BATCH_PIXELS // (height * width))
 
 
 def count_correct(
-    model: nn.Module, images: ImageSet, preprocessing: Preprocessing, precision: Precision, shard: Shard
-) -> Tensor:
-    """How many of this shard's images the model labels right, as an int64 scalar on their device.
+    model: nn.Module,
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    precision: Precision,
+    shard: Shard,
+    order: Tensor | None = None,
+    enough: Callable[[Tensor, int], bool] = lambda correct, seen: False,
+) -> tuple[Tensor, int]:
+    """How many of this shard's images the model labels right (int64 scalar on their device), of how many over all
+    processes.
 
     The model runs in eval mode and is left in the mode it came in.
+
+    Args:
+        order: in which the images are looked at; indices on the CPU.
+        enough: asked after every batch with the two numbers so far; True ends it there.
     """
-    device = images.images.device
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    batch_size = evaluation_batch(images.image_shape)
+    seen = 0
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), autocast(precision, device):
-        for batch, labels in evaluation_batches(images, preprocessing, EVALUATION_BATCH, shard):
-            correct += (model(batch).argmax(dim=1) == labels).sum()
+    with torch.inference_mode(), autocast(precision, images.device):
+        for batch, labels in evaluation_batches(images, preprocessing, batch_size, shard, order):
+            if len(labels):
+                correct += (model(batch).argmax(dim=1) == labels).sum()
+            seen = min(len(images), seen + batch_size * shard.world)
+            if seen < len(images) and enough(correct, seen):
+                break
     model.train(was_training)
-    return correct
+    return correct, seen

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ice_ray.data.batches import Shard, training_batches
-from ice_ray.data.images import ImageSet, Preprocessing
+from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.randomness import seed_of
 from ice_ray.training.distil import distillation_loss
@@ -54,7 +54,7 @@ class Recipe:
 
 def fine_tune(
     model: nn.Module,
-    images: ImageSet,
+    images: ImageSource,
     preprocessing: Preprocessing,
     recipe: Recipe,
     rate: Callable[[float], float],
@@ -78,7 +78,7 @@ def fine_tune(
     """
     seen = 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device = images.images.device
+    device = images.device
     optimizer = torch.optim.SGD(
         parameters,
         lr=rate(0.0),
@@ -118,8 +118,9 @@ def _loss(model: nn.Module, batch: Tensor, labels: Tensor, recipe: Recipe, teach
     with autocast(recipe.precision, batch.device):
         logits = model(batch)
         if teacher is not None:
-            with torch.no_grad():
-                teacher_logits = teacher(batch).float()
+            with torch.inference_mode():
+                taught = teacher(batch).float()
+            teacher_logits = taught.clone()  # the loss keeps it for its gradient, which an inference tensor forbids
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     if teacher is not None:
         loss = loss + recipe.distil_weight * distillation_loss(logits.float(), teacher_logits, recipe.temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ import torch
 from ice_ray.cluster.session import cluster_cpus, cluster_gpus, placements, require
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
-from ice_ray.ingest.load import LoadedImages, load
+from ice_ray.ingest.load import StageImages, StreamedImages, load
 from ice_ray.ingest.roles import Rows
-from ice_ray.observe.terminal import warn
+from ice_ray.observe.terminal import say, warn
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.replay.run import WorkerResources
 from ice_ray.training.precision import resolve
@@ -41,9 +42,13 @@ class JobContext:
         finally:
             self.times[part] = self.times.get(part, 0.0) + time.perf_counter() - started
 
-    def load(self, rows: Rows) -> LoadedImages:
-        """Decode rows into the object store; what had to be skipped is said once."""
-        loaded = load(self.plan.dataset, rows, self.plan.config.data_errors, self.plan.image_shape)
+    def load(self, rows: Rows) -> StageImages:
+        """Decode rows into the object store, or see that they can be streamed; what had to be skipped is said once."""
+        config, shape = self.plan.config, self.plan.image_shape
+        loaded = load(self.plan.dataset, rows, config.data_errors, shape, config.images)
+        if isinstance(loaded, StreamedImages):
+            gigabytes = len(rows) * math.prod(shape) / 1e9
+            say(f"{len(rows)} images of split {rows.split} ({gigabytes:.1f} GB decoded) are decoded for every pass")
         if loaded.skipped:
             warn(
                 f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}"
@@ -53,10 +58,10 @@ class JobContext:
     def workload(
         self,
         model: DenseModel,
-        train: LoadedImages,
-        decide: LoadedImages,
+        train: StageImages,
+        decide: StageImages,
         settings: PruningSettings,
-        final: LoadedImages | None = None,
+        final: StageImages | None = None,
     ) -> Workload:
         """The workload of a stage."""
         plan = self.plan

@@ -89,6 +89,7 @@ class Plan:
             counting=config.alpha,
             learning_rate_tolerance=config.search.lr_tolerance,
             freeze=config.freeze,
+            decision_error=config.decision_error,
         )
 
     @cached_property

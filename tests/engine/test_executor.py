@@ -35,7 +35,8 @@ def test_what_decides_the_bits_is_in_the_root_s_name(network, data, executor, ch
 def test_a_measurement_leaves_the_snapshot_as_it_is(executor):
     outcome = executor.run(executor.root, Measure())
     assert outcome.snapshot == executor.root
-    assert 90 < outcome.value <= 100
+    assert 90 < outcome.value.accuracy <= 100
+    assert outcome.value.images == executor.decision_images
     assert outcome.cost.flops > 0
     assert executor.run(executor.root, Measure()).value == outcome.value
 

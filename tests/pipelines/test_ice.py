@@ -148,7 +148,7 @@ def test_with_more_epochs_a_fine_tune_ends_after_the_one_that_brings_the_drop_be
                 pruned.snapshot, Recover(("step", 1), record.learning_rate_max, epochs, "constant", frozen)
             ).snapshot,
             Measure(),
-        ).value
+        ).value.accuracy
         for epochs in (1, 2, 3, 4)
     ]
     below = [accuracy for accuracy in after if original - accuracy < 2.0]

@@ -117,7 +117,7 @@ def test_the_pruned_model_is_smaller_and_as_good_as_its_file_says(finished):
     rows = assign_roles(dataset, "holdout", 0).report
     pixels = np.stack([row.pixels for row in dataset.read(rows.split, rows.indices)])
     images = ImageSet.from_numpy(pixels, dataset.labels[rows.split][rows.indices])
-    correct = int(count_correct(model, images, Preprocessing(), "fp32", Shard()))
+    correct = int(count_correct(model, images, Preprocessing(), "fp32", Shard())[0])
     assert 100 * correct / len(images) == pytest.approx(facts["pruned"]["report_accuracy"])
     assert len(images) == facts["pruned"]["report_images"] == 269
 

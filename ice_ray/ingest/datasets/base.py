@@ -74,6 +74,12 @@ class Dataset(ABC):
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
         """Decode these rows of a split, which are given and come back in ascending order. Runs on any node."""
 
+    def runs(self, split: str) -> NDArray[np.int64] | None:
+        """The first row of every run of rows that are read together (a parquet file's row group), ascending; None
+        where every row is read by itself.
+        """
+        return None
+
     def check_labels(self, origin: str) -> None:
         """Every split's labels must be classes 0 to classes-1, and there must be something to train on.
 

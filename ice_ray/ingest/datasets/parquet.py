@@ -60,6 +60,17 @@ class Parquet(Dataset):
                 else:
                     yield RowImage(name, None, f"{name}: {content}")
 
+    def runs(self, split: str) -> NDArray[np.int64]:
+        found = zip(self._starts[split][:-1], self._files[split], strict=True)
+        return np.concatenate([start + _group_starts(file) for start, file in found])
+
+
+def _group_starts(file: Path) -> NDArray[np.int64]:
+    """The first row of each row group."""
+    metadata = pq.read_metadata(file)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return np.cumsum([0, *sizes])[:-1]
+
 
 def _by_split(root: Path, files: list[Path]) -> dict[str, list[Path]]:
     """The files of each split that there is, in the order of their paths."""

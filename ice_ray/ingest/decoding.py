@@ -1,0 +1,79 @@
+"""Decoding rows of a dataset with Ray Data, a span of rows a task, on whatever nodes have room."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from ice_ray.ingest.datasets.base import Dataset, Pixels, RowImage
+from ice_ray.ingest.quiet import quiet_ray_data
+from ice_ray.ingest.roles import Rows
+
+RESIZE = "bring all to one size with --image-size N"
+_ROWS_PER_TASK = 2500
+_BYTES_PER_TASK = 256 * 1024**2
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecodedSpan:
+    """Consecutive rows: where they start, their pixels (zeros where there was a fault; none, if they were not to be
+    kept), what was wrong with each (nothing, mostly), a digest of the pixels.
+    """
+
+    start: int
+    pixels: Pixels
+    faults: list[str]
+    digest: bytes
+
+
+def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Iterator[DecodedSpan]:
+    """Every row once, in whatever order the tasks end.
+
+    Args:
+        shape: (H, W, C) that every image must have; one of another has a fault.
+        keep: whether the pixels are wanted.
+    """
+    quiet_ray_data()
+    reference, indices = ray.put(dataset), ray.put(rows.indices)
+    split = rows.split
+    length = max(1, min(_ROWS_PER_TASK, _BYTES_PER_TASK // int(np.prod(shape))))
+    starts = range(0, len(rows), length)
+    spans = [{"start": start, "stop": min(start + length, len(rows))} for start in starts]
+
+    def read(span: dict[str, Any]) -> dict[str, Any]:
+        start, stop = int(span["start"][0]), int(span["stop"][0])
+        pixels, faults = decode_span(ray.get(reference), split, ray.get(indices)[start:stop], shape)
+        digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
+        kept = pixels if keep else pixels[:0]
+        return {"start": [start], "pixels": [kept], "faults": [faults], "digest": [digest]}
+
+    decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
+    for row in decoded.iter_rows():
+        yield DecodedSpan(int(row["start"]), row["pixels"], [str(fault) for fault in row["faults"]], row["digest"])
+
+
+def decode_span(dataset: Dataset, split: str, rows: NDArray[np.int64], shape: Shape) -> tuple[Pixels, list[str]]:
+    """Rows in ascending order: uint8 (n, H, W, C), and what was wrong with each, if anything."""
+    pixels = np.zeros((len(rows), *shape), dtype=np.uint8)
+    faults = []
+    for place, row in enumerate(dataset.read(split, rows)):
+        fault = _fault(row, shape)
+        faults.append(fault)
+        if not fault and row.pixels is not None:
+            pixels[place] = row.pixels
+    return pixels, faults
+
+
+def _fault(row: RowImage, shape: Shape) -> str:
+    if row.pixels is None or row.pixels.shape == shape:
+        return row.error
+    sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where the first one is {shape[1]}x{shape[0]}"
+    return f"{row.name}: image is {sizes}; {RESIZE}"
