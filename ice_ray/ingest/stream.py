@@ -111,10 +111,13 @@ class ImageStream(ImageSource):
         items = ray.data.from_items(spans, override_num_blocks=len(spans))
         items.context.execution_options.preserve_order = True
         # In a trial's or worker's placement group there is no CPU left for tasks: they run outside of it.
-        decoded = items.map_batches(read, batch_size=1, num_cpus=0, compute=_pool(), scheduling_strategy="SPREAD")
+        decoded = items.map_batches(
+            read, batch_size=1, num_cpus=0, compute=_pool(len(spans)), scheduling_strategy="SPREAD"
+        )
         for row in decoded.iter_rows():
             yield row["pixels"]
 
 
-def _pool() -> ray.data.TaskPoolStrategy:
-    return ray.data.TaskPoolStrategy(size=max(2, int(ray.cluster_resources().get("CPU", 2))))
+def _pool(tasks: int) -> ray.data.TaskPoolStrategy:
+    """As many tasks at once as the cluster has CPUs, busy or not."""
+    return ray.data.TaskPoolStrategy(size=min(tasks, max(2, int(ray.cluster_resources().get("CPU", 2)))))

@@ -235,3 +235,19 @@ def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own
     assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert [step["fine_tuned"] for step in steps] == [False, True, False]
+
+
+def test_streamed_images_give_the_bits_of_those_in_memory(finished, tmp_path):
+    """Both stages, the trials inside Tune's placement groups and the workers inside Train's."""
+    run, _ = finished
+    printed = finish(command("ice_prune.py", tmp_path, "--name", "streamed", "--images", "stream", *SEARCH))
+    assert "decoded for every pass" in printed
+    streamed = tmp_path / "streamed"
+    assert (
+        json.loads((streamed / "best.json").read_text())["front"]
+        == json.loads((run / "best.json").read_text())["front"]
+    )
+    assert decisions(streamed) == decisions(run)
+    expected = pruned_weights(run)
+    found = pruned_weights(streamed)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
