@@ -4,13 +4,20 @@ The jobs are in `jobs/`; in a notebook, `prune` runs the operator in the process
 `load_pruned` gives back what a job saved.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
-from ice_ray.artifact import load_pruned
-from ice_ray.data.images import ImageSet, Preprocessing, PruningData
-from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.in_process import PruningResult, prune
-from ice_ray.pipelines.settings import PruningSettings
+
+if TYPE_CHECKING:
+    from ice_ray.artifact import load_pruned
+    from ice_ray.data.images import ImageSet, Preprocessing, PruningData
+    from ice_ray.errors import UserError
+    from ice_ray.hyperparameters import Hyperparameters
+    from ice_ray.in_process import PruningResult, prune
+    from ice_ray.pipelines.settings import PruningSettings
 
 __all__ = [
     "Hyperparameters",
@@ -23,3 +30,22 @@ __all__ = [
     "load_pruned",
     "prune",
 ]
+
+# Loaded when asked for: a process that only decodes images needs no torch, which takes seconds to load.
+_HOMES = {
+    "Hyperparameters": "hyperparameters",
+    "ImageSet": "data.images",
+    "Preprocessing": "data.images",
+    "PruningData": "data.images",
+    "PruningResult": "in_process",
+    "PruningSettings": "pipelines.settings",
+    "UserError": "errors",
+    "load_pruned": "artifact",
+    "prune": "in_process",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ice_ray' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"ice_ray.{_HOMES[name]}"), name)

@@ -7,8 +7,10 @@ same history are the same run.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*key: int | str) -> int:
@@ -22,4 +24,6 @@ def generator(*key: int | str) -> torch.Generator:
 
     CPU even when the work runs on a GPU: the same choices on every device.
     """
+    import torch  # here: processes that only decode images draw none, and are spared the seconds of loading it
+
     return torch.Generator().manual_seed(seed_of(*key))

@@ -1,4 +1,4 @@
-"""What Ray reads from the environment when it is first imported, and so must be set before. Imports nothing of Ray."""
+"""What Ray, and the libraries of its workers, read from the environment when they start. Imports nothing of Ray."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _SETTINGS = {
     # Ctrl-C must reach us: Tune's own handler ends the search as if it were complete.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Threads of one trial that wait for each other spin for microseconds, not milliseconds, then sleep: where trials
+    # share cores, spinning takes them from whoever has work (benchmarks/results/engine.md). OpenMP reads it at start.
+    "GOMP_SPINCOUNT": "10000",
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

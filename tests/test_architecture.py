@@ -71,6 +71,11 @@ def test_the_package_and_its_core_load_without_ray():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_a_process_that_decodes_images_loads_no_torch():
+    program = "import sys, ice_ray.ingest.decoding; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_no_weights_are_loaded_without_weights_only():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import hypergeom
-
 from ice_ray.objective import accuracy_drop
 
 
@@ -43,6 +41,8 @@ class Threshold:
             return self.reached(_percent(correct + total - seen, total))
         if not self.error:
             return None
+        from scipy.stats import hypergeom  # here: it takes a second to load, in every process
+
         enough = self._least_that_spares(total)
         share = self.error / looks
         if enough <= total and hypergeom.cdf(correct, total, enough, seen) <= share:

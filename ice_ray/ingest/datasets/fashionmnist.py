@@ -8,13 +8,16 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, RowImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CACHE = Path.home() / ".cache" / "ice_ray" / "fashionmnist"
 _PREFIXES = {"train": "train", "test": "t10k"}
