@@ -31,7 +31,7 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
     Channel pruning changes no layer's positions, so a trace of the dense model serves all its pruned forms.
     """
     order: list[tuple[str, int, tuple[int, int], Tensor]] = []
-    norms: dict[tuple[int, int], str] = {}
+    norms: dict[tuple[int, int], tuple[str, Tensor]] = {}
     handles: list[RemovableHandle] = []
 
     def record(name: str) -> object:
@@ -43,7 +43,7 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
 
     def record_norm(name: str) -> object:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            norms[_identity(inputs[0])] = name
+            norms[_identity(inputs[0])] = name, inputs[0]
 
         return hook
 
@@ -62,8 +62,8 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    # The outputs are kept alive in `order` until here, so that no two of them share an id.
-    return tuple(LayerTrace(name, positions, norms.get(identity)) for name, positions, identity, _ in order)
+    # All these tensors have been kept alive until here, so that no two of them share an id.
+    return tuple(LayerTrace(name, places, norms.get(tensor, (None,))[0]) for name, places, tensor, _ in order)
 
 
 def _identity(tensor: Tensor) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """A trace of a network whose layers are counted by hand."""
 
 import torch
+import torchvision
 from torch import nn
 
 from ice_ray.engine.cost import forward_flops, multiply_adds, training_flops
-from ice_ray.models.trace import trace_layers
+from ice_ray.models.registry import ModelSpec
+from ice_ray.models.trace import trace_layers, upstream_parameters
 
 
 def small() -> nn.Sequential:
@@ -41,3 +43,20 @@ def test_tracing_leaves_mode_and_statistics_alone():
     trace_layers(model, (3, 8, 8))
     assert model.training
     assert torch.equal(model[1].running_mean, mean)
+
+
+def test_what_lies_above_a_layer():
+    model = ModelSpec("cifar-resnet8", 10).build()
+    assert upstream_parameters(model, "conv1", (3, 32, 32)) == ()
+    assert set(upstream_parameters(model, "layer1.0.conv1", (3, 32, 32))) == {"conv1.weight", "bn1.weight", "bn1.bias"}
+    whole = set(upstream_parameters(model, "layer2.0.conv1", (3, 32, 32)))
+    assert whole == {name for name, _ in model.named_parameters() if name.startswith(("conv1", "bn1", "layer1"))}
+
+
+def test_every_norm_of_a_densenet_belongs_to_the_layer_before_it():
+    """Its norms read concatenations, too, which live only as long as they are read."""
+    for trace in trace_layers(torchvision.models.densenet121(), (3, 64, 64)):
+        if trace.name.endswith("conv1"):
+            assert trace.norm == trace.name.replace("conv1", "norm2")
+        else:
+            assert trace.norm == ("features.norm0" if trace.name == "features.conv0" else None)

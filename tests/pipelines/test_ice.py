@@ -163,3 +163,77 @@ def test_no_epoch_is_spared_where_the_drop_stays_above_the_threshold(executor, p
     )
     once = IcePipeline(RULE, tiny).advance(executor, PipelineState(executor.root), preparation).records[0]
     assert record.flops > 2.5 * once.flops
+
+
+@pytest.fixture
+def small_batches(monkeypatch) -> None:
+    """Decision images in seven batches, so that a measurement may end before the last."""
+    monkeypatch.setattr("ice_ray.training.evaluate._BATCH_PIXELS", 32 * 8 * 8)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 3.0, 100.0])
+def test_measurements_that_end_early_change_no_decision_and_no_weight(
+    executor, preparation, small_batches, monkeypatch, threshold
+):
+    pipeline = IcePipeline(RULE, hyperparameters(threshold))
+    early = run(executor, pipeline, preparation)[-1]
+    monkeypatch.setattr("ice_ray.training.evaluate._BATCH_PIXELS", 2**20)
+    whole = run(executor, pipeline, preparation)[-1]
+    assert early.snapshot == whole.snapshot  # its name tells all that was done to it
+    assert [record.accuracy for record in early.records] == [record.accuracy for record in whole.records]
+    assert all(record.images_measured == 200 for record in whole.records)
+    for record in early.records:
+        assert record.fine_tuned or record.images_measured == 200
+    if threshold == 0.0:
+        assert sum(record.flops for record in early.records) < sum(record.flops for record in whole.records)
+
+
+class Never(IcePipeline):
+    """Fine-tunes nowhere, whatever the drop."""
+
+    def needs_recovery(self, record):
+        return False
+
+
+def test_a_step_that_is_not_recovered_has_its_accuracy_from_all_images(executor, preparation, small_batches):
+    early = run(executor, Never(RULE, hyperparameters(0.0)), preparation)[-1]
+    whole = run(executor, IcePipeline(RULE, hyperparameters(100.0)), preparation)[-1]
+    assert [record.accuracy for record in early.records] == [record.accuracy for record in whole.records]
+    assert {record.images_measured for record in early.records} == {200}
+
+
+def test_with_an_error_allowed_the_last_step_is_still_measured_whole(executor, preparation, small_batches):
+    records = run(executor, IcePipeline(RULE, hyperparameters(90.0), decision_error=0.1), preparation)[-1].records
+    assert not any(record.fine_tuned for record in records)
+    assert min(record.images_measured for record in records) < 200
+    assert records[-1].images_measured == 200
+
+
+def test_freezing_the_stem_leaves_everything_below_the_lowest_trained_layer_as_it_was(executor, preparation, network):
+    """Oracle: the layers before it in the network's own order."""
+    ranking = tuple(sorted(network.freezable))  # shallow to deep, so that half of them lie below the others
+    shallow = dataclasses.replace(preparation, ranking=ranking)
+    free = IcePipeline(RULE, hyperparameters(0.0))
+    cut = dataclasses.replace(free, freeze_stem=True)
+    results = {}
+    for name, pipeline in (("free", free), ("cut", cut)):
+        state = pipeline.advance(executor, pipeline.begin(executor), shallow)
+        results[name] = executor.module(state.snapshot).state_dict(), state.records[0]
+    trained = {
+        name: {
+            key
+            for key, dense in network.build(executor.device).state_dict().items()
+            if "running" not in key
+            and "batches" not in key
+            and tensors[key].shape == dense.shape
+            and not torch.equal(tensors[key], dense)
+        }
+        for name, (tensors, _) in results.items()
+    }
+    lowest = ranking[len(ranking) // 2]
+    assert lowest == "layer2.0.conv2"
+    below = ("conv1", "bn1", "layer1", "layer2.0.conv1", "layer2.0.bn1")
+    assert not any(key.startswith(below) for key in trained["cut"])
+    assert {"conv1.weight", "bn1.weight"} <= trained["free"]
+    assert {"layer2.0.conv2.weight", "layer3.0.bn2.weight"} <= trained["cut"]
+    assert results["cut"][1].flops < 0.9 * results["free"][1].flops
