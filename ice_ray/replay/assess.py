@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,7 +21,17 @@ from ice_ray.ingest.load import StageImages
 _BATCHES = (1, 64)
 
 
-def assess(workload: Workload, report: StageImages, snapshot: Snapshot, cpus: float, gpus: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Known:
+    """Accuracies on the deciding images that stage 2 has measured already, percent; None where it has not."""
+
+    dense: float | None = None
+    pruned: float | None = None
+
+
+def assess(
+    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
+) -> dict[str, Any]:
     """Measure the dense network and `snapshot` of it; the only reading of the report images.
 
     Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ...}: accuracies in percent on the deciding
@@ -28,29 +39,34 @@ def assess(workload: Workload, report: StageImages, snapshot: Snapshot, cpus: fl
     5th and 95th percentile.
     """
     task = _assess.options(num_cpus=cpus, num_gpus=gpus)
-    measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), cpus, gpus))
+    measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), known, cpus, gpus))
     return measured
 
 
 @ray.remote(max_calls=1)
-def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, cpus: float, gpus: float) -> Any:
+def _assess(
+    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
+) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.store.put(snapshot)
     dense = executor.network.build(device)
     pruned = executor.module(snapshot.id)
     return {
-        "dense": _measure(executor, dense, workload, report),
-        "pruned": _measure(executor, pruned, workload, report),
+        "dense": _measure(executor, dense, workload, report, known.dense),
+        "pruned": _measure(executor, pruned, workload, report, known.pruned),
         "device": device_name(device),
         "precision": executor.recipe.precision,
     }
 
 
-def _measure(executor: Executor, model: nn.Module, workload: Workload, report: StageImages) -> dict[str, Any]:
+def _measure(
+    executor: Executor, model: nn.Module, workload: Workload, report: StageImages, known: float | None
+) -> dict[str, Any]:
     device = executor.device
+    decided = known if known is not None else executor.accuracy(model, bring(workload.decide.get(), device))
     facts: dict[str, Any] = {
-        "decide_accuracy": executor.accuracy(model, bring(workload.decide.get(), device)),
+        "decide_accuracy": decided,
         "report_accuracy": executor.accuracy(model, bring(report.get(), device)),
         "decide_images": workload.decide.count,
         "report_images": report.count,

@@ -42,7 +42,7 @@ def run_replay(
     """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
 
     Args:
-        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs.
+        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs, and ("images", where they live).
 
     Raises:
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.

@@ -63,6 +63,7 @@ def _replay(order: ReplayOrder) -> None:
         _tell(order, "prepared", progress)
     else:
         _tell(order, "resumed", progress)
+    _tell(order, "images", executor.residence)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)
         progress = _report(executor, dataclasses.replace(progress, state=state))
@@ -101,6 +102,6 @@ def _resumed(executor: Executor) -> ReplayProgress | None:
     return progress
 
 
-def _tell(order: ReplayOrder, kind: str, progress: ReplayProgress) -> None:
+def _tell(order: ReplayOrder, kind: str, progress: ReplayProgress | str) -> None:
     if ray.train.get_context().get_world_rank() == 0:
         order.events.send(kind, progress)

@@ -26,11 +26,13 @@ class SearchPreparation:
         preparation: original accuracy and freezing probe.
         flops_per_second: the work clock's speed.
         device: what did the work, for people.
+        residence: where a trial's images live, for people.
     """
 
     preparation: Preparation
     flops_per_second: float
     device: str
+    residence: str
 
     def save(self, path: Path) -> None:
         """Write it, so that a resumed search judges all its trials alike."""
@@ -40,7 +42,12 @@ class SearchPreparation:
     def load(cls, path: Path) -> SearchPreparation:
         """What `save` wrote."""
         content = json.loads(path.read_text())
-        return cls(Preparation.from_dict(content["preparation"]), content["flops_per_second"], content["device"])
+        return cls(
+            Preparation.from_dict(content["preparation"]),
+            content["flops_per_second"],
+            content["device"],
+            content["residence"],
+        )
 
 
 def prepare_search(
@@ -68,4 +75,4 @@ def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_spe
         settings.recipe.batch_size,
     )
     preparation = prepare(executor, settings.removal, settings.freeze, probe)
-    return SearchPreparation(preparation, speed, device_name(device))
+    return SearchPreparation(preparation, speed, device_name(device), executor.residence)

@@ -13,7 +13,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
 from ice_ray.observe.tensorboard import StepWriter
 from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times
-from ice_ray.replay.assess import assess
+from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
 from ice_ray.workflow.context import JobContext
@@ -43,7 +43,10 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         )
     watcher.end(hyperparameters, progress)
     with context.timed("assessment"):
-        assessment = assess(workload, report, snapshot, resources.cpus, resources.gpus)
+        # What came after the last step came after the last measurement.
+        pruned = None if progress.final_seconds else progress.state.accuracy
+        known = Known(progress.preparation.original_accuracy, pruned)
+        assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
     times = context.times | _replay_times(progress)
     facts = {
         "metrics": assessment,
@@ -115,9 +118,11 @@ class _Watcher:
     def __init__(self, steps: int, writer: StepWriter) -> None:
         self._steps, self._writer = steps, writer
 
-    def receive(self, kind: str, progress: ReplayProgress) -> None:
+    def receive(self, kind: str, progress: ReplayProgress | str) -> None:
         """One event of the workers."""
-        if kind == "prepared":
+        if isinstance(progress, str):
+            say(f"  training images {progress}")
+        elif kind == "prepared":
             say(describe_preparation(progress.preparation))
         elif kind == "resumed":
             say(f"  going on after step {len(progress.state.records)}/{self._steps}")

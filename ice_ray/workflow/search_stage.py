@@ -105,6 +105,7 @@ def search_stage(context: JobContext) -> Winner:
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
+    say(f"  training images {prepared.residence}")
     with context.timed("stage 1: trials"):
         callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(plan.proposals.total)]
         results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
