@@ -217,11 +217,12 @@ def speeds(name: str, shared: Path) -> Row:
     size, batch, count = MODELS[name]
     count *= 20 if DEVICE.type == "cuda" else 1
     network = network_of(name, shared)
-    real = bring(real_images(shared, size, min(count, 50_000)), DEVICE)
-    assert isinstance(real, ImageSet)
+    many = bring(real_images(shared, size, min(4 * count, 45_000)), DEVICE)
+    real = bring(real_images(shared, size, min(count, 45_000)), DEVICE)
+    assert isinstance(real, ImageSet) and isinstance(many, ImageSet)
     found = {
-        "a": rate(partial(forward, network, evaluation_batch(network.image_shape), 4 * count)),
-        "c": rate(partial(evaluate, network, real)),
+        "a": rate(partial(forward, network, evaluation_batch(network.image_shape), len(many))),
+        "c": rate(partial(evaluate, network, many)),
         "b": rate(partial(train_steps, network, batch, count)),
         "d": rate(partial(tune, network, real, batch)),
     }

@@ -15,6 +15,8 @@ _SETTINGS = {
     # Ctrl-C must reach us: Tune's own handler ends the search as if it were complete.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A report of a worker waits until the one before it has been fetched, which happens at this pace (2 s by default).
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Threads of one trial that wait for each other spin for microseconds, not milliseconds, then sleep: where trials
     # share cores, spinning takes them from whoever has work (benchmarks/results/engine.md). OpenMP reads it at start.
     "GOMP_SPINCOUNT": "10000",

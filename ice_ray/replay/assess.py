@@ -44,9 +44,7 @@ def assess(
 
 
 @ray.remote(max_calls=1)
-def _assess(
-    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
-) -> Any:
+def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float) -> Any:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.store.put(snapshot)

@@ -1,6 +1,7 @@
 """Stage 1 on real Ray: trials equal the operator in process, one trial's fault is its own, actors are reused."""
 
 import math
+import dataclasses
 import shutil
 
 import pytest
@@ -101,6 +102,17 @@ def test_a_trial_equals_the_operator_in_process(results, workload, trained):
     torch.set_num_threads(1)
     result = prune(trained, workload.data(), 0.5, POINTS[2], settings=SETTINGS, precision="fp32", device="cpu")
     assert facts(result.records) == facts(results[2].records)
+
+
+def test_a_trial_of_streamed_images_equals_the_one_of_images_in_memory(results, workload, prepared, tmp_path):
+    """In Tune's placement groups, which leave no CPU for decoding."""
+    dataset = open_dataset("digits")
+    roles = assign_roles(dataset, "holdout", 0)
+    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE, "stream")
+    decide = load(dataset, roles.decide, "stop", SHAPE, "stream")
+    streamed = dataclasses.replace(workload, train=train, decide=decide)
+    again = run_search(Proposals(POINTS[2:3]), streamed, prepared, SearchConfig(clock="work"), 0.0, tmp_path, [])
+    assert facts(again[0].records) == facts(results[2].records)
 
 
 def test_the_work_clock_is_the_operations_over_the_speed(results):
