@@ -1,7 +1,7 @@
 """Stage 1 on real Ray: trials equal the operator in process, one trial's fault is its own, actors are reused."""
 
-import math
 import dataclasses
+import math
 import shutil
 
 import pytest
