@@ -221,7 +221,7 @@ def speeds(name: str, shared: Path) -> Row:
     real = bring(real_images(shared, size, min(count, 45_000)), DEVICE)
     assert isinstance(real, ImageSet) and isinstance(many, ImageSet)
     found = {
-        "a": rate(partial(forward, network, evaluation_batch(network.image_shape), len(many))),
+        "a": rate(partial(forward, network, evaluation_batch(network.image_shape, DEVICE), len(many))),
         "c": rate(partial(evaluate, network, many)),
         "b": rate(partial(train_steps, network, batch, count)),
         "d": rate(partial(tune, network, real, batch)),

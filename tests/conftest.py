@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# OpenMP reads it when torch is loaded: beside Ray's processes, threads that spin take the cores from those that work.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import numpy as np
 import pytest
 import torch

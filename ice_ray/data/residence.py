@@ -12,7 +12,7 @@ _SHARE_OF_FREE_MEMORY = 0.4
 
 def bring(images: ImageSource, device: torch.device) -> ImageSource:
     """The same images for batches on `device`: all of them moved there where they fit beside a network."""
-    if isinstance(images, ImageSet) and images.device != device and size(images) > _room(device):
+    if isinstance(images, ImageSet) and images.device.type == "cpu" and size(images) > _room(device):
         return HostImages(images, device)
     return images.to(device)
 
@@ -34,7 +34,8 @@ def size(images: ImageSet) -> int:
 def _room(device: torch.device) -> float:
     if device.type != "cuda":
         return float("inf")
-    free, total = torch.cuda.mem_get_info(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    free, total = torch.cuda.mem_get_info(index)
     # A process with a part of a GPU may use no more than that part of its memory.
-    own = total * torch.cuda.get_per_process_memory_fraction(device) - torch.cuda.memory_reserved(device)
+    own = total * torch.cuda.get_per_process_memory_fraction(index) - torch.cuda.memory_reserved(index)
     return _SHARE_OF_FREE_MEMORY * min(free, own)

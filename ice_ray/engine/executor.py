@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.data.batches import evaluation_batches
-from ice_ray.data.images import ImageSource, PruningData
+from ice_ray.data.images import ImageSet, ImageSource, PruningData
 from ice_ray.data.residence import bring, residence
 from ice_ray.engine.actions import (
     Action,
@@ -78,6 +78,7 @@ class Executor:
         self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
         self.root: SnapshotId = root_id(self._identity())
         self._live: tuple[SnapshotId, nn.Module] | None = None
+        self._calibrating: ImageSet | None = None
 
     @property
     def residence(self) -> str:
@@ -137,7 +138,7 @@ class Executor:
     def _measure(self, model: nn.Module, images: ImageSource, action: Measure) -> Measured:
         """In a seeded random order where a part may do, so that any first part is a fair sample of all."""
         threshold, total, shard = action.threshold, len(images), self._collective.shard
-        looks = math.ceil(total / (evaluation_batch(images.image_shape) * shard.world))
+        looks = math.ceil(total / (evaluation_batch(images.image_shape, images.device) * shard.world))
         order = None
         if threshold is not None:
             drawn = generator(self._seed, "measure")
@@ -201,9 +202,6 @@ class Executor:
 
     def _score(self, model: nn.Module, action: Score) -> dict[str, Tensor]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices."""
-        count = min(action.images, len(self._data.train))
-        chosen = torch.randperm(len(self._data.train), generator=generator(self._seed, "calibration"))[:count]
-        images = self._data.train.take(chosen.sort().values)
         context = ScoringContext(
             model=model,
             units=self.network.steps[action.step - 1].units,
@@ -212,7 +210,10 @@ class Executor:
             batches=lambda: (
                 (batch, labels)
                 for batch, labels in evaluation_batches(
-                    images, self._data.preprocessing, _CALIBRATION_BATCH, self._collective.shard
+                    self._calibration(action.images),
+                    self._data.preprocessing,
+                    _CALIBRATION_BATCH,
+                    self._collective.shard,
                 )
                 if len(labels)
             ),
@@ -221,6 +222,13 @@ class Executor:
         with autocast(self.recipe.precision, self.device):
             scores = criterion_named(action.criterion).score(context)
         return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
+
+    def _calibration(self, count: int) -> ImageSet:
+        """The images that criteria look at: the same at every step, fetched once, by the first that asks."""
+        if self._calibrating is None or len(self._calibrating) != min(count, len(self._data.train)):
+            drawn = torch.randperm(len(self._data.train), generator=generator(self._seed, "calibration"))
+            self._calibrating = self._data.train.take(drawn[:count].sort().values)
+        return self._calibrating
 
     def _recover(self, model: nn.Module, action: Recover) -> tuple[Recovered, float]:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's

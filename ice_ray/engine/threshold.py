@@ -45,9 +45,10 @@ class Threshold:
 
         enough = self._least_that_spares(total)
         share = self.error / looks
-        if enough <= total and hypergeom.cdf(correct, total, enough, seen) <= share:
+        below = self.reached(_percent(correct, seen))  # the verdict must be what the images seen say, too
+        if below and enough <= total and hypergeom.cdf(correct, total, enough, seen) <= share:
             return True
-        if enough > 0 and hypergeom.sf(correct - 1, total, enough - 1, seen) <= share:
+        if not below and enough > 0 and hypergeom.sf(correct - 1, total, enough - 1, seen) <= share:
             return False
         return None
 

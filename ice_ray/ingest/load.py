@@ -19,7 +19,7 @@ from ice_ray.ingest.stream import ImageStream
 
 DataErrors = Literal["stop", "skip"]
 Residence = Literal["auto", "memory", "stream"]
-_SHARE_OF_STORE = 0.8
+_SHARE_OF_STORE = 0.5  # training and deciding images lie there together
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def load(
 
 
 def fits(count: int, image_shape: tuple[int, int, int]) -> bool:
-    """Whether that many decoded images would leave room in the cluster's object store."""
-    room = ray.cluster_resources().get("object_store_memory", 0.0)
+    """Whether that many decoded images would leave room in the object store of every node that may read them."""
+    room = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
     return count * math.prod(image_shape) <= _SHARE_OF_STORE * float(room)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ice_ray.ingest.quiet import quiet_ray_data
 
 _BYTES_PER_TASK = 64 * 1024**2
 _MOST_ROWS_PER_TASK = 2048
+_MOST_TASKS_AT_ONCE = 4
 
 
 class ImageStream(ImageSource):
@@ -70,7 +72,7 @@ class ImageStream(ImageSource):
     def shuffled(self, generator: torch.Generator) -> Tensor:
         """Rows that lie together in one file are read together: their runs are shuffled, then the rows of each task."""
         count = len(self)
-        runs = self._dataset.runs(self._split)
+        runs = self._runs
         if runs is None:
             return torch.randperm(count, generator=generator)
         of_row = torch.from_numpy(np.searchsorted(runs, self._indices, side="right") - 1)
@@ -78,6 +80,10 @@ class ImageStream(ImageSource):
         order = torch.argsort(ranks[of_row], stable=True)
         spans = order.split(self._span)
         return torch.cat([span[torch.randperm(len(span), generator=generator)] for span in spans])
+
+    @cached_property
+    def _runs(self) -> NDArray[np.int64] | None:
+        return self._dataset.runs(self._split)
 
     def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         rows, labels = self._indices[order.numpy()], self._labels[order]
@@ -115,9 +121,9 @@ class ImageStream(ImageSource):
             read, batch_size=1, num_cpus=0, compute=_pool(len(spans)), scheduling_strategy="SPREAD"
         )
         for row in decoded.iter_rows():
-            yield row["pixels"]
+            yield np.array(row["pixels"])  # Arrow's own are read-only, which torch warns of
 
 
 def _pool(tasks: int) -> ray.data.TaskPoolStrategy:
-    """As many tasks at once as the cluster has CPUs, busy or not."""
-    return ray.data.TaskPoolStrategy(size=min(tasks, max(2, int(ray.cluster_resources().get("CPU", 2)))))
+    """A few at once for every process that trains: nothing else bounds tasks that ask for no CPU."""
+    return ray.data.TaskPoolStrategy(size=min(tasks, _MOST_TASKS_AT_ONCE))

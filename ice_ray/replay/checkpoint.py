@@ -24,12 +24,14 @@ class ReplayProgress:
         state: the pipeline's.
         preparation: original accuracy and probe, on stage 2's own data.
         finished: whether the final epochs, if any, are done too.
+        retrained: whether those changed the network since its last measurement.
         setup_seconds, warm_up_seconds, checkpoint_seconds, final_seconds: wall time that is no part of PT.
     """
 
     state: PipelineState
     preparation: Preparation
     finished: bool = False
+    retrained: bool = False
     setup_seconds: float = 0.0
     warm_up_seconds: float = 0.0
     checkpoint_seconds: float = 0.0

@@ -70,7 +70,9 @@ def _replay(order: ReplayOrder) -> None:
         _tell(order, "step", progress)
     if not progress.finished:
         state, cost = pipeline.finish(executor, progress.state, progress.preparation)
-        progress = dataclasses.replace(progress, state=state, final_seconds=cost.wall_seconds, finished=True)
+        retrained = state.snapshot != progress.state.snapshot
+        final = cost.wall_seconds
+        progress = dataclasses.replace(progress, state=state, final_seconds=final, finished=True, retrained=retrained)
         _report(executor, progress)
 
 

@@ -43,8 +43,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         )
     watcher.end(hyperparameters, progress)
     with context.timed("assessment"):
-        # What came after the last step came after the last measurement.
-        pruned = None if progress.final_seconds else progress.state.accuracy
+        pruned = None if progress.retrained else progress.state.accuracy
         known = Known(progress.preparation.original_accuracy, pruned)
         assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
     times = context.times | _replay_times(progress)

@@ -106,14 +106,25 @@ def test_what_does_not_fit_into_the_object_store_is_streamed(dataset, monkeypatc
     assert isinstance(load(dataset, Rows("train", np.arange(30)), "stop", (3, SIZE, SIZE)), StreamedImages)
 
 
-def test_images_in_the_host_s_memory_come_in_the_same_batches(dataset):
+@pytest.mark.parametrize(
+    "device",
+    [
+        torch.device("cpu"),
+        pytest.param(
+            torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+        ),
+    ],
+    ids=str,
+)
+def test_images_in_the_host_s_memory_come_in_the_same_batches(dataset, device):
     in_memory, _ = both(dataset, Rows("train", np.arange(COUNT)))
     images = in_memory.get()
-    host = HostImages(images, torch.device("cpu"))
+    host = HostImages(images, device)
     order = images.shuffled(generator("order"))
     assert torch.equal(host.shuffled(generator("order")), order)
     for (pixels, labels), (expected, expected_labels) in zip(
         host.fetch(order, [40, 50]), images.fetch(order, [40, 50]), strict=True
     ):
-        assert torch.equal(pixels, expected) and torch.equal(labels, expected_labels)
+        assert pixels.device.type == device.type
+        assert torch.equal(pixels.cpu(), expected) and torch.equal(labels.cpu(), expected_labels)
     assert host.fingerprint() == images.fingerprint()

@@ -83,6 +83,6 @@ class Activating(nn.BatchNorm2d):
     ids=["read twice", "activates", "no statistics"],
 )
 def test_what_folding_would_change_is_left_alone(model):
+    """With fresh norms, too, which do next to nothing."""
     model(torch.zeros(2, 3, 8, 8))
-    with_statistics(model[0:0] if isinstance(model, nn.Sequential) else model)
     assert norms_of(model, (3, 8, 8)) == {}
