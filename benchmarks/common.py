@@ -63,13 +63,14 @@ class Ledger:
     Args:
         work: folder of the ledgers.
         name: of the benchmark.
-        part: names this process's own file where several share the work; every part's rows are read.
+        part: names this process's own file where several share the work; every part's rows are read, and those of
+            `results/NAME_rows.jsonl`, where a benchmark that takes hours has been committed half-way.
     """
 
     def __init__(self, work: Path, name: str, part: str = "") -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._path = work / f"{name}{part}.jsonl"
-        files = sorted(work.glob(f"{name}*.jsonl"))
+        files = [*RESULTS.glob(f"{name}_rows.jsonl"), *sorted(work.glob(f"{name}*.jsonl"))]
         self.rows: list[Row] = [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def once(self, key: Mapping[str, Any], run: Callable[[], Row]) -> Row:
