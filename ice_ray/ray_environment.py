@@ -18,7 +18,7 @@ _SETTINGS = {
     # A report of a worker waits until the one before it has been fetched, which happens at this pace (2 s by default).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Threads of one trial that wait for each other spin for microseconds, not milliseconds, then sleep: where trials
-    # share cores, spinning takes them from whoever has work (benchmarks/results/engine.md). OpenMP reads it at start.
+    # share cores, spinning takes them from whoever has work. OpenMP reads it at start.
     "GOMP_SPINCOUNT": "10000",
 }
 for _name, _value in _SETTINGS.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ice_ray.data.batches import evaluation_batches
+from ice_ray.data.batches import Batch, evaluation_batches
 from ice_ray.data.images import ImageSet, ImageSource, PruningData
 from ice_ray.data.residence import bring, residence
 from ice_ray.engine.actions import (
@@ -207,28 +208,24 @@ class Executor:
             units=self.network.steps[action.step - 1].units,
             norms=self.network.norms,
             key=(self._seed, "step", action.step),
-            batches=lambda: (
-                (batch, labels)
-                for batch, labels in evaluation_batches(
-                    self._calibration(action.images),
-                    self._data.preprocessing,
-                    _CALIBRATION_BATCH,
-                    self._collective.shard,
-                )
-                if len(labels)
-            ),
+            batches=lambda: self._calibration_batches(action.images),
             reduction=self._collective,
         )
         with autocast(self.recipe.precision, self.device):
             scores = criterion_named(action.criterion).score(context)
         return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
 
-    def _calibration(self, count: int) -> ImageSet:
-        """The images that criteria look at: the same at every step, fetched once, by the first that asks."""
-        if self._calibrating is None or len(self._calibrating) != min(count, len(self._data.train)):
-            drawn = torch.randperm(len(self._data.train), generator=generator(self._seed, "calibration"))
-            self._calibrating = self._data.train.take(drawn[:count].sort().values)
-        return self._calibrating
+    def _calibration_batches(self, count: int) -> Iterator[Batch]:
+        """This process's share of the images that criteria look at: the same at every step, fetched by the first that
+        asks.
+        """
+        train, preprocessing, shard = self._data.train, self._data.preprocessing, self._collective.shard
+        if self._calibrating is None or len(self._calibrating) != min(count, len(train)):
+            drawn = torch.randperm(len(train), generator=generator(self._seed, "calibration"))
+            self._calibrating = train.take(drawn[:count].sort().values)
+        for batch, labels in evaluation_batches(self._calibrating, preprocessing, _CALIBRATION_BATCH, shard):
+            if len(labels):
+                yield batch, labels
 
     def _recover(self, model: nn.Module, action: Recover) -> tuple[Recovered, float]:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's

@@ -37,8 +37,9 @@ class Threshold:
             total: of all images.
             looks: how often this is asked in a measurement at most.
         """
-        if seen == total or self.reached(_percent(correct + total - seen, total)):
-            return self.reached(_percent(correct + total - seen, total))
+        at_best = _percent(correct + total - seen, total)
+        if seen == total or self.reached(at_best):
+            return self.reached(at_best)
         if not self.error:
             return None
         from scipy.stats import hypergeom  # here: it takes a second to load, in every process

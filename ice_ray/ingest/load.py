@@ -94,7 +94,8 @@ def load(
         digests[decoded.start] = decoded.digest
         if images is not None:
             images[decoded.start : decoded.start + len(decoded.pixels)] = decoded.pixels
-    kept = np.setdiff1d(np.arange(len(rows)), list(_checked(faults, rows, errors)))
+    _check(faults, rows, errors)
+    kept = np.setdiff1d(np.arange(len(rows)), list(faults))
     skipped = tuple(faults[position] for position in sorted(faults))
     indices = rows.indices[kept]
     labels = dataset.labels[rows.split][indices]
@@ -112,12 +113,8 @@ def fits(count: int, image_shape: tuple[int, int, int]) -> bool:
     return count * math.prod(image_shape) <= _SHARE_OF_STORE * float(room)
 
 
-def _checked(faults: dict[int, str], rows: Rows, errors: DataErrors) -> dict[int, str]:
-    """The faults, where the run can go on without those rows.
-
-    Raises:
-        DataError: it cannot.
-    """
+def _check(faults: dict[int, str], rows: Rows, errors: DataErrors) -> None:
+    """Raises DataError: the run cannot go on without the rows that have faults."""
     odd = [faults[position] for position in sorted(faults) if faults[position].endswith(RESIZE)]
     if odd:
         raise DataError(odd[0])
@@ -126,4 +123,3 @@ def _checked(faults: dict[int, str], rows: Rows, errors: DataErrors) -> dict[int
         raise DataError(f"{faults[min(faults)]}{more}; mend or remove it, or go on without: --data-errors skip")
     if len(faults) == len(rows):
         raise DataError(f"no image of split {rows.split} could be decoded: {faults[min(faults)]}")
-    return faults

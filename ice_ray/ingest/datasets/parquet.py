@@ -62,12 +62,11 @@ class Parquet(Dataset):
 
     def runs(self, split: str) -> NDArray[np.int64]:
         found = zip(self._starts[split][:-1], self._files[split], strict=True)
-        return np.concatenate([start + _group_starts(file) for start, file in found])
+        return np.concatenate([start + _group_starts(pq.read_metadata(file)) for start, file in found])
 
 
-def _group_starts(file: Path) -> NDArray[np.int64]:
+def _group_starts(metadata: pq.FileMetaData) -> NDArray[np.int64]:
     """The first row of each row group."""
-    metadata = pq.read_metadata(file)
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return np.cumsum([0, *sizes])[:-1]
 
@@ -123,8 +122,7 @@ def _images(file: Path, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | 
     """(row, its image's bytes or what is wrong with it); only the row groups that hold `rows` are read."""
     with pq.ParquetFile(file) as parquet:
         column = next(name for name in parquet.schema_arrow.names if name in _IMAGE_COLUMNS)
-        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
+        starts = _group_starts(parquet.metadata)
         groups = np.searchsorted(starts, rows, side="right") - 1
         for group in dict.fromkeys(groups.tolist()):
             own = rows[groups == group]
