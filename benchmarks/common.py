@@ -36,7 +36,15 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with datasets/ and weights/")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of finished runs")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--part", default="0/1", help="K/N: this process's share of the runs, where it can be shared")
     return parser
+
+
+def share(part: str) -> tuple[slice, str]:
+    """Of the runs in their order, those of part K/N; and what this process's file of them is called after (nothing
+    where it does them all, and only then is there a page to write)."""
+    index, parts = map(int, part.split("/"))
+    return slice(index, None, parts), f"-{index}-of-{parts}" if parts > 1 else ""
 
 
 def cifar10(shared: Path) -> Dataset:

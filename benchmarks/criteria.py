@@ -2,6 +2,8 @@
 
     python benchmarks/criteria.py
 
+(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
+
 ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per recovery, the operator in this process;
 theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. Half of the test split decides, the other half reports. Criteria
 that look at data see 1,000 of the training images. Also the accuracy after each step's removal, before any
@@ -10,6 +12,7 @@ recovery of that step. Finished runs are kept below --work and not redone.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from common import (
     dense_resnet20,
     images,
     machine,
+    share,
     spread,
     table,
     write_parquet,
@@ -61,17 +65,17 @@ def run(data: PruningData, report: ImageSet, shared: Path, criterion: str, ratio
     }
 
 
-def run_all(ledger: Ledger, shared: Path, seeds: list[int]) -> None:
-    """Everything that is not in the ledger yet."""
+def run_all(ledger: Ledger, shared: Path, seeds: list[int], part: slice) -> None:
+    """This part of everything that is not in the ledger yet."""
     dataset = cifar10(shared)
+    plan = list(itertools.product(RATIOS, CRITERIA))
     for seed in seeds:
         roles = assign_roles(dataset, "holdout", seed)
         train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
         data, report = PruningData(train, images(dataset, roles.decide), PREPROCESSING), images(dataset, roles.report)
-        for ratio in RATIOS:
-            for criterion in CRITERIA:
-                key = {"criterion": criterion, "ratio": ratio, "seed": seed}
-                ledger.once(key, partial(run, data, report, shared, criterion, ratio, seed))
+        for ratio, criterion in plan[part]:
+            key = {"criterion": criterion, "ratio": ratio, "seed": seed}
+            ledger.once(key, partial(run, data, report, shared, criterion, ratio, seed))
 
 
 def lost(row: Row) -> float:
@@ -133,8 +137,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    ledger = Ledger(options.work, "criteria")
-    run_all(ledger, options.shared, options.seeds)
+    part, suffix = share(options.part)
+    ledger = Ledger(options.work, "criteria", suffix)
+    run_all(ledger, options.shared, options.seeds, part)
+    if suffix:
+        return
     rows = [row for row in ledger.rows if row["key"]["seed"] in options.seeds and row["key"]["criterion"] in CRITERIA]
     write_parquet("criteria", rows)
     (RESULTS / "criteria.md").write_text(page(rows))

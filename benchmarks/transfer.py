@@ -34,6 +34,7 @@ from common import (
     dense_resnet20,
     images,
     machine,
+    share,
     spread,
     table,
     write_parquet,
@@ -263,11 +264,10 @@ def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128])
-    parser.add_argument("--part", default="0/1", help="K/N: this process's share of the work")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    part, parts = map(int, options.part.split("/"))
-    ledger = Ledger(options.work, "transfer", f"-{part}-of-{parts}" if parts > 1 else "")
+    part, suffix = share(options.part)
+    ledger = Ledger(options.work, "transfer", suffix)
 
     def calibrate() -> Row:
         network = DenseNetwork(dense_resnet20(options.shared), (3, 32, 32))
@@ -276,8 +276,8 @@ def main() -> None:
 
     speed = ledger.once({"calibration": options.threads}, calibrate)["speed"]
     draws = {0.01: 3, 0.02: 3, 0.05: 1, 0.1: 1}
-    run_all(ledger, options.shared, options.batch_sizes, draws, slice(part, None, parts))
-    if parts > 1:
+    run_all(ledger, options.shared, options.batch_sizes, draws, part)
+    if suffix:
         return
     rows = [row for row in ledger.rows if "point" in row["key"]]
     lines = summarise(rows, speed)

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
+from ice_ray.processor import avoid_unusable_tiles
 
 if TYPE_CHECKING:
     from ice_ray.artifact import load_pruned
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ice_ray.hyperparameters import Hyperparameters
     from ice_ray.in_process import PruningResult, prune
     from ice_ray.pipelines.settings import PruningSettings
+
+avoid_unusable_tiles()
 
 __all__ = [
     "Hyperparameters",
