@@ -5,8 +5,8 @@
 (or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
 
 ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per recovery, the operator in this process;
-theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. Half of the test split decides, the other half reports. Criteria
-that look at data see 1,000 of the training images. Also the accuracy after each step's removal, before any
+theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. 2,000 images of one half of the test split decide, the other
+half reports. Criteria that look at data see 1,000 of the training images. Also the accuracy after each step's removal, before any
 recovery of that step. Finished runs are kept below --work and not redone.
 """
 
@@ -72,7 +72,8 @@ def run_all(ledger: Ledger, shared: Path, seeds: list[int], part: slice) -> None
     for seed in seeds:
         roles = assign_roles(dataset, "holdout", seed)
         train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
-        data, report = PruningData(train, images(dataset, roles.decide), PREPROCESSING), images(dataset, roles.report)
+        decide = images(dataset, subsample(dataset, roles.decide, 2000, seed, "benchmark decide"))
+        data, report = PruningData(train, decide, PREPROCESSING), images(dataset, roles.report)
         for ratio, criterion in plan[part]:
             key = {"criterion": criterion, "ratio": ratio, "seed": seed}
             ledger.once(key, partial(run, data, report, shared, criterion, ratio, seed))
@@ -104,7 +105,7 @@ def page(rows: list[Row]) -> str:
 
 {(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
 
-{machine()}; {repeats}. Accuracy in percent on the report half (dense: {dense} on the deciding half).
+{machine()}; {repeats}. Accuracy in percent on the report half (dense: {dense} on the deciding images).
 
 {table(parts)}
 

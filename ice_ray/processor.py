@@ -14,9 +14,9 @@ import platform
 from pathlib import Path
 
 _TILE_SHAPES = 0x1D  # of Intel's CPUID leaves; its first register is the number of the last palette, 0 where none is
-# cpuid, as a C function of leaf and subleaf (System V calling convention) that returns the first register:
-# push rbx; mov eax, edi; mov ecx, esi; cpuid; pop rbx; ret
-_CPUID = bytes.fromhex("53 89f8 89f1 0fa2 5b c3")
+# cpuid, as a C function of the leaf (System V calling convention) that returns the first register:
+# push rbx; mov eax, edi; xor ecx, ecx; cpuid; pop rbx; ret
+_CPUID = bytes.fromhex("53 89f8 31c9 0fa2 5b c3")
 
 
 def avoid_unusable_tiles() -> None:
@@ -37,7 +37,7 @@ def announces_tiles() -> bool:
         return False
 
 
-def cpuid(leaf: int, subleaf: int = 0) -> int | None:
+def cpuid(leaf: int) -> int | None:
     """The first register (EAX) that the processor answers with; None where a process may not make code of its own."""
     try:
         memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -45,8 +45,8 @@ def cpuid(leaf: int, subleaf: int = 0) -> int | None:
         return None
     memory.write(_CPUID)
     place = ctypes.c_char.from_buffer(memory)
-    answer = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)(ctypes.addressof(place))
-    value = answer(leaf, subleaf)
+    answer = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(ctypes.addressof(place))
+    value: int = answer(leaf)
     del answer, place  # else the memory cannot be closed
     memory.close()
     return value

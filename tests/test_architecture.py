@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ice_ray"
 # From the ground up. A module may import from its own storey and from those before it.
 STOREYS = [
-    ["errors", "files", "randomness", "hyperparameters", "ray_environment", "extensions"],
+    ["errors", "files", "randomness", "hyperparameters", "ray_environment", "processor", "extensions"],
     ["objective", "objectives", "data", "models"],
     ["training"],
     ["pruning"],
@@ -73,6 +73,12 @@ def test_the_package_and_its_core_load_without_ray():
 
 def test_a_process_that_decodes_images_loads_no_torch():
     program = "import sys, ice_ray.ingest.decoding; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_core_loads_no_compiler():
+    """Torch-Pruning would bring it, by way of timm."""
+    program = "import sys, ice_ray.pipelines.ice; sys.exit(bool({'timm', 'torch._dynamo'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch_pruning as tp
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
+
+from ice_ray.pruning.torch_pruning import FlattenIndexMapping
+from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
 Prunable = nn.Conv2d | nn.Linear
 # More than any flattening of a removal leads to: 4,096 filters of 7x7 positions.
@@ -86,18 +87,18 @@ class EntangledError(Exception):
 @contextmanager
 def _followable() -> Iterator[None]:
     """While the block runs the graph may spread filters over reshaped channels, but not without limit."""
-    spread = _FlattenIndexMapping.__call__
+    spread = FlattenIndexMapping.__call__
 
-    def limited(self: _FlattenIndexMapping, indices: list[object]) -> list[object]:
+    def limited(self: FlattenIndexMapping, indices: list[object]) -> list[object]:
         if not self.reverse and len(indices) * self._stride > _MOST_CHANNELS:
             raise EntangledError
         return spread(self, indices)  # type: ignore[no-any-return]
 
-    _FlattenIndexMapping.__call__ = limited
+    FlattenIndexMapping.__call__ = limited
     try:
         yield
     finally:
-        _FlattenIndexMapping.__call__ = spread
+        FlattenIndexMapping.__call__ = spread
 
 
 def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.Module]) -> Coupling | str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
+from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.pruning.units import PruningStep
 
 Widths = Mapping[str, int]
