@@ -6,8 +6,8 @@
 
 ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per recovery, the operator in this process;
 theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. 2,000 images of one half of the test split decide, the other
-half reports. Criteria that look at data see 1,000 of the training images. Also the accuracy after each step's removal, before any
-recovery of that step. Finished runs are kept below --work and not redone.
+half reports. Criteria that look at data see 1,000 of the training images. Also the accuracy after each step's removal,
+before any recovery of that step. Finished runs are kept below --work and not redone.
 """
 
 from __future__ import annotations
