@@ -82,7 +82,9 @@ def calibrate_speed(
     batch_size: int,
     seconds: float = 1.0,
 ) -> float:
-    """Operations a second of forward-and-backward passes of `model`, measured alone on `device` for about `seconds`."""
+    """Operations a second of forward-and-backward passes of `model`, measured alone on `device`: for about `seconds`, or
+    as long as one pass takes, after two that warm up.
+    """
     images = torch.zeros(batch_size, *image_shape, device=device).to(memory_format=torch.channels_last)
     model.train()
 
@@ -95,6 +97,6 @@ def calibrate_speed(
             model.zero_grad(set_to_none=True)
         return watch.seconds()
 
-    passes(2)
-    count = max(3, round(seconds * 3 / max(passes(3), 1e-6)))
+    passes(1)
+    count = max(1, round(seconds / max(passes(1), 1e-6)))
     return count * batch_size * training_flops(model, traces) / passes(count)

@@ -36,7 +36,7 @@ def assess(
 
     Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ...}: accuracies in percent on the deciding
     and on the report images, parameters, multiply-adds an image, median latency in ms at batch 1 and 64 with its
-    5th and 95th percentile.
+    5th and 95th percentile and the number of passes.
     """
     task = _assess.options(num_cpus=cpus, num_gpus=gpus)
     measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), known, cpus, gpus))
@@ -76,4 +76,5 @@ def _measure(
         facts[f"latency_{batch}_ms"] = statistics.median(times)
         cuts = statistics.quantiles(times, n=20)
         facts[f"latency_{batch}_ms_spread"] = [cuts[0], cuts[-1]]
+        facts[f"latency_{batch}_passes"] = len(times)
     return facts

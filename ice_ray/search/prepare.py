@@ -72,7 +72,7 @@ def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_spe
         executor.network.image_shape,
         device,
         executor.recipe.precision,
-        settings.recipe.batch_size,
+        min(settings.recipe.batch_size, workload.train.count),  # no trial sees a larger batch
     )
     preparation = prepare(executor, settings.removal, settings.freeze, probe)
     return SearchPreparation(preparation, speed, device_name(device), executor.residence)

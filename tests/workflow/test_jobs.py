@@ -1,22 +1,15 @@
 """The jobs as users run them: real command lines, real Ray, two workers; killed and gone on with."""
 
-import io
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import safetensors.torch
 import torch
-from PIL import Image
+from jobs_at_work import JOBS, SEARCH, command, decisions, finish, kill_at, pruned_weights, refused
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ice_ray
@@ -27,60 +20,7 @@ from ice_ray.ingest.roles import assign_roles
 from ice_ray.observe.tensorboard import STEP_TAGS
 from ice_ray.training.evaluate import count_correct
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-ROOT = Path(__file__).parent.parent.parent
-JOBS = ROOT / "jobs"
-# The work clock, at a fixed speed: what is compared must not depend on the wall.
-OPTIONS = ["--search.trials", "2", "--search.clock", "work", "--search.work-speed", "1e9", "--precision", "fp32"]
-# A sampler, whose points are not known in advance, and an objective of one's own: the most that can go wrong.
-SEARCH = ["--search.algorithm", "tpe", "--search.objective", "examples.objective:choose"]
-
-
-def command(job: str, folder: Path, *options: str) -> list[str]:
-    return [sys.executable, str(JOBS / job), *OPTIONS, "--storage", str(folder), *options]
-
-
-def finish(arguments: list[str]) -> str:
-    """Run to the end; returns what it printed."""
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def refused(arguments: list[str]) -> str:
-    """Run what must end with 2; returns what it complained of."""
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    return ended.stderr
-
-
-def kill_at(arguments: list[str], line: str) -> None:
-    """Run until a line begins so, then kill the driver the hard way."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
-    assert process.stdout is not None
-    try:
-        assert any(found.strip().startswith(line) for found in process.stdout), f"never printed {line}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    time.sleep(3)  # Ray's processes notice that their driver is gone
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, str]:
-    """An undisturbed run and what it printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    printed = finish(command("ice_prune.py", folder, "--name", "whole", *SEARCH))
-    return folder / "whole", printed
-
-
-def pruned_weights(run: Path) -> dict[str, torch.Tensor]:
-    return ice_ray.load_pruned(run / "pruned_model").state_dict()
-
-
-def decisions(run: Path) -> list[dict[str, object]]:
-    steps = json.loads((run / "summary.json").read_text())["steps"]
-    return [{key: value for key, value in step.items() if not key.endswith("seconds")} for step in steps]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_the_run_folder_holds_what_came_out(finished):
@@ -144,9 +84,10 @@ def test_a_finished_run_is_not_run_again(finished):
 def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(finished, tmp_path):
     """Stage 1 is killed in the job of both stages and ended by its own; stage 2 the other way round."""
     run, _ = finished
-    both = command("ice_prune.py", tmp_path, "--name", "killed", *SEARCH)
+    dense = ["--weights", str(run / "dense.safetensors")]
+    both = command("ice_prune.py", tmp_path, "--name", "killed", *dense, *SEARCH)
     kill_at(both, "trial-")
-    finish(command("ice_search.py", tmp_path, "--name", "killed", *SEARCH, "--resume"))
+    finish(command("ice_search.py", tmp_path, "--name", "killed", *dense, *SEARCH, "--resume"))
     best = tmp_path / "killed" / "best.json"
     chosen = [json.loads(path.read_text())["hyperparameters"] for path in (best, run / "best.json")]
     assert chosen[0] == chosen[1]
@@ -163,54 +104,6 @@ def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-
-
-def test_any_finished_trial_is_replayed_apart_from_the_winner(finished):
-    run, _ = finished
-    other = 1 - json.loads((run / "best.json").read_text())["trial"]
-    before = (run / "summary.json").read_text()
-    replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(run / "best.json"), "--trial", str(other)]
-    finish([*replay, "--replay.subsample", "0.1", "--replay.workers", "1"])
-    apart = run / "replays" / f"trial-00{other}"
-    assert ice_ray.load_pruned(apart / "pruned_model")
-    found = json.loads((apart / "summary.json").read_text())["hyperparameters"]
-    rows = pq.read_table(run / "trials.parquet", filters=[("trial", "=", other)]).to_pylist()
-    assert found == {name: rows[0][name] for name in found}
-    assert (run / "summary.json").read_text() == before
-
-
-def digits_as_parquet(folder: Path, broken_row: int) -> None:
-    """Digits as PNG in parquet files, one training image of which is cut short."""
-    folder.mkdir()
-    dataset = open_dataset("digits")
-    for split, labels in dataset.labels.items():
-        images = []
-        for row in dataset.read(split, np.arange(len(labels))):
-            buffer = io.BytesIO()
-            Image.fromarray(row.pixels).save(buffer, "PNG")
-            images.append(buffer.getvalue())
-        if split == "train":
-            images[broken_row] = images[broken_row][:40]
-        pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{split}.parquet")
-
-
-def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_the_run_goes_on_without_it(trained, tmp_path):
-    broken = 700  # not among the 25 of stage 1 with this seed, as stage 1's ending well shows
-    digits_as_parquet(tmp_path / "data", broken)
-    safetensors.torch.save_file(trained.state_dict(), tmp_path / "w.safetensors")
-    arguments = [
-        *command("ice_prune.py", tmp_path, "--name", "broken", "--model", "cifar-resnet8"),
-        *("--weights", str(tmp_path / "w.safetensors"), "--data", f"parquet:{tmp_path / 'data'}"),
-        *("--space", "digits", "--search.trials", "1", "--replay.workers", "1"),
-    ]
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ice_prune.py: ")]
-    assert f"train.parquet row {broken}: corrupt image" in line
-    assert "--resume --name broken" in line
-    printed = finish([*arguments, "--resume", "--data-errors", "skip"])
-    assert "1 of 1258 images of split train skipped" in printed
-    assert "1257 training and 270 decision images" in printed
 
 
 def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own_folder(tmp_path):
@@ -235,20 +128,3 @@ def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own
     assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert [step["fine_tuned"] for step in steps] == [False, True, False]
-
-
-def test_streamed_images_give_the_bits_of_those_in_memory(finished, tmp_path):
-    """In Train's workers, whose placement groups leave no CPU for decoding."""
-    run, _ = finished
-    best = json.loads((run / "best.json").read_text())
-    best["config"]["images"] = "stream"
-    streamed = tmp_path / "streamed"
-    streamed.mkdir()
-    for name in ("run.json", "dense.safetensors"):
-        shutil.copy(run / name, streamed)
-    (streamed / "best.json").write_text(json.dumps(best))
-    printed = finish([sys.executable, str(JOBS / "ice_replay.py"), "--config", str(streamed / "best.json")])
-    assert "decoded for every pass" in printed
-    assert decisions(streamed) == decisions(run)
-    found, expected = pruned_weights(streamed), pruned_weights(run)
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
