@@ -83,7 +83,7 @@ def calibrate_speed(
     seconds: float = 1.0,
 ) -> float:
     """Operations a second of forward-and-backward passes of `model`, measured alone on `device`: for about `seconds`, or
-    as long as one pass takes, after two that warm up.
+    for one pass where it takes longer. One more warms up, and one tells how many to take.
     """
     images = torch.zeros(batch_size, *image_shape, device=device).to(memory_format=torch.channels_last)
     model.train()
