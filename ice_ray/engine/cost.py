@@ -82,8 +82,8 @@ def calibrate_speed(
     batch_size: int,
     seconds: float = 1.0,
 ) -> float:
-    """Operations a second of forward-and-backward passes of `model`, measured alone on `device`: for about `seconds`, or
-    for one pass where it takes longer. One more warms up, and one tells how many to take.
+    """Operations a second of forward-and-backward passes of `model`, measured alone on `device`, for about `seconds` or
+    one pass, which may take longer. One more warms up, and one tells how many to take.
     """
     images = torch.zeros(batch_size, *image_shape, device=device).to(memory_format=torch.channels_last)
     model.train()
