@@ -30,13 +30,14 @@ PREPROCESSING = Preprocessing(pad=4, flip=True)
 Row = dict[str, Any]
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def arguments(description: str | None, parts: bool = False) -> argparse.ArgumentParser:
+    """The options that every benchmark has, and `--part` where its runs can be shared by processes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with datasets/ and weights/")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of finished runs")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--part", default="0/1", help="K/N: this process's share of the runs, where it can be shared")
+    if parts:
+        parser.add_argument("--part", default="0/1", help="K/N: this process's share of the runs")
     return parser
 
 

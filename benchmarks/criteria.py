@@ -133,7 +133,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, parts=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

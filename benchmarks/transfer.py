@@ -262,7 +262,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, parts=True)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
