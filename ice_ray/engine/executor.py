@@ -128,6 +128,10 @@ class Executor:
         self.store.put(content)
         return content
 
+    def holds(self, snapshot: SnapshotId) -> bool:
+        """Whether the snapshot can be acted on: live, committed or the dense network."""
+        return snapshot == self.root or (self._live is not None and self._live[0] == snapshot) or snapshot in self.store
+
     def module(self, snapshot: SnapshotId) -> nn.Module:
         """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
         return self._bring(snapshot)

@@ -60,6 +60,9 @@ class SnapshotStore:
         """Keep a snapshot."""
         self._snapshots[snapshot.id] = snapshot
 
+    def __contains__(self, snapshot: object) -> bool:
+        return snapshot in self._snapshots
+
     def get(self, snapshot: SnapshotId) -> Snapshot:
         """The snapshot of that id.
 

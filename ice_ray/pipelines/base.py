@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.runner import Runner
 from ice_ray.errors import UserError
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.training.schedules import SCHEDULES, Schedule
@@ -45,18 +45,18 @@ class Pipeline(ABC):
     Everything it must remember is in the state: a run goes on from a state and the snapshot that it names.
     """
 
-    def begin(self, executor: Executor) -> PipelineState:
+    def begin(self, executor: Runner) -> PipelineState:
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)
 
-    def is_done(self, executor: Executor, state: PipelineState) -> bool:
+    def is_done(self, executor: Runner, state: PipelineState) -> bool:
         """Whether every step has been taken."""
         return len(state.records) == len(executor.network.steps)
 
     @abstractmethod
-    def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: a record more."""
 
-    def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
+    def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """What comes after the last step, if anything; its cost is no part of PT."""
         return state, Cost()

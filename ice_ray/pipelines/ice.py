@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ice_ray.engine.actions import Counting, Measure, Recover, UnprunedShare
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.runner import Runner
 from ice_ray.engine.threshold import Threshold
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
@@ -40,7 +40,7 @@ class IcePipeline(Pipeline):
     decision_error: float = 0.0
     freeze_stem: bool = False
 
-    def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, measure, and fine-tune if the drop has reached the threshold.
 
         The drop is always against the ORIGINAL accuracy, so one that is skipped carries over to the next step.
@@ -85,7 +85,7 @@ class IcePipeline(Pipeline):
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
         return record.drop >= self.hyperparameters.accuracy_drop_threshold
 
-    def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
+    def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """The final epochs, if any."""
         if not self.recovery.final_epochs:
             return state, Cost()
@@ -95,7 +95,7 @@ class IcePipeline(Pipeline):
         recovered = executor.run(state.snapshot, action)
         return PipelineState(recovered.snapshot, state.records), recovered.cost
 
-    def _recover(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def _recover(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Fine-tune after the step just recorded, and complete its record."""
         *earlier, record = state.records
         rate = self._rate(record.unpruned_share)
@@ -128,7 +128,7 @@ class IcePipeline(Pipeline):
         )
         return PipelineState(recovered.snapshot, (*earlier, complete))
 
-    def _measured_whole(self, executor: Executor, state: PipelineState, original: float) -> PipelineState:
+    def _measured_whole(self, executor: Runner, state: PipelineState, original: float) -> PipelineState:
         """The last record with the accuracy over all decision images, where it was over a part of them."""
         *earlier, record = state.records
         if record.images_measured == executor.decision_images:

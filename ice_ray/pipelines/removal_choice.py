@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ice_ray.engine.actions import Prune, Score, SnapshotId
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.runner import Runner
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import lowest
 
@@ -35,7 +35,7 @@ class RemovalChoice:
     cost: Cost
 
 
-def choose_removal(executor: Executor, snapshot: SnapshotId, step: int, rule: RemovalRule) -> RemovalChoice:
+def choose_removal(executor: Runner, snapshot: SnapshotId, step: int, rule: RemovalRule) -> RemovalChoice:
     """The filters of the lowest scores of each unit of the step."""
     scored = executor.run(snapshot, Score(step, rule.criterion, rule.calibration_images))
     removed = tuple(

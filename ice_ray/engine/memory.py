@@ -1,0 +1,157 @@
+"""What has been carried out before: (snapshot, action) and what it led to, shared by all that work from the same root.
+
+A snapshot is named by its whole history, so whoever asks for the same action on the same snapshot would compute the
+same bits. The index knows outcomes and who is at work on which; networks lie elsewhere, and one that is gone is made
+again from the snapshot it came from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ice_ray.engine.actions import Action, Outcome, SnapshotId, next_id
+from ice_ray.engine.snapshots import Snapshot
+
+Key = str
+"""Names an action on a snapshot."""
+
+
+def key_of(snapshot: SnapshotId, action: Action) -> Key:
+    """The key of an action on a snapshot."""
+    return next_id(snapshot, action)
+
+
+@dataclass(frozen=True)
+class Deed:
+    """An action that has been carried out on a snapshot.
+
+    Attributes:
+        outcome: what it led to; None where it failed for good, whoever tries it.
+        failure: why, else empty.
+    """
+
+    snapshot: SnapshotId
+    action: Action
+    outcome: Outcome | None
+    failure: str = ""
+
+
+Answer = Deed | Literal["granted", "taken"]
+
+
+@dataclass
+class _Claim:
+    owner: str
+    ends: float
+
+
+class MemoryIndex:
+    """Deeds by key, claims on those that are being done, and where every snapshot came from. One process holds it.
+
+    Args:
+        lease_seconds: how long a claim holds without a word from its owner.
+        now: the clock of the leases.
+    """
+
+    def __init__(self, lease_seconds: float = 30.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._lease, self._now = lease_seconds, now
+        self._deeds: dict[Key, Deed] = {}
+        self._claims: dict[Key, _Claim] = {}
+        self._origins: dict[SnapshotId, Deed] = {}
+
+    def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
+        """The deed; or `granted`: nobody knows, and the asker has the claim; or `taken`: another has it."""
+        key = key_of(snapshot, action)
+        if key in self._deeds:
+            return self._deeds[key]
+        if self.is_taken(key, owner):
+            return "taken"
+        self._claims[key] = _Claim(owner, self._now() + self._lease)
+        return "granted"
+
+    def is_taken(self, key: Key, owner: str = "") -> bool:
+        """Whether somebody other than `owner` is at work on it."""
+        claim = self._claims.get(key)
+        return claim is not None and claim.owner != owner and claim.ends > self._now()
+
+    def tell(self, deed: Deed) -> None:
+        """Keep a deed; its claim ends. Told twice (by an owner whose lease had run out), the first stays."""
+        key = key_of(deed.snapshot, deed.action)
+        self._claims.pop(key, None)
+        first = self._deeds.setdefault(key, deed)
+        if first.outcome is not None and first.outcome.snapshot != first.snapshot:
+            self._origins.setdefault(first.outcome.snapshot, first)
+
+    def renew(self, owner: str) -> None:
+        """The owner is alive: its claims hold for another lease."""
+        for claim in self._claims.values():
+            if claim.owner == owner:
+                claim.ends = self._now() + self._lease
+
+    def release(self, owner: str) -> None:
+        """The owner gave up, or is no more: its claims end."""
+        self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
+
+    def origin(self, snapshot: SnapshotId) -> Deed | None:
+        """The deed that led to a snapshot."""
+        return self._origins.get(snapshot)
+
+    def deeds(self) -> tuple[Deed, ...]:
+        """All of them, in the order in which they were told."""
+        return tuple(self._deeds.values())
+
+
+class Memory(Protocol):
+    """One worker's access to what all remember."""
+
+    def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
+        """As `MemoryIndex.ask`, for this worker."""
+
+    def tell(self, deed: Deed, content: Snapshot | None) -> None:
+        """Keep a deed of this worker's, and the network that it led to."""
+
+    def release(self) -> None:
+        """This worker's claims end."""
+
+    def origin(self, snapshot: SnapshotId) -> Deed | None:
+        """The deed that led to a snapshot."""
+
+    def content(self, snapshot: SnapshotId) -> Snapshot | None:
+        """The network of a snapshot, where it is kept."""
+
+
+class LocalMemory:
+    """Memory inside one process: an index and networks that several executors share.
+
+    Args:
+        contents: networks by id, shared like the index.
+        owner: this worker's name.
+    """
+
+    def __init__(self, index: MemoryIndex, contents: dict[SnapshotId, Snapshot], owner: str = "") -> None:
+        self._index, self._contents, self._owner = index, contents, owner
+
+    def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
+        """As `MemoryIndex.ask`."""
+        return self._index.ask(snapshot, action, self._owner)
+
+    def tell(self, deed: Deed, content: Snapshot | None) -> None:
+        """The network first: whoever hears of the deed may ask for it."""
+        if content is not None:
+            self._contents[content.id] = content
+        self._index.tell(deed)
+
+    def release(self) -> None:
+        """This worker's claims end."""
+        self._index.release(self._owner)
+
+    def origin(self, snapshot: SnapshotId) -> Deed | None:
+        """The deed that led to a snapshot."""
+        return self._index.origin(snapshot)
+
+    def content(self, snapshot: SnapshotId) -> Snapshot | None:
+        """The network of a snapshot, where it is kept."""
+        return self._contents.get(snapshot)

@@ -1,0 +1,96 @@
+"""An executor that does nothing twice: what is remembered is not carried out again, whoever did it."""
+
+from __future__ import annotations
+
+from ice_ray.engine.actions import Action, Outcome, Recover, SnapshotId
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.memory import Deed, Memory, key_of
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.errors import DivergedError, RunError
+
+
+class TakenError(Exception):
+    """Another worker is carrying out the action: come back when it is done. `key` names it."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class RememberingExecutor:
+    """Runs actions as `executor` would, to the same bits and with the cost that they had where they were carried out.
+
+    Nothing is computed, and no network fetched, until an action is asked for that nobody has carried out. Several, with
+    executors of the same root, may share one memory.
+
+    Attributes:
+        asked, executed: actions so far, and those of them that were carried out here.
+    """
+
+    def __init__(self, executor: Executor, memory: Memory) -> None:
+        self._executor, self._memory = executor, memory
+        self.asked = self.executed = 0
+
+    @property
+    def network(self) -> DenseNetwork:
+        """The dense network."""
+        return self._executor.network
+
+    @property
+    def root(self) -> SnapshotId:
+        """Its snapshot."""
+        return self._executor.root
+
+    @property
+    def decision_images(self) -> int:
+        """How many images decide."""
+        return self._executor.decision_images
+
+    def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        """The outcome of an action, remembered or carried out now.
+
+        Raises:
+            TakenError: another worker is at it.
+            TrialFailure: it failed, here or where it was carried out.
+            RunError: the snapshot's history is not remembered.
+        """
+        answer = self._memory.ask(snapshot, action)
+        if answer == "taken":
+            raise TakenError(key_of(snapshot, action))
+        self.asked += 1
+        if answer == "granted":
+            return self._carry_out(snapshot, action)
+        if answer.outcome is None:
+            raise DivergedError(answer.failure)
+        return answer.outcome
+
+    def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        try:
+            self._bring(snapshot)
+            outcome = self._executor.run(snapshot, action)
+            # A removal is made again in no time; what a fine-tune led to is worth keeping.
+            content = self._executor.commit(outcome.snapshot) if isinstance(action, Recover) else None
+        except DivergedError as error:
+            self._memory.tell(Deed(snapshot, action, None, str(error)), None)  # so it would for everyone
+            raise
+        except BaseException:
+            self._memory.release()
+            raise
+        self._memory.tell(Deed(snapshot, action, outcome), content)
+        self.executed += 1
+        return outcome
+
+    def _bring(self, snapshot: SnapshotId) -> None:
+        """Have the executor hold a snapshot: from memory, or made again from the one that it came from."""
+        if self._executor.holds(snapshot):
+            return
+        content = self._memory.content(snapshot)
+        if content is not None:
+            self._executor.store.keep_only(())
+            self._executor.store.put(content)
+            return
+        origin = self._memory.origin(snapshot)
+        if origin is None:
+            raise RunError(f"snapshot {snapshot} is not remembered")
+        self._bring(origin.snapshot)
+        self._executor.run(origin.snapshot, origin.action)

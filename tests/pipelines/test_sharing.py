@@ -1,0 +1,161 @@
+"""Trials that share what they have in common are, bit for bit, the trials that they would have been alone."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ice_ray.engine.actions import Recover
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.memory import LocalMemory, MemoryIndex
+from ice_ray.engine.remembering import RememberingExecutor, TakenError
+from ice_ray.errors import DivergedError, RunError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.training.fine_tune import Recipe
+
+RULE = RemovalRule(Amounts(0.5))
+GRID = [
+    Hyperparameters(threshold, frozen, rate, reduction, midpoint, 50)
+    for threshold, frozen, rate, reduction, midpoint in itertools.product(
+        (0.0, 6.0), (0.3, 0.9), (0.02, 0.05), (5e-3, 8e-3), (0.15, 0.4)
+    )
+]
+
+
+def new_executor(network, data) -> Executor:
+    return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def preparation(network, data) -> Preparation:
+    return prepare(new_executor(network, data), RULE, FreezeConfig(), True)
+
+
+def decisions(state: PipelineState) -> list[dict[str, object]]:
+    return [{k: v for k, v in record.as_dict().items() if not k.endswith("seconds")} for record in state.records]
+
+
+class Unshared:
+    """Each point's run alone, made once."""
+
+    def __init__(self, network, data, preparation) -> None:
+        self._new, self._preparation, self._found = lambda: new_executor(network, data), preparation, {}
+
+    def __call__(self, pipeline: IcePipeline) -> tuple[PipelineState, dict[str, torch.Tensor]]:
+        if pipeline not in self._found:
+            executor = self._new()
+            state = pipeline.begin(executor)
+            while not pipeline.is_done(executor, state):
+                state = pipeline.advance(executor, state, self._preparation)
+            tensors = {key: value.clone() for key, value in executor.module(state.snapshot).state_dict().items()}
+            self._found[pipeline] = state, tensors
+        return self._found[pipeline]
+
+
+@pytest.fixture(scope="module")
+def alone(network, data, preparation) -> Unshared:
+    return Unshared(network, data, preparation)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draw=st.data())
+def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, data, preparation, alone, draw):
+    tolerance = draw.draw(st.sampled_from([0.0, 1e-3]))
+    points = draw.draw(st.lists(st.sampled_from(GRID), min_size=2, max_size=5))
+    pipelines = [IcePipeline(RULE, point, learning_rate_tolerance=tolerance) for point in points]
+    index, contents = MemoryIndex(), {}
+    workers = [
+        RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
+    ]
+    states = [pipeline.begin(workers[0]) for pipeline in pipelines]
+    while open_trials := [n for n, each in enumerate(pipelines) if not each.is_done(workers[0], states[n])]:
+        trial = draw.draw(st.sampled_from(open_trials))
+        worker = draw.draw(st.sampled_from(workers))
+        states[trial] = pipelines[trial].advance(worker, states[trial], preparation)
+        for forgotten in draw.draw(st.sets(st.sampled_from(sorted(contents)))) if contents else ():
+            del contents[forgotten]
+    for pipeline, state in zip(pipelines, states, strict=True):
+        expected, tensors = alone(pipeline)
+        assert decisions(state) == decisions(expected)
+        assert state.snapshot == expected.snapshot
+        if state.snapshot in contents:
+            assert all(torch.equal(tensors[key], value) for key, value in contents[state.snapshot].tensors.items())
+    asked, executed = (sum(getattr(worker, name) for worker in workers) for name in ("asked", "executed"))
+    assert executed == len(index.deeds()) < asked  # the first step's removal alone is everybody's
+
+
+def test_a_trial_takes_as_long_as_it_would_have_alone(network, data, preparation):
+    """Its seconds are those of its steps, wherever they ran: the second of two equal trials inherits the first's."""
+    worker = RememberingExecutor(new_executor(network, data), LocalMemory(MemoryIndex(), {}))
+    pipeline = IcePipeline(RULE, GRID[0])
+    first, second = (full_run(pipeline, worker, preparation) for _ in range(2))
+    assert first == second
+    assert worker.executed == worker.asked / 2
+    assert first.pruning_seconds("wall", 1.0) > 0
+
+
+def full_run(pipeline, worker, preparation) -> PipelineState:
+    state = pipeline.begin(worker)
+    while not pipeline.is_done(worker, state):
+        state = pipeline.advance(worker, state, preparation)
+    return state
+
+
+def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, preparation):
+    index, contents = MemoryIndex(), {}
+    first, second = (
+        RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
+    )
+    pipeline = IcePipeline(RULE, GRID[0])
+    before = pipeline.begin(first)
+    complete = pipeline.advance(first, before, preparation)
+    fine_tune = next(deed for deed in index.deeds() if isinstance(deed.action, Recover))
+    shared = MemoryIndex()
+    for deed in itertools.takewhile(lambda deed: deed != fine_tune, index.deeds()):
+        shared.tell(deed)
+    assert shared.ask(fine_tune.snapshot, fine_tune.action, "a") == "granted"  # a is at it, and then it is killed
+    second = RememberingExecutor(new_executor(network, data), LocalMemory(shared, {}, "b"))
+    with pytest.raises(TakenError):
+        pipeline.advance(second, before, preparation)
+    assert second.executed == 0
+    shared.release("a")
+    assert decisions(pipeline.advance(second, before, preparation)) == decisions(complete)
+
+
+def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
+    index = MemoryIndex()
+    hopeless = IcePipeline(RULE, dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    said = []
+    for owner in ("a", "b"):
+        worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, owner))
+        with pytest.raises(DivergedError) as caught:
+            hopeless.advance(worker, hopeless.begin(worker), preparation)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert worker.executed == 0
+
+
+def test_a_worker_that_fails_holds_nothing_up(network, data, preparation, monkeypatch):
+    index = MemoryIndex()
+    worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "a"))
+    pipeline = IcePipeline(RULE, GRID[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Executor, "_recover", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.advance(worker, pipeline.begin(worker), preparation)
+    other = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "b"))
+    assert pipeline.advance(other, pipeline.begin(other), preparation).records[0].fine_tuned
+
+
+def test_a_snapshot_of_another_history_is_refused(network, data):
+    worker = RememberingExecutor(new_executor(network, data), LocalMemory(MemoryIndex(), {}))
+    with pytest.raises(RunError, match="not remembered"):
+        worker.run("of another run", Recover(("step", 1), 0.1, 1, "constant", ()))
