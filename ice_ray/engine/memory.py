@@ -72,6 +72,14 @@ class MemoryIndex:
         self._claims[key] = _Claim(owner, self._now() + self._lease)
         return "granted"
 
+    def known(self, key: Key) -> Deed | None:
+        """The deed of that key."""
+        return self._deeds.get(key)
+
+    def taken(self) -> set[Key]:
+        """What somebody is at work on."""
+        return {key for key, claim in self._claims.items() if claim.ends > self._now()}
+
     def is_taken(self, key: Key, owner: str = "") -> bool:
         """Whether somebody other than `owner` is at work on it."""
         claim = self._claims.get(key)

@@ -55,7 +55,9 @@ def test_a_claim_ends_with_its_lease_unless_its_owner_gives_a_sign(index, clock)
     clock.seconds = 58
     assert index.ask("root", RECOVER, "b") == "taken"
     clock.seconds = 59
+    assert index.taken() == set()
     assert index.ask("root", RECOVER, "b") == "granted"
+    assert index.taken() == {key_of("root", RECOVER)}
     index.renew("a")  # too late: it is b's
     assert index.ask("root", RECOVER, "a") == "taken"
 

@@ -14,6 +14,7 @@ from ice_ray.engine.memory import LocalMemory, MemoryIndex
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import DivergedError, RunError
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.following import Course, KnownOutcomes, follow
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -107,6 +108,38 @@ def full_run(pipeline, worker, preparation) -> PipelineState:
     while not pipeline.is_done(worker, state):
         state = pipeline.advance(worker, state, preparation)
     return state
+
+
+def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
+    executor, index = new_executor(network, data), MemoryIndex()
+    worker = RememberingExecutor(executor, LocalMemory(index, {}))
+    known = KnownOutcomes(network, executor.root, executor.decision_images, index)
+    pipeline, sibling = IcePipeline(RULE, GRID[0]), IcePipeline(RULE, dataclasses.replace(GRID[0], frozen_fraction=0.9))
+    begin = pipeline.begin(worker)
+    assert follow(pipeline, begin, preparation, known).state == begin
+    first_step = pipeline.advance(worker, begin, preparation)
+    course = follow(pipeline, begin, preparation, known)
+    assert course.state == first_step
+    assert worker.asked == worker.executed
+    assert worker.asked == len(index.deeds())
+    # The sibling removes and measures what was removed and measured, and then fine-tunes something else.
+    fine_tune = follow(sibling, begin, preparation, known)
+    assert fine_tune.state == begin
+    assert fine_tune.next not in (None, course.next)
+    whole = full_run(pipeline, worker, preparation)
+    assert follow(pipeline, first_step, preparation, known) == Course(whole, None)
+
+
+def test_a_course_that_diverges_has_ended(network, data, preparation):
+    executor, index = new_executor(network, data), MemoryIndex()
+    worker = RememberingExecutor(executor, LocalMemory(index, {}))
+    hopeless = IcePipeline(RULE, dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    with pytest.raises(DivergedError):
+        hopeless.advance(worker, hopeless.begin(worker), preparation)
+    known = KnownOutcomes(network, executor.root, executor.decision_images, index)
+    course = follow(hopeless, hopeless.begin(worker), preparation, known)
+    assert course.next is None
+    assert "learning rate" in course.failure
 
 
 def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, preparation):
