@@ -67,7 +67,7 @@ class MemoryIndex:
         key = key_of(snapshot, action)
         if key in self._deeds:
             return self._deeds[key]
-        if self.is_taken(key, owner):
+        if key in self.taken() and self._claims[key].owner != owner:
             return "taken"
         self._claims[key] = _Claim(owner, self._now() + self._lease)
         return "granted"
@@ -79,11 +79,6 @@ class MemoryIndex:
     def taken(self) -> set[Key]:
         """What somebody is at work on."""
         return {key for key, claim in self._claims.items() if claim.ends > self._now()}
-
-    def is_taken(self, key: Key, owner: str = "") -> bool:
-        """Whether somebody other than `owner` is at work on it."""
-        claim = self._claims.get(key)
-        return claim is not None and claim.owner != owner and claim.ends > self._now()
 
     def tell(self, deed: Deed) -> None:
         """Keep a deed; its claim ends. Told twice (by an owner whose lease had run out), the first stays."""
