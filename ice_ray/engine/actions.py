@@ -142,6 +142,11 @@ def root_id(identity: dict[str, Any]) -> SnapshotId:
     return _digest(identity)
 
 
+def apart(root: SnapshotId, whose: str) -> SnapshotId:
+    """Another name of the dense snapshot, for a run that is to share nothing with others."""
+    return _digest([root, whose])
+
+
 def next_id(snapshot: SnapshotId, action: Action) -> SnapshotId:
     """The id of the snapshot that `action` leads to: a snapshot is named by its whole history."""
     return _digest([snapshot, type(action).__name__, dataclasses.asdict(action)])

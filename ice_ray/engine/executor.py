@@ -24,6 +24,7 @@ from ice_ray.engine.actions import (
     Score,
     SnapshotId,
     UnprunedShare,
+    apart,
     next_id,
     root_id,
 )
@@ -77,7 +78,8 @@ class Executor:
         self._seed = seed
         self._collective = collective or Alone()
         self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
-        self.root: SnapshotId = root_id(self._identity())
+        self._origin = root_id(self._identity())
+        self.root: SnapshotId = self._origin
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
 
@@ -127,6 +129,13 @@ class Executor:
         content = Snapshot(snapshot, widths_of(model, self.network.steps), _on_cpu(model))
         self.store.put(content)
         return content
+
+    def stand_apart(self, whose: str) -> None:
+        """Give the dense network a name of its own, so that nothing done elsewhere counts as done here; or, with an
+        empty `whose`, the one it shares with every executor of the same identity.
+        """
+        self.root = apart(self._origin, whose) if whose else self._origin
+        self._live = None
 
     def holds(self, snapshot: SnapshotId) -> bool:
         """Whether the snapshot can be acted on: live, committed or the dense network."""

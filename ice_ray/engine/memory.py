@@ -7,16 +7,22 @@ again from the snapshot it came from.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ice_ray.engine.actions import Action, Outcome, SnapshotId, next_id
+from ice_ray.engine.actions import Action, Outcome, Recover, SnapshotId, next_id
 from ice_ray.engine.snapshots import Snapshot
 
 Key = str
 """Names an action on a snapshot."""
+
+
+def is_kept(action: Action) -> bool:
+    """Whether the network that an action leads to is kept: a removal is made again in no time, a fine-tune is not."""
+    return isinstance(action, Recover)
 
 
 def key_of(snapshot: SnapshotId, action: Action) -> Key:
@@ -80,13 +86,18 @@ class MemoryIndex:
         """What somebody is at work on."""
         return {key for key, claim in self._claims.items() if claim.ends > self._now()}
 
-    def tell(self, deed: Deed) -> None:
-        """Keep a deed; its claim ends. Told twice (by an owner whose lease had run out), the first stays."""
+    def tell(self, deed: Deed) -> bool:
+        """Keep a deed; its claim ends. Told twice (by an owner whose lease had run out), the first stays. Whether it
+        was new.
+        """
         key = key_of(deed.snapshot, deed.action)
         self._claims.pop(key, None)
-        first = self._deeds.setdefault(key, deed)
-        if first.outcome is not None and first.outcome.snapshot != first.snapshot:
-            self._origins.setdefault(first.outcome.snapshot, first)
+        if key in self._deeds:
+            return False
+        self._deeds[key] = deed
+        if deed.outcome is not None and deed.outcome.snapshot != deed.snapshot:
+            self._origins.setdefault(deed.outcome.snapshot, deed)
+        return True
 
     def renew(self, owner: str) -> None:
         """The owner is alive: its claims hold for another lease."""
@@ -102,9 +113,19 @@ class MemoryIndex:
         """The deed that led to a snapshot."""
         return self._origins.get(snapshot)
 
-    def deeds(self) -> tuple[Deed, ...]:
-        """All of them, in the order in which they were told."""
-        return tuple(self._deeds.values())
+    def nearest_kept(self, snapshot: SnapshotId) -> SnapshotId | None:
+        """The last snapshot on the way to this one whose network is kept: what a fine-tune led to. None where nothing
+        on that way has been fine-tuned yet.
+        """
+        while (origin := self._origins.get(snapshot)) is not None:
+            if is_kept(origin.action):
+                return snapshot
+            snapshot = origin.snapshot
+        return None
+
+    def deeds(self, since: int = 0) -> tuple[Deed, ...]:
+        """All of them from the `since`-th on, in the order in which they were told."""
+        return tuple(itertools.islice(self._deeds.values(), since, None))
 
 
 class Memory(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ice_ray.engine.actions import Action, Outcome, Recover, SnapshotId
+from ice_ray.engine.actions import Action, Outcome, SnapshotId
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.memory import Deed, Memory, key_of
+from ice_ray.engine.memory import Deed, Memory, is_kept, key_of
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import DivergedError, RunError
 
@@ -68,8 +68,7 @@ class RememberingExecutor:
         try:
             self._bring(snapshot)
             outcome = self._executor.run(snapshot, action)
-            # A removal is made again in no time; what a fine-tune led to is worth keeping.
-            content = self._executor.commit(outcome.snapshot) if isinstance(action, Recover) else None
+            content = self._executor.commit(outcome.snapshot) if is_kept(action) else None
         except DivergedError as error:
             self._memory.tell(Deed(snapshot, action, None, str(error)), None)  # so it would for everyone
             raise

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         pa.field("node", pa.string()),
         *_POINT_FIELDS,
         *_STEP_FIELDS,
+        pa.field("inherited", pa.bool_()),
     ]
 )
 
@@ -63,6 +64,7 @@ def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
             "node": result.node,
             **result.hyperparameters.as_dict(),
         }
-        rows += [own | record.as_dict() for record in result.records] or [own]
+        steps = zip(result.records, result.inherited, strict=True)
+        rows += [own | record.as_dict() | {"inherited": inherited} for record, inherited in steps] or [own]
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)

@@ -13,11 +13,11 @@ from ice_ray.pipelines.records import PipelineState, Preparation
 
 
 class UnknownError(Exception):
-    """Nobody has carried out the action yet. `key` names it."""
+    """Nobody has carried out the action on `snapshot` yet. `key` names it."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, snapshot: SnapshotId) -> None:
         super().__init__(key)
-        self.key = key
+        self.key, self.snapshot = key, snapshot
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class KnownOutcomes:
         key = key_of(snapshot, action)
         deed = self.index.known(key)
         if deed is None:
-            raise UnknownError(key)
+            raise UnknownError(key, snapshot)
         if deed.outcome is None:
             raise DivergedError(deed.failure)
         return deed.outcome
@@ -52,11 +52,13 @@ class Course:
     Attributes:
         state: after the last step of which everything is known.
         next: the first action that nobody has carried out; None where the trial has ended.
+        position: the snapshot that action starts from; the last one where the trial has ended.
         failure: why it ended before its last step, else empty.
     """
 
     state: PipelineState
     next: Key | None
+    position: SnapshotId
     failure: str = ""
 
 
@@ -66,7 +68,7 @@ def follow(pipeline: Pipeline, state: PipelineState, preparation: Preparation, k
         try:
             state = pipeline.advance(known, state, preparation)
         except UnknownError as unknown:
-            return Course(state, unknown.key)
+            return Course(state, unknown.key, unknown.snapshot)
         except DivergedError as fault:
-            return Course(state, None, str(fault))
-    return Course(state, None)
+            return Course(state, None, state.snapshot, str(fault))
+    return Course(state, None, state.snapshot)

@@ -51,6 +51,12 @@ class SearchConfig:
     """Operations a second of the work clock; given, it repeats exactly. [default: calibrated on one device, alone]"""
     lr_tolerance: float = 1e-3
     """Step of the logarithmic grid that eq. 1's learning rates are rounded to (1e-3 = 0.1%); 0 rounds nothing."""
+    share_work: bool = True
+    """Whether what trials have in common is carried out once; results are the same either way."""
+    store_memory_gb: float = 2.0
+    """Gigabytes of networks that trials share in memory; beyond them they are read from the run's folder."""
+    store_disk_gb: float = 20.0
+    """Gigabytes of networks in the run's folder while the search runs; beyond them they are made again if needed."""
     max_failures: int = 3
     """How often a trial whose process died is started again, from its last step."""
 
@@ -78,5 +84,10 @@ class SearchConfig:
             raise UserError(f"--search.work-speed {self.work_speed} must be above 0")
         if not 0 <= self.lr_tolerance <= 1:
             raise UserError(f"--search.lr-tolerance {self.lr_tolerance} must be in [0, 1]")
+        if not (self.store_memory_gb >= 0 and self.store_disk_gb >= 0):
+            raise UserError(
+                f"--search.store-memory-gb {self.store_memory_gb} and --search.store-disk-gb {self.store_disk_gb} "
+                "must be at least 0"
+            )
         if self.max_failures < 0:
             raise UserError(f"--search.max-failures {self.max_failures} must be at least 0")

@@ -12,6 +12,7 @@ import ray
 
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
+from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.cost import calibrate_speed
 from ice_ray.files import write_json
 from ice_ray.pipelines.prepare import prepare
@@ -27,12 +28,16 @@ class SearchPreparation:
         flops_per_second: the work clock's speed.
         device: what did the work, for people.
         residence: where a trial's images live, for people.
+        root: what the dense network is called where all trials share what they have in common.
+        decision_images: how many images decide.
     """
 
     preparation: Preparation
     flops_per_second: float
     device: str
     residence: str
+    root: SnapshotId
+    decision_images: int
 
     def save(self, path: Path) -> None:
         """Write it, so that a resumed search judges all its trials alike."""
@@ -47,6 +52,8 @@ class SearchPreparation:
             content["flops_per_second"],
             content["device"],
             content["residence"],
+            content["root"],
+            content["decision_images"],
         )
 
 
@@ -75,4 +82,6 @@ def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_spe
         min(settings.recipe.batch_size, workload.train.count),  # no trial sees a larger batch
     )
     preparation = prepare(executor, settings.removal, settings.freeze, probe)
-    return SearchPreparation(preparation, speed, device_name(device), executor.residence)
+    return SearchPreparation(
+        preparation, speed, device_name(device), executor.residence, executor.root, executor.decision_images
+    )

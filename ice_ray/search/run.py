@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.cluster.workload import Workload
+from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
+from ice_ray.search.board import Board
 from ice_ray.search.config import SearchConfig
+from ice_ray.search.dispatcher import Dispatcher, owner_name
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
-from ice_ray.search.searcher import SamplingSearcher
+from ice_ray.search.scheduler import SharingScheduler
+from ice_ray.search.searcher import TrialSearcher
+from ice_ray.search.shared_memory import Budget, SharedMemory
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
@@ -36,6 +40,7 @@ class TrialResult:
         records: its whole pruning steps; all of them where it finished.
         failure: why it did not finish, empty where it did.
         node: host it ran on.
+        inherited: of each step, whether nothing of it was carried out for this trial.
     """
 
     index: int
@@ -43,6 +48,7 @@ class TrialResult:
     records: tuple[StepRecord, ...]
     failure: str
     node: str
+    inherited: tuple[bool, ...] = ()
 
     def pruning_seconds(self, clock: Clock, flops_per_second: float) -> float:
         """PT of eq. 2."""
@@ -76,25 +82,29 @@ def run_search(
     ended = _ended(store, log.load())
     died: dict[int, str] = {}
     if len(ended) < proposals.total:
+        budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
+        memory = SharedMemory.start(folder / STATES, budget)
+        shares = {"memory": memory, "shares": config.share_work}
+        own = {"clock": config.clock, "cpus": config.cpus, "gpus": gpus}
         trainable = tune.with_resources(
-            tune.with_parameters(
-                PruningTrial,
-                workload=workload,
-                prepared=prepared,
-                store=store,
-                clock=config.clock,
-                cpus=config.cpus,
-                gpus=gpus,
-            ),
+            tune.with_parameters(PruningTrial, workload=workload, prepared=prepared, store=store, **shares, **own),
             {"cpu": config.cpus, "gpu": gpus},
         )
-        if proposals.sampling is None:
-            how = _known_points(proposals.known, ended, config)
-        else:
-            told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
-            objective = objective_named(config.objective, config.max_drop)
-            how = _sampled_points(SamplingSearcher(proposals.sampling, objective, log, told, config, gpus))
-        died = _fit(tune.Tuner(trainable, run_config=_run_config(config, folder, callbacks), **how))
+        dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
+        told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
+        objective = objective_named(config.objective, config.max_drop)
+        searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told)
+        tune_config = tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=SharingScheduler(dispatcher),
+            num_samples=searcher.missing,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        )
+        run_config = _run_config(config, folder, callbacks)
+        died = _fit(tune.Tuner(trainable, run_config=run_config, tune_config=tune_config))
+        memory.stop()
     points = log.load()
     if len(points) < proposals.total:
         raise RunError("the search was interrupted before every trial had begun")
@@ -119,26 +129,11 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
     return Candidate(result.index, result.pruning_seconds(clock, flops_per_second), result.drop)
 
 
-def _known_points(
-    points: Sequence[Hyperparameters], ended: Mapping[int, TrialResult], config: SearchConfig
-) -> dict[str, Any]:
-    """Tune's part of a search whose points are known in advance."""
-    open_points = [
-        {"index": index, "hyperparameters": point.as_dict()} for index, point in enumerate(points) if index not in ended
-    ]
-    return {
-        "param_space": {"point": tune.grid_search(open_points)},
-        "tune_config": _tune_config(max_concurrent_trials=config.concurrent),
-    }
+def _board(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> Board:
+    def root_of(index: int) -> SnapshotId:
+        return prepared.root if config.share_work else apart(prepared.root, owner_name(index))
 
-
-def _sampled_points(searcher: SamplingSearcher) -> dict[str, Any]:
-    """Tune's part of a search whose points are found while it runs; how many at once, the searcher sees to."""
-    return {"tune_config": _tune_config(search_alg=searcher, num_samples=searcher.missing)}
-
-
-def _tune_config(**how: Any) -> tune.TuneConfig:
-    return tune.TuneConfig(reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name, **how)
+    return Board(workload.network(), prepared.decision_images, root_of, prepared.preparation)
 
 
 def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callback]) -> tune.RunConfig:
@@ -172,11 +167,12 @@ def _ended(store: TrialStore, points: Sequence[Hyperparameters]) -> dict[int, Tr
 
 def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, death: str) -> TrialResult:
     if progress is not None and progress.has_ended:
-        return TrialResult(index, point, progress.state.records, progress.failure, progress.node)
+        return TrialResult(index, point, progress.state.records, progress.failure, progress.node, progress.inherited)
     if not death:
         raise RunError("the search was interrupted before every trial had ended")
-    records, node = (progress.state.records, progress.node) if progress else ((), "")
-    return TrialResult(index, point, records, f"its process died too often: {death}", node)
+    begun = progress or TrialProgress(PipelineState(""))
+    failure = f"its process died too often: {death}"
+    return TrialResult(index, point, begun.state.records, failure, begun.node, begun.inherited)
 
 
 def _last_line(error: Exception) -> str:

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import platform
+import time
 from typing import Any
 
 from ray import tune
 
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.cost import Clock
+from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import TrialFailure
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
+from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.search.dispatcher import owner_name
 from ice_ray.search.prepare import SearchPreparation
+from ice_ray.search.shared_memory import RemoteMemory, SharedMemory
 from ice_ray.search.trial_store import TrialProgress, TrialStore
+
+_WAIT_SECONDS, _LOOK_SECONDS = 1.0, 0.02
 
 
 class PruningTrial(tune.Trainable):
     """Takes one pruning step per `step()`; kept alive between trials, with the dense model and the images in place.
 
-    Every report holds the step's record, `pruning_seconds` and `cost_so_far` on the search's clock; the last one also
-    `cost` (eq. 2). A fault that belongs to the hyperparameters (a diverged loss, no memory) ends the trial with
-    `failure` in words instead. A trial that is started again goes on from its last step in the store.
+    Every report holds the step's record, `pruning_seconds` and `cost_so_far` on the search's clock, and whether the
+    step was `inherited`: nothing of it was carried out here. The last one also holds `cost` (eq. 2). A fault that
+    belongs to the hyperparameters (a diverged loss, no memory) ends the trial with `failure` in words instead. A
+    report of `waiting` alone: another trial is at the next action, and this one may give its device away. A trial
+    that is started again goes on from its last step in the store.
     """
 
+    _pipeline: Pipeline
+    _worker: RememberingExecutor
     _state: PipelineState
+    _inherited: tuple[bool, ...]
 
     def setup(  # type: ignore[override]
         self,
@@ -34,13 +46,17 @@ class PruningTrial(tune.Trainable):
         workload: Workload,
         prepared: SearchPreparation,
         store: TrialStore,
+        memory: SharedMemory,
+        shares: bool,
         clock: Clock,
         cpus: float,
         gpus: float,
     ) -> None:
         self._workload, self._prepared, self._store, self._clock = workload, prepared, store, clock
+        self._shares = shares
         self._executor = workload.executor(own_device(cpus, gpus))
         self._executor.warm_up()
+        self._memory = RemoteMemory(memory)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -48,36 +64,53 @@ class PruningTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._pipeline.is_done(self._executor, self._state):
+        if self._pipeline.is_done(self._worker, self._state):
             return self._report()  # its process died between the last step and the report of it
+        self._wait()
+        executed = self._worker.executed
         try:
-            self._state = self._pipeline.advance(self._executor, self._state, self._prepared.preparation)
+            self._state = self._pipeline.advance(self._worker, self._state, self._prepared.preparation)
+        except TakenError as taken:
+            self._awaited = taken.key
+            return {"waiting": taken.key, "done": False}
         except TrialFailure as fault:
-            self._save(TrialProgress(self._state, failure=str(fault), node=platform.node()))
+            self._save(TrialProgress(self._state, self._inherited, failure=str(fault), node=platform.node()))
             return {"done": True, "failure": str(fault)}
-        finished = self._pipeline.is_done(self._executor, self._state)
-        self._save(TrialProgress(self._state, finished=finished, node=platform.node()))
+        self._inherited = (*self._inherited, self._worker.executed == executed)
+        finished = self._pipeline.is_done(self._worker, self._state)
+        self._save(TrialProgress(self._state, self._inherited, finished=finished, node=platform.node()))
         return self._report()
+
+    def _wait(self) -> None:
+        """Where the trial has been left on its device though it said that it has to wait: wait here, for a while."""
+        began = time.monotonic()
+        while self._awaited and time.monotonic() < began + _WAIT_SECONDS:
+            if not self._memory.is_open(self._awaited):
+                break
+            time.sleep(_LOOK_SECONDS)
+        self._awaited = ""
 
     def _report(self) -> dict[str, Any]:
         record = self._state.records[-1]
         seconds = self._state.pruning_seconds(self._clock, self._prepared.flops_per_second)
         cost = normalized_cost(seconds, record.drop)
         report = {**record.as_dict(), "pruning_seconds": seconds, "cost_so_far": cost, "done": False}
-        if self._pipeline.is_done(self._executor, self._state):
+        report["inherited"] = self._inherited[-1]
+        if self._pipeline.is_done(self._worker, self._state):
             report |= {"done": True, "cost": cost, "failure": ""}
         return report
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._index = config["point"]["index"]
+        self._index, self._awaited = config["point"]["index"], ""
         hyperparameters = Hyperparameters.from_mapping(config["point"]["hyperparameters"])
         self._pipeline = build_pipeline(self._workload.settings, hyperparameters)
-        self._state = self._pipeline.begin(self._executor)
+        self._memory.work_for(owner_name(self._index))
+        self._executor.stand_apart("" if self._shares else owner_name(self._index))
+        self._worker = RememberingExecutor(self._executor, self._memory)
+        self._state, self._inherited = self._pipeline.begin(self._worker), ()
         progress = self._store.load(self._index)
         if progress is not None and progress.state.records:
-            self._state = progress.state
-            if not progress.has_ended:
-                self._executor.store.put(self._store.load_network(self._index, self._state))
+            self._state, self._inherited = progress.state, progress.inherited
 
     def _save(self, progress: TrialProgress) -> None:
-        self._store.save(self._index, progress, self._executor)
+        self._store.save(self._index, progress)

@@ -10,12 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.engine.executor import Executor
-from ice_ray.engine.snapshots import Snapshot
 from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
-
-_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -24,12 +20,14 @@ class TrialProgress:
 
     Attributes:
         state: the pipeline's, after its last whole step.
+        inherited: of each step, whether nothing of it was carried out for this trial.
         finished: whether every step has been taken.
         failure: why it can never finish (a diverged loss, no memory), else empty.
         node: host it ran on.
     """
 
     state: PipelineState
+    inherited: tuple[bool, ...] = ()
     finished: bool = False
     failure: str = ""
     node: str = ""
@@ -41,53 +39,30 @@ class TrialProgress:
 
 
 class TrialStore:
-    """The progress of every trial of a search, a folder each, below one that all nodes see."""
+    """The progress of every trial of a search, a file each, below a folder that all nodes see. Their networks are
+    kept with what all trials remember.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, index: int, progress: TrialProgress, executor: Executor) -> None:
-        """Write a trial's progress, and its network where it is still to be pruned further.
-
-        The network goes first, under its own name, so that a reader finds whatever network the state names.
-        """
-        folder = self._of(index)
-        folder.mkdir(parents=True, exist_ok=True)
-        network = folder / f"{progress.state.snapshot}.safetensors"
-        goes_on = bool(progress.state.records) and not progress.has_ended
-        if goes_on:
-            executor.commit(progress.state.snapshot).save(network)
-            executor.store.keep_only(())
-        content = {
-            "state": json.loads(progress.state.to_json()),
-            "finished": progress.finished,
-            "failure": progress.failure,
-            "node": progress.node,
-        }
-        write_json(folder / _STATE, content)
-        for old in folder.glob("*.safetensors"):
-            if old != network or not goes_on:
-                old.unlink(missing_ok=True)
+    def save(self, index: int, progress: TrialProgress) -> None:
+        """Write a trial's progress."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {**vars(progress), "state": json.loads(progress.state.to_json())}
+        write_json(self._of(index), content)
 
     def load(self, index: int) -> TrialProgress | None:
         """A trial's progress; None where it has not taken a step."""
-        path = self._of(index) / _STATE
+        path = self._of(index)
         if not path.is_file():
             return None
         content = json.loads(path.read_text())
-        content["state"] = PipelineState.from_json(json.dumps(content["state"]))
-        return TrialProgress(**content)
-
-    def load_network(self, index: int, state: PipelineState) -> Snapshot:
-        """The network that an unfinished trial's state names.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        return Snapshot.load(self._of(index) / f"{state.snapshot}.safetensors")
+        state, inherited = PipelineState.from_json(json.dumps(content["state"])), tuple(content["inherited"])
+        return TrialProgress(**{**content, "state": state, "inherited": inherited})
 
     def _of(self, index: int) -> Path:
-        return self._folder / trial_name(index)
+        return self._folder / f"{trial_name(index)}.json"
 
 
 def trial_name(index: int) -> str:

@@ -127,7 +127,7 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
     assert fine_tune.state == begin
     assert fine_tune.next not in (None, course.next)
     whole = full_run(pipeline, worker, preparation)
-    assert follow(pipeline, first_step, preparation, known) == Course(whole, None)
+    assert follow(pipeline, first_step, preparation, known) == Course(whole, None, whole.snapshot)
 
 
 def test_a_course_that_diverges_has_ended(network, data, preparation):

@@ -9,7 +9,7 @@ from ice_ray.search.planner import choose_trial
 
 
 def course(steps: int, following: str | None) -> Course:
-    return Course(PipelineState("snapshot", ("record",) * steps), following)  # type: ignore[arg-type]
+    return Course(PipelineState("snapshot", ("record",) * steps), following, "snapshot")  # type: ignore[arg-type]
 
 
 def test_what_is_known_whole_comes_first():

@@ -125,7 +125,7 @@ def test_the_work_clock_is_the_operations_over_the_speed(results):
 
 def test_a_resumed_grid_runs_what_is_open_and_nothing_else(results, workload, prepared, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
-    shutil.rmtree(copy / "search" / "trial-000")
+    (copy / "search" / "trial-000.json").unlink()
     ended = Ended()
     again = run_search(Proposals(POINTS), workload, prepared, SearchConfig(clock="work"), 0.0, copy, [ended])
     assert ended.indices == [0]

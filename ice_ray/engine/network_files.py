@@ -1,0 +1,41 @@
+"""Networks by the id of their snapshot, on storage that all nodes see, a safetensors file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ice_ray.engine.actions import SnapshotId
+from ice_ray.engine.snapshots import Snapshot
+from ice_ray.errors import RunError
+
+_SUFFIX = ".safetensors"
+
+
+class NetworkFiles:
+    """A folder of them. A file is there whole or not at all; one that is gone can be made again from its history."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        snapshot.save(self._path(snapshot.id))
+
+    def load(self, snapshot: SnapshotId) -> Snapshot | None:
+        """One of them; None where it is not there, or cannot be read."""
+        try:
+            return Snapshot.load(self._path(snapshot))
+        except RunError:
+            return None
+
+    def sizes(self) -> dict[SnapshotId, int]:
+        """Bytes of each."""
+        return {path.stem: path.stat().st_size for path in self._folder.glob(f"[!.]*{_SUFFIX}")}
+
+    def remove(self, snapshot: SnapshotId) -> None:
+        """Drop one, if it is there."""
+        self._path(snapshot).unlink(missing_ok=True)
+
+    def _path(self, snapshot: SnapshotId) -> Path:
+        return self._folder / f"{snapshot}{_SUFFIX}"

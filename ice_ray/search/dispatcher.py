@@ -1,0 +1,87 @@
+"""The driver's side of sharing: what Tune's searcher and scheduler ask when a device is free."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+
+from ice_ray.cluster.session import placements
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.search.board import Board
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.shared_memory import SharedMemory
+
+_TIDY_SECONDS, _COUNT_SECONDS = 5.0, 1.0
+
+
+class Dispatcher:
+    """The board, kept up to date with what the trials have done; one for a search's searcher and scheduler together.
+
+    Tune writes both of them down; of this nothing is worth that.
+    """
+
+    def __init__(
+        self, board: Board, memory: SharedMemory, settings: PruningSettings, config: SearchConfig, gpus: float
+    ) -> None:
+        self._board, self._memory, self._settings = board, memory, settings
+        self._config, self._gpus = config, gpus
+        self._tidied = self._counted = time.monotonic()
+        self._fitting = placements(config.cpus, gpus)
+
+    def add(self, index: int, point: Hyperparameters) -> None:
+        """An open trial."""
+        self._board.add(index, build_pipeline(self._settings, point))
+
+    def next(self) -> int | None:
+        """The trial that a free device goes on with; None where there is none, or no trial that need not wait."""
+        return self._choose() if self.has_place() else None
+
+    def yields(self) -> bool:
+        """Whether a trial that has to wait gives its device to another."""
+        return self._choose() is not None
+
+    def start(self, index: int) -> None:
+        """The trial has a device."""
+        self._board.start(index)
+
+    def pause(self, index: int) -> None:
+        """The trial has given its device back."""
+        self._board.pause(index)
+
+    def lose(self, index: int) -> None:
+        """The trial's process is gone: what it was at is anybody's."""
+        self._memory.keeper.release.remote(owner_name(index))
+
+    def end(self, index: int) -> None:
+        """The trial is over."""
+        self._board.end(index)
+
+    def has_place(self) -> bool:
+        """Whether one more trial could run at once."""
+        return self._board.running < self._places()
+
+    def _choose(self) -> int | None:
+        self._board.learn(ray.get(self._memory.keeper.news.remote(self._board.told)))
+        if time.monotonic() > self._tidied + _TIDY_SECONDS:
+            self._memory.keeper.keep_only.remote(self._board.needed(), self._board.told)
+            self._tidied = time.monotonic()
+        return self._board.choose()
+
+    def _places(self) -> int:
+        """Trials that may run at once; nodes that join later count."""
+        if time.monotonic() > self._counted + _COUNT_SECONDS:
+            self._fitting, self._counted = placements(self._config.cpus, self._gpus), time.monotonic()
+        fitting = max(1, self._fitting)
+        return min(fitting, self._config.concurrent or fitting)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def owner_name(index: int) -> str:
+    """In whose name a trial claims what it is at."""
+    return f"trial {index}"

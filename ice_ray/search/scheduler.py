@@ -1,0 +1,60 @@
+"""Tune's scheduler where trials share: one that has to wait gives its device to one that need not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from ice_ray.search.dispatcher import Dispatcher
+
+
+class SharingScheduler(TrialScheduler):
+    """Pauses a trial that reports `waiting` where another is ready, and starts it again when its turn has come."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dispatcher = dispatcher
+        self._paused: dict[int, Trial] = {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """A paused trial whose turn it is; those that were never started, the searcher gives."""
+        index = self._dispatcher.next() if self._paused else None
+        if index not in self._paused:
+            return None
+        self._dispatcher.start(index)
+        return self._paused.pop(index)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        index = trial.config["point"]["index"]
+        if "waiting" not in result or not self._dispatcher.yields():
+            return TrialScheduler.CONTINUE
+        # Without Tune's own checkpoint: where a trial stands is in the run's storage already.
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        self._dispatcher.pause(index)
+        self._paused[index] = trial
+        return TrialScheduler.NOOP
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing: the searcher knows."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._dispatcher.lose(trial.config["point"]["index"])
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Nothing: the searcher is told."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing: the searcher is told."""
+
+    def debug_string(self) -> str:
+        return f"{len(self._paused)} trials wait for what others are at"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search is a new scheduler."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search is a new scheduler."""

@@ -1,0 +1,219 @@
+"""What all trials of a search remember together: one actor knows, the object store and the run's storage keep."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ice_ray.engine.actions import Action, SnapshotId
+from ice_ray.engine.deed_log import DeedLog
+from ice_ray.engine.memory import Answer, Deed, Key, MemoryIndex, key_of
+from ice_ray.engine.network_files import NetworkFiles
+from ice_ray.engine.snapshots import Snapshot
+
+LEASE_SECONDS = 60.0
+_SIGNS_PER_LEASE = 4
+_KNOWN_AT_HAND = 20_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of networks that may be kept.
+
+    Attributes:
+        memory: in the object store; what does not fit is read from storage.
+        disk: on the run's storage; what does not fit is made again where it is needed.
+    """
+
+    memory: float
+    disk: float
+
+
+class Keeper:
+    """The one process that knows what has been done and who is at what. Started again after a crash it knows what
+    its log holds; claims are lost then, so the worst is that something is done twice.
+    """
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        self._log, self._files, self._budget = (
+            DeedLog(folder / "deeds.jsonl"),
+            NetworkFiles(folder / "networks"),
+            budget,
+        )
+        self._index = MemoryIndex(LEASE_SECONDS)
+        for deed in self._log.load():
+            self._index.tell(deed)
+        self._sizes = self._files.sizes()
+        self._held: OrderedDict[SnapshotId, tuple[Any, int]] = OrderedDict()
+
+    def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
+        """As `MemoryIndex.ask`."""
+        return self._index.ask(snapshot, action, owner)
+
+    def tell(self, deed: Deed, content: Snapshot | None) -> None:
+        """Keep a deed, and in memory the network it led to, which its worker has written to storage."""
+        if not self._index.tell(deed):
+            return
+        self._log.append(deed)
+        if content is None:
+            return
+        size = sum(tensor.nbytes for tensor in content.tensors.values())
+        self._sizes[content.id] = size
+        if size <= self._budget.memory:
+            self._held[content.id] = ray.put(content), size
+        while sum(size for _, size in self._held.values()) > self._budget.memory:
+            self._held.popitem(last=False)
+        if sum(self._sizes.values()) > self._budget.disk:
+            self._drop(excess(self._sizes, self._seconds(), self._budget.disk))
+
+    def content(self, snapshot: SnapshotId) -> Any:
+        """A reference to the network of a snapshot; None where memory does not hold it."""
+        return self._held.get(snapshot, (None,))[0]
+
+    def origin(self, snapshot: SnapshotId) -> Deed | None:
+        """As `MemoryIndex.origin`."""
+        return self._index.origin(snapshot)
+
+    def news(self, since: int) -> tuple[Deed, ...]:
+        """The deeds from the `since`-th on."""
+        return self._index.deeds(since)
+
+    def is_open(self, key: Key) -> bool:
+        """Whether somebody is at work on it."""
+        return key in self._index.taken()
+
+    def renew(self, owner: str) -> None:
+        """As `MemoryIndex.renew`."""
+        self._index.renew(owner)
+
+    def release(self, owner: str) -> None:
+        """As `MemoryIndex.release`."""
+        self._index.release(owner)
+
+    def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
+        """Drop the networks that nobody needs, as one sees it who knows the first `known` deeds."""
+        newer = {deed.outcome.snapshot for deed in self._index.deeds(known) if deed.outcome is not None}
+        self._drop(set(self._sizes) - set(needed) - newer)
+
+    def _drop(self, snapshots: Collection[SnapshotId]) -> None:
+        for snapshot in snapshots:
+            self._held.pop(snapshot, None)
+            self._sizes.pop(snapshot, None)
+            self._files.remove(snapshot)
+
+    def _seconds(self) -> dict[SnapshotId, float]:
+        """What making each network again would take, from the one before it."""
+        origins = {snapshot: self._index.origin(snapshot) for snapshot in self._sizes}
+        return {
+            snapshot: deed.outcome.cost.wall_seconds if deed is not None and deed.outcome is not None else 0.0
+            for snapshot, deed in origins.items()
+        }
+
+
+def excess(sizes: dict[SnapshotId, int], seconds: dict[SnapshotId, float], budget: float) -> list[SnapshotId]:
+    """What is to go so that the rest fits into the budget: what is made again soonest, first."""
+    dropped, total = [], sum(sizes.values())
+    for snapshot in sorted(sizes, key=lambda snapshot: seconds[snapshot]):
+        if total <= budget:
+            break
+        dropped.append(snapshot)
+        total -= sizes[snapshot]
+    return dropped
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """A handle of the keeper, which any process of the cluster may have.
+
+    Attributes:
+        folder: on storage that all nodes see.
+    """
+
+    keeper: Any
+    folder: Path
+
+    @classmethod
+    def start(cls, folder: Path, budget: Budget) -> SharedMemory:
+        """Start the keeper beside the driver; it goes on with what is in the folder."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+        return cls(ray.remote(Keeper).options(**options).remote(folder, budget), folder)
+
+    def stop(self) -> None:
+        """End the keeper; what it knows is in the folder."""
+        ray.kill(self.keeper)
+
+
+class RemoteMemory:
+    """One worker's access to the keeper; as `engine.memory.Memory`.
+
+    A deed never changes once it is told, so those that were asked for are kept at hand.
+    """
+
+    def __init__(self, shared: SharedMemory) -> None:
+        self._keeper, self._files = shared.keeper, NetworkFiles(shared.folder / "networks")
+        self._known: OrderedDict[Key, Deed] = OrderedDict()
+        self._owner = ""
+        threading.Thread(target=self._give_signs, name="claims", daemon=True).start()
+
+    def work_for(self, owner: str) -> None:
+        """From now on this worker claims in that name."""
+        self._owner = owner
+
+    def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
+        """As `MemoryIndex.ask`."""
+        key = key_of(snapshot, action)
+        if key in self._known:
+            return self._known[key]
+        answer: Answer = ray.get(self._keeper.ask.remote(snapshot, action, self._owner))
+        if isinstance(answer, Deed):
+            self._remember(answer)
+        return answer
+
+    def tell(self, deed: Deed, content: Snapshot | None) -> None:
+        """The network goes to storage first: whoever hears of the deed may ask for it."""
+        if content is not None:
+            self._files.save(content)
+        ray.get(self._keeper.tell.remote(deed, content))
+
+    def release(self) -> None:
+        """This worker's claims end."""
+        ray.get(self._keeper.release.remote(self._owner))
+
+    def origin(self, snapshot: SnapshotId) -> Deed | None:
+        """The deed that led to a snapshot."""
+        deed: Deed | None = ray.get(self._keeper.origin.remote(snapshot))
+        return deed
+
+    def content(self, snapshot: SnapshotId) -> Snapshot | None:
+        """The network of a snapshot: from memory, else from storage, else None."""
+        reference = ray.get(self._keeper.content.remote(snapshot))
+        if reference is not None:
+            try:
+                content: Snapshot = ray.get(reference)
+                return content
+            except ray.exceptions.RayError:
+                pass  # lost with a node: storage has it
+        return self._files.load(snapshot)
+
+    def is_open(self, key: Key) -> bool:
+        """Whether somebody is at work on it."""
+        return bool(ray.get(self._keeper.is_open.remote(key)))
+
+    def _remember(self, deed: Deed) -> None:
+        self._known[key_of(deed.snapshot, deed.action)] = deed
+        if len(self._known) > _KNOWN_AT_HAND:
+            self._known.popitem(last=False)
+
+    def _give_signs(self) -> None:
+        """Claims hold as long as this process lives, however long a fine-tune takes."""
+        while True:
+            threading.Event().wait(LEASE_SECONDS / _SIGNS_PER_LEASE)
+            self._keeper.renew.remote(self._owner)
