@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
 from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.training.lessons import LessonBook, Teacher
 from ice_ray.training.precision import autocast
 from ice_ray.training.schedules import SCHEDULES
 
@@ -55,6 +56,10 @@ class Executor:
         seed: of the run; every random choice is drawn from it and the action's own key.
         device: where the work is done.
         collective: the processes that work together.
+
+    Attributes:
+        lessons: where the teacher's answers are kept, so that they are given once to all fine-tunes on the same
+            batches; None where every fine-tune is the only one on its batches.
 
     One network is live at a time; an action on another snapshot takes that one from the store, so it must have
     been committed.
@@ -80,6 +85,7 @@ class Executor:
         self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
         self._origin = root_id(self._identity())
         self.root: SnapshotId = self._origin
+        self.lessons: LessonBook | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
 
@@ -174,6 +180,7 @@ class Executor:
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
         model = self._bring(snapshot)
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
+        teacher = self._teacher_of(action) if isinstance(action, Recover) else None
         watch = Stopwatch(self.device)
         flops = 0.0
         value: Any = None
@@ -193,13 +200,32 @@ class Executor:
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)
             case Recover():
-                value, flops = self._recover(model, action)
+                value, flops = self._recover(model, action, teacher)
                 after = next_id(snapshot, action)
             case CompareWeights():
                 before = self.store.get(action.since).tensors
                 value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
+        seconds = watch.seconds()
+        if isinstance(teacher, Teacher):
+            # What it would have taken alone: the answers it was spared are part of its cost.
+            seconds += teacher.inherited_seconds
+            self._keep_lesson(action, teacher)
         self._live = (after, model)
-        return Outcome(after, value, Cost(watch.seconds(), flops))
+        return Outcome(after, value, Cost(seconds, flops))
+
+    def _teacher_of(self, action: Recover) -> Callable[[Tensor], Tensor] | None:
+        if self._teacher is None or self.lessons is None or action.final:
+            return self._teacher
+        return Teacher(self._teacher, self.lessons.get(self._lesson_key(action)), self.device)
+
+    def _keep_lesson(self, action: Action, teacher: Teacher) -> None:
+        lesson = teacher.lesson()
+        if self.lessons is not None and lesson is not None and isinstance(action, Recover):
+            self.lessons.put(self._lesson_key(action), lesson)
+
+    def _lesson_key(self, action: Recover) -> str:
+        """The same batches everywhere: images, their order and crops follow from these."""
+        return "-".join(map(str, (self._origin, *action.key)))
 
     def _bring(self, snapshot: SnapshotId) -> nn.Module:
         if self._live is None or self._live[0] != snapshot:
@@ -240,7 +266,9 @@ class Executor:
             if len(labels):
                 yield batch, labels
 
-    def _recover(self, model: nn.Module, action: Recover) -> tuple[Recovered, float]:
+    def _recover(
+        self, model: nn.Module, action: Recover, teacher: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Recovered, float]:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's
         included.
         """
@@ -268,7 +296,7 @@ class Executor:
             lambda progress: action.learning_rate * schedule(progress),
             action.epochs,
             (self._seed, *action.key),
-            self._teacher,
+            teacher,
             self._collective.shard,
             enough,
         )

@@ -37,12 +37,14 @@ class Deed:
     Attributes:
         outcome: what it led to; None where it failed for good, whoever tries it.
         failure: why, else empty.
+        seconds: wall time that it took whoever did it, with what was at hand; `outcome.cost` is what it takes alone.
     """
 
     snapshot: SnapshotId
     action: Action
     outcome: Outcome | None
     failure: str = ""
+    seconds: float = 0.0
 
 
 Answer = Deed | Literal["granted", "taken"]

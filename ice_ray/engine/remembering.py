@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ice_ray.engine.actions import Action, Outcome, SnapshotId
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import Deed, Memory, is_kept, key_of
@@ -65,17 +67,19 @@ class RememberingExecutor:
         return answer.outcome
 
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        began = time.perf_counter()
         try:
             self._bring(snapshot)
             outcome = self._executor.run(snapshot, action)
             content = self._executor.commit(outcome.snapshot) if is_kept(action) else None
         except DivergedError as error:
-            self._memory.tell(Deed(snapshot, action, None, str(error)), None)  # so it would for everyone
+            failed = Deed(snapshot, action, None, str(error), time.perf_counter() - began)
+            self._memory.tell(failed, None)  # so it would for everyone
             raise
         except BaseException:
             self._memory.release()
             raise
-        self._memory.tell(Deed(snapshot, action, outcome), content)
+        self._memory.tell(Deed(snapshot, action, outcome, seconds=time.perf_counter() - began), content)
         self.executed += 1
         return outcome
 

@@ -23,6 +23,7 @@ STEP_TAGS = {
     "drop": "accuracy/drop",
     "learning_rate_max": "recovery/learning_rate_max",
     "fine_tuned": "recovery/fine_tuned",
+    "inherited": "pruning/inherited",
     "unpruned_share": "pruning/unpruned_share",
     "pruning_seconds": "pruning/seconds",
     "cost_so_far": "pruning/cost_so_far",

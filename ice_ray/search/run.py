@@ -24,7 +24,8 @@ from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.scheduler import SharingScheduler
 from ice_ray.search.searcher import TrialSearcher
-from ice_ray.search.shared_memory import Budget, SharedMemory
+from ice_ray.search.shared_memory import Budget, SharedMemory, deed_log
+from ice_ray.search.shared_work import SharedWork
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
@@ -114,6 +115,11 @@ def run_search(
 def point_log(folder: Path) -> PointLog:
     """The points of the search below `folder`."""
     return PointLog(folder / STATES / "points.json")
+
+
+def work_of(results: Sequence[TrialResult], folder: Path) -> SharedWork:
+    """What the trials of the search below `folder` asked for, and what was carried out."""
+    return SharedWork.of((result.records for result in results), deed_log(folder / STATES).load())
 
 
 def finished_candidates(results: Sequence[TrialResult], clock: Clock, flops_per_second: float) -> tuple[Candidate, ...]:

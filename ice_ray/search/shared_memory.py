@@ -17,6 +17,7 @@ from ice_ray.engine.deed_log import DeedLog
 from ice_ray.engine.memory import Answer, Deed, Key, MemoryIndex, key_of
 from ice_ray.engine.network_files import NetworkFiles
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.training.lessons import Lesson, LocalLessons
 
 LEASE_SECONDS = 60.0
 _SIGNS_PER_LEASE = 4
@@ -36,6 +37,15 @@ class Budget:
     disk: float
 
 
+def deed_log(folder: Path) -> DeedLog:
+    """What has been carried out in the search whose storage is `folder`."""
+    return DeedLog(folder / "deeds.jsonl")
+
+
+def _networks(folder: Path) -> NetworkFiles:
+    return NetworkFiles(folder / "networks")
+
+
 class Keeper:
     """The one process that knows what has been done and who is at what. Started again after a crash it knows what
     its log holds; claims are lost then, so the worst is that something is done twice.
@@ -51,7 +61,7 @@ class Keeper:
         for deed in self._log.load():
             self._index.tell(deed)
         self._sizes = self._files.sizes()
-        self._held: OrderedDict[SnapshotId, tuple[Any, int]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
         """As `MemoryIndex.ask`."""
@@ -64,18 +74,18 @@ class Keeper:
         self._log.append(deed)
         if content is None:
             return
-        size = sum(tensor.nbytes for tensor in content.tensors.values())
-        self._sizes[content.id] = size
-        if size <= self._budget.memory:
-            self._held[content.id] = ray.put(content), size
-        while sum(size for _, size in self._held.values()) > self._budget.memory:
-            self._held.popitem(last=False)
+        self._sizes[content.id] = sum(tensor.nbytes for tensor in content.tensors.values())
+        self._hold(content.id, content, self._sizes[content.id])
         if sum(self._sizes.values()) > self._budget.disk:
             self._drop(excess(self._sizes, self._seconds(), self._budget.disk))
 
-    def content(self, snapshot: SnapshotId) -> Any:
-        """A reference to the network of a snapshot; None where memory does not hold it."""
-        return self._held.get(snapshot, (None,))[0]
+    def teach(self, key: str, lesson: Lesson) -> None:
+        """Keep the teacher's answers to a fine-tune's batches, in memory alone."""
+        self._hold(key, lesson, lesson.nbytes)
+
+    def held(self, name: str) -> Any:
+        """A reference to the network of a snapshot or the lesson of a key; None where memory does not hold it."""
+        return self._held.get(name, (None,))[0]
 
     def origin(self, snapshot: SnapshotId) -> Deed | None:
         """As `MemoryIndex.origin`."""
@@ -101,6 +111,14 @@ class Keeper:
         """Drop the networks that nobody needs, as one sees it who knows the first `known` deeds."""
         newer = {deed.outcome.snapshot for deed in self._index.deeds(known) if deed.outcome is not None}
         self._drop(set(self._sizes) - set(needed) - newer)
+
+    def _hold(self, name: str, content: Any, size: int) -> None:
+        """In the object store; what was put there first goes first."""
+        self._held.pop(name, None)
+        if size <= self._budget.memory:
+            self._held[name] = ray.put(content), size
+        while sum(size for _, size in self._held.values()) > self._budget.memory:
+            self._held.popitem(last=False)
 
     def _drop(self, snapshots: Collection[SnapshotId]) -> None:
         for snapshot in snapshots:
@@ -158,7 +176,7 @@ class RemoteMemory:
     """
 
     def __init__(self, shared: SharedMemory) -> None:
-        self._keeper, self._files = shared.keeper, NetworkFiles(shared.folder / "networks")
+        self._keeper, self._files = shared.keeper, _networks(shared.folder)
         self._known: OrderedDict[Key, Deed] = OrderedDict()
         self._owner = ""
         threading.Thread(target=self._give_signs, name="claims", daemon=True).start()
@@ -194,14 +212,8 @@ class RemoteMemory:
 
     def content(self, snapshot: SnapshotId) -> Snapshot | None:
         """The network of a snapshot: from memory, else from storage, else None."""
-        reference = ray.get(self._keeper.content.remote(snapshot))
-        if reference is not None:
-            try:
-                content: Snapshot = ray.get(reference)
-                return content
-            except ray.exceptions.RayError:
-                pass  # lost with a node: storage has it
-        return self._files.load(snapshot)
+        content: Snapshot | None = _held(self._keeper, snapshot)
+        return content or self._files.load(snapshot)
 
     def is_open(self, key: Key) -> bool:
         """Whether somebody is at work on it."""
@@ -217,3 +229,36 @@ class RemoteMemory:
         while True:
             threading.Event().wait(LEASE_SECONDS / _SIGNS_PER_LEASE)
             self._keeper.renew.remote(self._owner)
+
+
+class RemoteLessons:
+    """One worker's access to the teacher's answers; as `training.lessons.LessonBook`."""
+
+    def __init__(self, shared: SharedMemory) -> None:
+        self._keeper, self._own = shared.keeper, LocalLessons()
+
+    def get(self, key: str) -> Lesson | None:
+        """The lesson of that key: this worker's, or another's."""
+        own = self._own.get(key)
+        if own is not None:
+            return own
+        lesson: Lesson | None = _held(self._keeper, key)
+        if lesson is not None:
+            self._own.put(key, lesson)
+        return lesson
+
+    def put(self, key: str, lesson: Lesson) -> None:
+        """Keep a lesson, for all."""
+        self._own.put(key, lesson)
+        self._keeper.teach.remote(key, lesson)
+
+
+def _held(keeper: Any, name: str) -> Any:
+    """What the keeper holds of that name; None where it does not, or where that went with a node."""
+    reference = ray.get(keeper.held.remote(name))
+    if reference is None:
+        return None
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError:
+        return None

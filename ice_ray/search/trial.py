@@ -19,7 +19,7 @@ from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.search.dispatcher import owner_name
 from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.shared_memory import RemoteMemory, SharedMemory
+from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
 _WAIT_SECONDS, _LOOK_SECONDS = 1.0, 0.02
@@ -57,6 +57,8 @@ class PruningTrial(tune.Trainable):
         self._executor = workload.executor(own_device(cpus, gpus))
         self._executor.warm_up()
         self._memory = RemoteMemory(memory)
+        if shares:
+            self._executor.lessons = RemoteLessons(memory)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

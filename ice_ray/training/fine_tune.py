@@ -60,7 +60,7 @@ def fine_tune(
     rate: Callable[[float], float],
     epochs: int,
     key: tuple[int | str, ...],
-    teacher: nn.Module | None = None,
+    teacher: Callable[[Tensor], Tensor] | None = None,
     shard: Shard = Shard(),
     enough: Callable[[], bool] = lambda: False,
 ) -> tuple[int, Tensor]:
@@ -73,7 +73,7 @@ def fine_tune(
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
         rate: the learning rate, from progress: the share of all batches of all epochs that is done, in [0, 1).
         key: names the random choices (seed, step, purpose); the epoch is added to it.
-        teacher: the unpruned model in eval mode, or None.
+        teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
     """
     seen = 0
@@ -114,7 +114,9 @@ def fine_tune(
     return seen, losses
 
 
-def _loss(model: nn.Module, batch: Tensor, labels: Tensor, recipe: Recipe, teacher: nn.Module | None) -> Tensor:
+def _loss(
+    model: nn.Module, batch: Tensor, labels: Tensor, recipe: Recipe, teacher: Callable[[Tensor], Tensor] | None
+) -> Tensor:
     with autocast(recipe.precision, batch.device):
         logits = model(batch)
         if teacher is not None:

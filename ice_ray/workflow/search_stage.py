@@ -20,7 +20,7 @@ from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
-from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search
+from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search, work_of
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.run_folder import RunFolder, environment
 
@@ -110,6 +110,7 @@ def search_stage(context: JobContext) -> Winner:
         callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(plan.proposals.total)]
         results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
+    say(f"  {work_of(results, folder.path)}")
     return _write_winner(context, results, prepared)
 
 
@@ -150,6 +151,7 @@ def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepare
         "device": prepared.device,
         "original_accuracy": prepared.preparation.original_accuracy,
         "weight_changes": prepared.preparation.weight_changes,
+        "work": dataclasses.asdict(work_of(results, folder.path)),
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
         "seconds": context.times,
         "config": config.as_dict(),

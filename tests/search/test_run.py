@@ -7,30 +7,22 @@ import shutil
 import pytest
 from ray import tune
 from ray.tune import TuneError
+from searching import SETTINGS, SHAPE, facts
 
-from ice_ray.cluster.session import ray_session
-from ice_ray.cluster.workload import DenseModel, Workload
-from ice_ray.data.images import Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.in_process import prune
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
-from ice_ray.models.registry import ModelSpec
 from ice_ray.objectives import objective_named
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.search.box import Box
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.prepare import prepare_search
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import finished_candidates, point_log, run_search
 from ice_ray.search.sampler import Sampling
-from ice_ray.training.fine_tune import Recipe
 
-pytestmark = pytest.mark.slow
-SHAPE = (3, 8, 8)
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 POINTS = (
     Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
     Hyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges
@@ -45,27 +37,6 @@ BOX = Box(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    with ray_session():
-        yield
-
-
-@pytest.fixture(scope="module")
-def workload(trained) -> Workload:
-    dataset = open_dataset("digits")
-    roles = assign_roles(dataset, "holdout", 0)
-    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE)
-    decide = load(dataset, roles.decide, "stop", SHAPE)
-    model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
-    return Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
-
-
-@pytest.fixture(scope="module")
-def prepared(workload):
-    return prepare_search(workload, True, 1.0, 0.0, 1e9)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("search")
@@ -74,10 +45,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(workload, prepared, folder):
     return run_search(Proposals(POINTS), workload, prepared, SearchConfig(clock="work"), 0.0, folder, [])
-
-
-def facts(records):
-    return [tuple(v for k, v in record.as_dict().items() if not k.endswith("seconds")) for record in records]
 
 
 def test_results_come_in_the_order_of_the_points_with_all_their_steps(results):

@@ -1,0 +1,43 @@
+"""How much less was done than the trials asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ice_ray.engine.actions import Recover
+from ice_ray.engine.memory import Deed
+from ice_ray.pipelines.records import StepRecord
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What all trials of a search asked for, and what was carried out.
+
+    Attributes:
+        asked_fine_tunes, fine_tunes: of their steps, and those that were run.
+        asked_seconds: what the trials would have taken alone, wall, added up.
+        seconds: what was spent on what was carried out, added up over devices.
+    """
+
+    asked_fine_tunes: int
+    fine_tunes: int
+    asked_seconds: float
+    seconds: float
+
+    @classmethod
+    def of(cls, trials: Iterable[Sequence[StepRecord]], deeds: Sequence[Deed]) -> SharedWork:
+        """From every trial's records and everything that was carried out for them."""
+        records = [record for trial in trials for record in trial]
+        return cls(
+            asked_fine_tunes=sum(record.fine_tuned for record in records),
+            fine_tunes=sum(isinstance(deed.action, Recover) for deed in deeds),
+            asked_seconds=sum(record.cost.wall_seconds for record in records),
+            seconds=sum(deed.seconds for deed in deeds),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked_fine_tunes} fine-tunes asked for, {self.fine_tunes} carried out; "
+            f"{self.asked_seconds:.0f} s of pruning in {self.seconds:.0f} s of work"
+        )

@@ -1,0 +1,115 @@
+"""The teacher's answers, given once per batch though many students are taught on the same batches."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Lesson:
+    """What the teacher answered to a fine-tune's batches, in their order.
+
+    Attributes:
+        logits: (images of the batch, classes) float32 each.
+        seconds: what each answer took where it was given.
+    """
+
+    logits: list[Tensor] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the answers."""
+        return sum(each.nbytes for each in self.logits)
+
+
+class LessonBook(Protocol):
+    """Lessons by key, shared by whoever teaches the same batches."""
+
+    def get(self, key: str) -> Lesson | None:
+        """The lesson of that key, if it has been given."""
+
+    def put(self, key: str, lesson: Lesson) -> None:
+        """Keep a lesson."""
+
+
+class LocalLessons:
+    """A book inside one process: the lessons last used, up to a number of bytes."""
+
+    def __init__(self, limit: float = 256e6) -> None:
+        self._lessons: OrderedDict[str, Lesson] = OrderedDict()
+        self._limit = limit
+
+    def get(self, key: str) -> Lesson | None:
+        """The lesson of that key."""
+        if key in self._lessons:
+            self._lessons.move_to_end(key)
+        return self._lessons.get(key)
+
+    def put(self, key: str, lesson: Lesson) -> None:
+        """Keep a lesson; drop those that have not been used for longest, beyond the limit."""
+        self._lessons[key] = lesson
+        self._lessons.move_to_end(key)
+        while sum(each.nbytes for each in self._lessons.values()) > self._limit:
+            self._lessons.popitem(last=False)
+
+
+class Teacher:
+    """Answers the batches of one fine-tune in their order: from what is known, as far as that goes, else anew.
+
+    Args:
+        model: the unpruned network in eval mode.
+        known: answers that were given to the same batches before.
+        device: where the answers are needed.
+    """
+
+    def __init__(self, model: nn.Module, known: Lesson | None, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._known = known or Lesson()
+        self._given = Lesson()
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._asked = 0
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """(images, classes) float32."""
+        place, self._asked = self._asked, self._asked + 1
+        if place < len(self._known.logits):
+            return self._known.logits[place].to(self._device, non_blocking=True)
+        began = self._mark()
+        answer: Tensor = self._model(batch).float()
+        self._given.logits.append(answer)
+        self._timed(began)
+        return answer
+
+    @property
+    def inherited_seconds(self) -> float:
+        """What the answers that were known would have taken."""
+        return sum(self._known.seconds[: self._asked])
+
+    def lesson(self) -> Lesson | None:
+        """All answers, on the CPU; None where no new one was given."""
+        if not self._given.logits:
+            return None
+        given = [answer.to("cpu") for answer in self._given.logits]
+        seconds = self._given.seconds or [begin.elapsed_time(end) / 1000 for begin, end in self._events]
+        return Lesson([*self._known.logits, *given], [*self._known.seconds, *seconds])
+
+    def _mark(self) -> float | torch.cuda.Event:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _timed(self, began: float | torch.cuda.Event) -> None:
+        ended = self._mark()
+        if isinstance(began, float):
+            self._given.seconds.append(float(ended) - began)  # type: ignore[arg-type]
+        else:
+            self._events.append((began, ended))  # type: ignore[arg-type]

@@ -1,0 +1,54 @@
+"""Deeds come back from their log as they went in, whatever became of the process that wrote it."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ice_ray.engine.actions import CompareWeights, Measure, Measured, Outcome, Prune, Recover, Recovered, Score
+from ice_ray.engine.cost import Cost
+from ice_ray.engine.deed_log import DeedLog
+from ice_ray.engine.memory import Deed, key_of
+from ice_ray.engine.threshold import Threshold
+
+COST = Cost(0.1, 3e9)
+DEEDS = [
+    Deed("root", Score(1, "l1"), Outcome("root", {"is": torch.tensor([0.1, float("inf"), 1e-38])}, COST)),
+    Deed("root", Prune((("a.conv", (0, 2)), ("b", ()))), Outcome("p", None, COST), seconds=0.25),
+    Deed("p", Measure(Threshold(87.3, 0.5)), Outcome("p", Measured(71.1, 500, True), COST)),
+    Deed("p", Recover(("step", 1), 0.1, 2, "constant", ("a",)), Outcome("r", Recovered(2, None), COST)),
+    Deed("p", Recover(("step", 1), 1e30, 1, "constant", ()), None, "diverged"),
+    Deed("r", CompareWeights("p", "l1"), Outcome("r", {"a": 0.3}, COST)),
+]
+
+
+def same(one: Deed, other: Deed) -> bool:
+    """As `==`, which tensors do not have."""
+    if isinstance(one.action, Score):
+        scores, others = (each.outcome.value for each in (one, other))
+        return scores.keys() == others.keys() and all(torch.equal(scores[key], others[key]) for key in scores)
+    return one == other
+
+
+def test_what_is_written_is_read_with_the_same_keys(tmp_path):
+    log = DeedLog(tmp_path / "new" / "deeds.jsonl")
+    assert log.load() == []
+    for deed in DEEDS:
+        log.append(deed)
+    found = DeedLog(tmp_path / "new" / "deeds.jsonl").load()
+    assert len(found) == len(DEEDS)
+    assert all(same(one, other) for one, other in zip(found, DEEDS, strict=True))
+    assert [key_of(d.snapshot, d.action) for d in found] == [key_of(d.snapshot, d.action) for d in DEEDS]
+
+
+@given(cut=st.integers(0, 600))
+def test_a_log_that_was_cut_short_loses_its_last_line_alone(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("log") / "deeds.jsonl"
+    log = DeedLog(path)
+    for deed in DEEDS[1:3]:
+        log.append(deed)
+    text = path.read_text()
+    path.write_text(text[: min(cut, len(text))])
+    whole = text[:cut].count("\n") + (text[:cut] + "\n" == text)
+    assert log.load() == DEEDS[1 : 1 + min(whole, 2)]
+    log.append(DEEDS[3])
+    assert log.load() == [*DEEDS[1 : 1 + min(whole, 2)], DEEDS[3]]

@@ -1,0 +1,128 @@
+"""Stage 1 with and without sharing is the same search, whoever dies in the middle of it."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import signal
+
+import pytest
+from ray import tune
+from searching import facts
+
+from ice_ray.engine.actions import Recover
+from ice_ray.engine.deed_log import DeedLog
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objectives import objective_named
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.proposals import Proposals
+from ice_ray.search.run import STATES, finished_candidates, run_search
+
+pytestmark = pytest.mark.slow
+GRID = tuple(
+    Hyperparameters(threshold, 0.3, rate, reduction, midpoint, 50)
+    for threshold, rate, reduction, midpoint in itertools.product(
+        (0.0, 4.0), (0.02, 0.05), (5e-3, 8e-3), (0.05, 0.15, 0.4)
+    )
+)
+
+
+class Search:
+    """A search of the sub-grid in a folder of its own."""
+
+    def __init__(self, workload, prepared, folder, tolerance, callbacks=(), **options) -> None:
+        settings = dataclasses.replace(workload.settings, learning_rate_tolerance=tolerance)
+        config = SearchConfig(clock="work", lr_tolerance=tolerance, **options)
+        workload = dataclasses.replace(workload, settings=settings)
+        self.results = run_search(Proposals(GRID), workload, prepared, config, 0.0, folder, list(callbacks))
+        self.deeds = DeedLog(folder / STATES / "deeds.jsonl").load()
+        self.networks = list((folder / STATES / "networks").glob("*"))
+
+    @property
+    def records(self):
+        return [facts(result.records) for result in self.results]
+
+    @property
+    def winner(self) -> int:
+        return objective_named("auto").choose(finished_candidates(self.results, "work", 1e9)).index
+
+    @property
+    def asked(self) -> int:
+        return sum(record.fine_tuned for result in self.results for record in result.records)
+
+    @property
+    def executed(self) -> int:
+        return sum(isinstance(deed.action, Recover) for deed in self.deeds)
+
+
+@pytest.fixture(scope="module")
+def searched(workload, prepared, tmp_path_factory):
+    """Each search is run once."""
+
+    @functools.cache
+    def search(tolerance: float, share_work: bool) -> Search:
+        return Search(workload, prepared, tmp_path_factory.mktemp("search"), tolerance, share_work=share_work)
+
+    return search
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_the_same_records_and_the_same_winner(searched, tolerance):
+    alone, shared = searched(tolerance, False), searched(tolerance, True)
+    assert len(alone.results) == len(GRID) == 24
+    assert not any(result.failure for result in alone.results)
+    assert shared.records == alone.records
+    assert shared.winner == alone.winner
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_fewer_fine_tunes_are_carried_out_than_asked_for(searched, tolerance):
+    alone, shared = searched(tolerance, False), searched(tolerance, True)
+    assert alone.executed == alone.asked == shared.asked
+    assert shared.executed < shared.asked
+
+    carried_out = {(deed.snapshot, deed.action) for deed in shared.deeds}
+    assert len(carried_out) == len(shared.deeds)
+
+
+def test_steps_say_whether_they_were_inherited(searched):
+    alone, shared = searched(0.0, False), searched(0.0, True)
+    assert not any(any(result.inherited) for result in alone.results)
+    assert sum(sum(result.inherited) for result in shared.results) > 0
+    assert not all(all(result.inherited) for result in shared.results)
+
+
+def test_a_trial_takes_what_it_would_have_taken_alone(searched):
+    """Equal steps have equal seconds: those of the one that was carried out."""
+    shared = searched(0.0, True)
+    recoveries = {deed.outcome.cost.wall_seconds for deed in shared.deeds if isinstance(deed.action, Recover)}
+    for result in shared.results:
+        for record in result.records:
+            assert record.recovery_seconds in recoveries | {0.0}
+
+
+class Killer(tune.Callback):
+    """Kills the process of every third trial that reports, in the middle of what it does next."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+        self._reports = 0
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self._reports += 1
+        if self._reports % 9 == 4 and self.killed < 4 and not result["done"]:
+            os.kill(result["pid"], signal.SIGKILL)
+            self.killed += 1
+
+
+def test_whoever_dies_at_work_holds_nobody_up(workload, prepared, tmp_path, searched):
+    killer = Killer()
+    again = Search(workload, prepared, tmp_path, 0.0, [killer], max_failures=10)
+    assert killer.killed == 4
+    assert again.records == searched(0.0, True).records
+
+
+def test_networks_beyond_the_budget_are_made_again(workload, prepared, tmp_path, searched):
+    again = Search(workload, prepared, tmp_path, 0.0, store_memory_gb=0.0, store_disk_gb=0.0)
+    assert again.records == searched(0.0, True).records
+    assert not again.networks
