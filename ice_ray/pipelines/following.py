@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ice_ray.engine.actions import Action, Outcome, SnapshotId
 from ice_ray.engine.memory import Key, MemoryIndex, key_of
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.runner import Runner
 from ice_ray.errors import DivergedError
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -62,7 +63,7 @@ class Course:
     failure: str = ""
 
 
-def follow(pipeline: Pipeline, state: PipelineState, preparation: Preparation, known: KnownOutcomes) -> Course:
+def follow(pipeline: Pipeline, state: PipelineState, preparation: Preparation, known: Runner) -> Course:
     """Go on from `state` as far as what is remembered reaches."""
     while not pipeline.is_done(known, state):
         try:

@@ -84,28 +84,27 @@ def run_search(
     died: dict[int, str] = {}
     if len(ended) < proposals.total:
         budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
-        memory = SharedMemory.start(folder / STATES, budget)
-        shares = {"memory": memory, "shares": config.share_work}
-        own = {"clock": config.clock, "cpus": config.cpus, "gpus": gpus}
-        trainable = tune.with_resources(
-            tune.with_parameters(PruningTrial, workload=workload, prepared=prepared, store=store, **shares, **own),
-            {"cpu": config.cpus, "gpu": gpus},
-        )
-        dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
-        told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
-        objective = objective_named(config.objective, config.max_drop)
-        searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told)
-        tune_config = tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=SharingScheduler(dispatcher),
-            num_samples=searcher.missing,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        )
-        run_config = _run_config(config, folder, callbacks)
-        died = _fit(tune.Tuner(trainable, run_config=run_config, tune_config=tune_config))
-        memory.stop()
+        with SharedMemory.open(folder / STATES, budget) as memory:
+            dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
+            told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
+            objective = objective_named(config.objective, config.max_drop)
+            searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told)
+            trainable = tune.with_parameters(
+                PruningTrial,
+                workload=workload,
+                prepared=prepared,
+                store=store,
+                memory=memory,
+                search=config,
+                gpus=gpus,
+            )
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": config.cpus, "gpu": gpus}),
+                run_config=_run_config(config, folder, callbacks),
+                tune_config=_tune_config(searcher, dispatcher),
+            )
+            died = _fit(tuner)
+            memory.clear()
     points = log.load()
     if len(points) < proposals.total:
         raise RunError("the search was interrupted before every trial had begun")
@@ -140,6 +139,17 @@ def _board(workload: Workload, prepared: SearchPreparation, config: SearchConfig
         return prepared.root if config.share_work else apart(prepared.root, owner_name(index))
 
     return Board(workload.network(), prepared.decision_images, root_of, prepared.preparation)
+
+
+def _tune_config(searcher: TrialSearcher, dispatcher: Dispatcher) -> tune.TuneConfig:
+    return tune.TuneConfig(
+        search_alg=searcher,
+        scheduler=SharingScheduler(dispatcher),
+        num_samples=searcher.missing,
+        reuse_actors=True,
+        trial_name_creator=_trial_name,
+        trial_dirname_creator=_trial_name,
+    )
 
 
 def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callback]) -> tune.RunConfig:

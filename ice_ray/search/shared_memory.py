@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,15 +160,20 @@ class SharedMemory:
     folder: Path
 
     @classmethod
-    def start(cls, folder: Path, budget: Budget) -> SharedMemory:
-        """Start the keeper beside the driver; it goes on with what is in the folder."""
+    @contextmanager
+    def open(cls, folder: Path, budget: Budget) -> Iterator[SharedMemory]:
+        """A keeper beside the driver, which goes on with what is in the folder; it ends with the block."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-        return cls(ray.remote(Keeper).options(**options).remote(folder, budget), folder)
+        keeper: Any = ray.remote(Keeper).options(**options).remote(folder, budget)
+        try:
+            yield cls(keeper, folder)
+        finally:
+            ray.kill(keeper)
 
-    def stop(self) -> None:
-        """End the keeper; what it knows is in the folder."""
-        ray.kill(self.keeper)
+    def clear(self) -> None:
+        """Nothing goes on from here: drop all networks."""
+        ray.get(self.keeper.keep_only.remote((), sys.maxsize))
 
 
 class RemoteMemory:

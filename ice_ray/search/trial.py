@@ -9,7 +9,6 @@ from typing import Any
 from ray import tune
 
 from ice_ray.cluster.workload import Workload, own_device
-from ice_ray.engine.cost import Clock
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import TrialFailure
 from ice_ray.hyperparameters import Hyperparameters
@@ -17,6 +16,7 @@ from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.search.config import SearchConfig
 from ice_ray.search.dispatcher import owner_name
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
@@ -47,17 +47,14 @@ class PruningTrial(tune.Trainable):
         prepared: SearchPreparation,
         store: TrialStore,
         memory: SharedMemory,
-        shares: bool,
-        clock: Clock,
-        cpus: float,
+        search: SearchConfig,
         gpus: float,
     ) -> None:
-        self._workload, self._prepared, self._store, self._clock = workload, prepared, store, clock
-        self._shares = shares
-        self._executor = workload.executor(own_device(cpus, gpus))
+        self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
+        self._executor = workload.executor(own_device(search.cpus, gpus))
         self._executor.warm_up()
         self._memory = RemoteMemory(memory)
-        if shares:
+        if search.share_work:
             self._executor.lessons = RemoteLessons(memory)
         self._begin(config)
 
@@ -94,7 +91,7 @@ class PruningTrial(tune.Trainable):
 
     def _report(self) -> dict[str, Any]:
         record = self._state.records[-1]
-        seconds = self._state.pruning_seconds(self._clock, self._prepared.flops_per_second)
+        seconds = self._state.pruning_seconds(self._search.clock, self._prepared.flops_per_second)
         cost = normalized_cost(seconds, record.drop)
         report = {**record.as_dict(), "pruning_seconds": seconds, "cost_so_far": cost, "done": False}
         report["inherited"] = self._inherited[-1]
@@ -107,7 +104,7 @@ class PruningTrial(tune.Trainable):
         hyperparameters = Hyperparameters.from_mapping(config["point"]["hyperparameters"])
         self._pipeline = build_pipeline(self._workload.settings, hyperparameters)
         self._memory.work_for(owner_name(self._index))
-        self._executor.stand_apart("" if self._shares else owner_name(self._index))
+        self._executor.stand_apart("" if self._search.share_work else owner_name(self._index))
         self._worker = RememberingExecutor(self._executor, self._memory)
         self._state, self._inherited = self._pipeline.begin(self._worker), ()
         progress = self._store.load(self._index)

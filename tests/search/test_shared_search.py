@@ -8,15 +8,17 @@ import signal
 
 import pytest
 from ray import tune
+from ray.tune import TuneError
 from searching import facts
 
 from ice_ray.engine.actions import Recover
-from ice_ray.engine.deed_log import DeedLog
+from ice_ray.engine.memory import is_kept, key_of
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import objective_named
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import STATES, finished_candidates, run_search
+from ice_ray.search.shared_memory import deed_log
 
 pytestmark = pytest.mark.slow
 GRID = tuple(
@@ -35,7 +37,7 @@ class Search:
         config = SearchConfig(clock="work", lr_tolerance=tolerance, **options)
         workload = dataclasses.replace(workload, settings=settings)
         self.results = run_search(Proposals(GRID), workload, prepared, config, 0.0, folder, list(callbacks))
-        self.deeds = DeedLog(folder / STATES / "deeds.jsonl").load()
+        self.deeds = deed_log(folder / STATES).load()
         self.networks = list((folder / STATES / "networks").glob("*"))
 
     @property
@@ -85,6 +87,10 @@ def test_fewer_fine_tunes_are_carried_out_than_asked_for(searched, tolerance):
     assert len(carried_out) == len(shared.deeds)
 
 
+def test_an_ended_search_leaves_no_networks_behind(searched):
+    assert not searched(0.0, True).networks
+
+
 def test_steps_say_whether_they_were_inherited(searched):
     alone, shared = searched(0.0, False), searched(0.0, True)
     assert not any(any(result.inherited) for result in alone.results)
@@ -115,14 +121,36 @@ class Killer(tune.Callback):
             self.killed += 1
 
 
-def test_whoever_dies_at_work_holds_nobody_up(workload, prepared, tmp_path, searched):
+def test_whoever_dies_at_work_holds_nobody_up_and_no_network_need_be_kept(workload, prepared, tmp_path, searched):
     killer = Killer()
-    again = Search(workload, prepared, tmp_path, 0.0, [killer], max_failures=10)
+    nothing = {"store_memory_gb": 0.0, "store_disk_gb": 0.0}
+    again = Search(workload, prepared, tmp_path, 0.0, [killer], max_failures=10, **nothing)
     assert killer.killed == 4
+    assert again.executed == searched(0.0, True).executed
     assert again.records == searched(0.0, True).records
 
 
-def test_networks_beyond_the_budget_are_made_again(workload, prepared, tmp_path, searched):
-    again = Search(workload, prepared, tmp_path, 0.0, store_memory_gb=0.0, store_disk_gb=0.0)
+class Interrupt(tune.Callback):
+    """Brings the driver down in the middle of the search."""
+
+    def __init__(self) -> None:
+        self._reports = 0
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self._reports += 1
+        if self._reports == 30:
+            raise ConnectionError("the driver is gone")
+
+
+def test_gone_on_with_it_does_nothing_again_that_was_done(workload, prepared, tmp_path, searched):
+    with pytest.raises(TuneError, match="the driver is gone"):
+        Search(workload, prepared, tmp_path, 0.0, [Interrupt()])
+    before = deed_log(tmp_path / STATES).load()
+    assert any(is_kept(deed.action) for deed in before)
+    again = Search(workload, prepared, tmp_path, 0.0)
+    assert [key_of(d.snapshot, d.action) for d in again.deeds[: len(before)]] == [
+        key_of(d.snapshot, d.action) for d in before
+    ]
+    assert len({key_of(d.snapshot, d.action) for d in again.deeds}) == len(again.deeds)
+    assert again.executed == searched(0.0, True).executed
     assert again.records == searched(0.0, True).records
-    assert not again.networks

@@ -1,0 +1,160 @@
+"""How the grid's shared work spreads over more devices than a laptop has: recorded costs, the real scheduler.
+
+    python benchmarks/scaling.py
+
+Replays `results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what each piece
+took) through `ice_ray/search/board.py`, which decides in a running search which trial a free device goes on with. No
+time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A device
+whose trial has to wait takes another one that need not; where there is none it stands idle. Compared with the critical
+path (the longest trial, which no number of devices shortens) and with all work over the devices; the greater of the
+two is the bound that no schedule can beat.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+from common import RESULTS, arguments, command, table
+
+from ice_ray.engine.actions import Outcome, UnprunedShare
+from ice_ray.engine.cost import Cost
+from ice_ray.engine.memory import Deed
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.runner import Runner
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
+from ice_ray.search.board import Board
+
+DEVICES = (1, 2, 8, 64, 512, 4096)
+ROOT = "root"
+Trial = tuple[tuple[int, ...], ...]
+"""A trial: per step the numbers of its segments."""
+
+
+def deed_of(segment: int, seconds: float) -> Deed:
+    """The deed that stands for a recorded segment; equal numbers, equal keys."""
+    return Deed(ROOT, UnprunedShare(cast(Any, str(segment))), Outcome(ROOT, None, Cost(seconds)))
+
+
+@dataclass(frozen=True)
+class Recorded(Pipeline):
+    """Asks for what a trial asked for, in its order."""
+
+    trial: Trial
+
+    def is_done(self, executor: Runner, state: PipelineState) -> bool:
+        return len(state.records) == len(self.trial)
+
+    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+        for segment in self.trial[len(state.records)]:
+            executor.run(ROOT, deed_of(segment, 0.0).action)
+        return PipelineState(ROOT, (*state.records, cast(StepRecord, None)))
+
+
+class Simulation:
+    """Devices, the board, and a clock that jumps from one end of a segment to the next."""
+
+    def __init__(self, trials: Sequence[Trial], seconds: Sequence[float], devices: int) -> None:
+        self._seconds, self._free = seconds, devices
+        self._board = Board(cast(DenseNetwork, None), 0, lambda _: ROOT, cast(Preparation, None))
+        self._segments = {index: [s for step in trial for s in step] for index, trial in enumerate(trials)}
+        for index, trial in enumerate(trials):
+            self._board.add(index, Recorded(trial))
+        self._done: set[int] = set()
+        self._at_work: dict[int, int] = {}
+        self._ends: list[tuple[float, int]] = []
+        self._idle: list[int] = []
+        self.now = 0.0
+        self.executed = 0
+
+    def run(self) -> float:
+        """The makespan in seconds."""
+        self._give_out()
+        while self._ends:
+            self.now, segment = heapq.heappop(self._ends)
+            trial = self._at_work.pop(segment)
+            self._done.add(segment)
+            self.executed += 1
+            self._board.learn([deed_of(segment, self._seconds[segment])])
+            waited, self._idle = self._idle, []
+            for each in (trial, *waited):
+                self._go_on(each)
+            self._give_out()
+        return self.now
+
+    def _give_out(self) -> None:
+        """Free devices take trials that need not wait."""
+        while self._free and (chosen := self._board.choose()) is not None:
+            self._board.start(chosen)
+            self._free -= 1
+            self._go_on(chosen)
+
+    def _go_on(self, trial: int) -> None:
+        """A trial that has a device: its next segment, or the device for another."""
+        following = next((s for s in self._segments[trial] if s not in self._done), None)
+        if following is None:
+            self._board.end(trial)
+            self._free += 1
+        elif following not in self._at_work:
+            self._at_work[following] = trial
+            heapq.heappush(self._ends, (self.now + self._seconds[following], following))
+        elif self._board.choose() is not None:
+            self._board.pause(trial)
+            self._free += 1
+            self._give_out()
+        else:
+            self._idle.append(trial)
+
+
+def recorded() -> tuple[list[Trial], list[float]]:
+    """The trials of the grid, and the seconds of every segment."""
+    rows = pq.read_table(RESULTS / "shared_work_segments.parquet").to_pylist()
+    trials: dict[int, dict[int, list[int]]] = {}
+    seconds: dict[int, float] = {}
+    for row in rows:
+        trials.setdefault(row["trial"], {}).setdefault(row["step"], []).append(row["segment"])
+        seconds[row["segment"]] = row["alone_seconds"]
+    ordered = [tuple(tuple(steps[step]) for step in sorted(steps)) for _, steps in sorted(trials.items())]
+    return ordered, [seconds[segment] for segment in range(len(seconds))]
+
+
+def main() -> None:
+    """Simulate and write the page."""
+    arguments(__doc__).parse_args()
+    trials, seconds = recorded()
+    total = sum(seconds)
+    critical = max(sum(seconds[segment] for step in trial for segment in step) for trial in trials)
+    lines = [["devices", "makespan (s)", "all work / devices (s)", "critical path (s)", "makespan / bound", "speed-up"]]
+    for devices in DEVICES:
+        simulation = Simulation(trials, seconds, devices)
+        makespan = simulation.run()
+        assert simulation.executed == len(seconds), "every segment once"
+        bound = max(critical, total / devices)
+        lines.append(
+            [
+                f"{devices:,}",
+                f"{makespan:,.1f}",
+                f"{total / devices:,.1f}",
+                f"{critical:,.1f}",
+                f"{makespan / bound:.2f}",
+                f"{total / makespan:.1f}",
+            ]
+        )
+    (RESULTS / "scaling.md").write_text(f"""# The shared grid on more devices
+
+`{command()}`
+
+{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+
+{len(trials)} trials, {len(seconds):,} segments, {total:,.0f} s of work; a simulation, once (it has no chance in it).
+
+{table(lines)}
+""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A node is lost in the middle of a search: what it was at is done elsewhere, and the search ends as it would have."""
+
+import itertools
+
+import pytest
+import ray
+from ray import tune
+from ray.cluster_utils import Cluster
+from searching import SETTINGS, SHAPE, facts
+
+from ice_ray.cluster.workload import DenseModel, Workload
+from ice_ray.data.images import Preprocessing
+from ice_ray.engine.memory import key_of
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.ingest.datasets import open_dataset
+from ice_ray.ingest.load import load
+from ice_ray.ingest.roles import assign_roles, subsample
+from ice_ray.models.registry import ModelSpec
+from ice_ray.search.config import SearchConfig
+from ice_ray.search.prepare import prepare_search
+from ice_ray.search.proposals import Proposals
+from ice_ray.search.run import STATES, run_search
+from ice_ray.search.shared_memory import deed_log
+
+pytestmark = pytest.mark.slow
+GRID = tuple(
+    Hyperparameters(0.0, 0.3, rate, reduction, 0.15, 50)
+    for rate, reduction in itertools.product((0.01, 0.02, 0.05), (2e-3, 8e-3))
+)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head that trials have no place on, and two nodes with room for one trial each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address)
+    cluster.wait_for_nodes()
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Loss(tune.Callback):
+    """Takes a node away when a trial that runs on it has reported a step that is not its last."""
+
+    def __init__(self, cluster, node) -> None:
+        self._cluster, self._node = cluster, node
+        self.lost = False
+        self.hosts: set[str] = set()
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        actor = trial.temporary_state.ray_actor
+        node = actor and ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+        self.hosts.add(node)
+        if not self.lost and node == self._node.node_id and not result["done"]:
+            self.lost = True
+            self._cluster.remove_node(self._node, allow_graceful=False)
+
+    def __getstate__(self):
+        return {}
+
+
+def search(workload, prepared, folder, callbacks=()):
+    config = SearchConfig(clock="work", max_failures=5)
+    return run_search(Proposals(GRID), workload, prepared, config, 0.0, folder, list(callbacks))
+
+
+def test_its_work_is_done_elsewhere(cluster, trained, tmp_path):
+    cluster, nodes = cluster
+    dataset = open_dataset("digits")
+    roles = assign_roles(dataset, "holdout", 0)
+    train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE)
+    decide = load(dataset, roles.decide, "stop", SHAPE)
+    model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
+    workload = Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
+    prepared = prepare_search(workload, True, 1.0, 0.0, 1e9)
+    loss = Loss(cluster, nodes[0])
+    results = search(workload, prepared, tmp_path / "lost", [loss])
+    assert loss.lost
+    assert not any(result.failure for result in results)
+    deeds = deed_log(tmp_path / "lost" / STATES).load()
+    assert len({key_of(deed.snapshot, deed.action) for deed in deeds}) == len(deeds)
+    undisturbed = search(workload, prepared, tmp_path / "whole")
+    assert [facts(result.records) for result in results] == [facts(result.records) for result in undisturbed]
