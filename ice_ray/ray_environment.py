@@ -10,6 +10,8 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Our own callback writes TensorBoard; Tune's would write the same under other tags.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # How many trials may be starting at once. With a searcher of one's own it would be one; ours starts as many as fit.
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     # Ctrl-C must reach us: Tune's own handler ends the search as if it were complete.

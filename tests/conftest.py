@@ -26,9 +26,9 @@ SHARED = Path(os.environ.get("ICE_RAY_SHARED", ROOT.parent / "shared"))
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    """Bits depend on the number of threads, so every test has the same."""
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Bits depend on the number of threads, so every test has the same; networks this small gain nothing from two."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def data() -> PruningData:
 @pytest.fixture(scope="session")
 def trained(data: PruningData) -> nn.Module:
     """A ResNet-8 that knows digits."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model = ModelSpec("cifar-resnet8", 10).build()
     recipe = Recipe(batch_size=64, distil=False)
     fine_tune(

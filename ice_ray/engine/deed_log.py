@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,20 @@ class DeedLog:
         if not self._path.is_file():
             return []
         text = self._path.read_text()
-        if text and not text.endswith("\n"):
-            with self._path.open("a") as file:
-                file.write("\n")  # so that the next deed begins a line
         found = (_parsed(line) for line in text.splitlines())
         return [deed for deed in found if deed is not None]
 
     def append(self, deed: Deed) -> None:
         """Write down one more; it outlives this process at once."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(_plain(deed)) + "\n")
+        with self._path.open("ab") as file:
+            torn = file.tell() > 0 and not self._ends_a_line()
+            file.write(("\n" * torn + json.dumps(_plain(deed)) + "\n").encode())
+
+    def _ends_a_line(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
 
 
 def _parsed(line: str) -> Deed | None:

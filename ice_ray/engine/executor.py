@@ -24,7 +24,6 @@ from ice_ray.engine.actions import (
     Score,
     SnapshotId,
     UnprunedShare,
-    apart,
     next_id,
     root_id,
 )
@@ -83,8 +82,7 @@ class Executor:
         self._seed = seed
         self._collective = collective or Alone()
         self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
-        self._origin = root_id(self._identity())
-        self.root: SnapshotId = self._origin
+        self.root: SnapshotId = root_id(self._identity())
         self.lessons: LessonBook | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
@@ -136,11 +134,9 @@ class Executor:
         self.store.put(content)
         return content
 
-    def stand_apart(self, whose: str) -> None:
-        """Give the dense network a name of its own, so that nothing done elsewhere counts as done here; or, with an
-        empty `whose`, the one it shares with every executor of the same identity.
-        """
-        self.root = apart(self._origin, whose) if whose else self._origin
+    def rename_root(self, root: SnapshotId) -> None:
+        """Give the dense network the name that it has for others who work together, or one that nobody else has."""
+        self.root = root
         self._live = None
 
     def holds(self, snapshot: SnapshotId) -> bool:
@@ -224,8 +220,8 @@ class Executor:
             self.lessons.put(self._lesson_key(action), lesson)
 
     def _lesson_key(self, action: Recover) -> str:
-        """The same batches everywhere: images, their order and crops follow from these."""
-        return "-".join(map(str, (self._origin, *action.key)))
+        """The same batches, wherever the root has this name: images, their order and crops follow from these."""
+        return "-".join(map(str, (self.root, *action.key)))
 
     def _bring(self, snapshot: SnapshotId) -> nn.Module:
         if self._live is None or self._live[0] != snapshot:

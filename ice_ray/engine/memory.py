@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from ice_ray.engine.actions import Action, Outcome, Recover, SnapshotId, next_id
@@ -25,6 +26,7 @@ def is_kept(action: Action) -> bool:
     return isinstance(action, Recover)
 
 
+@lru_cache(20_000)
 def key_of(snapshot: SnapshotId, action: Action) -> Key:
     """The key of an action on a snapshot."""
     return next_id(snapshot, action)
@@ -75,7 +77,7 @@ class MemoryIndex:
         key = key_of(snapshot, action)
         if key in self._deeds:
             return self._deeds[key]
-        if key in self.taken() and self._claims[key].owner != owner:
+        if self.is_taken(key) and self._claims[key].owner != owner:
             return "taken"
         self._claims[key] = _Claim(owner, self._now() + self._lease)
         return "granted"
@@ -84,9 +86,9 @@ class MemoryIndex:
         """The deed of that key."""
         return self._deeds.get(key)
 
-    def taken(self) -> set[Key]:
-        """What somebody is at work on."""
-        return {key for key, claim in self._claims.items() if claim.ends > self._now()}
+    def is_taken(self, key: Key) -> bool:
+        """Whether somebody is at work on it."""
+        return key in self._claims and self._claims[key].ends > self._now()
 
     def tell(self, deed: Deed) -> bool:
         """Keep a deed; its claim ends. Told twice (by an owner whose lease had run out), the first stays. Whether it
@@ -139,6 +141,9 @@ class Memory(Protocol):
     def tell(self, deed: Deed, content: Snapshot | None) -> None:
         """Keep a deed of this worker's, and the network that it led to."""
 
+    def keep(self, content: Snapshot) -> None:
+        """Keep a network that had been forgotten and was made again."""
+
     def release(self) -> None:
         """This worker's claims end."""
 
@@ -169,6 +174,10 @@ class LocalMemory:
         if content is not None:
             self._contents[content.id] = content
         self._index.tell(deed)
+
+    def keep(self, content: Snapshot) -> None:
+        """Keep a network that had been forgotten and was made again."""
+        self._contents[content.id] = content
 
     def release(self) -> None:
         """This worker's claims end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ice_ray.engine.actions import SnapshotId
@@ -36,6 +37,10 @@ class NetworkFiles:
     def remove(self, snapshot: SnapshotId) -> None:
         """Drop one, if it is there."""
         self._path(snapshot).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, snapshot: SnapshotId) -> Path:
         return self._folder / f"{snapshot}{_SUFFIX}"

@@ -8,6 +8,7 @@ from ice_ray.engine.actions import Action, Outcome, SnapshotId
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import Deed, Memory, is_kept, key_of
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import DivergedError, RunError
 
 
@@ -71,7 +72,7 @@ class RememberingExecutor:
         try:
             self._bring(snapshot)
             outcome = self._executor.run(snapshot, action)
-            content = self._executor.commit(outcome.snapshot) if is_kept(action) else None
+            content = self._kept(outcome.snapshot, action)
         except DivergedError as error:
             failed = Deed(snapshot, action, None, str(error), time.perf_counter() - began)
             self._memory.tell(failed, None)  # so it would for everyone
@@ -96,4 +97,15 @@ class RememberingExecutor:
         if origin is None:
             raise RunError(f"snapshot {snapshot} is not remembered")
         self._bring(origin.snapshot)
-        self._executor.run(origin.snapshot, origin.action)
+        made = self._executor.run(origin.snapshot, origin.action)
+        again = self._kept(made.snapshot, origin.action)
+        if again is not None:
+            self._memory.keep(again)
+
+    def _kept(self, snapshot: SnapshotId, action: Action) -> Snapshot | None:
+        """The network to keep of what an action led to, if any. It stays live; the executor stores no other."""
+        if not is_kept(action):
+            return None
+        content = self._executor.commit(snapshot)
+        self._executor.store.keep_only(())
+        return content

@@ -54,13 +54,11 @@ class Course:
         state: after the last step of which everything is known.
         next: the first action that nobody has carried out; None where the trial has ended.
         position: the snapshot that action starts from; the last one where the trial has ended.
-        failure: why it ended before its last step, else empty.
     """
 
     state: PipelineState
     next: Key | None
     position: SnapshotId
-    failure: str = ""
 
 
 def follow(pipeline: Pipeline, state: PipelineState, preparation: Preparation, known: Runner) -> Course:
@@ -70,6 +68,6 @@ def follow(pipeline: Pipeline, state: PipelineState, preparation: Preparation, k
             state = pipeline.advance(known, state, preparation)
         except UnknownError as unknown:
             return Course(state, unknown.key, unknown.snapshot)
-        except DivergedError as fault:
-            return Course(state, None, state.snapshot, str(fault))
+        except DivergedError:
+            return Course(state, None, state.snapshot)
     return Course(state, None, state.snapshot)

@@ -52,7 +52,7 @@ class SearchConfig:
     lr_tolerance: float = 1e-3
     """Step of the logarithmic grid that eq. 1's learning rates are rounded to (1e-3 = 0.1%); 0 rounds nothing."""
     share_work: bool = True
-    """Whether what trials have in common is carried out once; results are the same either way."""
+    """Whether what trials have in common is carried out once; a trial's result is the same either way."""
     store_memory_gb: float = 2.0
     """Gigabytes of networks that trials share in memory; beyond them they are read from the run's folder."""
     store_disk_gb: float = 20.0

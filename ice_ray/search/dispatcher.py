@@ -8,11 +8,13 @@ from typing import Any
 import ray
 
 from ice_ray.cluster.session import placements
+from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.search.board import Board
 from ice_ray.search.config import SearchConfig
+from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.shared_memory import SharedMemory
 
 _TIDY_SECONDS, _COUNT_SECONDS = 5.0, 1.0
@@ -53,23 +55,31 @@ class Dispatcher:
         self._board.pause(index)
 
     def lose(self, index: int) -> None:
-        """The trial's process is gone: what it was at is anybody's."""
+        """The trial's process is gone: what it was at is anybody's, and the trial is open."""
+        self._board.pause(index)
         self._memory.keeper.release.remote(owner_name(index))
 
     def end(self, index: int) -> None:
         """The trial is over."""
         self._board.end(index)
 
+    def tidy(self) -> None:
+        """Now and then, let go of the networks that no open trial goes on from."""
+        if time.monotonic() > self._tidied + _TIDY_SECONDS:
+            self._learn()
+            self._memory.keeper.keep_only.remote(self._board.needed(), self._board.told)
+            self._tidied = time.monotonic()
+
     def has_place(self) -> bool:
         """Whether one more trial could run at once."""
         return self._board.running < self._places()
 
     def _choose(self) -> int | None:
-        self._board.learn(ray.get(self._memory.keeper.news.remote(self._board.told)))
-        if time.monotonic() > self._tidied + _TIDY_SECONDS:
-            self._memory.keeper.keep_only.remote(self._board.needed(), self._board.told)
-            self._tidied = time.monotonic()
+        self._learn()
         return self._board.choose()
+
+    def _learn(self) -> None:
+        self._board.learn(ray.get(self._memory.keeper.news.remote(self._board.told)))
 
     def _places(self) -> int:
         """Trials that may run at once; nodes that join later count."""
@@ -80,6 +90,11 @@ class Dispatcher:
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def root_of(index: int, prepared: SearchPreparation, config: SearchConfig) -> SnapshotId:
+    """What a trial calls the dense network: as all others do, or where nothing is shared a name of its own."""
+    return prepared.root if config.share_work else apart(prepared.root, owner_name(index))
 
 
 def owner_name(index: int) -> str:

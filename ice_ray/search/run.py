@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.cluster.workload import Workload
-from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
@@ -18,7 +18,7 @@ from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.search.board import Board
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.dispatcher import Dispatcher, owner_name
+from ice_ray.search.dispatcher import Dispatcher, root_of
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
@@ -88,7 +88,7 @@ def run_search(
             dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
-            searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told)
+            searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told, config.max_failures)
             trainable = tune.with_parameters(
                 PruningTrial,
                 workload=workload,
@@ -104,7 +104,8 @@ def run_search(
                 tune_config=_tune_config(searcher, dispatcher),
             )
             died = _fit(tuner)
-            memory.clear()
+            if not searcher.missing:
+                memory.clear()
     points = log.load()
     if len(points) < proposals.total:
         raise RunError("the search was interrupted before every trial had begun")
@@ -135,17 +136,15 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
 
 
 def _board(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> Board:
-    def root_of(index: int) -> SnapshotId:
-        return prepared.root if config.share_work else apart(prepared.root, owner_name(index))
-
-    return Board(workload.network(), prepared.decision_images, root_of, prepared.preparation)
+    roots = partial(root_of, prepared=prepared, config=config)
+    return Board(workload.network(), prepared.decision_images, roots, prepared.preparation)
 
 
 def _tune_config(searcher: TrialSearcher, dispatcher: Dispatcher) -> tune.TuneConfig:
     return tune.TuneConfig(
         search_alg=searcher,
         scheduler=SharingScheduler(dispatcher),
-        num_samples=searcher.missing,
+        num_samples=-1,  # the searcher says when there are no more
         reuse_actors=True,
         trial_name_creator=_trial_name,
         trial_dirname_creator=_trial_name,
@@ -156,7 +155,7 @@ def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callbac
     return tune.RunConfig(
         name=EXPERIMENT,
         storage_path=str(folder),
-        failure_config=tune.FailureConfig(max_failures=config.max_failures),
+        failure_config=tune.FailureConfig(max_failures=0),  # the searcher starts them again
         # Trials keep their own progress (TrialStore); Tune has nothing to save.
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         callbacks=callbacks,

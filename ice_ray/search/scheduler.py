@@ -30,6 +30,7 @@ class SharingScheduler(TrialScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         index = trial.config["point"]["index"]
+        self._dispatcher.tidy()
         if "waiting" not in result or not self._dispatcher.yields():
             return TrialScheduler.CONTINUE
         # Without Tune's own checkpoint: where a trial stands is in the run's storage already.
@@ -42,7 +43,7 @@ class SharingScheduler(TrialScheduler):
         """Nothing: the searcher knows."""
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._dispatcher.lose(trial.config["point"]["index"])
+        """Nothing: the searcher is told."""
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Nothing: the searcher is told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ class TrialSearcher(Searcher):
     Args:
         sampling: how points are found while the search runs; None where all are known.
         ended: what became of the trials that an earlier part of this run ended; None for those that failed.
+        max_failures: how often a trial whose process died is started again. Tune's own count is not used: where a
+            process dies while it is handed to another trial, that fails at once.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class TrialSearcher(Searcher):
         sampling: Sampling | None,
         objective: Objective,
         ended: Mapping[int, Candidate | None],
+        max_failures: int,
     ) -> None:
         super().__init__()
         self._dispatcher, self._log = dispatcher, log
         self._sampling, self._objective = sampling, objective
         self._ended, self._live = dict(ended), dict[str, int]()
+        self._max_failures, self._deaths = max_failures, Counter[int]()
         self._points = log.load()
         for index, point in enumerate(self._points):
             if index not in self._ended:
@@ -49,7 +54,9 @@ class TrialSearcher(Searcher):
         total = self._sampling.total if self._sampling else len(self._points)
         return total - len(self._ended)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if not self.missing:
+            return Searcher.FINISHED
         index = self._dispatcher.next()
         if index is None and self._dispatcher.has_place():
             index = self._sample()
@@ -63,6 +70,11 @@ class TrialSearcher(Searcher):
         index = self._live.pop(trial_id, None)
         if index is None:
             return  # told already
+        if error:
+            self._dispatcher.lose(index)
+            self._deaths[index] += 1
+            if self._deaths[index] <= self._max_failures:
+                return  # open again
         self._dispatcher.end(index)
         if error or not result or result.get("failure"):
             self._ended[index] = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,28 +61,38 @@ class Keeper:
         self._index = MemoryIndex(LEASE_SECONDS)
         for deed in self._log.load():
             self._index.tell(deed)
-        self._sizes = self._files.sizes()
+        self._sizes, self._needed = self._files.sizes(), set[SnapshotId]()
         self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
         """As `MemoryIndex.ask`."""
         return self._index.ask(snapshot, action, owner)
 
-    def tell(self, deed: Deed, content: Snapshot | None) -> None:
-        """Keep a deed, and in memory the network it led to, which its worker has written to storage."""
-        if not self._index.tell(deed):
-            return
-        self._log.append(deed)
-        if content is None:
-            return
-        self._sizes[content.id] = sum(tensor.nbytes for tensor in content.tensors.values())
-        self._hold(content.id, content, self._sizes[content.id])
-        if sum(self._sizes.values()) > self._budget.disk:
-            self._drop(excess(self._sizes, self._seconds(), self._budget.disk))
+    def tell(self, deed: Deed) -> None:
+        """Keep a deed."""
+        if self._index.known(key_of(deed.snapshot, deed.action)) is None:
+            self._log.append(deed)  # first: what has been told must outlive this process
+        self._index.tell(deed)
 
-    def teach(self, key: str, lesson: Lesson) -> None:
-        """Keep the teacher's answers to a fine-tune's batches, in memory alone."""
-        self._hold(key, lesson, lesson.nbytes)
+    def keep(self, snapshot: SnapshotId, size: int, content: Sequence[Any]) -> None:
+        """Keep a network that its worker has written to storage.
+
+        Args:
+            size: in bytes.
+            content: a reference to it, in a sequence so that it stays one.
+        """
+        self._sizes[snapshot] = size
+        self.hold(snapshot, size, content)
+        if sum(self._sizes.values()) > self._budget.disk:
+            self._drop(excess(self._sizes, self._seconds(), self._needed, self._budget.disk))
+
+    def hold(self, name: str, size: int, content: Sequence[Any]) -> None:
+        """Keep a network or a lesson in memory, as long as its worker lives; what was put there first goes first."""
+        self._held.pop(name, None)
+        if size <= self._budget.memory:
+            self._held[name] = content[0], size
+        while sum(size for _, size in self._held.values()) > self._budget.memory:
+            self._held.popitem(last=False)
 
     def held(self, name: str) -> Any:
         """A reference to the network of a snapshot or the lesson of a key; None where memory does not hold it."""
@@ -99,7 +108,7 @@ class Keeper:
 
     def is_open(self, key: Key) -> bool:
         """Whether somebody is at work on it."""
-        return key in self._index.taken()
+        return self._index.is_taken(key)
 
     def renew(self, owner: str) -> None:
         """As `MemoryIndex.renew`."""
@@ -111,16 +120,9 @@ class Keeper:
 
     def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
         """Drop the networks that nobody needs, as one sees it who knows the first `known` deeds."""
+        self._needed = set(needed)
         newer = {deed.outcome.snapshot for deed in self._index.deeds(known) if deed.outcome is not None}
         self._drop(set(self._sizes) - set(needed) - newer)
-
-    def _hold(self, name: str, content: Any, size: int) -> None:
-        """In the object store; what was put there first goes first."""
-        self._held.pop(name, None)
-        if size <= self._budget.memory:
-            self._held[name] = ray.put(content), size
-        while sum(size for _, size in self._held.values()) > self._budget.memory:
-            self._held.popitem(last=False)
 
     def _drop(self, snapshots: Collection[SnapshotId]) -> None:
         for snapshot in snapshots:
@@ -137,10 +139,14 @@ class Keeper:
         }
 
 
-def excess(sizes: dict[SnapshotId, int], seconds: dict[SnapshotId, float], budget: float) -> list[SnapshotId]:
-    """What is to go so that the rest fits into the budget: what is made again soonest, first."""
+def excess(
+    sizes: dict[SnapshotId, int], seconds: dict[SnapshotId, float], needed: Collection[SnapshotId], budget: float
+) -> list[SnapshotId]:
+    """What is to go so that the rest fits into the budget: first what no open trial needs, then what is made again
+    soonest.
+    """
     dropped, total = [], sum(sizes.values())
-    for snapshot in sorted(sizes, key=lambda snapshot: seconds[snapshot]):
+    for snapshot in sorted(sizes, key=lambda snapshot: (snapshot in needed, seconds[snapshot])):
         if total <= budget:
             break
         dropped.append(snapshot)
@@ -173,7 +179,7 @@ class SharedMemory:
 
     def clear(self) -> None:
         """Nothing goes on from here: drop all networks."""
-        ray.get(self.keeper.keep_only.remote((), sys.maxsize))
+        _networks(self.folder).clear()
 
 
 class RemoteMemory:
@@ -206,7 +212,19 @@ class RemoteMemory:
         """The network goes to storage first: whoever hears of the deed may ask for it."""
         if content is not None:
             self._files.save(content)
-        ray.get(self._keeper.tell.remote(deed, content))
+        ray.get(self._keeper.tell.remote(deed))
+        if content is not None:
+            self._register(content)
+
+    def keep(self, content: Snapshot) -> None:
+        """Keep a network that had been forgotten and was made again."""
+        self._files.save(content)
+        self._register(content)
+
+    def _register(self, content: Snapshot) -> None:
+        """After its deed: by that the keeper knows a network that is too new for anyone to need yet."""
+        size = sum(tensor.nbytes for tensor in content.tensors.values())
+        ray.get(self._keeper.keep.remote(content.id, size, [ray.put(content)]))
 
     def release(self) -> None:
         """This worker's claims end."""
@@ -257,7 +275,7 @@ class RemoteLessons:
     def put(self, key: str, lesson: Lesson) -> None:
         """Keep a lesson, for all."""
         self._own.put(key, lesson)
-        self._keeper.teach.remote(key, lesson)
+        self._keeper.hold.remote(key, lesson.nbytes, [ray.put(lesson)])
 
 
 def _held(keeper: Any, name: str) -> Any:

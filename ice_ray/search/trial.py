@@ -17,12 +17,12 @@ from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.dispatcher import owner_name
+from ice_ray.search.dispatcher import owner_name, root_of
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
-_WAIT_SECONDS, _LOOK_SECONDS = 1.0, 0.02
+_WAIT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
 
 
 class PruningTrial(tune.Trainable):
@@ -39,6 +39,8 @@ class PruningTrial(tune.Trainable):
     _worker: RememberingExecutor
     _state: PipelineState
     _inherited: tuple[bool, ...]
+    _has_worked: bool
+    _executed: int
 
     def setup(  # type: ignore[override]
         self,
@@ -66,28 +68,37 @@ class PruningTrial(tune.Trainable):
         if self._pipeline.is_done(self._worker, self._state):
             return self._report()  # its process died between the last step and the report of it
         self._wait()
-        executed = self._worker.executed
         try:
             self._state = self._pipeline.advance(self._worker, self._state, self._prepared.preparation)
         except TakenError as taken:
             self._awaited = taken.key
+            if self._works != self._has_worked:
+                self._has_worked = self._works
+                self._save(self._progress())
             return {"waiting": taken.key, "done": False}
         except TrialFailure as fault:
-            self._save(TrialProgress(self._state, self._inherited, failure=str(fault), node=platform.node()))
+            self._save(self._progress(failure=str(fault)))
             return {"done": True, "failure": str(fault)}
-        self._inherited = (*self._inherited, self._worker.executed == executed)
-        finished = self._pipeline.is_done(self._worker, self._state)
-        self._save(TrialProgress(self._state, self._inherited, finished=finished, node=platform.node()))
+        self._inherited = (*self._inherited, not self._works)
+        self._executed, self._has_worked = self._worker.executed, False
+        self._save(self._progress(finished=self._pipeline.is_done(self._worker, self._state)))
         return self._report()
 
     def _wait(self) -> None:
         """Where the trial has been left on its device though it said that it has to wait: wait here, for a while."""
-        began = time.monotonic()
-        while self._awaited and time.monotonic() < began + _WAIT_SECONDS:
-            if not self._memory.is_open(self._awaited):
-                break
-            time.sleep(_LOOK_SECONDS)
+        ends, pause = time.monotonic() + _WAIT_SECONDS, _LOOK_SECONDS
+        while self._awaited and time.monotonic() < ends and self._memory.is_open(self._awaited):
+            time.sleep(pause)
+            pause *= 1.5  # many may be waiting, and all of them ask one process
         self._awaited = ""
+
+    @property
+    def _works(self) -> bool:
+        """Whether anything of the step at hand has been carried out for this trial."""
+        return self._has_worked or self._worker.executed > self._executed
+
+    def _progress(self, **ended: Any) -> TrialProgress:
+        return TrialProgress(self._state, self._inherited, self._has_worked, node=platform.node(), **ended)
 
     def _report(self) -> dict[str, Any]:
         record = self._state.records[-1]
@@ -104,12 +115,15 @@ class PruningTrial(tune.Trainable):
         hyperparameters = Hyperparameters.from_mapping(config["point"]["hyperparameters"])
         self._pipeline = build_pipeline(self._workload.settings, hyperparameters)
         self._memory.work_for(owner_name(self._index))
-        self._executor.stand_apart("" if self._search.share_work else owner_name(self._index))
+        self._executor.rename_root(root_of(self._index, self._prepared, self._search))
         self._worker = RememberingExecutor(self._executor, self._memory)
         self._state, self._inherited = self._pipeline.begin(self._worker), ()
+        self._executed, self._has_worked = 0, False
         progress = self._store.load(self._index)
-        if progress is not None and progress.state.records:
-            self._state, self._inherited = progress.state, progress.inherited
+        if progress is not None:
+            self._has_worked = progress.has_worked
+            if progress.state.records:
+                self._state, self._inherited = progress.state, progress.inherited
 
     def _save(self, progress: TrialProgress) -> None:
         self._store.save(self._index, progress)

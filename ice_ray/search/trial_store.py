@@ -21,6 +21,7 @@ class TrialProgress:
     Attributes:
         state: the pipeline's, after its last whole step.
         inherited: of each step, whether nothing of it was carried out for this trial.
+        has_worked: whether something of the step after them has been.
         finished: whether every step has been taken.
         failure: why it can never finish (a diverged loss, no memory), else empty.
         node: host it ran on.
@@ -28,6 +29,7 @@ class TrialProgress:
 
     state: PipelineState
     inherited: tuple[bool, ...] = ()
+    has_worked: bool = False
     finished: bool = False
     failure: str = ""
     node: str = ""

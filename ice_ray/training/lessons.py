@@ -1,4 +1,4 @@
-"""The teacher's answers, given once per batch though many students are taught on the same batches."""
+"""The teacher's answers to the batches of a fine-tune, kept for the next student who is taught on the same ones."""
 
 from __future__ import annotations
 
@@ -65,13 +65,15 @@ class Teacher:
 
     Args:
         model: the unpruned network in eval mode.
-        known: answers that were given to the same batches before.
+        known: answers that were given to the same batches before, brought to the device at once.
         device: where the answers are needed.
+        limit: bytes of answers to remember; later ones are given and forgotten.
     """
 
-    def __init__(self, model: nn.Module, known: Lesson | None, device: torch.device) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: nn.Module, known: Lesson | None, device: torch.device, limit: float = 256e6) -> None:
+        self._model, self._device, self._room = model, device, limit
         self._known = known or Lesson()
+        self._at_hand = [answer.to(device) for answer in self._known.logits]
         self._given = Lesson()
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._asked = 0
@@ -79,12 +81,14 @@ class Teacher:
     def __call__(self, batch: Tensor) -> Tensor:
         """(images, classes) float32."""
         place, self._asked = self._asked, self._asked + 1
-        if place < len(self._known.logits):
-            return self._known.logits[place].to(self._device, non_blocking=True)
+        if place < len(self._at_hand):
+            return self._at_hand[place]
         began = self._mark()
         answer: Tensor = self._model(batch).float()
-        self._given.logits.append(answer)
-        self._timed(began)
+        self._room -= answer.nbytes
+        if self._room >= 0:
+            self._given.logits.append(answer)
+            self._timed(began)
         return answer
 
     @property

@@ -1,7 +1,5 @@
 """What the keeper keeps, within its budget, and what a new one finds again. Without Ray's processes."""
 
-import pytest
-import ray
 import torch
 
 from ice_ray.engine.actions import Measure, Outcome, Prune, Recover, next_id
@@ -15,12 +13,6 @@ from ice_ray.training.lessons import Lesson
 PLENTY = Budget(1e9, 1e9)
 
 
-@pytest.fixture(autouse=True)
-def store(monkeypatch) -> dict[str, object]:
-    """The object store, in this process: references are what they refer to."""
-    monkeypatch.setattr(ray, "put", lambda content: content)
-
-
 def recovery(before: str, rate: float, seconds: float) -> tuple[Deed, Snapshot]:
     action = Recover(("step", 1), rate, 1, "constant", ())
     after = next_id(before, action)
@@ -31,7 +23,8 @@ def told(keeper: Keeper, folder, *fine_tunes) -> list[str]:
     """As workers do it: the file, then the deed."""
     for deed, content in fine_tunes:
         NetworkFiles(folder / "networks").save(content)
-        keeper.tell(deed, content)
+        keeper.tell(deed)
+        keeper.keep(content.id, 100, [content])
     return [content.id for _, content in fine_tunes]
 
 
@@ -64,15 +57,15 @@ def test_memory_lets_go_of_the_oldest_and_storage_has_it(tmp_path):
     assert keeper.held(second).id == second
     assert keeper.held(third).id == third
     assert on_disk(tmp_path) == {first, second, third}
-    keeper.teach("lesson", Lesson([torch.zeros(25)], [0.0]))
+    keeper.hold("lesson", 100, [Lesson([torch.zeros(25)], [0.0])])
     assert keeper.held(second) is None
-    assert keeper.held("lesson").nbytes == 100
+    assert keeper.held("lesson") is not None
 
 
 def test_what_is_larger_than_the_memory_is_not_held_and_throws_nothing_out(tmp_path):
     keeper = Keeper(tmp_path, Budget(150, 1e9))
     (small,) = told(keeper, tmp_path, recovery("root", 0.1, 5))
-    keeper.teach("lesson", Lesson([torch.zeros(50)], [0.0]))
+    keeper.hold("lesson", 200, [Lesson([torch.zeros(50)], [0.0])])
     assert keeper.held("lesson") is None
     assert keeper.held(small) is not None
 
@@ -98,15 +91,17 @@ def test_the_network_that_a_snapshot_is_made_from_is_the_last_one_kept(tmp_path)
     (fine_tuned,) = told(keeper, tmp_path, recovery("root", 0.1, 5))
     removal = Prune((("a", (0,)),))
     pruned = next_id(fine_tuned, removal)
-    keeper.tell(Deed(fine_tuned, removal, Outcome(pruned, None, Cost(0.1))), None)
+    keeper.tell(Deed(fine_tuned, removal, Outcome(pruned, None, Cost(0.1))))
     again = Prune((("b", (0,)),))
-    keeper.tell(Deed(pruned, again, Outcome(next_id(pruned, again), None, Cost(0.1))), None)
+    keeper.tell(Deed(pruned, again, Outcome(next_id(pruned, again), None, Cost(0.1))))
     index = keeper._index
     assert index.nearest_kept(next_id(pruned, again)) == index.nearest_kept(fine_tuned) == fine_tuned
     assert index.nearest_kept("root") is None
 
 
 def test_excess_is_nothing_where_all_fits():
-    assert excess({"a": 5, "b": 5}, {"a": 1, "b": 2}, 10) == []
-    assert excess({"a": 5, "b": 5}, {"a": 1, "b": 2}, 9) == ["a"]
-    assert excess({"a": 5, "b": 5}, {"a": 1, "b": 2}, 0) == ["a", "b"]
+    sizes, seconds = {"a": 5, "b": 5}, {"a": 1.0, "b": 2.0}
+    assert excess(sizes, seconds, (), 10) == []
+    assert excess(sizes, seconds, (), 9) == ["a"]
+    assert excess(sizes, seconds, (), 0) == ["a", "b"]
+    assert excess(sizes, seconds, {"a"}, 9) == ["b"]

@@ -46,6 +46,15 @@ def test_known_answers_are_repeated_and_the_others_given():
     assert whole.seconds[:2] == first.lesson().seconds
 
 
+def test_no_more_is_remembered_than_there_is_room_for():
+    batches = torch.arange(6.0).view(3, 2)
+    teacher = Teacher(Counting(), None, CPU, limit=20)
+    assert [teacher(batch).tolist() for batch in batches] == (2 * batches).tolist()
+    lesson = teacher.lesson()
+    assert lesson is not None
+    assert len(lesson.logits) == len(lesson.seconds) == 2
+
+
 def test_where_nothing_new_was_said_there_is_nothing_to_keep():
     teacher = Teacher(Counting(), Lesson([torch.zeros(2)] * 3, [1.0, 2.0, 4.0]), CPU)
     teacher(torch.zeros(2))
