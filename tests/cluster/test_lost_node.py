@@ -42,20 +42,18 @@ def cluster():
 
 
 class Loss(tune.Callback):
-    """Takes a node away when a trial that runs on it has reported a step that is not its last."""
+    """Takes away the node of the first trial that has reported a step which is not its last."""
 
-    def __init__(self, cluster, node) -> None:
-        self._cluster, self._node = cluster, node
-        self.lost = False
-        self.hosts: set[str] = set()
+    def __init__(self, cluster, nodes) -> None:
+        self._cluster, self._nodes = cluster, {node.node_id: node for node in nodes}
+        self.lost = ""
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
+        if self.lost or result["done"] or "step" not in result:
+            return
         actor = trial.temporary_state.ray_actor
-        node = actor and ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
-        self.hosts.add(node)
-        if not self.lost and node == self._node.node_id and not result["done"]:
-            self.lost = True
-            self._cluster.remove_node(self._node, allow_graceful=False)
+        self.lost = ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+        self._cluster.remove_node(self._nodes[self.lost], allow_graceful=False)
 
     def __getstate__(self):
         return {}
@@ -75,7 +73,7 @@ def test_its_work_is_done_elsewhere(cluster, trained, tmp_path):
     model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
     workload = Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
     prepared = prepare_search(workload, True, 1.0, 0.0, 1e9)
-    loss = Loss(cluster, nodes[0])
+    loss = Loss(cluster, nodes)
     results = search(workload, prepared, tmp_path / "lost", [loss])
     assert loss.lost
     assert not any(result.failure for result in results)
