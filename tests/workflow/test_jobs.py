@@ -68,7 +68,8 @@ def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished
     for folder in [*folders, run / "tensorboard" / "replay"]:
         events = EventAccumulator(str(folder)).Reload()
         tags = set(events.Tags()["scalars"])
-        assert set(STEP_TAGS.values()) - {"recovery/learning_rate_max"} <= tags
+        assert set(STEP_TAGS.values()) - {"recovery/learning_rate_max", "pruning/inherited"} <= tags
+        assert ("pruning/inherited" in tags) == (folder in folders)
         assert [event.step for event in events.Scalars("accuracy/after_recovery")] == list(range(1, 7))
         assert "_hparams_/session_start_info" in events.summary_metadata
     records = json.loads((run / "summary.json").read_text())["steps"]
