@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.threshold import Threshold
+from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import WeightChange
 from ice_ray.training.schedules import Schedule
 
@@ -35,6 +36,28 @@ class Prune:
     """Remove filters for real: per layer, indices as the layer is now. Leads to a new snapshot."""
 
     removed: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Compensate:
+    """Repair without training what a step's removal has done. Leads to a new snapshot.
+
+    Value: {layer: (before, after)}, per refitted layer the share of its dense outputs' mean square that it does not
+    reproduce.
+
+    Attributes:
+        step: whose units lost filters.
+        kind: `bn` or `least-squares`.
+        removed: what `Prune` took.
+        images: training images that are looked at.
+        ridge: how strongly refitted weights are held where they are, over the mean square of an input.
+    """
+
+    step: int
+    kind: Compensation
+    removed: tuple[tuple[str, tuple[int, ...]], ...]
+    images: int = 1000
+    ridge: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -125,7 +148,7 @@ class CompareWeights:
     change: WeightChange
 
 
-Action = Score | Prune | Measure | UnprunedShare | Recover | CompareWeights
+Action = Score | Prune | Compensate | Measure | UnprunedShare | Recover | CompareWeights
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ice_ray.engine.actions import (
     CompareWeights,
+    Compensate,
     Measure,
     Measured,
     Outcome,
@@ -30,6 +31,7 @@ _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         CompareWeights,
+        Compensate,
         Cost,
         Deed,
         Measure,

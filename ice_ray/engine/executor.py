@@ -15,6 +15,7 @@ from ice_ray.data.residence import bring, residence
 from ice_ray.engine.actions import (
     Action,
     CompareWeights,
+    Compensate,
     Measure,
     Measured,
     Outcome,
@@ -32,6 +33,7 @@ from ice_ray.engine.cost import Cost, Stopwatch, forward_flops, training_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import DivergedError, OutOfMemoryError
+from ice_ray.pruning.compensation import compensate
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
@@ -86,6 +88,7 @@ class Executor:
         self.lessons: LessonBook | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
+        self._unpruned: nn.Module | None = None
 
     @property
     def residence(self) -> str:
@@ -190,6 +193,9 @@ class Executor:
             case Prune():
                 remove_filters(model, self.network.image_shape, dict(action.removed))
                 after = next_id(snapshot, action)
+            case Compensate():
+                value, flops = self._compensate(model, action)
+                after = next_id(snapshot, action)
             case Measure():
                 value = self._measure(model, self._data.decide, action)
                 flops = forward_flops(model, self.network.traces) * value.images
@@ -238,17 +244,39 @@ class Executor:
 
     def _score(self, model: nn.Module, action: Score) -> dict[str, Tensor]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices."""
-        context = ScoringContext(
+        context = self._context(model, action)
+        with autocast(self.recipe.precision, self.device):
+            scores = criterion_named(action.criterion).score(context)
+        return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
+
+    def _compensate(self, model: nn.Module, action: Compensate) -> tuple[dict[str, tuple[float, float]], float]:
+        """In place and in full precision; all processes end with the same bits. Errors, and the operations spent."""
+        order = [trace.name for trace in self.network.traces]
+        errors = compensate(self._context(model, action), action.kind, dict(action.removed), order, action.ridge)
+        images = min(action.images, len(self._data.train))
+        flops = forward_flops(model, self.network.traces)
+        for layer in errors:
+            reached = self.network.traces[: order.index(layer) + 1]
+            flops += forward_flops(model, reached) + forward_flops(self._dense(), reached)
+        return errors, flops * images
+
+    def _context(self, model: nn.Module, action: Score | Compensate) -> ScoringContext:
+        return ScoringContext(
             model=model,
             units=self.network.steps[action.step - 1].units,
             norms=self.network.norms,
             key=(self._seed, "step", action.step),
             batches=lambda: self._calibration_batches(action.images),
             reduction=self._collective,
+            dense=self._dense,
+            rank=self._collective.shard.rank,
         )
-        with autocast(self.recipe.precision, self.device):
-            scores = criterion_named(action.criterion).score(context)
-        return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
+
+    def _dense(self) -> nn.Module:
+        """The network before pruning, as it was built: with its batch norms, in eval mode."""
+        if self._unpruned is None:
+            self._unpruned = self.network.build(self.device)
+        return self._unpruned
 
     def _calibration_batches(self, count: int) -> Iterator[Batch]:
         """This process's share of the images that criteria look at: the same at every step, fetched by the first that

@@ -16,6 +16,7 @@ from ice_ray.pruning.criteria.l1 import L1Norm
 from ice_ray.pruning.criteria.l2 import L2Norm
 from ice_ray.pruning.criteria.mean_activation import MeanActivation
 from ice_ray.pruning.criteria.random import Random
+from ice_ray.pruning.criteria.residual import Residual
 from ice_ray.pruning.criteria.taylor import Taylor
 from ice_ray.pruning.units import PrunableUnit
 
@@ -28,6 +29,7 @@ CRITERIA: dict[str, Callable[[], Criterion]] = {
     "mean-activation": MeanActivation,
     "taylor": Taylor,
     "bn-scale": BatchNormScale,
+    "residual": Residual,
 }
 
 __all__ = [

@@ -1,0 +1,53 @@
+"""What is known of a step's network to those who look at images: criteria and repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ice_ray.pruning.units import PrunableUnit
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Reduction(Protocol):
+    """What several processes that score together do with their parts; each has its share of the images."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes, on every process."""
+
+    def max(self, value: Tensor) -> Tensor:
+        """The greatest over processes, element by element, on every process."""
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """What criteria and repairs may look at.
+
+    Attributes:
+        model: the network as it stands, in eval mode; criteria do not change it.
+        units: whose filters to score: those of one step.
+        norms: the batch norm that directly follows each layer, where one does.
+        key: (seed, step, ...) that names the criterion's random choices, if it makes any.
+        batches: this process's share of the calibration images, from the start at every call: normalised images
+            (n, C, H, W) and labels (n,), on the model's device.
+        reduction: over processes.
+        dense: the network as it was before anything was pruned, in eval mode; not to be changed.
+        rank: this process's number, for random choices that are its own.
+    """
+
+    model: nn.Module
+    units: tuple[PrunableUnit, ...]
+    norms: Mapping[str, str | None]
+    key: tuple[int | str, ...]
+    batches: Callable[[], Iterator[Batch]]
+    reduction: Reduction
+    dense: Callable[[], nn.Module]
+    rank: int = 0
+
+    def weight(self, unit: PrunableUnit) -> Tensor:
+        """(filters, weights of each) float32: a unit's weights, a row per filter."""
+        return self.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1)

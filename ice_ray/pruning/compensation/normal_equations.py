@@ -1,0 +1,75 @@
+"""Least squares from sums that do not grow with the number of rows, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ice_ray.pruning.calibration import Reduction
+
+
+class NormalEquations:
+    """Sums over rows of inputs x and targets y, for y ~ x w (+ a constant).
+
+    Args:
+        groups, inputs, outputs: the sizes; a grouped layer is as many problems side by side.
+        constant: whether the fit may add a constant to every output: means are taken out on both sides then.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int, constant: bool, device: torch.device) -> None:
+        self._constant = constant
+        self._rows = torch.zeros((), dtype=torch.float64, device=device)
+        self._x, self._y = self._rows.new_zeros(groups, inputs), self._rows.new_zeros(groups, outputs)
+        self._xx = self._rows.new_zeros(groups, inputs, inputs)
+        self._xy = self._rows.new_zeros(groups, inputs, outputs)
+        self._yy = self._rows.new_zeros(groups, outputs)
+
+    def add(self, inputs: Tensor, targets: Tensor) -> None:
+        """Take in (groups, rows, inputs) and (groups, rows, outputs)."""
+        x, y = inputs.double(), targets.double()
+        self._rows += x.shape[1]
+        self._x += x.sum(dim=1)
+        self._y += y.sum(dim=1)
+        self._xx.baddbmm_(x.mT, x)
+        self._xy.baddbmm_(x.mT, y)
+        self._yy += y.square().sum(dim=1)
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Sum up over processes."""
+        for name in ("_rows", "_x", "_y", "_xx", "_xy", "_yy"):
+            setattr(self, name, reduction.sum(getattr(self, name)))
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """(groups, inputs) and (groups, outputs)."""
+        return self._x / self._rows, self._y / self._rows
+
+    def moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean products x'x (groups, inputs, inputs), x'y (groups, inputs, outputs) and y^2 (groups, outputs),
+        about the means where a constant is fitted.
+        """
+        xx, xy, yy = self._xx / self._rows, self._xy / self._rows, self._yy / self._rows
+        if not self._constant:
+            return xx, xy, yy
+        x, y = self.means
+        return xx - x[:, :, None] * x[:, None, :], xy - x[:, :, None] * y[:, None, :], yy - y.square()
+
+    def error(self, weights: Tensor) -> float:
+        """Mean square of what (groups, inputs, outputs) weights leave unexplained, over that of the targets."""
+        xx, xy, yy = self.moments()
+        left = yy - 2 * (weights * xy).sum(dim=1) + (weights * (xx @ weights)).sum(dim=1)
+        return float(left.sum().clamp_min(0) / yy.sum().clamp_min(torch.finfo(torch.float64).tiny))
+
+    def solve(self, prior: Tensor, ridge: float) -> Tensor:
+        """The weights (groups, inputs, outputs) that fit best, drawn towards a prior.
+
+        The prior is a candidate itself, so what is found never leaves more unexplained than it does.
+
+        Args:
+            ridge: strength, over the mean square of an input.
+        """
+        xx, xy, _ = self.moments()
+        strength = ridge * xx.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+        damped = xx + torch.diag_embed(strength[:, None].expand(-1, xx.shape[1]))
+        change: Tensor = torch.linalg.solve(damped, xy - xx @ prior)
+        return prior + change

@@ -1,0 +1,107 @@
+"""What a layer reads and what it gives, at sampled places: the rows of a least-squares problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from traceback import clear_frames
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ice_ray.randomness import generator
+
+PLACES_PER_IMAGE = 64
+
+
+class _Reached(Exception):
+    """The layer has been reached: nothing behind it is wanted."""
+
+
+@contextmanager
+def _stopping(model: nn.Module, layer: str, caught: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """While the block runs, forward passes end at a layer, whose input and output are caught."""
+
+    def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        caught.append((given[0].detach(), output.detach()))
+        raise _Reached
+
+    handle = model.get_submodule(layer).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and output of a layer at its first use in a forward pass, which ends there."""
+    caught: list[tuple[Tensor, Tensor]] = []
+    with _stopping(model, layer, caught), torch.inference_mode():
+        try:
+            model(images)
+        except _Reached as reached:
+            clear_frames(reached.__traceback__)  # they hold activations, in cycles that only the collector would end
+            return caught[0]
+    raise ValueError(f"layer '{layer}' was not reached")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in every image's output rows are taken.
+
+    Attributes:
+        of_image: (images, places) int64, flat indices of output positions.
+    """
+
+    of_image: Tensor
+
+    @classmethod
+    def drawn(cls, images: int, positions: int, key: tuple[int | str, ...], device: torch.device) -> Places:
+        """All positions, or `PLACES_PER_IMAGE` different ones an image, by the key's random numbers."""
+        if positions <= PLACES_PER_IMAGE:
+            return cls(torch.arange(positions, device=device).expand(images, positions))
+        drawn = torch.rand(images, positions, generator=generator(*key)).topk(PLACES_PER_IMAGE).indices
+        return cls(drawn.to(device))
+
+
+def input_rows(layer: nn.Module, given: Tensor, output_size: Sequence[int], places: Places) -> Tensor:
+    """(groups, rows, weights of a filter): what each sampled output of a layer is a weighted sum of."""
+    if isinstance(layer, nn.Linear):
+        flat = given.reshape(len(given), -1, given.shape[-1])
+        return flat.gather(1, places.of_image[:, :, None].expand(-1, -1, flat.shape[-1])).flatten(0, 1)[None]
+    assert isinstance(layer, nn.Conv2d)
+    padded = _padded(layer, given)
+    device = given.device
+    rows, columns = places.of_image // output_size[-1], places.of_image % output_size[-1]
+    within = [
+        torch.arange(size, device=device) * dilation
+        for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)
+    ]
+    down = rows[:, :, None] * layer.stride[0] + within[0]  # (images, places, kernel height)
+    across = columns[:, :, None] * layer.stride[1] + within[1]
+    image = torch.arange(len(given), device=device)[:, None, None, None]
+    patches = padded.movedim(1, -1)[image, down[:, :, :, None], across[:, :, None, :]]  # (n, places, kh, kw, C)
+    patches = patches.movedim(-1, 2).flatten(0, 1)  # (rows, C, kh, kw): the order of a filter's weights
+    by_group: Tensor = patches.unflatten(1, (layer.groups, -1)).flatten(2)
+    return by_group.movedim(1, 0)
+
+
+def output_rows(layer: nn.Module, output: Tensor, places: Places) -> Tensor:
+    """(rows, filters) of a layer's output at the sampled places."""
+    channels_last = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
+    flat = channels_last.reshape(len(output), -1, channels_last.shape[-1])
+    return flat.gather(1, places.of_image[:, :, None].expand(-1, -1, flat.shape[-1])).flatten(0, 1)
+
+
+def positions_of(layer: nn.Module, output: Tensor) -> int:
+    """Output positions of one image."""
+    return output[0].numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]
+
+
+def _padded(layer: nn.Conv2d, given: Tensor) -> Tensor:
+    """As the layer pads."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    sides = list(layer._reversed_padding_repeated_twice)
+    return F.pad(given, sides, mode=mode) if any(sides) else given
