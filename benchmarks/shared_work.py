@@ -84,11 +84,11 @@ def search(options: Any, name: str, *extra: str) -> Row:
 def outcomes(folder: Path) -> tuple[list[float], list[float], list[float]]:
     """Per trial: its final drop, and its pruning time as wall seconds and as operations."""
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    parts = ("scoring_seconds", "removal_seconds", "measuring_seconds", "recovery_seconds")
+    parts = ("scoring", "removal", "compensation", "measuring", "recovery")
     trials = [[row for row in rows if row["trial"] == trial] for trial in range(rows[-1]["trial"] + 1)]
     return (
         [steps[-1]["drop"] for steps in trials],
-        [sum(step[part] for step in steps for part in parts) for steps in trials],
+        [sum(step[f"{part}_seconds"] for step in steps for part in parts) for steps in trials],
         [sum(step["flops"] for step in steps) for steps in trials],
     )
 

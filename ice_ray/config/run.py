@@ -15,6 +15,7 @@ from ice_ray.errors import UserError
 from ice_ray.ingest.load import DataErrors, Residence
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.config import PruneConfig
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.search.config import SearchConfig
@@ -49,7 +50,10 @@ class RunConfig:
     prune: PruneConfig = field(default_factory=PruneConfig)
     criterion: str = "l1"
     """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
-    random, or package.module:Class."""
+    residual (what least squares cannot make up for stays), random, or package.module:Class."""
+    compensate: Compensation = "none"
+    """Repair after every removal without training: none (the paper); bn = batch-norm statistics estimated anew;
+    least-squares = the layers behind refitted to what they gave in the dense model, then bn."""
     pipeline: str = "ice"
     """What decides: ice, or package.module:function."""
     space: str | None = None
@@ -143,6 +147,7 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 _NOT_DECIDING = frozenset(
     {"preset", "storage", "name", "resume", "verbose", "data-errors"}
     | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
+    | {"search.store-memory-gb", "search.store-disk-gb"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
 )
 

@@ -46,6 +46,7 @@ class StepRecord:
     learning_rate_max: float | None
     scoring_seconds: float
     removal_seconds: float
+    compensation_seconds: float
     measuring_seconds: float
     recovery_seconds: float
     flops: float
@@ -53,8 +54,8 @@ class StepRecord:
     @property
     def cost(self) -> Cost:
         """The step's share of PT, on both clocks."""
-        parts = (self.scoring_seconds, self.removal_seconds, self.measuring_seconds, self.recovery_seconds)
-        return Cost(sum(parts), self.flops)
+        deciding = self.scoring_seconds + self.removal_seconds + self.compensation_seconds + self.measuring_seconds
+        return Cost(deciding + self.recovery_seconds, self.flops)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""

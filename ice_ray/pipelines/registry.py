@@ -23,6 +23,7 @@ def _ice(settings: PruningSettings, hyperparameters: Hyperparameters) -> Pipelin
         settings.recovery,
         settings.decision_error,
         settings.freeze.stem,
+        settings.compensation,
     )
 
 

@@ -9,6 +9,7 @@ from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.fine_tune import Recipe
 
@@ -21,7 +22,8 @@ class PruningSettings:
         amounts: how many filters go from each layer.
         selection: which layers are pruned.
         criterion: by name.
-        calibration_images: training images that a criterion which looks at data looks at.
+        calibration_images: training images that criteria and repairs look at.
+        compensation: repair after every removal.
         pipeline: by name.
         seed: every random choice comes from it.
         recipe: of fine-tunes; its precision resolved for the device.
@@ -36,6 +38,7 @@ class PruningSettings:
     selection: Selection = Selection()
     criterion: str = "l1"
     calibration_images: int = 1000
+    compensation: Compensation = "none"
     pipeline: str = "ice"
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)

@@ -25,7 +25,7 @@ class PruneConfig:
     round_to: int = 1
     """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up."""
     calibration_images: int = 1000
-    """Training images that criteria which look at activations look at."""
+    """Training images that criteria which look at activations, and repairs, look at."""
 
     def __post_init__(self) -> None:
         if self.round_to < 1:

@@ -81,6 +81,7 @@ class Plan:
             amounts=self.amounts,
             selection=self.selection,
             criterion=config.criterion,
+            compensation=config.compensate,
             calibration_images=config.prune.calibration_images,
             pipeline=config.pipeline,
             seed=config.seed,

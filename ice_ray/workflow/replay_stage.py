@@ -95,11 +95,12 @@ def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) 
 
 
 def _replay_times(progress: ReplayProgress) -> dict[str, float]:
-    """Stage 2's own parts, inside its wall time; the first four are PT of eq. 2."""
+    """Stage 2's own parts, inside its wall time; the first five are PT of eq. 2."""
     records = progress.state.records
     return {
         "stage 2, PT: scoring": sum(record.scoring_seconds for record in records),
         "stage 2, PT: removal": sum(record.removal_seconds for record in records),
+        "stage 2, PT: compensation": sum(record.compensation_seconds for record in records),
         "stage 2, PT: decision measurements": sum(record.measuring_seconds for record in records),
         "stage 2, PT: fine-tuning": sum(record.recovery_seconds for record in records),
         "stage 2, apart: set-up": progress.setup_seconds,

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from ice_ray.data.images import PruningData
-from ice_ray.engine.actions import Recover, Score
+from ice_ray.engine.actions import Compensate, Recover, Score
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.process_group import ProcessGroup, checksum
@@ -18,7 +18,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
-from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import CRITERIA, lowest
 from ice_ray.training import evaluate
@@ -49,6 +49,19 @@ def scores(executor: Executor) -> dict[str, torch.Tensor]:
     return {name: executor.run(executor.root, Score(2, name, 200)).value["layer2.0.conv1"] for name in CRITERIA}
 
 
+def repaired(executor: Executor) -> tuple[list[int], dict[str, float]]:
+    """Checksums of every step of a run that is repaired and never trained, and the errors that its refits left."""
+    snapshot, sums, errors = executor.root, [], {}
+    for step in executor.network.steps:
+        choice = choose_removal(executor, snapshot, step.number, RULE)
+        pruned = executor.run(snapshot, choice.action).snapshot
+        outcome = executor.run(pruned, Compensate(step.number, "least-squares", choice.action.removed, 200))
+        snapshot = outcome.snapshot
+        sums.append(int(checksum(executor.module(snapshot))))
+        errors |= {layer: after for layer, (_, after) in outcome.value.items()}
+    return sums, errors
+
+
 class WithSpare(nn.Module):
     """A network with parameters that its outputs do not depend on, which DistributedDataParallel would wait for."""
 
@@ -73,7 +86,7 @@ def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folde
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
     train_with_a_spare_part(data)
-    torch.save((scores(executor), *replay(executor)), folder / f"rank{rank}.pt")
+    torch.save((scores(executor), repaired(executor), *replay(executor)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -86,10 +99,11 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
     mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
-    (scored, *ran), (other_scored, *other_ran) = (
+    (scored, mended, *ran), (other_scored, other_mended, *other_ran) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
     assert ran == other_ran
+    assert mended == other_mended
     sums, accuracies, epochs, measured = ran
     assert len(sums) == len(network.steps)
     assert min(measured) < 200  # a measurement ended early, on both ranks alike
@@ -99,6 +113,7 @@ def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
         assert torch.equal(scored[name], other_scored[name])
         torch.testing.assert_close(scored[name], expected, msg=name)
         assert lowest(scored[name], 16) == lowest(expected, 16)
+    assert mended[1] == pytest.approx(repaired(executor)[1], rel=0.2)  # norms see half batches each
     _, alone, _, _ = replay(executor)
     # Two processes differ from one by batch-norm statistics of half batches: 200 images, so a few of them.
     assert accuracies[-1] == pytest.approx(alone[-1], abs=5)
