@@ -99,6 +99,21 @@ class UnprunedShare:
 
 
 @dataclass(frozen=True)
+class Checks:
+    """Looks at the drop inside a fine-tune (the paper's Fig. 1, case 4, at the grain of SGD steps).
+
+    Attributes:
+        every: SGD steps between two looks.
+        images: decision images looked at, the same every time.
+        margin: points by which the drop on them must be below the threshold to end the fine-tune.
+    """
+
+    every: int
+    images: int
+    margin: float
+
+
+@dataclass(frozen=True)
 class Recover:
     """Fine-tune. Leads to a new snapshot. Value: `Recovered`.
 
@@ -109,6 +124,7 @@ class Recover:
         schedule: by name, over all epochs.
         frozen: layers held fixed.
         until: measure after every epoch, and train no more once the drop is below this threshold.
+        checks: look at it inside epochs, too.
         final: train on the images of the final epochs.
         cut: hold fixed, too, everything below the lowest freezable layer that is left to train, so that the backward
             pass ends there.
@@ -120,6 +136,7 @@ class Recover:
     schedule: Schedule
     frozen: tuple[str, ...]
     until: Threshold | None = None
+    checks: Checks | None = None
     final: bool = False
     cut: bool = False
 
@@ -129,11 +146,11 @@ class Recovered:
     """What came of a fine-tune.
 
     Attributes:
-        epochs: how many it took.
+        epochs: how many it took; a part of one where a look inside it was enough.
         accuracy: after the last of them (percent, decision images); None where `until` did not ask for it.
     """
 
-    epochs: int
+    epochs: float
     accuracy: float | None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ice_ray.engine.actions import (
+    Checks,
     CompareWeights,
     Compensate,
     Measure,
@@ -30,6 +31,7 @@ from ice_ray.engine.threshold import Threshold
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
+        Checks,
         CompareWeights,
         Compensate,
         Cost,

@@ -33,13 +33,14 @@ from ice_ray.engine.cost import Cost, Stopwatch, forward_flops, training_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import DivergedError, OutOfMemoryError
+from ice_ray.objective import accuracy_drop
 from ice_ray.pruning.compensation import compensate
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
-from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.training.fine_tune import Midway, Recipe, fine_tune
 from ice_ray.training.lessons import LessonBook, Teacher
 from ice_ray.training.precision import autocast
 from ice_ray.training.schedules import SCHEDULES
@@ -88,6 +89,7 @@ class Executor:
         self.lessons: LessonBook | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
+        self._checking: ImageSet | None = None
         self._unpruned: nn.Module | None = None
 
     @property
@@ -305,14 +307,27 @@ class Executor:
             per_image += forward_flops(self._teacher, self.network.traces)
         schedule = SCHEDULES[action.schedule]
         images = self._data.final if action.final and self._data.final is not None else self._data.train
+        until, checks = action.until, action.checks
         measured: list[float] = []
+        looked_at = 0
+
+        def accuracy(images: ImageSource) -> float:
+            nonlocal looked_at
+            self._collective.average_buffers(model)
+            looked_at += len(images)
+            return self.accuracy(model, images)
 
         def enough() -> bool:
-            if action.until is None:
+            if until is None:
                 return False
-            self._collective.average_buffers(model)
-            measured.append(self.accuracy(model, self._data.decide))
-            return not action.until.reached(measured[-1])
+            measured.append(accuracy(self._data.decide))
+            return not until.reached(measured[-1])
+
+        def recovered() -> bool:
+            assert until is not None
+            assert checks is not None
+            few = accuracy(self._few_that_decide(checks.images))
+            return accuracy_drop(until.original, few) < until.drop - checks.margin
 
         seen, losses = fine_tune(
             self._collective.wrap(model),
@@ -325,16 +340,25 @@ class Executor:
             teacher,
             self._collective.shard,
             enough,
+            Midway(checks.every, recovered) if checks is not None else None,
         )
         model.requires_grad_(True)
         if not bool(torch.isfinite(self._collective.sum(losses))):
             raise DivergedError(_diverged(action.learning_rate))
         self._collective.settle(model)
-        if action.until is not None and (not measured or action.until.reached(measured[-1])):
-            measured.append(self.accuracy(model, self._data.decide))
-        measuring = len(measured) * len(self._data.decide) * forward_flops(model, self.network.traces)
-        epochs = round(seen / len(images))
+        # Nothing has been trained since the last measurement only where that was what ended the fine-tune.
+        if until is not None and (not measured or until.reached(measured[-1])):
+            measured.append(accuracy(self._data.decide))
+        measuring = looked_at * forward_flops(model, self.network.traces)
+        epochs = round(seen / len(images), 3) if checks is not None else round(seen / len(images))
         return Recovered(epochs, measured[-1] if measured else None), per_image * seen + measuring
+
+    def _few_that_decide(self, count: int) -> ImageSet:
+        """The decision images that are looked at inside fine-tunes, always the same."""
+        if self._checking is None or len(self._checking) != min(count, len(self._data.decide)):
+            drawn = torch.randperm(len(self._data.decide), generator=generator(self._seed, "checks"))
+            self._checking = self._data.decide.take(drawn[:count].sort().values)
+        return self._checking
 
     def _identity(self) -> dict[str, Any]:
         return {

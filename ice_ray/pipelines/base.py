@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from ice_ray.engine.actions import Checks
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.errors import UserError
@@ -19,12 +20,14 @@ class RecoveryPlan:
     Attributes:
         epochs: of each fine-tune at most; the paper has one. With more, it ends after the epoch that brings the drop
             below the threshold.
+        checks: looks inside a fine-tune, which end it once it has recovered; the paper has none.
         schedule: of the learning rate inside a fine-tune, under the bound of eq. 1.
         final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
         final_rate_factor: times the bound, for the final epochs; 2 in the authors' program.
     """
 
     epochs: int = 1
+    checks: Checks | None = None
     schedule: Schedule = "constant"
     final_epochs: int = 0
     final_rate_factor: float = 2.0

@@ -111,8 +111,8 @@ class IcePipeline(Pipeline):
         """Fine-tune after the step just recorded, and complete its record."""
         *earlier, record = state.records
         rate = self._rate(record.unpruned_share)
-        # A single epoch has nothing to stop; with more, the last measurement made while training is the step's.
-        several = self.recovery.epochs > 1
+        # A whole single epoch has nothing to stop; else the last measurement made while training is the step's.
+        several = self.recovery.epochs > 1 or self.recovery.checks is not None
         action = Recover(
             key=("step", record.step),
             learning_rate=rate,
@@ -121,6 +121,7 @@ class IcePipeline(Pipeline):
             frozen=self._frozen(preparation),
             cut=self._cuts,
             until=self._threshold(preparation.original_accuracy) if several else None,
+            checks=self.recovery.checks,
         )
         recovered = executor.run(state.snapshot, action)
         accuracy, measuring = recovered.value.accuracy, Cost()

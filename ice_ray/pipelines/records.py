@@ -26,7 +26,7 @@ class StepRecord:
         images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the
             threshold's question was answered before all had been looked at.
         fine_tuned: whether the drop after removal reached the threshold.
-        epochs: of that fine-tune; 0 without one.
+        epochs: of that fine-tune, a part of one where a look inside it ended it; 0 without one.
         learning_rate_max: eq. 1's bound where the step fine-tuned, else None.
         scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
         flops: operations of the step, for the work clock.
@@ -42,7 +42,7 @@ class StepRecord:
     drop: float
     images_measured: int
     fine_tuned: bool
-    epochs: int
+    epochs: float
     learning_rate_max: float | None
     scoring_seconds: float
     removal_seconds: float

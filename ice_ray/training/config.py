@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ice_ray.errors import UserError
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.schedules import Schedule
 
@@ -23,8 +24,19 @@ class RecoveryConfig:
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes, in [0, 1)."""
 
+    check_every: int | None = None
+    """Look at the drop every so many SGD steps of a fine-tune, and end it once it has recovered. [default: never]"""
+    check_images: int = 500
+    """Decision images of such a look."""
+    check_margin: float = 0.5
+    """Points by which the drop on them must be below the threshold."""
+
     def __post_init__(self) -> None:
         self.recipe(2)
+        if self.check_every is not None and self.check_every < 1:
+            raise UserError(f"--recovery.check-every {self.check_every} must be at least 1")
+        if self.check_images < 1:
+            raise UserError(f"--recovery.check-images {self.check_images} must be at least 1")
 
     def recipe(self, batch_size: int) -> Recipe:
         """What every process is told; precision is resolved on its device.

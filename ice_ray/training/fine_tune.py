@@ -52,6 +52,19 @@ class Recipe:
             raise UserError(f"--recovery.label-smoothing {self.label_smoothing} must be in [0, 1)")
 
 
+@dataclass(frozen=True)
+class Midway:
+    """A question asked inside a fine-tune.
+
+    Attributes:
+        every: SGD steps between two times.
+        enough: True ends the fine-tune there.
+    """
+
+    every: int
+    enough: Callable[[], bool]
+
+
 def fine_tune(
     model: nn.Module,
     images: ImageSource,
@@ -63,6 +76,7 @@ def fine_tune(
     teacher: Callable[[Tensor], Tensor] | None = None,
     shard: Shard = Shard(),
     enough: Callable[[], bool] = lambda: False,
+    midway: Midway | None = None,
 ) -> tuple[int, Tensor]:
     """Train `model` in place for some epochs.
 
@@ -75,8 +89,10 @@ def fine_tune(
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
+        midway: asked inside epochs.
     """
-    seen = 0
+    seen = steps = 0
+    ended = False
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = images.device
     optimizer = torch.optim.SGD(
@@ -107,8 +123,12 @@ def fine_tune(
                 losses += loss.detach()
                 seen += rows
                 in_epoch += rows
+                steps += 1
+                ended = midway is not None and steps % midway.every == 0 and midway.enough()
+                if ended:
+                    break
             model.eval()
-            if epoch < epochs - 1 and enough():
+            if ended or (epoch < epochs - 1 and enough()):
                 break
     model.eval()
     return seen, losses

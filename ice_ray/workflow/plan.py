@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ice_ray.config.run import RunConfig
 from ice_ray.data.images import Preprocessing
+from ice_ray.engine.actions import Checks
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Found, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
@@ -64,7 +65,7 @@ class Plan:
     def search_settings(self) -> PruningSettings:
         """What every trial is told of how to prune; precision is resolved on its device."""
         search = self.config.search
-        recovery = RecoveryPlan(search.epochs, self.config.recovery.schedule)
+        recovery = RecoveryPlan(search.epochs, self._checks, self.config.recovery.schedule)
         return self._settings(recovery, search.batch_size or self.config.batch_size)
 
     @property
@@ -72,8 +73,15 @@ class Plan:
         """The same for stage 2."""
         replay = self.config.replay
         schedule = self.config.recovery.schedule
-        recovery = RecoveryPlan(replay.epochs, schedule, replay.final_epochs, replay.final_rate_factor)
+        recovery = RecoveryPlan(replay.epochs, self._checks, schedule, replay.final_epochs, replay.final_rate_factor)
         return self._settings(recovery, self.config.batch_size)
+
+    @property
+    def _checks(self) -> Checks | None:
+        recovery = self.config.recovery
+        if recovery.check_every is None:
+            return None
+        return Checks(recovery.check_every, recovery.check_images, recovery.check_margin)
 
     def _settings(self, recovery: RecoveryPlan, batch_size: int) -> PruningSettings:
         config = self.config

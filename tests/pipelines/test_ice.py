@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.engine.actions import Measure, Recover
+from ice_ray.engine.actions import Checks, Measure, Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.hyperparameters import Hyperparameters
@@ -153,6 +153,36 @@ def test_with_more_epochs_a_fine_tune_ends_after_the_one_that_brings_the_drop_be
     ]
     below = [accuracy for accuracy in after if original - accuracy < 2.0]
     assert record.accuracy == (below or after[-1:])[0]
+
+
+class TestLooksInsideAFineTune:
+    def ran(self, executor, preparation, checks: Checks | None) -> PipelineState:
+        plan = RecoveryPlan(epochs=2, checks=checks)
+        return run(executor, IcePipeline(RULE, hyperparameters(4.0), recovery=plan), preparation)[-1]
+
+    def test_it_ends_once_it_has_recovered(self, executor, preparation, data):
+        """Oracle: the drop over the images looked at, which here are all that decide, is below theta by the margin."""
+        looked = self.ran(executor, preparation, Checks(1, len(data.decide), 1.0))
+        tuned = [record for record in looked.records if record.fine_tuned]
+        early = [record for record in tuned if record.epochs < 2]
+        assert early
+        assert any(record.epochs % 1 for record in early)
+        assert all(record.drop < 4.0 - 1.0 for record in early)
+
+    def test_looks_that_never_come_change_no_bit(self, executor, preparation):
+        never, without = (self.ran(executor, preparation, checks) for checks in (Checks(10**6, 50, 0.0), None))
+        assert decisions(never) == decisions(without)
+        tensors = [executor.store.get(state.snapshot).tensors for state in (never, without)]
+        assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
+
+    def test_going_on_and_beginning_anew_give_the_same_bits(self, executor, preparation, network, data):
+        checks = Checks(2, 60, 0.5)
+        first = self.ran(executor, preparation, checks)
+        fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        again = self.ran(fresh, preparation, checks)
+        assert decisions(first) == decisions(again)
+        tensors = [own.store.get(first.snapshot).tensors for own in (executor, fresh)]
+        assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
 
 
 def test_no_epoch_is_spared_where_the_drop_stays_above_the_threshold(executor, preparation):

@@ -8,7 +8,7 @@ from ice_ray.data.batches import Shard, training_batches
 from ice_ray.errors import UserError
 from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.training.distil import distillation_loss
-from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.training.fine_tune import Midway, Recipe, fine_tune
 from ice_ray.training.precision import resolve
 
 RECIPE = Recipe(batch_size=64)
@@ -112,6 +112,20 @@ def test_training_ends_after_the_epoch_that_is_enough(network, data):
     seen, _ = fine_tune(model, data.train, data.preprocessing, RECIPE, lambda _: 0.0, 5, (0, "test"), enough=enough)
     assert seen == 2 * len(data.train)
     assert asked == [True, True]
+
+
+def test_training_ends_inside_an_epoch_where_that_is_enough(network, data):
+    model, asked = network.build(torch.device("cpu")), []
+
+    def enough() -> bool:
+        asked.append(None)
+        return len(asked) == 5
+
+    midway = Midway(3, enough)
+    seen, _ = fine_tune(model, data.train, data.preprocessing, RECIPE, lambda _: 0.0, 3, (0, "test"), midway=midway)
+    assert len(asked) == 5
+    assert seen == len(data.train) + 5 * RECIPE.batch_size  # 15 steps, ten of which are an epoch
+    assert not model.training
 
 
 def test_half_precision_scales_the_loss_and_arrives_where_full_precision_does(network, data):
