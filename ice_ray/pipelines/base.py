@@ -24,6 +24,8 @@ class RecoveryPlan:
         schedule: of the learning rate inside a fine-tune, under the bound of eq. 1.
         final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
         final_rate_factor: times the bound, for the final epochs; 2 in the authors' program.
+        final_rate: of the final epochs, in place of that.
+        final_schedule: of the final epochs, where it is not `schedule`.
     """
 
     epochs: int = 1
@@ -31,12 +33,15 @@ class RecoveryPlan:
     schedule: Schedule = "constant"
     final_epochs: int = 0
     final_rate_factor: float = 2.0
+    final_rate: float | None = None
+    final_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.final_epochs < 0:
             raise UserError(f"epochs {self.epochs} must be at least 1, final epochs {self.final_epochs} at least 0")
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"unknown schedule '{self.schedule}'; valid: {', '.join(SCHEDULES)}")
+        for schedule in (self.schedule, self.final_schedule or self.schedule):
+            if schedule not in SCHEDULES:
+                raise UserError(f"unknown schedule '{schedule}'; valid: {', '.join(SCHEDULES)}")
         if not self.final_rate_factor > 0:
             raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
 

@@ -101,9 +101,11 @@ class IcePipeline(Pipeline):
         """The final epochs, if any."""
         if not self.recovery.final_epochs:
             return state, Cost()
-        rate = self.recovery.final_rate_factor * self._rate(state.records[-1].unpruned_share)
-        epochs, frozen = self.recovery.final_epochs, self._frozen(preparation)
-        action = Recover(("final",), rate, epochs, self.recovery.schedule, frozen, final=True, cut=self._cuts)
+        plan, frozen = self.recovery, self._frozen(preparation)
+        bound = self._rate(state.records[-1].unpruned_share)
+        rate = plan.final_rate_factor * bound if plan.final_rate is None else plan.final_rate
+        schedule = plan.final_schedule or plan.schedule
+        action = Recover(("final",), rate, plan.final_epochs, schedule, frozen, final=True, cut=self._cuts)
         recovered = executor.run(state.snapshot, action)
         return PipelineState(recovered.snapshot, state.records), recovered.cost
 

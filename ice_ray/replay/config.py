@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ice_ray.errors import UserError
+from ice_ray.training.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class ReplayConfig:
     """Share of the training images that the final epochs train on. [default: as --replay.subsample]"""
     final_rate_factor: float = 2.0
     """Learning rate of the final epochs, times eq. 1's bound (2 in the authors' program)."""
+    final_rate: float | None = None
+    """Their learning rate, in place of that."""
+    final_schedule: Schedule | None = None
+    """Their schedule: constant, cosine or linear. [default: as --recovery.schedule]"""
     max_failures: int = 3
     """How often the group is started again after a worker died, from the last step."""
 
@@ -44,6 +49,8 @@ class ReplayConfig:
             raise UserError(f"--replay.final-epochs {self.final_epochs} must be at least 0")
         if not 0 < self.final_rate_factor < math.inf:
             raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
+        if self.final_rate is not None and not 0 < self.final_rate < math.inf:
+            raise UserError(f"--replay.final-rate {self.final_rate} must be above 0")
         if self.cpus is not None and not self.cpus > 0:
             raise UserError(f"--replay.cpus {self.cpus} must be above 0")
         if self.gpus is not None and not (

@@ -14,7 +14,8 @@ class RecoveryConfig:
     """How fine-tunes are done, in both stages."""
 
     schedule: Schedule = "constant"
-    """Learning rate inside a fine-tune, under eq. 1's bound: constant (the paper) or cosine, to nothing at its end."""
+    """Learning rate inside a fine-tune, under eq. 1's bound: constant (the paper); cosine, to nothing at its end; or
+    linear, the same after a tenth of warming up."""
     distil: bool = True
     """Learn from the unpruned model too (the paper does on CIFAR-10)."""
     temperature: float = 2.0

@@ -73,7 +73,8 @@ class Plan:
         """The same for stage 2."""
         replay = self.config.replay
         schedule = self.config.recovery.schedule
-        recovery = RecoveryPlan(replay.epochs, self._checks, schedule, replay.final_epochs, replay.final_rate_factor)
+        final = (replay.final_epochs, replay.final_rate_factor, replay.final_rate, replay.final_schedule)
+        recovery = RecoveryPlan(replay.epochs, self._checks, schedule, *final)
         return self._settings(recovery, self.config.batch_size)
 
     @property

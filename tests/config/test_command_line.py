@@ -147,7 +147,7 @@ WRONG = {
     "round to": (["--prune.round-to", "128"], "nothing would be removed"),
     "ratios": (["--prune.ratios", "none.yaml"], "no such file"),
     "pipeline": (["--pipeline", "ise"], "nearest: ice"),
-    "schedule": (["--recovery.schedule", "linear"], "'constant', 'cosine'"),
+    "schedule": (["--recovery.schedule", "step"], "'constant', 'cosine'"),
     "temperature": (["--recovery.temperature", "0"], "above 0"),
     "smoothing": (["--recovery.label-smoothing", "1"], "[0, 1)"),
     "search epochs": (["--search.epochs", "0"], "at least 1"),

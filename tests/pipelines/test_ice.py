@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.engine.actions import Checks, Measure, Recover
+from ice_ray.engine.actions import Checks, Measure, Recover, next_id
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.hyperparameters import Hyperparameters
@@ -267,6 +267,18 @@ def test_freezing_the_stem_leaves_everything_below_the_lowest_trained_layer_as_i
     assert {"conv1.weight", "bn1.weight"} <= trained["free"]
     assert {"layer2.0.conv2.weight", "layer3.0.bn2.weight"} <= trained["cut"]
     assert results["cut"][1].flops < 0.9 * results["free"][1].flops
+
+
+def test_the_final_epochs_may_have_a_rate_and_a_schedule_of_their_own(executor, preparation):
+    """The oracle is the name of the snapshot, which tells all that was done."""
+    plan = RecoveryPlan(final_epochs=2, final_rate=0.02, final_schedule="linear")
+    pipeline = IcePipeline(RULE, hyperparameters(100.0), recovery=plan)
+    last = run(executor, pipeline, preparation)[-1]
+    state, cost = pipeline.finish(executor, last, preparation)
+    frozen = frozen_layers(preparation.ranking, 0.5)
+    assert state.snapshot == next_id(last.snapshot, Recover(("final",), 0.02, 2, "linear", frozen, final=True))
+    assert state.records == last.records
+    assert cost.flops > 0
 
 
 class TestCompensation:
