@@ -50,14 +50,12 @@ class Compensate:
         kind: `bn` or `least-squares`.
         removed: what `Prune` took.
         images: training images that are looked at.
-        ridge: how strongly refitted weights are held where they are, over the mean square of an input.
     """
 
     step: int
     kind: Compensation
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     images: int = 1000
-    ridge: float = 1e-4
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import DivergedError, OutOfMemoryError
 from ice_ray.objective import accuracy_drop
 from ice_ray.pruning.compensation import compensate
+from ice_ray.pruning.compensation.patches import PLACES_PER_IMAGE
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
@@ -90,6 +91,7 @@ class Executor:
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating: ImageSet | None = None
         self._checking: ImageSet | None = None
+        self._few_original: float | None = None
         self._unpruned: nn.Module | None = None
 
     @property
@@ -130,6 +132,8 @@ class Executor:
         key = (self._seed, "warm-up")
         fine_tune(wrapped, few, preprocessing, self.recipe, lambda _: 0.0, 1, key, self._teacher, shard)
         self.accuracy(model, few)
+        one = torch.eye(2, dtype=torch.float64, device=self.device)
+        torch.linalg.solve(one, one)
         return watch.seconds()
 
     def commit(self, snapshot: SnapshotId) -> Snapshot:
@@ -254,14 +258,17 @@ class Executor:
     def _compensate(self, model: nn.Module, action: Compensate) -> tuple[dict[str, tuple[float, float]], float]:
         """In place and in full precision; all processes end with the same bits. Errors, and the operations spent."""
         order = [trace.name for trace in self.network.traces]
-        errors = compensate(self._context(model, action), action.kind, dict(action.removed), order, action.ridge)
+        errors = compensate(self._context(model, action), action.kind, dict(action.removed), order)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         images = min(action.images, len(self._data.train))
         flops = forward_flops(model, self.network.traces)
         for layer in errors:
             reached = self.network.traces[: order.index(layer) + 1]
-            flops += forward_flops(model, reached) + forward_flops(self._dense(), reached)
+            inputs = model.get_parameter(f"{layer}.weight")[0].numel()
+            rows = min(PLACES_PER_IMAGE, reached[-1].positions)
+            # Norms and rows of the network, rows of the dense one, products of all pairs of inputs.
+            flops += 2 * forward_flops(model, reached) + forward_flops(self._dense(), reached) + 2.0 * rows * inputs**2
         return errors, flops * images
 
     def _context(self, model: nn.Module, action: Score | Compensate) -> ScoringContext:
@@ -290,7 +297,11 @@ class Executor:
         if self._calibrating is None or len(self._calibrating) != min(count, len(train)):
             drawn = torch.randperm(len(train), generator=generator(self._seed, "calibration"))
             self._calibrating = train.take(drawn[:count].sort().values)
-        for batch, labels in evaluation_batches(self._calibrating, preprocessing, _CALIBRATION_BATCH, shard):
+        largest = min(_CALIBRATION_BATCH, evaluation_batch(train.image_shape, self.device))
+        batches = math.ceil(len(self._calibrating) / (largest * shard.world))
+        # Of even sizes: a last batch of a few images would have no statistics worth the name.
+        size = math.ceil(len(self._calibrating) / (batches * shard.world))
+        for batch, labels in evaluation_batches(self._calibrating, preprocessing, size, shard):
             if len(labels):
                 yield batch, labels
 
@@ -310,6 +321,7 @@ class Executor:
         until, checks = action.until, action.checks
         measured: list[float] = []
         looked_at = 0
+        ended = False
 
         def accuracy(images: ImageSource) -> float:
             nonlocal looked_at
@@ -326,8 +338,12 @@ class Executor:
         def recovered() -> bool:
             assert until is not None
             assert checks is not None
-            few = accuracy(self._few_that_decide(checks.images))
-            return accuracy_drop(until.original, few) < until.drop - checks.margin
+            nonlocal ended
+            few = self._few_that_decide(checks.images)
+            if self._few_original is None:  # compared on the same images: an easy sample must not end it early
+                self._few_original = self.accuracy(self._dense(), few)
+            ended = accuracy_drop(self._few_original, accuracy(few)) < until.drop - checks.margin
+            return ended
 
         seen, losses = fine_tune(
             self._collective.wrap(model),
@@ -350,14 +366,14 @@ class Executor:
         if until is not None and (not measured or until.reached(measured[-1])):
             measured.append(accuracy(self._data.decide))
         measuring = looked_at * forward_flops(model, self.network.traces)
-        epochs = round(seen / len(images), 3) if checks is not None else round(seen / len(images))
+        epochs = round(seen / len(images), 3) if ended else round(seen / len(images))
         return Recovered(epochs, measured[-1] if measured else None), per_image * seen + measuring
 
     def _few_that_decide(self, count: int) -> ImageSet:
         """The decision images that are looked at inside fine-tunes, always the same."""
         if self._checking is None or len(self._checking) != min(count, len(self._data.decide)):
             drawn = torch.randperm(len(self._data.decide), generator=generator(self._seed, "checks"))
-            self._checking = self._data.decide.take(drawn[:count].sort().values)
+            self._checking, self._few_original = self._data.decide.take(drawn[:count].sort().values), None
         return self._checking
 
     def _identity(self) -> dict[str, Any]:

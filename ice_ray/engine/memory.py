@@ -118,8 +118,8 @@ class MemoryIndex:
         return self._origins.get(snapshot)
 
     def nearest_kept(self, snapshot: SnapshotId) -> SnapshotId | None:
-        """The last snapshot on the way to this one whose network is kept: what a fine-tune led to. None where nothing
-        on that way has been fine-tuned yet.
+        """The last snapshot on the way to this one whose network is kept: what a fine-tune or a repair led to. None
+        where there has been neither.
         """
         while (origin := self._origins.get(snapshot)) is not None:
             if is_kept(origin.action):

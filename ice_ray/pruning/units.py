@@ -26,6 +26,7 @@ class PrunableUnit:
         filters: how many it has in the dense model.
         consumers: module paths of the layers that read them.
         inner: those of the consumers that are in the same block.
+        gates: layers that lose the same filters, because they multiply this one's.
         groups: filters go alike from this many equal runs of them (a grouped layer reads or owns them).
     """
 
@@ -34,6 +35,7 @@ class PrunableUnit:
     consumers: tuple[str, ...]
     inner: tuple[str, ...] = ()
     groups: int = 1
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
     for coupling in couplings:
         layer, block = coupling.layer, blocks.of(coupling.layer)
         inner = tuple(reader for reader in coupling.readers if blocks.of(reader) == block)
-        unit = PrunableUnit(layer, coupling.filters, coupling.readers, inner, coupling.groups)
+        unit = PrunableUnit(layer, coupling.filters, coupling.readers, inner, coupling.groups, coupling.gates)
         grouped.setdefault(block if layer in usual and not blocks.is_chain(block) else layer, []).append(unit)
     return tuple(PruningStep(number, tuple(units)) for number, units in enumerate(grouped.values(), start=1))
 

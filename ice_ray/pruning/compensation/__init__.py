@@ -7,7 +7,7 @@ from typing import Literal
 
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.batch_norms import recalibrate
-from ice_ray.pruning.compensation.least_squares import is_narrow, outputs_left, readers_of, refit
+from ice_ray.pruning.compensation.least_squares import can_be_refitted, outputs_left, readers_of, refit
 
 Compensation = Literal["none", "bn", "least-squares"]
 
@@ -19,7 +19,6 @@ def compensate(
     kind: Compensation,
     removed: Mapping[str, Sequence[int]],
     order: Sequence[str],
-    ridge: float,
 ) -> dict[str, tuple[float, float]]:
     """Repair, in place, the network of a context from whose units filters have just been removed.
 
@@ -29,7 +28,6 @@ def compensate(
     Args:
         removed: per layer, the filters that this step took, as the layer was before it.
         order: convolutions and linear layers in the order in which they run.
-        ridge: of the refit.
 
     Returns:
         Per refitted layer the share of its dense outputs' mean square that it does not reproduce, before and after.
@@ -39,13 +37,14 @@ def compensate(
     errors: dict[str, tuple[float, float]] = {}
     if kind == "least-squares":
         dense = context.dense()
+        gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
         for reader in readers_of(context, order):
             own = context.model.get_submodule(reader)
             filters = len(dense.get_parameter(f"{reader}.weight"))
-            outputs = outputs_left(own, filters, removed, reader)
-            if outputs is not None and is_narrow(own):
-                if errors:  # what it reads has been refitted: norms between here and there
-                    recalibrate(context.model, context.batches, context.reduction, first)
-                errors[reader] = refit(context, reader, outputs, ridge)
+            outputs = outputs_left(own, filters, gone, reader)
+            if outputs is not None and can_be_refitted(own):
+                # It is to be fitted to what it will read.
+                recalibrate(context.model, context.batches, context.reduction, first, reader)
+                errors[reader] = refit(context, reader, outputs)
     recalibrate(context.model, context.batches, context.reduction, first)
     return errors

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.pruning.calibration import Batch, Reduction
+from ice_ray.pruning.compensation.patches import reads_and_gives
 
 
 def recalibrate(
-    model: nn.Module, batches: Callable[[], Iterator[Batch]], reduction: Reduction, first: str | None = None
+    model: nn.Module,
+    batches: Callable[[], Iterator[Batch]],
+    reduction: Reduction,
+    first: str | None = None,
+    last: str | None = None,
 ) -> None:
     """Set, in place, running mean and variance of the batch norms to those of the images of all processes.
 
@@ -22,10 +27,14 @@ def recalibrate(
 
     Args:
         first: module path of the layer from whose execution on norms are estimated; those before it stay.
+        last: that of the layer at which forward passes end; norms behind it stay.
     """
     with _counting(model, first) as sums, torch.inference_mode():
         for images, _ in batches():
-            model(images)
+            if last is None:
+                model(images)
+            else:
+                reads_and_gives(model, last, images)
     for name, found in sums.items():
         count, total, squares = (reduction.sum(each) for each in found)
         if not count:
@@ -56,13 +65,15 @@ def _counting(model: nn.Module, first: str | None) -> Iterator[dict[str, list[Te
 
     def count(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-            norm.train(state["reached"])
+            values = given[0].detach()
+            rows = values.numel() // values.shape[1]
+            norm.train(state["reached"] and rows > 1)  # a single value has no variance to be normalised by
             if state["reached"]:
-                rows = given[0].detach().movedim(1, -1).flatten(0, -2).double()
+                others = [dimension for dimension in range(values.ndim) if dimension != 1]
                 count, total, squares = sums[name]
-                count += len(rows)
-                total += rows.sum(dim=0)
-                squares += rows.square().sum(dim=0)
+                count += rows
+                total += values.sum(dim=others, dtype=torch.float64)
+                squares += values.float().square().sum(dim=others, dtype=torch.float64)
 
         return hook
 

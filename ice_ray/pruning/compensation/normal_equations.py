@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ice_ray.pruning.calibration import Reduction
 
+_SUMS = ("_rows", "_x", "_y", "_xx", "_xy", "_yy")
+_TINY = torch.finfo(torch.float64).tiny
+
 
 class NormalEquations:
     """Sums over rows of inputs x and targets y, for y ~ x w (+ a constant).
@@ -34,31 +37,40 @@ class NormalEquations:
         self._xy.baddbmm_(x.mT, y)
         self._yy += y.square().sum(dim=1)
 
+    def merge(self, other: NormalEquations) -> None:
+        """Take in another's rows."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def reduce(self, reduction: Reduction) -> None:
         """Sum up over processes."""
-        for name in ("_rows", "_x", "_y", "_xx", "_xy", "_yy"):
+        for name in _SUMS:
             setattr(self, name, reduction.sum(getattr(self, name)))
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
         """(groups, inputs) and (groups, outputs)."""
-        return self._x / self._rows, self._y / self._rows
+        rows = self._rows.clamp_min(1)
+        return self._x / rows, self._y / rows
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """The mean products x'x (groups, inputs, inputs), x'y (groups, inputs, outputs) and y^2 (groups, outputs),
         about the means where a constant is fitted.
         """
-        xx, xy, yy = self._xx / self._rows, self._xy / self._rows, self._yy / self._rows
+        rows = self._rows.clamp_min(1)
+        xx, xy, yy = self._xx / rows, self._xy / rows, self._yy / rows
         if not self._constant:
             return xx, xy, yy
         x, y = self.means
         return xx - x[:, :, None] * x[:, None, :], xy - x[:, :, None] * y[:, None, :], yy - y.square()
 
     def error(self, weights: Tensor) -> float:
-        """Mean square of what (groups, inputs, outputs) weights leave unexplained, over that of the targets."""
+        """Mean square of what (groups, inputs, outputs) weights leave unexplained, over that of the targets; about the
+        means where a constant is fitted.
+        """
         xx, xy, yy = self.moments()
         left = yy - 2 * (weights * xy).sum(dim=1) + (weights * (xx @ weights)).sum(dim=1)
-        return float(left.sum().clamp_min(0) / yy.sum().clamp_min(torch.finfo(torch.float64).tiny))
+        return float(left.sum().clamp_min(0) / yy.sum().clamp_min(_TINY))
 
     def solve(self, prior: Tensor, ridge: float) -> Tensor:
         """The weights (groups, inputs, outputs) that fit best, drawn towards a prior.
@@ -69,7 +81,16 @@ class NormalEquations:
             ridge: strength, over the mean square of an input.
         """
         xx, xy, _ = self.moments()
-        strength = ridge * xx.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-        damped = xx + torch.diag_embed(strength[:, None].expand(-1, xx.shape[1]))
-        change: Tensor = torch.linalg.solve(damped, xy - xx @ prior)
+        change: Tensor = torch.linalg.solve(self.damped(ridge), xy - xx @ prior)
         return prior + change
+
+    def damped(self, ridge: float) -> Tensor:
+        """x'x with the ridge on its diagonal, which makes it solvable: inputs that are always 0, or always the same,
+        keep their prior.
+        """
+        xx, _, _ = self.moments()
+        spread = xx.diagonal(dim1=1, dim2=2).mean(dim=1)
+        size = self._xx.diagonal(dim1=1, dim2=2).mean(dim=1) / self._rows.clamp_min(1)
+        scale = torch.maximum(spread, 1e-8 * size)
+        strength = ridge * torch.where(scale > 0, scale, 1.0)
+        return xx + torch.diag_embed(strength[:, None].expand(-1, xx.shape[1]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation.least_squares import is_narrow, problem_of
+from ice_ray.pruning.compensation.least_squares import can_be_refitted, problem_of
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.criteria.base import Criterion
 from ice_ray.pruning.units import PrunableUnit
@@ -36,9 +36,11 @@ class Residual(Criterion):
         for reader in unit.consumers:
             own = context.model.get_submodule(reader)
             outputs = torch.arange(len(context.dense().get_parameter(f"{reader}.weight")))
-            fits = is_narrow(own) and len(outputs) == len(own.get_parameter("weight"))
+            fits = can_be_refitted(own) and len(outputs) == len(own.get_parameter("weight"))
             if fits and _inputs(own) % filters == 0:
-                eliminations.append(Elimination(problem_of(context, reader, outputs).equations, filters))
+                fitted, held_out = problem_of(context, reader, outputs)
+                fitted.merge(held_out)
+                eliminations.append(Elimination(fitted, filters))
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
         order = torch.zeros(filters)
@@ -72,9 +74,7 @@ class Elimination:
         groups, inputs, _ = xx.shape
         self._per_group = filters // groups
         self._size = inputs // self._per_group
-        strength = _RIDGE * xx.diagonal(dim1=1, dim2=2).mean(dim=1) + torch.finfo(torch.float64).tiny
-        damped = xx + torch.diag_embed(strength[:, None].expand(-1, inputs))
-        self._inverse = torch.linalg.inv(damped)
+        self._inverse = torch.linalg.inv(equations.damped(_RIDGE))
         self._weights = self._inverse @ xy
         self._scale = yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
         self._gone = torch.zeros(filters, dtype=torch.bool, device=xx.device)
