@@ -25,6 +25,8 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
         ray.init(logging_level=level, log_to_driver=verbose)
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+        # At the end it lists every trial of which a process died once, though it went on and ended well.
+        logging.getLogger("ray.tune.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,15 @@ class StepWriter:
 
 
 class TensorBoardCallback(tune.Callback):
-    """Writes the events of every trial of a search, on the driver. Tune pickles it, so open files stay out of that."""
+    """Writes the events of every trial of a search, on the driver. Tune pickles it, so open files stay out of that.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
+    """
+
+    def __init__(self, folder: Path, max_failures: int) -> None:
+        self._folder, self._max_failures = folder, max_failures
+        self._deaths = Counter[str]()
         self._writers: dict[str, StepWriter] = {}
 
     def on_trial_result(
@@ -76,7 +82,9 @@ class TensorBoardCallback(tune.Callback):
         self._end(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial)
+        self._deaths[str(trial)] += 1
+        if self._deaths[str(trial)] > self._max_failures:
+            self._end(trial)
 
     def _end(self, trial: Trial) -> None:
         writer = self._writers.pop(str(trial), None) or StepWriter(self._folder / str(trial))
@@ -84,4 +92,4 @@ class TensorBoardCallback(tune.Callback):
         writer.end(trial.config["point"]["hyperparameters"], {} if result.get("failure") else result)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_writers": {}}
+        return {**vars(self), "_writers": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,11 +53,12 @@ def describe_front(front: Sequence[Candidate]) -> str:
 
 
 class ProgressCallback(tune.Callback):
-    """A line for every trial that ends, of those that are still to be run."""
+    """A line for every trial that ends, of those that are still to be run, and for every process that dies."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def __init__(self, total: int, max_failures: int) -> None:
+        self._total, self._max_failures = total, max_failures
         self._ended: set[str] = set()
+        self._deaths = Counter[str]()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
@@ -69,7 +71,11 @@ class ProgressCallback(tune.Callback):
             )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._line(trial, "failed: its process died more often than --search.max-failures allows")
+        self._deaths[str(trial)] += 1
+        if self._deaths[str(trial)] > self._max_failures:
+            self._line(trial, "failed: its process died more often than --search.max-failures allows")
+        else:
+            say(f"  {trial}: its process died; it goes on from its last step")
 
     def _line(self, trial: Trial, what: str) -> None:
         self._ended.add(str(trial))

@@ -107,7 +107,11 @@ def search_stage(context: JobContext) -> Winner:
     say(describe_preparation(prepared.preparation))
     say(f"  training images {prepared.residence}")
     with context.timed("stage 1: trials"):
-        callbacks = [TensorBoardCallback(folder.tensorboard / "search"), ProgressCallback(plan.proposals.total)]
+        deaths = config.search.max_failures
+        callbacks = [
+            TensorBoardCallback(folder.tensorboard / "search", deaths),
+            ProgressCallback(plan.proposals.total, deaths),
+        ]
         results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     say(f"  {work_of(results, folder.path)}")

@@ -15,6 +15,8 @@ from ice_ray.engine.actions import Recover
 from ice_ray.engine.memory import is_kept, key_of
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import objective_named
+from ice_ray.observe.tensorboard import TensorBoardCallback
+from ice_ray.observe.terminal import ProgressCallback
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import STATES, finished_candidates, run_search
@@ -121,11 +123,18 @@ class Killer(tune.Callback):
             self.killed += 1
 
 
-def test_whoever_dies_at_work_holds_nobody_up_and_no_network_need_be_kept(workload, prepared, tmp_path, searched):
-    killer = Killer()
+def test_whoever_dies_at_work_holds_nobody_up_and_no_network_need_be_kept(
+    workload, prepared, tmp_path, searched, capsys
+):
+    killer, folder = Killer(), tmp_path / "tensorboard"
+    told = [ProgressCallback(len(GRID), 10), TensorBoardCallback(folder, 10)]
     nothing = {"store_memory_gb": 0.0, "store_disk_gb": 0.0}
-    again = Search(workload, prepared, tmp_path, 0.0, [killer], max_failures=10, **nothing)
+    again = Search(workload, prepared, tmp_path, 0.0, [killer, *told], max_failures=10, **nothing)
     assert killer.killed == 4
+    printed = capsys.readouterr().out
+    assert printed.count("its process died; it goes on") == 4
+    assert printed.count(f"({len(GRID)}/{len(GRID)}) drop") == 1
+    assert len(list(folder.glob("trial-*"))) == len(GRID)
     assert again.executed == searched(0.0, True).executed
     assert again.records == searched(0.0, True).records
 
