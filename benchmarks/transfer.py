@@ -15,6 +15,7 @@ neighbours on the machine cannot distort. Finished runs are kept below --work an
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 from pathlib import Path
@@ -47,12 +48,13 @@ from ice_ray.data.images import ImageSet
 from ice_ray.engine.cost import calibrate_speed
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.snapshots import Snapshot
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.objective import normalized_cost
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.objectives.auto import AUTO_TOLERANCE_POINTS
 from ice_ray.pipelines.prepare import prepare
-from ice_ray.pipelines.records import Preparation
+from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
@@ -100,15 +102,25 @@ class Setting:
         self.data = data
         self._preparation: Preparation | None = None
 
-    def run(self, point: Hyperparameters) -> Row:
-        """The operator at one point: drop in points, operations, wall seconds, steps."""
+    def run(self, point: Hyperparameters, folder: Path) -> Row:
+        """The operator at one point: drop in points, operations, wall seconds, steps.
+
+        Args:
+            folder: keeps the last step, so that a run of hours that was interrupted goes on from there.
+        """
         settings, executor = self.settings, self.executor
         if self._preparation is None:
             self._preparation = prepare(executor, settings.removal, settings.freeze, True)
         pipeline = build_pipeline(settings, point)
-        state = pipeline.begin(executor)
+        state, kept = pipeline.begin(executor), folder / "state.json"
+        if kept.is_file():
+            state = PipelineState.from_json(kept.read_text())
+            executor.store.put(Snapshot.load(folder / f"{state.snapshot}.safetensors"))
         while not pipeline.is_done(executor, state):
             state = pipeline.advance(executor, state, self._preparation)
+            folder.mkdir(parents=True, exist_ok=True)
+            executor.commit(state.snapshot).save(folder / f"{state.snapshot}.safetensors")
+            kept.write_text(state.to_json())
         return {
             "original": self._preparation.original_accuracy,
             "decide": state.accuracy,
@@ -128,7 +140,9 @@ def _correct(executor: Executor, snapshot: str, report: ImageSet) -> torch.Tenso
     return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())[0]
 
 
-def run_all(ledger: Ledger, shared: Path, batch_sizes: list[int], draws: dict[float, int], part: slice) -> None:
+def run_all(
+    ledger: Ledger, shared: Path, work: Path, batch_sizes: list[int], draws: dict[float, int], part: slice
+) -> None:
     """This part of everything that is not in the ledger yet: the subsamples first, the full data's points last."""
     points = list(enumerate(eight_points()))
     plan = [(f, b, seed, points) for f in FRACTIONS for b in batch_sizes for seed in range(draws[f])][part]
@@ -141,7 +155,8 @@ def run_all(ledger: Ledger, shared: Path, batch_sizes: list[int], draws: dict[fl
             def run(point: Hyperparameters = point, key: dict[str, Any] = key) -> Row:
                 nonlocal setting
                 setting = setting or Setting(shared, key["fraction"], key["batch_size"], key["draw"])
-                return setting.run(point) | {"hyperparameters": point.as_dict()}
+                folder = work / "transfer_steps" / "-".join(str(value) for value in key.values())
+                return setting.run(point, folder) | {"hyperparameters": point.as_dict()}
 
             ledger.once(key, run)
 
@@ -276,7 +291,7 @@ def main() -> None:
 
     speed = ledger.once({"calibration": options.threads}, calibrate)["speed"]
     draws = {0.01: 3, 0.02: 3, 0.05: 1, 0.1: 1}
-    run_all(ledger, options.shared, options.batch_sizes, draws, part)
+    run_all(ledger, options.shared, options.work, options.batch_sizes, draws, part)
     if suffix:
         return
     rows = [row for row in ledger.rows if "point" in row["key"]]
