@@ -140,10 +140,9 @@ def _correct(executor: Executor, snapshot: str, report: ImageSet) -> torch.Tenso
     return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())[0]
 
 
-def run_all(
-    ledger: Ledger, shared: Path, work: Path, batch_sizes: list[int], draws: dict[float, int], part: slice
-) -> None:
+def run_all(ledger: Ledger, options: argparse.Namespace, draws: dict[float, int], part: slice) -> None:
     """This part of everything that is not in the ledger yet: the subsamples first, the full data's points last."""
+    shared, work, batch_sizes = options.shared, options.work, options.batch_sizes
     points = list(enumerate(eight_points()))
     plan = [(f, b, seed, points) for f in FRACTIONS for b in batch_sizes for seed in range(draws[f])][part]
     plan.append((1.0, 128, 0, points[part]))
@@ -291,7 +290,7 @@ def main() -> None:
 
     speed = ledger.once({"calibration": options.threads}, calibrate)["speed"]
     draws = {0.01: 3, 0.02: 3, 0.05: 1, 0.1: 1}
-    run_all(ledger, options.shared, options.work, options.batch_sizes, draws, part)
+    run_all(ledger, options, draws, part)
     if suffix:
         return
     rows = [row for row in ledger.rows if "point" in row["key"]]
