@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,11 @@ from common import RESULTS, Ledger, Row, arguments, command, machine, share, tab
 from ice_ray import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.search.box import LOGARITHMIC
-from ice_ray.search.sampler import Outcome, Sampling
+from ice_ray.search.sampler import Outcome, SamplerName, Sampling
 from ice_ray.search.space import load_space
 
-ALGORITHMS = ("grid", "random", "tpe", "gp")
+SAMPLERS: dict[str, SamplerName] = {"tpe": "tpe", "gp": "gp"}
+ALGORITHMS = ("grid", "random", *SAMPLERS)
 BUDGETS = (6, 12, 24)
 
 
@@ -71,7 +72,7 @@ def points_seen(algorithm: str, budget: int, seed: int) -> list[int]:
         return [grid.points.index(point) for point in space.sample(budget, seed)]
     if algorithm == "random":
         return [grid.nearest(point) for point in space.box.draw(budget, seed)]
-    sampling = Sampling(algorithm, space.box, budget, seed)  # type: ignore[arg-type]
+    sampling = Sampling(SAMPLERS[algorithm], space.box, budget, seed)
     history: list[tuple[Hyperparameters, Outcome]] = []
     seen: list[int] = []
     for _ in range(budget):
@@ -135,7 +136,7 @@ def main() -> None:
     rows = []
     for algorithm, budget, seed in runs[part]:
         key = {"algorithm": algorithm, "budget": budget, "seed": seed}
-        rows.append(ledger.once(key, lambda a=algorithm, b=budget, s=seed: searched(a, b, s)))  # type: ignore[misc]
+        rows.append(ledger.once(key, partial(searched, algorithm, budget, seed)))
     if not name:
         write_parquet("search_algorithms", rows)
         (RESULTS / "search_algorithms.md").write_text(page(rows, options))

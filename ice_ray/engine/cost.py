@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ice_ray.models.trace import LayerTrace
+from ice_ray.pruning.compensation.patches import PLACES_PER_IMAGE
 from ice_ray.training.precision import Precision, autocast
 
 Clock = Literal["wall", "work"]
@@ -51,6 +52,21 @@ class Stopwatch:
 def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
     """Floating-point operations of one image's forward pass: 2 x multiply-adds of convolutions and linear layers."""
     return sum(2.0 * multiply_adds(model, trace) for trace in traces)
+
+
+def compensation_flops(
+    model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], refitted: Iterable[str]
+) -> float:
+    """Of one calibration image: a pass for the batch norms, and for each refitted layer two passes of the network and
+    one of the dense network as far as that layer, and the products of all pairs of its inputs at every sampled place.
+    """
+    total, order = forward_flops(model, traces), [trace.name for trace in traces]
+    for layer in refitted:
+        reached = traces[: order.index(layer) + 1]
+        inputs = model.get_parameter(f"{layer}.weight")[0].numel()
+        places = min(PLACES_PER_IMAGE, reached[-1].positions)
+        total += 2 * forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
+    return total
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:

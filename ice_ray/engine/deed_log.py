@@ -6,47 +6,18 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from ice_ray.engine.actions import (
-    Checks,
-    CompareWeights,
-    Compensate,
-    Measure,
-    Measured,
-    Outcome,
-    Prune,
-    Recover,
-    Recovered,
-    Score,
-    UnprunedShare,
-)
+from ice_ray.engine.actions import Action, Checks, Measured, Outcome, Recovered
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
 from ice_ray.engine.threshold import Threshold
 
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        Checks,
-        CompareWeights,
-        Compensate,
-        Cost,
-        Deed,
-        Measure,
-        Measured,
-        Outcome,
-        Prune,
-        Recover,
-        Recovered,
-        Score,
-        Threshold,
-        UnprunedShare,
-    )
-}
+_PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Threshold)
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_PARTS)}
 
 
 class DeedLog:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.data.batches import Batch, evaluation_batches
-from ice_ray.data.images import ImageSet, ImageSource, PruningData
+from ice_ray.data.images import ImageSource, PruningData
 from ice_ray.data.residence import bring, residence
 from ice_ray.engine.actions import (
     Action,
@@ -29,19 +29,19 @@ from ice_ray.engine.actions import (
     root_id,
 )
 from ice_ray.engine.collective import Alone, Collective
-from ice_ray.engine.cost import Cost, Stopwatch, forward_flops, training_flops
+from ice_ray.engine.cost import Cost, Stopwatch, compensation_flops, forward_flops, training_flops
+from ice_ray.engine.monitor import DropMonitor, Looks
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import DivergedError, OutOfMemoryError
-from ice_ray.objective import accuracy_drop
 from ice_ray.pruning.compensation import compensate
-from ice_ray.pruning.compensation.patches import PLACES_PER_IMAGE
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
-from ice_ray.training.fine_tune import Midway, Recipe, fine_tune
+from ice_ray.training.fine_tune import Recipe, fine_tune
 from ice_ray.training.lessons import LessonBook, Teacher
 from ice_ray.training.precision import autocast
 from ice_ray.training.schedules import SCHEDULES
@@ -61,8 +61,8 @@ class Executor:
         collective: the processes that work together.
 
     Attributes:
-        lessons: where the teacher's answers are kept, so that they are given once to all fine-tunes on the same
-            batches; None where every fine-tune is the only one on its batches.
+        lessons: where the teacher's answers are kept for other fine-tunes on the same batches; None where there are
+            none.
 
     One network is live at a time; an action on another snapshot takes that one from the store, so it must have
     been committed.
@@ -89,9 +89,9 @@ class Executor:
         self.root: SnapshotId = root_id(self._identity())
         self.lessons: LessonBook | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
-        self._calibrating: ImageSet | None = None
-        self._checking: ImageSet | None = None
-        self._few_original: float | None = None
+        self._calibrating = FixedSample(self._data.train, (seed, "calibration"))
+        self._checking = FixedSample(self._data.decide, (seed, "checks"))
+        self._looks: Looks | None = None
         self._unpruned: nn.Module | None = None
 
     @property
@@ -186,6 +186,7 @@ class Executor:
         model = self._bring(snapshot)
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
         teacher = self._teacher_of(action) if isinstance(action, Recover) else None
+        looks = self._looks_of(action) if isinstance(action, Recover) else None
         watch = Stopwatch(self.device)
         flops = 0.0
         value: Any = None
@@ -208,7 +209,7 @@ class Executor:
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)
             case Recover():
-                value, flops = self._recover(model, action, teacher)
+                value, flops = self._recover(model, action, teacher, looks)
                 after = next_id(snapshot, action)
             case CompareWeights():
                 before = self.store.get(action.since).tensors
@@ -261,15 +262,8 @@ class Executor:
         errors = compensate(self._context(model, action), action.kind, dict(action.removed), order)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
-        images = min(action.images, len(self._data.train))
-        flops = forward_flops(model, self.network.traces)
-        for layer in errors:
-            reached = self.network.traces[: order.index(layer) + 1]
-            inputs = model.get_parameter(f"{layer}.weight")[0].numel()
-            rows = min(PLACES_PER_IMAGE, reached[-1].positions)
-            # Norms and rows of the network, rows of the dense one, products of all pairs of inputs.
-            flops += 2 * forward_flops(model, reached) + forward_flops(self._dense(), reached) + 2.0 * rows * inputs**2
-        return errors, flops * images
+        per_image = compensation_flops(model, self._dense(), self.network.traces, errors)
+        return errors, per_image * min(action.images, len(self._data.train))
 
     def _context(self, model: nn.Module, action: Score | Compensate) -> ScoringContext:
         return ScoringContext(
@@ -290,23 +284,18 @@ class Executor:
         return self._unpruned
 
     def _calibration_batches(self, count: int) -> Iterator[Batch]:
-        """This process's share of the images that criteria look at: the same at every step, fetched by the first that
-        asks.
-        """
-        train, preprocessing, shard = self._data.train, self._data.preprocessing, self._collective.shard
-        if self._calibrating is None or len(self._calibrating) != min(count, len(train)):
-            drawn = torch.randperm(len(train), generator=generator(self._seed, "calibration"))
-            self._calibrating = train.take(drawn[:count].sort().values)
-        largest = min(_CALIBRATION_BATCH, evaluation_batch(train.image_shape, self.device))
-        batches = math.ceil(len(self._calibrating) / (largest * shard.world))
+        """This process's share of the images that criteria and repairs look at: the same at every step."""
+        images, shard = self._calibrating.take(count), self._collective.shard
+        largest = min(_CALIBRATION_BATCH, evaluation_batch(images.image_shape, self.device))
+        batches = math.ceil(len(images) / (largest * shard.world))
         # Of even sizes: a last batch of a few images would have no statistics worth the name.
-        size = math.ceil(len(self._calibrating) / (batches * shard.world))
-        for batch, labels in evaluation_batches(self._calibrating, preprocessing, size, shard):
+        size = math.ceil(len(images) / (batches * shard.world))
+        for batch, labels in evaluation_batches(images, self._data.preprocessing, size, shard):
             if len(labels):
                 yield batch, labels
 
     def _recover(
-        self, model: nn.Module, action: Recover, teacher: Callable[[Tensor], Tensor] | None
+        self, model: nn.Module, action: Recover, teacher: Callable[[Tensor], Tensor] | None, looks: Looks | None
     ) -> tuple[Recovered, float]:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's
         included.
@@ -318,33 +307,12 @@ class Executor:
             per_image += forward_flops(self._teacher, self.network.traces)
         schedule = SCHEDULES[action.schedule]
         images = self._data.final if action.final and self._data.final is not None else self._data.train
-        until, checks = action.until, action.checks
-        measured: list[float] = []
-        looked_at = 0
-        ended = False
 
         def accuracy(images: ImageSource) -> float:
-            nonlocal looked_at
             self._collective.average_buffers(model)
-            looked_at += len(images)
             return self.accuracy(model, images)
 
-        def enough() -> bool:
-            if until is None:
-                return False
-            measured.append(accuracy(self._data.decide))
-            return not until.reached(measured[-1])
-
-        def recovered() -> bool:
-            assert until is not None
-            assert checks is not None
-            nonlocal ended
-            few = self._few_that_decide(checks.images)
-            if self._few_original is None:  # compared on the same images: an easy sample must not end it early
-                self._few_original = self.accuracy(self._dense(), few)
-            ended = accuracy_drop(self._few_original, accuracy(few)) < until.drop - checks.margin
-            return ended
-
+        monitor = DropMonitor(action.until, looks, self._data.decide, accuracy)
         seen, losses = fine_tune(
             self._collective.wrap(model),
             images,
@@ -355,26 +323,26 @@ class Executor:
             (self._seed, *action.key),
             teacher,
             self._collective.shard,
-            enough,
-            Midway(checks.every, recovered) if checks is not None else None,
+            monitor.enough,
+            monitor.midway,
         )
         model.requires_grad_(True)
         if not bool(torch.isfinite(self._collective.sum(losses))):
             raise DivergedError(_diverged(action.learning_rate))
         self._collective.settle(model)
-        # Nothing has been trained since the last measurement only where that was what ended the fine-tune.
-        if until is not None and (not measured or until.reached(measured[-1])):
-            measured.append(accuracy(self._data.decide))
-        measuring = looked_at * forward_flops(model, self.network.traces)
-        epochs = round(seen / len(images), 3) if ended else round(seen / len(images))
-        return Recovered(epochs, measured[-1] if measured else None), per_image * seen + measuring
+        final = monitor.final_accuracy()
+        measuring = monitor.images * forward_flops(model, self.network.traces)
+        epochs = round(seen / len(images), 3 if monitor.ended_inside else None)
+        return Recovered(epochs, final), per_image * seen + measuring
 
-    def _few_that_decide(self, count: int) -> ImageSet:
-        """The decision images that are looked at inside fine-tunes, always the same."""
-        if self._checking is None or len(self._checking) != min(count, len(self._data.decide)):
-            drawn = torch.randperm(len(self._data.decide), generator=generator(self._seed, "checks"))
-            self._checking, self._few_original = self._data.decide.take(drawn[:count].sort().values), None
-        return self._checking
+    def _looks_of(self, action: Recover) -> Looks | None:
+        """What is looked at inside the fine-tune; the dense network's accuracy on it is on no step's clock."""
+        if action.checks is None:
+            return None
+        if self._looks is None or self._looks.checks != action.checks:
+            few = self._checking.take(action.checks.images)
+            self._looks = Looks(action.checks, few, self.accuracy(self._dense(), few))
+        return self._looks
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+from ice_ray.search.restarts import Restarts
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
@@ -65,8 +66,7 @@ class TensorBoardCallback(tune.Callback):
     """
 
     def __init__(self, folder: Path, max_failures: int) -> None:
-        self._folder, self._max_failures = folder, max_failures
-        self._deaths = Counter[str]()
+        self._folder, self._restarts = folder, Restarts(max_failures)
         self._writers: dict[str, StepWriter] = {}
 
     def on_trial_result(
@@ -82,8 +82,7 @@ class TensorBoardCallback(tune.Callback):
         self._end(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._deaths[str(trial)] += 1
-        if self._deaths[str(trial)] > self._max_failures:
+        if not self._restarts.again(str(trial)):
             self._end(trial)
 
     def _end(self, trial: Trial) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.pipelines.records import Preparation, StepRecord
+from ice_ray.search.restarts import Restarts
 
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -56,9 +56,8 @@ class ProgressCallback(tune.Callback):
     """A line for every trial that ends, of those that are still to be run, and for every process that dies."""
 
     def __init__(self, total: int, max_failures: int) -> None:
-        self._total, self._max_failures = total, max_failures
+        self._total, self._restarts = total, Restarts(max_failures)
         self._ended: set[str] = set()
-        self._deaths = Counter[str]()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
@@ -71,11 +70,10 @@ class ProgressCallback(tune.Callback):
             )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._deaths[str(trial)] += 1
-        if self._deaths[str(trial)] > self._max_failures:
-            self._line(trial, "failed: its process died more often than --search.max-failures allows")
-        else:
+        if self._restarts.again(str(trial)):
             say(f"  {trial}: its process died; it goes on from its last step")
+        else:
+            self._line(trial, "failed: its process died more often than --search.max-failures allows")
 
     def _line(self, trial: Trial, what: str) -> None:
         self._ended.add(str(trial))

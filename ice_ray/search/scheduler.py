@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from ice_ray.search.dispatcher import Dispatcher
 
 
-class SharingScheduler(TrialScheduler):
+class SharingScheduler(FIFOScheduler):
     """Pauses a trial that reports `waiting` where another is ready, and starts it again when its turn has come."""
 
     _supports_buffered_results = False
@@ -39,23 +39,5 @@ class SharingScheduler(TrialScheduler):
         self._paused[index] = trial
         return TrialScheduler.NOOP
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Nothing: the searcher knows."""
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Nothing: the searcher is told."""
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Nothing: the searcher is told."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Nothing: the searcher is told."""
-
     def debug_string(self) -> str:
         return f"{len(self._paused)} trials wait for what others are at"
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a resumed search is a new scheduler."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a resumed search is a new scheduler."""

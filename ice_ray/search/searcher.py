@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
 from ice_ray.search.dispatcher import Dispatcher
 from ice_ray.search.point_log import PointLog
+from ice_ray.search.restarts import Restarts
 from ice_ray.search.sampler import Outcome, Sampling
 
 
@@ -25,8 +25,7 @@ class TrialSearcher(Searcher):
     Args:
         sampling: how points are found while the search runs; None where all are known.
         ended: what became of the trials that an earlier part of this run ended; None for those that failed.
-        max_failures: how often a trial whose process died is started again. Tune's own count is not used: where a
-            process dies while it is handed to another trial, that fails at once.
+        max_failures: how often a trial whose process died is started again.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class TrialSearcher(Searcher):
         self._dispatcher, self._log = dispatcher, log
         self._sampling, self._objective = sampling, objective
         self._ended, self._live = dict(ended), dict[str, int]()
-        self._max_failures, self._deaths = max_failures, Counter[int]()
+        self._restarts = Restarts(max_failures)
         self._points = log.load()
         for index, point in enumerate(self._points):
             if index not in self._ended:
@@ -72,8 +71,7 @@ class TrialSearcher(Searcher):
             return  # told already
         if error:
             self._dispatcher.lose(index)
-            self._deaths[index] += 1
-            if self._deaths[index] <= self._max_failures:
+            if self._restarts.again(index):
                 return  # open again
         self._dispatcher.end(index)
         if error or not result or result.get("failure"):

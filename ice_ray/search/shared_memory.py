@@ -106,7 +106,7 @@ class Keeper:
         """The deeds from the `since`-th on."""
         return self._index.deeds(since)
 
-    def is_open(self, key: Key) -> bool:
+    def is_taken(self, key: Key) -> bool:
         """Whether somebody is at work on it."""
         return self._index.is_taken(key)
 
@@ -240,9 +240,9 @@ class RemoteMemory:
         content: Snapshot | None = _held(self._keeper, snapshot)
         return content or self._files.load(snapshot)
 
-    def is_open(self, key: Key) -> bool:
+    def is_taken(self, key: Key) -> bool:
         """Whether somebody is at work on it."""
-        return bool(ray.get(self._keeper.is_open.remote(key)))
+        return bool(ray.get(self._keeper.is_taken.remote(key)))
 
     def _remember(self, deed: Deed) -> None:
         self._known[key_of(deed.snapshot, deed.action)] = deed

@@ -87,7 +87,7 @@ class PruningTrial(tune.Trainable):
     def _wait(self) -> None:
         """Where the trial has been left on its device though it said that it has to wait: wait here, for a while."""
         ends, pause = time.monotonic() + _WAIT_SECONDS, _LOOK_SECONDS
-        while self._awaited and time.monotonic() < ends and self._memory.is_open(self._awaited):
+        while self._awaited and time.monotonic() < ends and self._memory.is_taken(self._awaited):
             time.sleep(pause)
             pause *= 1.5  # many may be waiting, and all of them ask one process
         self._awaited = ""

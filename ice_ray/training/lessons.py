@@ -10,6 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+MOST_BYTES = 256e6
+"""Of answers that one process keeps at hand."""
+Mark = float | torch.cuda.Event
+
 
 @dataclass
 class Lesson:
@@ -42,7 +46,7 @@ class LessonBook(Protocol):
 class LocalLessons:
     """A book inside one process: the lessons last used, up to a number of bytes."""
 
-    def __init__(self, limit: float = 256e6) -> None:
+    def __init__(self, limit: float = MOST_BYTES) -> None:
         self._lessons: OrderedDict[str, Lesson] = OrderedDict()
         self._limit = limit
 
@@ -70,12 +74,11 @@ class Teacher:
         limit: bytes of answers to remember; later ones are given and forgotten.
     """
 
-    def __init__(self, model: nn.Module, known: Lesson | None, device: torch.device, limit: float = 256e6) -> None:
+    def __init__(self, model: nn.Module, known: Lesson | None, device: torch.device, limit: float = MOST_BYTES) -> None:
         self._model, self._device, self._room = model, device, limit
         self._known = known or Lesson()
         self._at_hand = [answer.to(device) for answer in self._known.logits]
-        self._given = Lesson()
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._given: list[tuple[Tensor, Mark, Mark]] = []
         self._asked = 0
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -87,8 +90,7 @@ class Teacher:
         answer: Tensor = self._model(batch).float()
         self._room -= answer.nbytes
         if self._room >= 0:
-            self._given.logits.append(answer)
-            self._timed(began)
+            self._given.append((answer, began, self._mark()))
         return answer
 
     @property
@@ -98,22 +100,24 @@ class Teacher:
 
     def lesson(self) -> Lesson | None:
         """All answers, on the CPU; None where no new one was given."""
-        if not self._given.logits:
+        if not self._given:
             return None
-        given = [answer.to("cpu") for answer in self._given.logits]
-        seconds = self._given.seconds or [begin.elapsed_time(end) / 1000 for begin, end in self._events]
-        return Lesson([*self._known.logits, *given], [*self._known.seconds, *seconds])
+        logits = [answer.to("cpu") for answer, _, _ in self._given]
+        seconds = [_seconds(began, ended) for _, began, ended in self._given]
+        return Lesson([*self._known.logits, *logits], [*self._known.seconds, *seconds])
 
-    def _mark(self) -> float | torch.cuda.Event:
+    def _mark(self) -> Mark:
+        """A point in time of the device's work."""
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def _timed(self, began: float | torch.cuda.Event) -> None:
-        ended = self._mark()
-        if isinstance(began, float):
-            self._given.seconds.append(float(ended) - began)  # type: ignore[arg-type]
-        else:
-            self._events.append((began, ended))  # type: ignore[arg-type]
+
+def _seconds(began: Mark, ended: Mark) -> float:
+    if isinstance(began, float) or isinstance(ended, float):
+        assert isinstance(began, float)
+        assert isinstance(ended, float)
+        return ended - began
+    return float(began.elapsed_time(ended)) / 1000

@@ -21,6 +21,7 @@ from ice_ray.observe.trials_table import write_trials
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
 from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search, work_of
+from ice_ray.search.shared_work import SharedWork
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.run_folder import RunFolder, environment
 
@@ -114,8 +115,9 @@ def search_stage(context: JobContext) -> Winner:
         ]
         results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
-    say(f"  {work_of(results, folder.path)}")
-    return _write_winner(context, results, prepared)
+    work = work_of(results, folder.path)
+    say(f"  {work}")
+    return _write_winner(context, results, prepared, work)
 
 
 def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPreparation:
@@ -128,7 +130,9 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
     return prepared
 
 
-def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation) -> Winner:
+def _write_winner(
+    context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation, work: SharedWork
+) -> Winner:
     config, folder = context.plan.config, context.folder
     speed = prepared.flops_per_second
     candidates = finished_candidates(results, config.search.clock, speed)
@@ -155,7 +159,7 @@ def _write_winner(context: JobContext, results: tuple[TrialResult, ...], prepare
         "device": prepared.device,
         "original_accuracy": prepared.preparation.original_accuracy,
         "weight_changes": prepared.preparation.weight_changes,
-        "work": dataclasses.asdict(work_of(results, folder.path)),
+        "work": dataclasses.asdict(work),
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
         "seconds": context.times,
         "config": config.as_dict(),

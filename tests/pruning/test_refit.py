@@ -1,0 +1,135 @@
+"""Layers refitted: what must be reproduced exactly, and what may never become worse."""
+
+import copy
+import dataclasses
+import gc
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compensating import NETWORKS, SHAPE, Case, batches, pictures
+from torch import nn
+
+from ice_ray.engine.collective import Alone
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.models.registry import ModelSpec
+from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.pruning.compensation import compensate, recalibrate
+from ice_ray.pruning.compensation import least_squares as refitting
+from ice_ray.pruning.removal import remove_filters
+from ice_ray.pruning.units import PrunableUnit
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"groups"}))
+def test_filters_that_others_can_stand_in_for_go_without_a_trace(name):
+    """Half of the filters are multiples of the other half: refitted, the network answers as before."""
+    case = Case(name)
+    removed = (4, 5, 6, 7)
+    expected = case.dense(pictures())
+    untouched, _ = case.pruned("none", removed)
+    assert (untouched(pictures()) - expected).abs().max() > 0.05
+    repaired, errors = case.pruned("least-squares", removed)
+    assert set(errors) == set(case.unit.consumers)
+    assert all(after < 1e-9 < before for before, after in errors.values())
+    torch.testing.assert_close(repaired(pictures()), expected, atol=2e-3, rtol=1e-3)
+
+
+def test_every_group_is_fitted_by_itself():
+    """Filters 1 and 3 of each group's four are multiples of 0 and 2."""
+    case = Case("groups")
+    layer, norm = case.dense.parts[0], case.dense.parts[1]
+    with torch.no_grad():
+        for kept, spare in ((0, 1), (2, 3), (4, 5), (6, 7)):
+            layer.weight[spare] = 2 * layer.weight[kept]
+            norm.weight[spare], norm.bias[spare] = 3 * norm.weight[kept], 3 * norm.bias[kept]
+            norm.running_mean[spare] = 2 * norm.running_mean[kept]
+            norm.running_var[spare] = 4 * norm.running_var[kept]
+    recalibrate(case.dense, batches(pictures(), 48), Alone(), case.layer)
+    repaired, errors = case.pruned("least-squares", (1, 3, 5, 7))
+    assert all(after < 1e-9 < before for before, after in errors.values())
+    torch.testing.assert_close(repaired(pictures()), case.dense(pictures()), atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_refit_never_leaves_more_unexplained_than_there_was(name):
+    case = Case(name)
+    for removed in ((0, 1, 4, 5), (2, 6)):
+        _, errors = case.pruned("least-squares", removed)
+        assert errors
+        assert all(after <= before + 1e-9 for before, after in errors.values())
+
+
+def test_where_there_are_fewer_images_than_inputs_other_images_suffer_no_more():
+    """Left to itself the fit would reproduce every calibration image, and nothing else."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 5)).eval()
+    model, gone = copy.deepcopy(dense), {"1": tuple(range(0, 200, 2))}
+    remove_filters(model, SHAPE, gone)
+    untouched = copy.deepcopy(model)
+    unit = PrunableUnit("1", 200, ("3",))
+    factors = torch.randn(10, *SHAPE)  # images have something in common, else there is nothing to learn from them
+    some, others = (torch.einsum("nf,fchw->nchw", torch.randn(count, 10), factors) for count in (80, 500))
+    own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), Alone(), lambda: dense)
+    errors = compensate(own, "least-squares", gone, ["1", "3"])
+    assert errors["3"][1] < errors["3"][0]
+    wanted = dense(others)
+    before, after = ((each(others) - wanted).square().mean() for each in (untouched, model))
+    assert after < before
+
+
+class Standardised(nn.Conv2d):
+    """Computes from its weights something else than a convolution with them."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight - self.weight.mean(), self.bias)
+
+
+def test_layers_that_do_something_of_their_own_are_left_alone():
+    assert refitting.can_be_refitted(nn.Conv2d(3, 4, 3))
+    assert refitting.can_be_refitted(nn.Linear(3, 4))
+    assert not refitting.can_be_refitted(Standardised(3, 4, 3))
+    assert not refitting.can_be_refitted(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    assert not refitting.can_be_refitted(nn.BatchNorm2d(3))
+
+
+def test_a_squeeze_and_excitation_is_refitted_with_the_block_around_it():
+    """Its second layer loses filters with the layer that it gates, and reads those of its first."""
+    torch.manual_seed(0)
+    network = DenseNetwork(ModelSpec("torchvision:mobilenet_v3_small", 10).build(), (3, 32, 32))
+    step = next(step for step in network.steps if any(unit.gates for unit in step.units))
+    dense = network.build(torch.device("cpu"))
+    model = network.build(torch.device("cpu"))
+    gone = {unit.layer: tuple(range(0, unit.filters, 2)) for unit in step.units}
+    remove_filters(model, (3, 32, 32), gone)
+    images = torch.randn(40, 3, 32, 32)
+    own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), Alone(), lambda: dense)
+    errors = compensate(own, "least-squares", gone, [trace.name for trace in network.traces])
+    assert {gate for unit in step.units for gate in unit.gates} <= set(errors)
+    assert all(after <= before + 1e-9 for before, after in errors.values())
+
+
+def test_a_layer_that_is_too_wide_is_left_alone(monkeypatch):
+    monkeypatch.setattr(refitting, "WIDEST", 35)
+    case = Case("batch norm and activation")
+    weights = case.dense.parts[3].weight[:, :4].clone()
+    model, errors = case.pruned("least-squares", (4, 5, 6, 7))
+    assert errors == {}
+    assert torch.equal(model.parts[3].weight, weights)
+
+
+def test_memory_is_flat_in_the_number_of_images():
+    """Live tensors, counted whenever a batch is fetched: no more at the last than at the second."""
+    case, seen = Case("batch norm and activation"), []
+
+    def given():
+        for number in range(9):
+            seen.append(sum(t.numel() * t.element_size() for t in gc.get_objects() if isinstance(t, torch.Tensor)))
+            yield pictures(8) + number, torch.zeros(8, dtype=torch.int64)
+
+    model = copy.deepcopy(case.dense)
+    remove_filters(model, SHAPE, {case.layer: (0, 5)})
+    own = dataclasses.replace(case.context(model), batches=given)
+    compensate(own, "least-squares", {case.layer: (0, 5)}, case.order)
+    assert len(seen) == 27  # norms before the layer, the layer, all norms
+    for start in (0, 9, 18):
+        assert max(seen[start : start + 9]) <= max(seen[start : start + 2])
