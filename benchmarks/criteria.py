@@ -38,7 +38,7 @@ from common import (
     write_parquet,
 )
 
-from ice_ray import Hyperparameters, ImageSet, PruningData, PruningSettings, prune
+from ice_ray import IceHyperparameters, ImageSet, PruningData, PruningSettings, prune
 from ice_ray.data.batches import Shard
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pruning.criteria import CRITERIA
@@ -47,7 +47,7 @@ from ice_ray.training.evaluate import count_correct
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-POINT = Hyperparameters(0.5, 0.3, 0.005, 8e-4, 0.1, 40)
+POINT = IceHyperparameters(0.5, 0.3, 0.005, 8e-4, 0.1, 40)
 RATIOS = (0.6, 0.7, 0.8)
 
 

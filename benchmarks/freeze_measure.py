@@ -17,7 +17,7 @@ from typing import Any, get_args
 import torch
 from common import PREPROCESSING, RESULTS, arguments, cifar10, dense_resnet20, images, spread, table
 
-from ice_ray import Hyperparameters, PruningData, PruningSettings, prune
+from ice_ray import IceHyperparameters, PruningData, PruningSettings, prune
 from ice_ray.data.batches import Shard
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pipelines.prepare import FreezeConfig
@@ -33,7 +33,7 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     roles = assign_roles(dataset, "holdout", seed)
     train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
     decide, report = images(dataset, roles.decide), images(dataset, roles.report)
-    point = Hyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
+    point = IceHyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
     settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
     data = PruningData(train, decide, PREPROCESSING)
     result = prune(dense_resnet20(shared), data, 0.6, point, settings=settings, device="cpu")

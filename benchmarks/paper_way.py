@@ -15,7 +15,7 @@ from common import PREPROCESSING, Row, cifar10, dense_resnet20, images
 from PIL import Image
 from torch import Tensor
 
-from ice_ray import Hyperparameters, PruningData
+from ice_ray import IceHyperparameters, PruningData
 from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.engine.actions import Recover
 from ice_ray.engine.executor import Executor
@@ -86,7 +86,7 @@ class TeacherWithGradients(Executor):
         return answer
 
 
-def paper_point(shared: Path, point: Hyperparameters, train_share: float, eval_images: int) -> Row:
+def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eval_images: int) -> Row:
     """Seconds and result of one grid point, from files to the end; importing and reading the archive left out."""
     dataset = cifar10(shared)
     roles = assign_roles(dataset, "holdout", 0)

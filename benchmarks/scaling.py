@@ -25,6 +25,7 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.runner import Runner
+from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.search.board import Board
@@ -40,16 +41,17 @@ def deed_of(segment: int, seconds: float) -> Deed:
     return Deed(ROOT, UnprunedShare(cast(Any, str(segment))), Outcome(ROOT, None, Cost(seconds)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recorded(Pipeline):
     """Asks for what a trial asked for, in its order."""
 
     trial: Trial
+    hyperparameters: Hyperparameters = Hyperparameters()
 
-    def is_done(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
         return len(state.records) == len(self.trial)
 
-    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         for segment in self.trial[len(state.records)]:
             executor.run(ROOT, deed_of(segment, 0.0).action)
         return PipelineState(ROOT, (*state.records, cast(StepRecord, None)))
@@ -63,7 +65,7 @@ class Simulation:
         self._board = Board(cast(DenseNetwork, None), 0, lambda _: ROOT, cast(Preparation, None))
         self._segments = {index: [s for step in trial for s in step] for index, trial in enumerate(trials)}
         for index, trial in enumerate(trials):
-            self._board.add(index, Recorded(trial))
+            self._board.add(index, Recorded(trial=trial))
         self._done: set[int] = set()
         self._at_work: dict[int, int] = {}
         self._ends: list[tuple[float, int]] = []

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from common import RESULTS, Ledger, Row, arguments, command, machine, share, table, write_parquet
 
-from ice_ray import Hyperparameters
+from ice_ray import IceHyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.search.box import LOGARITHMIC
 from ice_ray.search.sampler import Outcome, SamplerName, Sampling
@@ -38,13 +38,13 @@ class Known:
 
     def __init__(self) -> None:
         (row,) = (row for row in pq.read_table(RESULTS / "shared_work.parquet").to_pylist() if row["run"] == "grid")
-        self.points = [Hyperparameters.from_mapping(point) for point in row["points"]]
+        self.points = [IceHyperparameters.from_mapping(point) for point in row["points"]]
         outcomes = enumerate(zip(row["flops"], row["drop"], strict=True))
         self.candidates = [Candidate(index, flops / row["flops_per_second"], drop) for index, (flops, drop) in outcomes]
         self._places = np.array([place(point) for point in self.points])
         self._width = np.ptp(self._places, axis=0)
 
-    def nearest(self, point: Hyperparameters) -> int:
+    def nearest(self, point: IceHyperparameters) -> int:
         """The grid point that is nearest, each hyperparameter over its range."""
         width = np.where(self._width > 0, self._width, 1.0)
         return int(np.argmin((((self._places - place(point)) / width) ** 2).sum(axis=1)))
@@ -54,7 +54,7 @@ class Known:
         return self.candidates[objective_named("auto").choose([self.candidates[index] for index in seen]).index]
 
 
-def place(point: Hyperparameters) -> list[float]:
+def place(point: IceHyperparameters) -> list[float]:
     """Where a point lies, rates on their logarithmic scale."""
     return [math.log(value) if name in LOGARITHMIC else value for name, value in point.as_dict().items()]
 
@@ -73,7 +73,7 @@ def points_seen(algorithm: str, budget: int, seed: int) -> list[int]:
     if algorithm == "random":
         return [grid.nearest(point) for point in space.box.draw(budget, seed)]
     sampling = Sampling(SAMPLERS[algorithm], space.box, budget, seed)
-    history: list[tuple[Hyperparameters, Outcome]] = []
+    history: list[tuple[IceHyperparameters, Outcome]] = []
     seen: list[int] = []
     for _ in range(budget):
         index = grid.nearest(sampling.suggest(history, 1))

@@ -43,8 +43,8 @@ from ice_ray.pipelines.following import KnownOutcomes, follow
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
+from ice_ray.search.run import point_log
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -76,7 +76,7 @@ def search(options: Any, name: str, *extra: str) -> Row:
         "flops_per_second": best["flops_per_second"],
         "trials": best["trials"]["finished"],
         **best["work"],
-        "points": [dataclasses.asdict(point) for point in PointLog(folder / "search" / "points.json").load()],
+        "points": [dataclasses.asdict(point) for point in point_log(folder, "ice").load()],
         **dict(zip(("drop", "wall", "flops"), outcomes(folder), strict=True)),
     }
 
@@ -137,7 +137,7 @@ def segments(options: Any) -> list[Row]:
     settings = PruningSettings(Amounts(0.6))
     numbers: dict[str, int] = {}
     rows: list[Row] = []
-    for trial, point in enumerate(PointLog(folder / "search" / "points.json").load()):
+    for trial, point in enumerate(point_log(folder, "ice").load()):
         known = Recording(KnownOutcomes(network, prepared.root, prepared.decision_images, index))
         pipeline = build_pipeline(settings, point)
         course = follow(pipeline, pipeline.begin(known), prepared.preparation, known)
@@ -255,7 +255,7 @@ def main() -> None:
         "known": partial(known_again, options),
     }
     rows = {name: ledger.once({"run": name}, run) for name, run in runs.items()}
-    points = PointLog(options.work.resolve() / "shared_work" / "two" / "search" / "points.json").load()
+    points = point_log(options.work.resolve() / "shared_work" / "two", "ice").load()
     papers = [
         ledger.once({"run": "paper", "point": n}, partial(paper_point, options.shared, point, SHARE, EVAL_IMAGES))
         for n, point in enumerate(points[:PAPER_POINTS])

@@ -42,7 +42,7 @@ from common import (
 )
 from scipy.stats import kendalltau
 
-from ice_ray import Hyperparameters, PruningData
+from ice_ray import IceHyperparameters, PruningData
 from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet
 from ice_ray.engine.cost import calibrate_speed
@@ -73,7 +73,7 @@ MEASURES = ("drop", "time", "cost")
 CPU = torch.device("cpu")
 
 
-def eight_points() -> list[Hyperparameters]:
+def eight_points() -> list[IceHyperparameters]:
     """The corners of (theta, eta, LR_base), the other three drawn from the grid."""
     values = load_space("cifar10").values
     random = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def eight_points() -> list[Hyperparameters]:
         values["accuracy_drop_threshold"], values["frozen_fraction"], values["base_learning_rate"]
     )
     rest = ("learning_rate_reduction", "midpoint_pruned_share", "steepness")
-    return [Hyperparameters(*corner, *(float(random.choice(values[name])) for name in rest)) for corner in corners]
+    return [IceHyperparameters(*corner, *(float(random.choice(values[name])) for name in rest)) for corner in corners]
 
 
 class Setting:
@@ -102,7 +102,7 @@ class Setting:
         self.data = data
         self._preparation: Preparation | None = None
 
-    def run(self, point: Hyperparameters, folder: Path) -> Row:
+    def run(self, point: IceHyperparameters, folder: Path) -> Row:
         """The operator at one point: drop in points, operations, wall seconds, steps.
 
         Args:
@@ -151,7 +151,7 @@ def run_all(ledger: Ledger, options: argparse.Namespace, draws: dict[float, int]
         for index, point in its_points:
             key = {"fraction": fraction, "batch_size": batch_size, "draw": seed, "point": index}
 
-            def run(point: Hyperparameters = point, key: dict[str, Any] = key) -> Row:
+            def run(point: IceHyperparameters = point, key: dict[str, Any] = key) -> Row:
                 nonlocal setting
                 setting = setting or Setting(shared, key["fraction"], key["batch_size"], key["draw"])
                 folder = work / "transfer_steps" / "-".join(str(value) for value in key.values())

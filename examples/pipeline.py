@@ -5,12 +5,12 @@ python jobs/ice_prune.py --pipeline examples.pipeline:build
 
 from dataclasses import dataclass
 
-from ice_ray import Hyperparameters, PruningSettings
+from ice_ray import IceHyperparameters, PruningSettings
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.records import StepRecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EverySecondStep(IcePipeline):
     """Steps 2, 4, 6, ... are followed by a fine-tune."""
 
@@ -18,8 +18,11 @@ class EverySecondStep(IcePipeline):
         return record.step % 2 == 0
 
 
-def build(settings: PruningSettings, hyperparameters: Hyperparameters) -> EverySecondStep:
-    """What --pipeline names: from what a run prunes and how, and the six hyperparameters of one trial."""
+def build(settings: PruningSettings, hyperparameters: IceHyperparameters) -> EverySecondStep:
+    """What --pipeline names: from what a run prunes and how, and one trial's hyperparameters.
+
+    The annotation says which are searched: ICE's six, or a dataclass of your own (ice_ray.hyperparameters).
+    """
     return EverySecondStep(
         removal=settings.removal,
         hyperparameters=hyperparameters,

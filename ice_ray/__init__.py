@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ice_ray.artifact import load_pruned
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
     from ice_ray.errors import UserError
-    from ice_ray.hyperparameters import Hyperparameters
+    from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
     from ice_ray.in_process import PruningResult, prune
     from ice_ray.pipelines.settings import PruningSettings
 
@@ -24,6 +24,7 @@ avoid_unusable_tiles()
 
 __all__ = [
     "Hyperparameters",
+    "IceHyperparameters",
     "ImageSet",
     "Preprocessing",
     "PruningData",
@@ -37,6 +38,7 @@ __all__ = [
 # Loaded when asked for: a process that only decodes images needs no torch, which takes seconds to load.
 _HOMES = {
     "Hyperparameters": "hyperparameters",
+    "IceHyperparameters": "hyperparameters",
     "ImageSet": "data.images",
     "Preprocessing": "data.images",
     "PruningData": "data.images",

@@ -56,7 +56,7 @@ def prune(
         model: takes float32 images (N, 3, H, W), gives logits (N, classes).
         data: images to fine-tune and to decide on, uint8 (N, H, W, 3).
         ratio: share of each prunable layer's filters to remove, inside (0, 1).
-        hyperparameters: the six of ICE-Pruning.
+        hyperparameters: the pipeline's, in ICE-Pruning its six.
         settings: criterion, layers, seed, recipe, epochs and so on; the ratio in it is replaced by `ratio`.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
@@ -67,11 +67,11 @@ def prune(
 
     >>> import numpy as np
     >>> from ice_ray.models.registry import ModelSpec
-    >>> from ice_ray import Hyperparameters, ImageSet, PruningData, prune
+    >>> from ice_ray import IceHyperparameters, ImageSet, PruningData, prune
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
     >>> some = ImageSet.from_numpy(images, np.arange(64) % 10)
     >>> dense = ModelSpec("cifar-resnet8", num_classes=10).build()
-    >>> result = prune(dense, PruningData(some, some), 0.5, Hyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50))
+    >>> result = prune(dense, PruningData(some, some), 0.5, IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50))
     >>> [step.filters_removed for step in result.records]
     [8, 16, 32]
     """
@@ -84,7 +84,7 @@ def prune(
     check_criterion(own.criterion, network.units, network.norms, model)
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
-    preparation = prepare(executor, own.removal, own.freeze, hyperparameters.frozen_fraction > 0)
+    preparation = prepare(executor, own.removal, own.freeze, hyperparameters.freezes)
     pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):

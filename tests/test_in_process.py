@@ -5,12 +5,12 @@ import dataclasses
 import torch
 from torch import nn
 
-from ice_ray import Hyperparameters, prune
+from ice_ray import IceHyperparameters, prune
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.fine_tune import Recipe
 
-HYPERPARAMETERS = Hyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
+HYPERPARAMETERS = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
 SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
 
 

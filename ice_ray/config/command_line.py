@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ice_ray.config.preset import load_preset
+from ice_ray.config.preset import load_preset, with_recipe
 from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
@@ -42,11 +42,15 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
 
 
 def _default(kind: type[Any], arguments: Sequence[str]) -> Any:
-    """What the options default to: what the last `--preset` says, or for a replay what its search was told."""
-    if kind is RunConfig and (name := _given("--preset", arguments)) is not None:
-        preset = load_preset(name)
-        # A target takes the place of the preset's ratio.
-        return preset if _given("--target", arguments) is None else dataclasses.replace(preset, ratio=None)
+    """What the options default to: what the last `--preset` and the pipeline's recipe say, or for a replay what its
+    search was told.
+    """
+    if kind is RunConfig:
+        name = _given("--preset", arguments)
+        config = RunConfig() if name is None else load_preset(name)
+        if _given("--target", arguments) is not None:
+            config = dataclasses.replace(config, ratio=None)  # it takes the place of the preset's ratio
+        return with_recipe(config, _given("--pipeline", arguments) or config.pipeline)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
         return replay_defaults(Path(path))
     return tyro.MISSING_NONPROP

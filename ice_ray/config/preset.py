@@ -1,4 +1,4 @@
-"""Presets: defaults for the options, a YAML file each, nested and named as the options are."""
+"""Presets, and the recipes of pipelines: defaults for the options, a YAML file each, named as options are."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def load_preset(name: str) -> RunConfig:
     if name not in named_presets():
         raise UserError(f"unknown preset '{name}' ({nearest(name, named_presets())})")
     return parse_preset(name, (_folder() / f"{name}.yaml").read_text())
+
+
+def with_recipe(config: RunConfig, pipeline: str) -> RunConfig:
+    """The description with what goes with a pipeline by name, where it has a recipe: `ice-plus` is one."""
+    recipe = resources.files("ice_ray.config") / "recipes" / f"{pipeline}.yaml"
+    if not recipe.is_file():
+        return config
+    origin = f"recipe '{pipeline}'"
+    values = _over(config.as_dict(), yaml.safe_load(recipe.read_text()), origin)
+    return config_from_dict(values | {"pipeline": pipeline}, origin)
 
 
 def parse_preset(name: str, text: str) -> RunConfig:

@@ -55,9 +55,11 @@ class RunConfig:
     """Repair after every removal without training: none (the paper); bn = batch-norm statistics estimated anew;
     least-squares = the layers behind refitted to what they gave in the dense model, then bn."""
     pipeline: str = "ice"
-    """What decides: ice, or package.module:function."""
+    """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares and a
+    space of its own, with a final retraining; or package.module:function."""
     space: str | None = None
-    """Grid of hyperparameters: cifar10, tinyimagenet, imagenet, digits, or a .yaml file. [default: the data's own]"""
+    """Grid of the pipeline's hyperparameters: cifar10, tinyimagenet, imagenet, digits, or a .yaml file.
+    [default: the data's own]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)

@@ -118,7 +118,7 @@ class Recover:
     Attributes:
         key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
         learning_rate: the greatest; the schedule scales it.
-        epochs: at most.
+        epochs: at most; a part of one will do.
         schedule: by name, over all epochs.
         frozen: layers held fixed.
         until: measure after every epoch, and train no more once the drop is below this threshold.
@@ -130,7 +130,7 @@ class Recover:
 
     key: tuple[int | str, ...]
     learning_rate: float
-    epochs: int
+    epochs: float
     schedule: Schedule
     frozen: tuple[str, ...]
     until: Threshold | None = None

@@ -332,7 +332,8 @@ class Executor:
         self._collective.settle(model)
         final = monitor.final_accuracy()
         measuring = monitor.images * forward_flops(model, self.network.traces)
-        epochs = round(seen / len(images), 3 if monitor.ended_inside else None)
+        whole = isinstance(action.epochs, int) and not monitor.ended_inside
+        epochs = round(seen / len(images), None if whole else 3)
         return Recovered(epochs, final), per_image * seen + measuring
 
     def _looks_of(self, action: Recover) -> Looks | None:

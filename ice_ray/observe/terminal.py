@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
-from ice_ray.pipelines.records import Preparation, StepRecord
+from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
 from ice_ray.search.restarts import Restarts
 
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
@@ -31,8 +31,9 @@ def warn(line: str) -> None:
 
 
 def describe_step(record: StepRecord, steps: int) -> str:
-    """A pruning step of stage 2 in one line."""
-    what = f"  step {record.step}/{steps} {record.layers}: {record.accuracy_after_pruning:.2f}%"
+    """A step of stage 2 in one line."""
+    where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
+    what = f"  {where}: {record.accuracy_after_pruning:.2f}%"
     if record.fine_tuned:
         rate, seconds = record.learning_rate_max, record.recovery_seconds
         what += f" -> {record.accuracy:.2f}% (fine-tuned at {rate:.2g}, {seconds:.1f} s)"
@@ -55,8 +56,8 @@ def describe_front(front: Sequence[Candidate]) -> str:
 class ProgressCallback(tune.Callback):
     """A line for every trial that ends, of those that are still to be run, and for every process that dies."""
 
-    def __init__(self, total: int, max_failures: int) -> None:
-        self._total, self._restarts = total, Restarts(max_failures)
+    def __init__(self, total: int, max_failures: int, kind: type[Hyperparameters]) -> None:
+        self._total, self._restarts, self._kind = total, Restarts(max_failures), kind
         self._ended: set[str] = set()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -77,7 +78,7 @@ class ProgressCallback(tune.Callback):
 
     def _line(self, trial: Trial, what: str) -> None:
         self._ended.add(str(trial))
-        point = Hyperparameters.from_mapping(trial.config["point"]["hyperparameters"])
+        point = self._kind.from_mapping(trial.config["point"]["hyperparameters"])
         say(f"  {trial} ({len(self._ended)}/{self._total}) {what} [{point}]")
 
 

@@ -24,20 +24,23 @@ _TYPES = {
     "bool": pa.bool_(),
 }
 _STEP_FIELDS = [pa.field(field.name, _TYPES[str(field.type)]) for field in dataclasses.fields(StepRecord)]
-_POINT_FIELDS = [pa.field(field.name, pa.float64()) for field in dataclasses.fields(Hyperparameters)]
-SCHEMA = pa.schema(
-    [
-        pa.field("trial", pa.int64()),
-        pa.field("failure", pa.string()),
-        pa.field("node", pa.string()),
-        *_POINT_FIELDS,
-        *_STEP_FIELDS,
-        pa.field("inherited", pa.bool_()),
-    ]
-)
 
 
-def read_finished(path: Path, trial: int) -> Hyperparameters:
+def schema_of(kind: type[Hyperparameters]) -> pa.Schema:
+    """The table's, of a search for hyperparameters of one kind."""
+    return pa.schema(
+        [
+            pa.field("trial", pa.int64()),
+            pa.field("failure", pa.string()),
+            pa.field("node", pa.string()),
+            *(pa.field(name, pa.float64()) for name in kind.names()),
+            *_STEP_FIELDS,
+            pa.field("inherited", pa.bool_()),
+        ]
+    )
+
+
+def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
     """The hyperparameters of a trial that took all its steps.
 
     Raises:
@@ -45,13 +48,13 @@ def read_finished(path: Path, trial: int) -> Hyperparameters:
     """
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
-    rows = pq.read_table(path, columns=["trial", "failure", *(field.name for field in _POINT_FIELDS)]).to_pylist()
+    rows = pq.read_table(path, columns=["trial", "failure", *kind.names()]).to_pylist()
     finished = {row["trial"]: row for row in rows if not row["failure"]}
     if trial not in finished:
         failure = next((f": {row['failure']}" for row in rows if row["trial"] == trial), "")
         listed = ", ".join(str(index) for index in sorted(finished))
         raise UserError(f"--trial {trial} is no finished trial of the search{failure} (finished: {listed})")
-    return Hyperparameters(**{field.name: finished[trial][field.name] for field in _POINT_FIELDS})
+    return kind(**{name: finished[trial][name] for name in kind.names()})
 
 
 def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
@@ -67,4 +70,4 @@ def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
         steps = zip(result.records, result.inherited, strict=True)
         rows += [own | record.as_dict() | {"inherited": inherited} for record, inherited in steps] or [own]
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(type(results[0].hyperparameters))), temporary)

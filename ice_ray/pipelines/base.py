@@ -1,15 +1,17 @@
-"""What a pipeline is: decisions, one pruning step at a time, on an executor that it tells what to do."""
+"""What a pipeline is: decisions, one step at a time, on an executor that it tells what to do."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ice_ray.engine.actions import Checks
+from ice_ray.engine.actions import Checks, Measure, Recover
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.errors import UserError
-from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objective import accuracy_drop
+from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation, StepRecord
 from ice_ray.training.schedules import SCHEDULES, Schedule
 
 
@@ -46,25 +48,73 @@ class RecoveryPlan:
             raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pipeline(ABC):
     """Decides what is done; never touches a tensor of the network. A new one is a file beside this one and a line in
     the registry.
 
     Everything it must remember is in the state: a run goes on from a state and the snapshot that it names.
+
+    Attributes:
+        hyperparameters: of this run.
+        recovery: epochs and schedule of the fine-tunes.
     """
+
+    hyperparameters: Hyperparameters
+    recovery: RecoveryPlan = RecoveryPlan()
 
     def begin(self, executor: Runner) -> PipelineState:
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)
 
     def is_done(self, executor: Runner, state: PipelineState) -> bool:
-        """Whether every step has been taken."""
-        return len(state.records) == len(executor.network.steps)
+        """Whether every step has been taken, and the retraining that the hyperparameters ask for."""
+        return self.is_pruned(executor, state) and (state.retrained or not self.hyperparameters.final_epochs)
+
+    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+        """Go on: a record more."""
+        if self.is_pruned(executor, state):
+            return self._retrain(executor, state, preparation)
+        return self.step(executor, state, preparation)
+
+    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+        """Whether every pruning step has been taken."""
+        return len(state.records) >= len(executor.network.steps)
 
     @abstractmethod
-    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: a record more."""
 
     def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
-        """What comes after the last step, if anything; its cost is no part of PT."""
+        """What comes after the last record, if anything; its cost is no part of PT."""
         return state, Cost()
+
+    def _retrain(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+        """The budgeted retraining with a linear schedule (LLR of Zimmer et al. 2022): a part of PT, as its length is
+        searched.
+        """
+        last, asked = state.records[-1], self.hyperparameters
+        rate, epochs = asked.final_learning_rate, asked.final_epochs
+        recovered = executor.run(state.snapshot, Recover(("retraining",), rate, epochs, "linear", ()))
+        measured = executor.run(recovered.snapshot, Measure())
+        record = StepRecord(
+            step=last.step + 1,
+            layers=FINAL_RETRAINING,
+            filters_removed=0,
+            unpruned_share=last.unpruned_share,
+            accuracy_before=last.accuracy,
+            accuracy_after_pruning=last.accuracy,
+            accuracy=measured.value.accuracy,
+            drop=accuracy_drop(preparation.original_accuracy, measured.value.accuracy),
+            images_measured=measured.value.images,
+            fine_tuned=True,
+            epochs=recovered.value.epochs,
+            learning_rate_max=rate,
+            scoring_seconds=0.0,
+            removal_seconds=0.0,
+            compensation_seconds=0.0,
+            measuring_seconds=measured.cost.wall_seconds,
+            recovery_seconds=recovered.cost.wall_seconds,
+            flops=(recovered.cost + measured.cost).flops,
+        )
+        return replace(state, snapshot=recovered.snapshot, records=(*state.records, record), retrained=True)

@@ -9,9 +9,9 @@ from ice_ray.engine.actions import Compensate, Counting, Measure, Outcome, Prune
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.engine.threshold import Threshold
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objective import accuracy_drop
-from ice_ray.pipelines.base import Pipeline, RecoveryPlan
+from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.compensation import Compensation
@@ -19,31 +19,29 @@ from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IcePipeline(Pipeline):
     """The pruning-fine-tuning operator of the paper.
 
     Attributes:
-        removal: which filters go, and how many.
         hyperparameters: the six.
+        removal: which filters go, and how many.
         counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid that rates are rounded to; 0 rounds nothing.
-        recovery: epochs and schedule of the fine-tunes.
         decision_error: how probable a wrong answer to the threshold's question may be; 0 answers it exactly.
         freeze_stem: whether what lies below the lowest layer that trains is held fixed too, where layers are.
         compensation: repair after every removal, before its effect is measured; the paper has none.
     """
 
+    hyperparameters: IceHyperparameters
     removal: RemovalRule
-    hyperparameters: Hyperparameters
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
-    recovery: RecoveryPlan = RecoveryPlan()
     decision_error: float = 0.0
     freeze_stem: bool = False
     compensation: Compensation = "none"
 
-    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, repair, measure, and fine-tune if the drop has reached the threshold.
 
         The drop is always against the ORIGINAL accuracy, so one that is skipped carries over to the next step.
@@ -107,7 +105,7 @@ class IcePipeline(Pipeline):
         schedule = plan.final_schedule or plan.schedule
         action = Recover(("final",), rate, plan.final_epochs, schedule, frozen, final=True, cut=self._cuts)
         recovered = executor.run(state.snapshot, action)
-        return PipelineState(recovered.snapshot, state.records), recovered.cost
+        return dataclasses.replace(state, snapshot=recovered.snapshot), recovered.cost
 
     def _recover(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Fine-tune after the step just recorded, and complete its record."""

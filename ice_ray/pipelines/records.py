@@ -10,10 +10,15 @@ from typing import Any
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.cost import Clock, Cost
 
+FINAL_RETRAINING = "retraining"
+"""What a record names in place of layers where it is of the retraining after the last step."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One pruning step. Accuracies in percent on the decision images, drop in percentage points, times in seconds.
+    """One pruning step, or the retraining after the last one.
+
+    Accuracies in percent on the decision images, drop in percentage points, times in seconds.
 
     Attributes:
         step: counts from 1.
@@ -27,7 +32,7 @@ class StepRecord:
             threshold's question was answered before all had been looked at.
         fine_tuned: whether the drop after removal reached the threshold.
         epochs: of that fine-tune, a part of one where a look inside it ended it; 0 without one.
-        learning_rate_max: eq. 1's bound where the step fine-tuned, else None.
+        learning_rate_max: the greatest rate where the step fine-tuned (eq. 1's bound), else None.
         scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
         flops: operations of the step, for the work clock.
     """
@@ -87,10 +92,15 @@ class Preparation:
 
 @dataclass(frozen=True)
 class PipelineState:
-    """Where a pipeline stands: enough, with the snapshot it names, to go on as if never interrupted."""
+    """Where a pipeline stands: enough, with the snapshot it names, to go on as if never interrupted.
+
+    Attributes:
+        retrained: whether the retraining after the last step is done; its record is the last.
+    """
 
     snapshot: SnapshotId
     records: tuple[StepRecord, ...] = ()
+    retrained: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -103,10 +113,10 @@ class PipelineState:
 
     def to_json(self) -> str:
         """All of it as one line."""
-        return json.dumps({"snapshot": self.snapshot, "records": [record.as_dict() for record in self.records]})
+        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> PipelineState:
         """What `to_json` wrote."""
         content = json.loads(text)
-        return cls(content["snapshot"], tuple(StepRecord(**record) for record in content["records"]))
+        return cls(**{**content, "records": tuple(StepRecord(**record) for record in content["records"])})

@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
+import inspect
+import typing
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import is_own, load_own
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.settings import PruningSettings
 
-Build = Callable[[PruningSettings, Hyperparameters], Pipeline]
+
+@dataclass(frozen=True)
+class PipelineKind:
+    """What a name stands for.
+
+    Attributes:
+        build: makes it, from what a run prunes and how, and one trial's hyperparameters.
+        hyperparameters: what is searched.
+    """
+
+    build: Callable[[PruningSettings, Any], Pipeline]
+    hyperparameters: type[Hyperparameters]
 
 
-def _ice(settings: PruningSettings, hyperparameters: Hyperparameters) -> Pipeline:
+def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipeline:
     return IcePipeline(
-        settings.removal,
-        hyperparameters,
-        settings.counting,
-        settings.learning_rate_tolerance,
-        settings.recovery,
-        settings.decision_error,
-        settings.freeze.stem,
-        settings.compensation,
+        hyperparameters=hyperparameters,
+        recovery=settings.recovery,
+        removal=settings.removal,
+        counting=settings.counting,
+        learning_rate_tolerance=settings.learning_rate_tolerance,
+        decision_error=settings.decision_error,
+        freeze_stem=settings.freeze.stem,
+        compensation=settings.compensation,
     )
 
 
-PIPELINES: dict[str, Build] = {"ice": _ice}
+PIPELINES: dict[str, PipelineKind] = {
+    "ice": PipelineKind(_ice, IceHyperparameters),
+    "ice-plus": PipelineKind(_ice, IceHyperparameters),
+}
 
 
-def check_pipeline(name: str) -> Build:
-    """What builds the pipeline of that name, or the user's own `package.module:function` of the same two arguments.
+def pipeline_kind(name: str) -> PipelineKind:
+    """The pipeline of that name, or the user's own `package.module:function` of the same two arguments.
+
+    What the latter annotates its second argument with is what is searched for it; without that, ICE's six.
 
     Raises:
         UserError: there is none.
     """
     if is_own(name):
-        return load_own(name, "pipeline")
+        build = load_own(name, "pipeline")
+        return PipelineKind(build, _annotated(build))
     if name not in PIPELINES:
         raise UserError(f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function)")
     return PIPELINES[name]
@@ -49,7 +70,19 @@ def build_pipeline(settings: PruningSettings, hyperparameters: Hyperparameters) 
     Raises:
         UserError: there is none of that name, or the user's own gives something else.
     """
-    pipeline = check_pipeline(settings.pipeline)(settings, hyperparameters)
+    pipeline = pipeline_kind(settings.pipeline).build(settings, hyperparameters)
     if not isinstance(pipeline, Pipeline):
         raise UserError(f"pipeline '{settings.pipeline}' gives {type(pipeline).__name__}, not an ice_ray Pipeline")
     return pipeline
+
+
+def _annotated(build: Callable[..., Any]) -> type[Hyperparameters]:
+    try:
+        hints = typing.get_type_hints(build)
+        second = list(inspect.signature(build).parameters)[1]
+    except (NameError, TypeError, ValueError, IndexError):
+        return IceHyperparameters
+    found = hints.get(second)
+    if isinstance(found, type) and issubclass(found, Hyperparameters) and found is not Hyperparameters:
+        return found
+    return IceHyperparameters

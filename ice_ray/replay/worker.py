@@ -55,8 +55,7 @@ def _replay(order: ReplayOrder) -> None:
     progress = _resumed(executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
-        freezes = order.hyperparameters.frozen_fraction > 0
-        preparation = prepare(executor, settings.removal, settings.freeze, freezes)
+        preparation = prepare(executor, settings.removal, settings.freeze, order.hyperparameters.freezes)
         progress = ReplayProgress(
             PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
         )

@@ -8,28 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
 from ice_ray.randomness import seed_of
-
-LOGARITHMIC = frozenset({"base_learning_rate", "learning_rate_reduction"})
 
 
 @dataclass(frozen=True)
 class Box:
-    """Ranges, ends included; the two rates are measured on a logarithmic scale.
+    """Ranges, ends included; rates are measured on a logarithmic scale.
 
     Attributes:
         name: the space's, for people.
         ranges: least and greatest value per hyperparameter, in their order; equal where it is fixed.
+        kind: what they are ranges of.
     """
 
     name: str
     ranges: dict[str, tuple[float, float]]
+    kind: type[Hyperparameters] = IceHyperparameters
 
     @property
     def is_a_point(self) -> bool:
         """Whether every hyperparameter is fixed."""
         return all(least == greatest for least, greatest in self.ranges.values())
+
+    @property
+    def greatest(self) -> Hyperparameters:
+        """The corner of all greatest values but for what must be smaller than another: those are at their least."""
+        return self._at([0.0 if name in self.kind.logarithmic() else 1.0 for name in self.ranges])
 
     def draw(self, count: int, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` points, uniform in the box; the first ones are the same whatever `count` is."""
@@ -43,7 +48,7 @@ class Box:
             UserError: which of its values is, and where it came from.
         """
         for name, value in point.as_dict().items():
-            least, greatest = self.ranges[name]
+            least, greatest = self.ranges.get(name, (0.0, 0.0))
             if not least <= value <= greatest:
                 raise UserError(
                     f"{origin}: {name}={value:g} is outside of space '{self.name}' ({least:g} to {greatest:g}); give a "
@@ -52,15 +57,15 @@ class Box:
 
     def _at(self, shares: list[float]) -> Hyperparameters:
         values = {
-            name: _between(*self.ranges[name], share, name in LOGARITHMIC)
+            name: _between(*self.ranges[name], share, name in self.kind.logarithmic())
             for name, share in zip(self.ranges, shares, strict=True)
         }
-        return Hyperparameters(**values)
+        return self.kind(**values)
 
 
 def _between(least: float, greatest: float, share: float, logarithmic: bool) -> float:
     """At `share`, in [0, 1), of the way; never outside for the sake of rounding."""
-    if logarithmic:
+    if logarithmic and least < greatest:
         value = math.exp(math.log(least) + share * (math.log(greatest) - math.log(least)))
     else:
         value = least + share * (greatest - least)

@@ -14,14 +14,14 @@ from ice_ray.hyperparameters import Hyperparameters
 class PointLog:
     """The file that says which hyperparameters a trial's index stands for, whatever has run of it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, kind: type[Hyperparameters]) -> None:
+        self._path, self._kind = path, kind
 
     def load(self) -> tuple[Hyperparameters, ...]:
         """All points so far."""
         if not self._path.is_file():
             return ()
-        return tuple(Hyperparameters.from_mapping(values) for values in json.loads(self._path.read_text()))
+        return tuple(self._kind.from_mapping(values) for values in json.loads(self._path.read_text()))
 
     def check(self, known: Sequence[Hyperparameters]) -> None:
         """Refuse a search that would start from other points than it was begun with.

@@ -35,10 +35,8 @@ class Proposals:
     @property
     def freezes(self) -> bool:
         """Whether a trial may hold layers fixed, and so the freezing probe is needed."""
-        fractions = [point.frozen_fraction for point in self.known]
-        if self.sampling:
-            fractions.append(self.sampling.box.ranges["frozen_fraction"][1])
-        return any(fraction > 0 for fraction in fractions)
+        most = (self.sampling.box.greatest,) if self.sampling else ()
+        return any(point.freezes for point in (*self.known, *most))
 
 
 def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
@@ -66,7 +64,7 @@ def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:
     """The earlier run's winner, where one is named."""
     if config.warm_start is None:
         return ()
-    point = read_winner(config.warm_start)
+    point = read_winner(config.warm_start, box.kind)
     box.check(point, f"--search.warm-start '{config.warm_start}'")
     return (point,)
 

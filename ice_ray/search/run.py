@@ -16,6 +16,7 @@ from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
+from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.search.board import Board
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.dispatcher import Dispatcher, root_of
@@ -78,7 +79,7 @@ def run_search(
         RunError: interrupted before every trial had ended.
         UserError: what was left there began with other points.
     """
-    store, log = TrialStore(folder / STATES), point_log(folder)
+    store, log = TrialStore(folder / STATES), point_log(folder, workload.settings.pipeline)
     log.begin(proposals.known)
     ended = _ended(store, log.load())
     died: dict[int, str] = {}
@@ -112,9 +113,9 @@ def run_search(
     return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
 
 
-def point_log(folder: Path) -> PointLog:
-    """The points of the search below `folder`."""
-    return PointLog(folder / STATES / "points.json")
+def point_log(folder: Path, pipeline: str) -> PointLog:
+    """The points of the search below `folder`, of a pipeline by name."""
+    return PointLog(folder / STATES / "points.json", pipeline_kind(pipeline).hyperparameters)
 
 
 def work_of(results: Sequence[TrialResult], folder: Path) -> SharedWork:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Values
 from ice_ray.randomness import seed_of
-from ice_ray.search.box import LOGARITHMIC, Box
+from ice_ray.search.box import Box
 
 SamplerName = Literal["tpe", "gp"]
 Outcome = Values | None
@@ -65,7 +65,7 @@ class Sampling:
         with _quietly(), _one_thread():
             study = optuna.create_study(directions=["minimize"] * dimensions, sampler=self._sampler(len(history)))
             study.add_trials([_told(point, outcome, distributions) for point, outcome in history])
-            return Hyperparameters.from_mapping(study.ask(distributions).params)
+            return self.box.kind.from_mapping(study.ask(distributions).params)
 
     def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
         seed = seed_of(self.seed, self.algorithm, index) % 2**32  # what numpy's old generators take
@@ -74,12 +74,17 @@ class Sampling:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_trials)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
-        return {name: FloatDistribution(*bounds, log=name in LOGARITHMIC) for name, bounds in self.box.ranges.items()}
+        rates = self.box.kind.logarithmic()
+        return {
+            name: FloatDistribution(*bounds, log=name in rates and bounds[0] < bounds[1])
+            for name, bounds in self.box.ranges.items()
+        }
 
 
 def _told(point: Hyperparameters, outcome: Outcome, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
     state = TrialState.RUNNING if outcome is None else TrialState.COMPLETE
-    return create_trial(state=state, values=outcome, params=point.as_dict(), distributions=distributions)
+    told = {name: value for name, value in point.as_dict().items() if name in distributions}
+    return create_trial(state=state, values=outcome, params=told, distributions=distributions)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""The space of hyperparameters: named spaces of the paper, or the user's own YAML file."""
+"""The space of hyperparameters: a pipeline's own spaces by name, or the user's YAML file."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import numpy as np
 import yaml
 
 from ice_ray.errors import UserError, nearest
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, check_names
+from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.randomness import seed_of
 from ice_ray.search.box import Box
-
-_NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,13 @@ class Space:
 
     Attributes:
         name: for people.
-        values: per hyperparameter.
+        values: per hyperparameter; those that are not named keep their default.
+        kind: what they are values of.
     """
 
     name: str
     values: dict[str, tuple[float, ...]]
+    kind: type[Hyperparameters] = IceHyperparameters
 
     def points(self) -> tuple[Hyperparameters, ...]:
         """Every point of the grid, the last hyperparameter changing fastest.
@@ -38,13 +39,14 @@ class Space:
         Raises:
             UserError: a point outside a hyperparameter's range.
         """
-        columns = [self.values[name] for name in _NAMES]
-        return tuple(Hyperparameters(*values) for values in itertools.product(*columns))
+        names = [name for name in self.kind.names() if name in self.values]
+        columns = [self.values[name] for name in names]
+        return tuple(self.kind(**dict(zip(names, values, strict=True))) for values in itertools.product(*columns))
 
     @property
     def box(self) -> Box:
         """What lies between the least and the greatest value of each; valid throughout where the grid is."""
-        return Box(self.name, {name: (min(values), max(values)) for name, values in self.values.items()})
+        return Box(self.name, {name: (min(values), max(values)) for name, values in self.values.items()}, self.kind)
 
     def sample(self, count: int | None, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` different points in seeded random order, as the paper takes them; without a count the whole grid.
@@ -63,44 +65,52 @@ class Space:
         return tuple(points[index] for index in order[:count])
 
 
-def named_spaces() -> list[str]:
-    """The spaces that come with the package."""
-    folder = resources.files("ice_ray.search") / "spaces"
+def named_spaces(pipeline: str = "ice") -> list[str]:
+    """The spaces that come with the package, for a pipeline by name."""
+    folder = _folder(pipeline)
+    if not folder.is_dir():
+        return []
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(name: str) -> Space:
-    """A space by name, or from a YAML file: each of the six hyperparameters with a number or a list of them.
+def load_space(name: str, pipeline: str = "ice") -> Space:
+    """A space of a pipeline by name, or from a YAML file: each hyperparameter with a number or a list of them.
 
     Raises:
         UserError: unknown name, or a file that is no space; every point is checked.
     """
+    kind = pipeline_kind(pipeline).hyperparameters
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise UserError(f"space '{name}': no such file")
         text = path.read_text(errors="replace")
-    elif name in named_spaces():
-        text = (resources.files("ice_ray.search") / "spaces" / f"{name}.yaml").read_text()
+    elif name in (known := named_spaces(pipeline)):
+        text = (_folder(pipeline) / f"{name}.yaml").read_text()
     else:
-        raise UserError(f"unknown space '{name}' ({nearest(name, named_spaces())}; or a .yaml file)")
-    space = _parse(name, text)
+        near = f"{nearest(name, known)}; or " if known else "it has none by name; give "
+        raise UserError(f"unknown space '{name}' of --pipeline {pipeline} ({near}a .yaml file)")
+    space = _parse(name, text, kind)
     space.points()
     return space
 
 
-def _parse(name: str, text: str) -> Space:
+def _folder(pipeline: str) -> Traversable:
+    """Of a pipeline's spaces. One of the user's own that searches ICE's hyperparameters takes ICE's."""
+    spaces = resources.files("ice_ray.search") / "spaces"
+    own = spaces / pipeline
+    return spaces / "ice" if not own.is_dir() and pipeline_kind(pipeline).hyperparameters is IceHyperparameters else own
+
+
+def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"space '{name}' is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
-        raise UserError(f"space '{name}' must map each of {', '.join(_NAMES)} to a list of numbers")
-    missing, unknown = set(_NAMES) - set(content), {str(key) for key in content} - set(_NAMES)
-    if missing or unknown:
-        wrong = f"missing {', '.join(sorted(missing))}" if missing else f"unknown {', '.join(sorted(unknown))}"
-        raise UserError(f"space '{name}': {wrong}; it needs exactly {', '.join(_NAMES)}")
-    return Space(name, {key: _numbers(name, key, content[key]) for key in _NAMES})
+        raise UserError(f"space '{name}' must map each of {', '.join(kind.required())} to a list of numbers")
+    check_names(kind, content, f"space '{name}'")
+    return Space(name, {key: _numbers(name, key, content[key]) for key in kind.names() if key in content}, kind)
 
 
 def _numbers(space: str, key: str, found: object) -> tuple[float, ...]:

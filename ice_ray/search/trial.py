@@ -11,11 +11,10 @@ from ray import tune
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import TrialFailure
-from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.dispatcher import owner_name, root_of
 from ice_ray.search.prepare import SearchPreparation
@@ -112,8 +111,9 @@ class PruningTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._index, self._awaited = config["point"]["index"], ""
-        hyperparameters = Hyperparameters.from_mapping(config["point"]["hyperparameters"])
-        self._pipeline = build_pipeline(self._workload.settings, hyperparameters)
+        settings = self._workload.settings
+        kind = pipeline_kind(settings.pipeline).hyperparameters
+        self._pipeline = build_pipeline(settings, kind.from_mapping(config["point"]["hyperparameters"]))
         self._memory.work_for(owner_name(self._index))
         self._executor.rename_root(root_of(self._index, self._prepared, self._search))
         self._worker = RememberingExecutor(self._executor, self._memory)

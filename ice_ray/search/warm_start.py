@@ -9,7 +9,7 @@ from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 
 
-def read_winner(path: Path) -> Hyperparameters:
+def read_winner(path: Path, kind: type[Hyperparameters]) -> Hyperparameters:
     """The winner in the best.json of an earlier search.
 
     Raises:
@@ -23,6 +23,6 @@ def read_winner(path: Path) -> Hyperparameters:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{origin} is no best.json of a search ({type(error).__name__}: {error})") from error
     try:
-        return Hyperparameters.from_mapping(values)
+        return kind.from_mapping(values)
     except UserError as error:
         raise UserError(f"{origin}: {error}") from error

@@ -71,7 +71,7 @@ def fine_tune(
     preprocessing: Preprocessing,
     recipe: Recipe,
     rate: Callable[[float], float],
-    epochs: int,
+    epochs: float,
     key: tuple[int | str, ...],
     teacher: Callable[[Tensor], Tensor] | None = None,
     shard: Shard = Shard(),
@@ -85,6 +85,7 @@ def fine_tune(
 
     Args:
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
+        epochs: a part of one ends with the batch that completes it.
         rate: the learning rate, from progress: the share of all batches of all epochs that is done, in [0, 1).
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
@@ -106,7 +107,7 @@ def fine_tune(
     losses = torch.zeros((), device=device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        for epoch in range(epochs):
+        for epoch in range(math.ceil(epochs)):
             model.train()
             torch.manual_seed(seed_of(*key, epoch, "model", shard.rank))  # dropout and the like
             in_epoch = 0
@@ -125,7 +126,7 @@ def fine_tune(
                 in_epoch += rows
                 steps += 1
                 ended = midway is not None and steps % midway.every == 0 and midway.enough()
-                if ended:
+                if ended or seen >= epochs * len(images):
                     break
             model.eval()
             if ended or (epoch < epochs - 1 and enough()):

@@ -61,7 +61,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     folder.check_files(winner.config)
     point, results = winner.hyperparameters, folder
     if job.trial is not None:
-        point, results = read_finished(folder.trials, job.trial), folder.replay_of(job.trial)
+        point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
     if results.replay.exists() and not job.resume:
         raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
     config = dataclasses.replace(winner.config, replay=job.replay, verbose=job.verbose)

@@ -22,7 +22,7 @@ from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights, load_state_dict
 from ice_ray.pipelines.base import RecoveryPlan
-from ice_ray.pipelines.registry import check_pipeline
+from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
@@ -148,10 +148,10 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         UserError: what is wrong and how to mend it.
     """
     criterion_named(config.criterion)
-    check_pipeline(config.pipeline)
+    pipeline_kind(config.pipeline)
     amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
-    space = load_space(config.space or dataset.default_space)
+    space = load_space(config.space or dataset.default_space, config.pipeline)
     spec = ModelSpec(config.model, dataset.classes)
     module = spec.build()
     path = config.weights or dense_weights

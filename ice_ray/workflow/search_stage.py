@@ -18,6 +18,7 @@ from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, warn
 from ice_ray.observe.trials_table import write_trials
+from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
 from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search, work_of
@@ -47,10 +48,11 @@ class Winner:
             raise UserError(f"'{path}': no such file; a search writes it (jobs/ice_search.py)")
         try:
             content = json.loads(path.read_text())
-            config, hyperparameters = content["config"], content["hyperparameters"]
+            values, hyperparameters = content["config"], content["hyperparameters"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"'{path}' is no best.json of a search ({type(error).__name__}: {error})") from error
-        return cls(config_from_dict(config, str(path)), Hyperparameters.from_mapping(hyperparameters))
+        config = config_from_dict(values, str(path))
+        return cls(config, pipeline_kind(config.pipeline).hyperparameters.from_mapping(hyperparameters))
 
 
 def check_search(context: JobContext) -> None:
@@ -59,9 +61,9 @@ def check_search(context: JobContext) -> None:
     Raises:
         UserError: what is wrong with them.
     """
-    search = context.plan.config.search
-    objective_named(search.objective, search.max_drop)
-    point_log(context.folder.path).check(context.plan.proposals.known)
+    config = context.plan.config
+    objective_named(config.search.objective, config.search.max_drop)
+    point_log(context.folder.path, config.pipeline).check(context.plan.proposals.known)
 
 
 def dense_model(context: JobContext) -> DenseModel:
@@ -111,7 +113,7 @@ def search_stage(context: JobContext) -> Winner:
         deaths = config.search.max_failures
         callbacks = [
             TensorBoardCallback(folder.tensorboard / "search", deaths),
-            ProgressCallback(plan.proposals.total, deaths),
+            ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
         ]
         results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)

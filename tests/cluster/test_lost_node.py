@@ -11,7 +11,7 @@ from searching import SETTINGS, SHAPE, facts
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.memory import key_of
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import assign_roles, subsample
@@ -24,7 +24,7 @@ from ice_ray.search.shared_memory import deed_log
 
 pytestmark = pytest.mark.slow
 GRID = tuple(
-    Hyperparameters(0.0, 0.3, rate, reduction, 0.15, 50)
+    IceHyperparameters(0.0, 0.3, rate, reduction, 0.15, 50)
     for rate, reduction in itertools.product((0.01, 0.02, 0.05), (2e-3, 8e-3))
 )
 

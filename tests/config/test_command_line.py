@@ -209,7 +209,7 @@ def test_points_other_than_the_run_began_with_are_refused(tmp_path, monkeypatch,
     points = load_space("digits").points()
     write_json(tmp_path / "best.json", {"hyperparameters": points[0].as_dict()})
     run_folder.create(parse(RunConfig, options, "p"), open_dataset("digits").labels_digest)
-    point_log(run_folder.path).begin(points[1:3])
+    point_log(run_folder.path, "ice").begin(points[1:3])
     assert run(prune_job, RunConfig, "p", [*options, "--resume"]) == 2
     assert "was begun with other points" in capsys.readouterr().err
 

@@ -93,3 +93,13 @@ def test_what_is_wrong_in_a_file_is_said(text, said):
 def test_a_target_takes_the_place_of_a_preset_s_ratio():
     config = parse(RunConfig, ["--preset", "paper-cifar10", "--target", "macs=0.5"], "p")
     assert (config.ratio, config.target) == (None, "macs=0.5")
+
+
+def test_a_pipeline_s_recipe_gives_defaults_that_options_and_nothing_else_override():
+    for arguments in (["--pipeline", "ice-plus"], ["--pipeline=ice-plus", "--preset", "small"]):
+        config = parse(RunConfig, arguments, "p")
+        assert (config.pipeline, config.criterion, config.compensate) == ("ice-plus", "residual", "least-squares")
+    assert config.model == "cifar-resnet8"
+    own = parse(RunConfig, ["--pipeline", "ice-plus", "--criterion", "l1", "--target", "macs=0.5"], "p")
+    assert (own.criterion, own.compensate, own.ratio) == ("l1", "least-squares", None)
+    assert parse(RunConfig, ["--pipeline", "ice"], "p").compensate == "none"

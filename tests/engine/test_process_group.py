@@ -14,7 +14,7 @@ from ice_ray.engine.actions import Compensate, Recover, Score
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.process_group import ProcessGroup, checksum
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
@@ -25,13 +25,13 @@ from ice_ray.training import evaluate
 from ice_ray.training.fine_tune import Recipe
 
 RULE = RemovalRule(Amounts(0.5), "taylor", 200)
-HYPERPARAMETERS = Hyperparameters(4.0, 0.5, 0.02, 5e-3, 0.15, 50)
+HYPERPARAMETERS = IceHyperparameters(4.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
 def replay(executor: Executor) -> tuple[list[int], list[float], list[int], list[int]]:
     """Checksums, accuracies, epochs, images measured of every step of a run, of up to two epochs a fine-tune."""
     preparation = prepare(executor, RULE, FreezeConfig(), True)
-    pipeline = IcePipeline(RULE, HYPERPARAMETERS, recovery=RecoveryPlan(epochs=2))
+    pipeline = IcePipeline(removal=RULE, hyperparameters=HYPERPARAMETERS, recovery=RecoveryPlan(epochs=2))
     state, sums = pipeline.begin(executor), []
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)

@@ -13,7 +13,7 @@ from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import LocalMemory, MemoryIndex
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import DivergedError, RunError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.following import Course, KnownOutcomes, follow
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
@@ -24,7 +24,7 @@ from ice_ray.training.fine_tune import Recipe
 
 RULE = RemovalRule(Amounts(0.5))
 GRID = [
-    Hyperparameters(threshold, frozen, rate, reduction, midpoint, 50)
+    IceHyperparameters(threshold, frozen, rate, reduction, midpoint, 50)
     for threshold, frozen, rate, reduction, midpoint in itertools.product(
         (0.0, 6.0), (0.3, 0.9), (0.02, 0.05), (5e-3, 8e-3), (0.15, 0.4)
     )
@@ -71,7 +71,9 @@ def alone(network, data, preparation) -> Unshared:
 def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, data, preparation, alone, draw):
     tolerance = draw.draw(st.sampled_from([0.0, 1e-3]))
     points = draw.draw(st.lists(st.sampled_from(GRID), min_size=2, max_size=5))
-    pipelines = [IcePipeline(RULE, point, learning_rate_tolerance=tolerance) for point in points]
+    pipelines = [
+        IcePipeline(removal=RULE, hyperparameters=point, learning_rate_tolerance=tolerance) for point in points
+    ]
     index, contents = MemoryIndex(), {}
     workers = [
         RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
@@ -96,7 +98,7 @@ def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, dat
 def test_a_trial_takes_as_long_as_it_would_have_alone(network, data, preparation):
     """Its seconds are those of its steps, wherever they ran: the second of two equal trials inherits the first's."""
     worker = RememberingExecutor(new_executor(network, data), LocalMemory(MemoryIndex(), {}))
-    pipeline = IcePipeline(RULE, GRID[0])
+    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     first, second = (full_run(pipeline, worker, preparation) for _ in range(2))
     assert first == second
     assert worker.executed == worker.asked / 2
@@ -114,7 +116,10 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
     executor, index = new_executor(network, data), MemoryIndex()
     worker = RememberingExecutor(executor, LocalMemory(index, {}))
     known = KnownOutcomes(network, executor.root, executor.decision_images, index)
-    pipeline, sibling = IcePipeline(RULE, GRID[0]), IcePipeline(RULE, dataclasses.replace(GRID[0], frozen_fraction=0.9))
+    pipeline, sibling = (
+        IcePipeline(removal=RULE, hyperparameters=GRID[0]),
+        IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], frozen_fraction=0.9)),
+    )
     begin = pipeline.begin(worker)
     assert follow(pipeline, begin, preparation, known).state == begin
     first_step = pipeline.advance(worker, begin, preparation)
@@ -133,7 +138,7 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
 def test_a_course_that_diverges_has_ended(network, data, preparation):
     executor, index = new_executor(network, data), MemoryIndex()
     worker = RememberingExecutor(executor, LocalMemory(index, {}))
-    hopeless = IcePipeline(RULE, dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     with pytest.raises(DivergedError):
         hopeless.advance(worker, hopeless.begin(worker), preparation)
     known = KnownOutcomes(network, executor.root, executor.decision_images, index)
@@ -146,7 +151,7 @@ def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, prep
     first, second = (
         RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
     )
-    pipeline = IcePipeline(RULE, GRID[0])
+    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     before = pipeline.begin(first)
     complete = pipeline.advance(first, before, preparation)
     fine_tune = next(deed for deed in index.deeds() if isinstance(deed.action, Recover))
@@ -164,7 +169,7 @@ def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, prep
 
 def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
     index = MemoryIndex()
-    hopeless = IcePipeline(RULE, dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     said = []
     for owner in ("a", "b"):
         worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, owner))
@@ -178,7 +183,7 @@ def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
 def test_a_worker_that_fails_holds_nothing_up(network, data, preparation, monkeypatch):
     index = MemoryIndex()
     worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "a"))
-    pipeline = IcePipeline(RULE, GRID[0])
+    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     with monkeypatch.context() as patch:
         patch.setattr(Executor, "_recover", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

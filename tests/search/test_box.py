@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.search.box import Box
 from ice_ray.search.space import Space, load_space
 
@@ -53,6 +53,6 @@ def test_a_single_value_stays():
 
 
 def test_a_point_outside_is_named():
-    point = Hyperparameters(0.5, 0.3, 0.05, 6e-4, 0.1, 40)
+    point = IceHyperparameters(0.5, 0.3, 0.05, 6e-4, 0.1, 40)
     with pytest.raises(UserError, match=r"here: base_learning_rate=0.05 is outside of space 'cifar10' \(0.001"):
         CIFAR.check(point, "here")

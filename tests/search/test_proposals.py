@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.proposals import Proposals, propose
@@ -13,14 +13,14 @@ from ice_ray.search.space import load_space
 
 SPACE = load_space("digits")
 ON_GRID = SPACE.points()[5]
-OFF_GRID = Hyperparameters(0.7, 0.4, 0.02, 0.005, 0.15, 50)
+OFF_GRID = IceHyperparameters(0.7, 0.4, 0.02, 0.005, 0.15, 50)
 
 
 @pytest.fixture
 def warm(tmp_path):
     """Makes a best.json of a point and gives its path."""
 
-    def write(point: Hyperparameters):
+    def write(point: IceHyperparameters):
         path = tmp_path / "best.json"
         path.write_text(json.dumps({"hyperparameters": point.as_dict()}))
         return path
@@ -99,7 +99,7 @@ def test_a_single_point_is_no_box_to_draw_from():
 
 
 def test_the_log_keeps_the_order_and_refuses_other_points(tmp_path):
-    log = PointLog(tmp_path / "run" / "search" / "points.json")
+    log = PointLog(tmp_path / "run" / "search" / "points.json", IceHyperparameters)
     assert log.load() == ()
     log.begin((OFF_GRID,))
     assert log.append(ON_GRID) == 1

@@ -10,7 +10,7 @@ from ray.tune import TuneError
 from searching import SETTINGS, SHAPE, facts
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.in_process import prune
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
@@ -24,11 +24,11 @@ from ice_ray.search.sampler import Sampling
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 POINTS = (
-    Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
-    Hyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges
-    Hyperparameters(2.0, 0.9, 0.02, 5e-3, 0.15, 50),
-    Hyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
-    Hyperparameters(55.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges too, but not at its first step
+    IceHyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),
+    IceHyperparameters(0.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges
+    IceHyperparameters(2.0, 0.9, 0.02, 5e-3, 0.15, 50),
+    IceHyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
+    IceHyperparameters(55.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges too, but not at its first step
 )
 BOX = Box(
     "wild",
@@ -118,7 +118,7 @@ class TestSamplers:
     """Five trials, the first of which diverges, one at a time; `tpe` is interrupted inside its third."""
 
     def search(self, algorithm, objective, workload, prepared, folder, callback):
-        diverges = Hyperparameters(0.0, 0.3, 1e4, 5e-3, 0.15, 50)
+        diverges = IceHyperparameters(0.0, 0.3, 1e4, 5e-3, 0.15, 50)
         proposals = Proposals((diverges,), Sampling(algorithm, BOX, 5, seed=2))
         config = SearchConfig(algorithm, 5, concurrent=1, objective=objective, clock="work")
         return run_search(proposals, workload, prepared, config, 0.0, folder, [callback])
@@ -141,7 +141,7 @@ class TestSamplers:
         first, second = Ended(interrupt=2), Ended()
         with pytest.raises(TuneError, match="the driver is gone"):
             self.search("tpe", "auto", workload, prepared, tmp_path, first)
-        begun = point_log(tmp_path).load()
+        begun = point_log(tmp_path, "ice").load()
         assert (first.indices, len(begun)) == ([0, 1], 3)
         results = self.search("tpe", "auto", workload, prepared, tmp_path, second)
         assert second.indices == [2, 3, 4]

@@ -13,7 +13,7 @@ from searching import facts
 
 from ice_ray.engine.actions import Recover
 from ice_ray.engine.memory import is_kept, key_of
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objectives import objective_named
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback
@@ -24,7 +24,7 @@ from ice_ray.search.shared_memory import deed_log
 
 pytestmark = pytest.mark.slow
 GRID = tuple(
-    Hyperparameters(threshold, 0.3, rate, reduction, midpoint, 50)
+    IceHyperparameters(threshold, 0.3, rate, reduction, midpoint, 50)
     for threshold, rate, reduction, midpoint in itertools.product(
         (0.0, 4.0), (0.02, 0.05), (5e-3, 8e-3), (0.05, 0.15, 0.4)
     )
@@ -127,7 +127,7 @@ def test_whoever_dies_at_work_holds_nobody_up_and_no_network_need_be_kept(
     workload, prepared, tmp_path, searched, capsys
 ):
     killer, folder = Killer(), tmp_path / "tensorboard"
-    told = [ProgressCallback(len(GRID), 10), TensorBoardCallback(folder, 10)]
+    told = [ProgressCallback(len(GRID), 10, IceHyperparameters), TensorBoardCallback(folder, 10)]
     nothing = {"store_memory_gb": 0.0, "store_disk_gb": 0.0}
     again = Search(workload, prepared, tmp_path, 0.0, [killer, *told], max_failures=10, **nothing)
     assert killer.killed == 4

@@ -3,7 +3,8 @@
 import pytest
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.search.space import load_space, named_spaces
 
 GOOD = """
@@ -23,7 +24,7 @@ def test_the_paper_s_grids_have_216_points(name):
 
 
 def test_the_cifar10_grid_holds_the_choice_that_its_authors_program_made():
-    assert Hyperparameters(0.5, 0.9, 0.005, 6e-4, 0.15, 50) in load_space("cifar10").points()
+    assert IceHyperparameters(0.5, 0.9, 0.005, 6e-4, 0.15, 50) in load_space("cifar10").points()
 
 
 def test_a_sample_is_seeded_and_without_repetition():
@@ -69,3 +70,24 @@ def test_unknown_names_and_impossible_counts(tmp_path):
         load_space(str(tmp_path / "none.yaml"))
     with pytest.raises(UserError, match="take 1 to 216"):
         load_space("cifar10").sample(217, 0)
+
+
+def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD + "final_epochs: [0, 0.5]\nfinal_learning_rate: 0.05\n")
+    space = load_space(str(tmp_path / "mine.yaml"))
+    assert len(space.points()) == 12
+    assert {point.final_epochs for point in space.points()} == {0, 0.5}
+    assert space.box.ranges["final_learning_rate"] == (0.05, 0.05)
+    for point in space.box.draw(20, 0):
+        assert 0 <= point.final_epochs <= 0.5
+        space.box.check(point, "a draw")
+    other = load_space("cifar10").box
+    with pytest.raises(UserError, match=r"final_epochs=0\.5 is outside"):
+        other.check(space.points()[-1], "here")
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_pipeline_has_a_space_for_every_kind_of_data(pipeline):
+    assert set(named_spaces(pipeline)) == {"cifar10", "digits", "imagenet", "tinyimagenet"}
+    for name in named_spaces(pipeline):
+        assert len(load_space(name, pipeline).points()) > 1

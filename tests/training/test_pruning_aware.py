@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
 
 
 def point(base=1e-3, reduction=7e-4, midpoint=0.1, steepness=50.0):
-    return Hyperparameters(1.0, 0.5, base, reduction, midpoint, steepness)
+    return IceHyperparameters(1.0, 0.5, base, reduction, midpoint, steepness)
 
 
 @pytest.mark.parametrize(

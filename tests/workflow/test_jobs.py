@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_the_run_folder_holds_what_came_out(finished):
     run, printed = finished
     best = json.loads((run / "best.json").read_text())
-    assert set(best["hyperparameters"]) == set(ice_ray.Hyperparameters(1, 0.1, 1e-2, 1e-3, 0.1, 1).as_dict())
+    assert set(best["hyperparameters"]) == set(ice_ray.IceHyperparameters(1, 0.1, 1e-2, 1e-3, 0.1, 1).as_dict())
     assert best["trials"] == {"finished": 2, "failed": 0}
     assert best["clock"] == "work"
     assert best["reason"].startswith("least price")

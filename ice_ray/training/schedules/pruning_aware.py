@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import IceHyperparameters
 
 
-def maximum_learning_rate(hyperparameters: Hyperparameters, unpruned_share: float, tolerance: float = 0.0) -> float:
+def maximum_learning_rate(hyperparameters: IceHyperparameters, unpruned_share: float, tolerance: float = 0.0) -> float:
     """Eq. 1: LR_max = LR_base - Delta / (1 + (alpha / (2(1-p) - alpha))^beta), rounded to a logarithmic grid.
 
     Written as LR_base - Delta x sigmoid(-beta ln(alpha / (2(1-p) - alpha))), which neither overflows nor divides
