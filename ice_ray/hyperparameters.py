@@ -10,16 +10,19 @@ from typing import Any, Self
 from ice_ray.errors import UserError
 
 
-def searched(symbol: str, *, logarithmic: bool = False, default: Any = dataclasses.MISSING) -> Any:
+def searched(symbol: str, *, logarithmic: bool = False, whole: bool = False, default: Any = dataclasses.MISSING) -> Any:
     """A field of hyperparameters.
 
     Args:
         symbol: short, for people.
         logarithmic: whether its size rather than its difference matters, as with a rate.
+        whole: whether samplers take whole numbers only.
         default: its value where a space does not name it; such a field is given by name.
     """
     by_name = default is not dataclasses.MISSING
-    return dataclasses.field(default=default, kw_only=by_name, metadata={"symbol": symbol, "logarithmic": logarithmic})
+    return dataclasses.field(
+        default=default, kw_only=by_name, metadata={"symbol": symbol, "logarithmic": logarithmic, "whole": whole}
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Hyperparameters:
     def logarithmic(cls) -> frozenset[str]:
         """Those that are measured on a logarithmic scale."""
         return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("logarithmic"))
+
+    @classmethod
+    def whole(cls) -> frozenset[str]:
+        """Those that are whole numbers."""
+        return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("whole"))
 
     @classmethod
     def from_mapping(cls, values: object) -> Self:

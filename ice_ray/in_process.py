@@ -84,11 +84,14 @@ def prune(
     check_criterion(own.criterion, network.units, network.norms, model)
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
-    preparation = prepare(executor, own.removal, own.freeze, hyperparameters.freezes)
+    preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
     pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)
+        if state.kept:
+            executor.commit(state.snapshot)
+            executor.store.keep_only(state.kept)
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = pipeline.finish(executor, state, preparation)
     module = copy.deepcopy(executor.module(state.snapshot))

@@ -14,6 +14,9 @@ from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import DataErrors, Residence
 from ice_ray.ingest.roles import DecideOn
+from ice_ray.pipelines.aap import AapConfig
+from ice_ray.pipelines.ablations import Ablations
+from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.config import PruneConfig
@@ -56,10 +59,19 @@ class RunConfig:
     least-squares = the layers behind refitted to what they gave in the dense model, then bn."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares and a
-    space of its own, with a final retraining; or package.module:function."""
+    space of its own, with a final retraining; baseline = a fine-tune after every step; one-shot; aap; imp; bimp = imp
+    with a budgeted dense training in front; or package.module:function."""
+    threshold: bool = True
+    """Whether ice fine-tunes only where the drop has reached theta; without, after every step."""
+    freezing: bool = True
+    """Whether ice holds layers fixed."""
+    scheduler: bool = True
+    """Whether ice bounds its rates by eq. 1; without, they are LR_base."""
+    aap: AapConfig = field(default_factory=AapConfig)
+    imp: ImpConfig = field(default_factory=ImpConfig)
     space: str | None = None
-    """Grid of the pipeline's hyperparameters: cifar10, tinyimagenet, imagenet, digits, or a .yaml file.
-    [default: the data's own]"""
+    """Grid of the pipeline's hyperparameters: cifar10, tinyimagenet, imagenet, digits (ice, ice-plus), default (the
+    others), or a .yaml file. [default: the data's own]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
@@ -105,6 +117,8 @@ class RunConfig:
         if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
             raise UserError(f"--name '{self.name}' must be a plain folder name")
         check_amount(self.ratio, self.target)
+        if self.ablations != Ablations() and self.pipeline not in ("ice", "ice-plus"):
+            raise UserError("--no-threshold, --no-freezing and --no-scheduler are for --pipeline ice and ice-plus")
         if not 0 <= self.decision_error < 0.5:
             raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
         if self.image_size is not None and self.image_size < 4:
@@ -119,6 +133,11 @@ class RunConfig:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
         if ":/" in str(self.storage):
             raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
+
+    @property
+    def ablations(self) -> Ablations:
+        """Which of ICE's parts are left in."""
+        return Ablations(self.threshold, self.freezing, self.scheduler)
 
     @property
     def uniform_ratio(self) -> float:
@@ -175,6 +194,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _GROUPS: dict[str, Callable[..., Any]] = {
+    "aap": AapConfig,
+    "imp": ImpConfig,
     "recovery": RecoveryConfig,
     "freeze": FreezeConfig,
     "search": SearchConfig,

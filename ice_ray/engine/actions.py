@@ -13,8 +13,9 @@ from ice_ray.engine.threshold import Threshold
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import WeightChange
 from ice_ray.training.schedules import Schedule
+from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
-Counting = Literal["parameters", "conv-weights"]
+Counting = Literal["parameters", "conv-weights", "non-zero-parameters", "multiply-adds"]
 SnapshotId = str
 
 
@@ -23,6 +24,7 @@ class Score:
     """Score the filters of a step's units. Value: {layer: scores}, (filters,) tensors.
 
     Attributes:
+        step: its number; 0 for the units of all steps together.
         images: training images that a criterion which looks at data looks at.
     """
 
@@ -36,6 +38,28 @@ class Prune:
     """Remove filters for real: per layer, indices as the layer is now. Leads to a new snapshot."""
 
     removed: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Set the smallest weights of all convolutions and linear layers to zero. Leads to a new snapshot.
+
+    Attributes:
+        share: of those weights that is zero afterwards.
+    """
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Reinitialise:
+    """Draw all weights anew, as before any training. Leads to a new snapshot.
+
+    Attributes:
+        key: names the random choices within the run.
+    """
+
+    key: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,10 +114,28 @@ class UnprunedShare:
 
     Attributes:
         counting: `parameters` (every parameter of the model) or `conv-weights` (as the authors' program: non-zero
-            weights of the convolutions larger than 1x1, the first one left out).
+            weights of the convolutions larger than 1x1, the first one left out); for other pipelines also
+            `non-zero-parameters`, and `multiply-adds` of an image.
     """
 
     counting: Counting
+
+
+@dataclass(frozen=True)
+class LayerShares:
+    """What each prunable layer holds of the network as it is. Value: {layer: share}, over convolutions and linear
+    layers.
+
+    Attributes:
+        counting: of their weights, or of their multiply-adds.
+    """
+
+    counting: Literal["weights", "multiply-adds"]
+
+
+@dataclass(frozen=True)
+class WeightNorm:
+    """Euclidean norm of the weights of all convolutions and linear layers together. Value: at least 0."""
 
 
 @dataclass(frozen=True)
@@ -119,24 +161,28 @@ class Recover:
         key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
         learning_rate: the greatest; the schedule scales it.
         epochs: at most; a part of one will do.
-        schedule: by name, over all epochs.
+        schedule: by name or as it is, over all epochs.
         frozen: layers held fixed.
         until: measure after every epoch, and train no more once the drop is below this threshold.
         checks: look at it inside epochs, too.
         final: train on the images of the final epochs.
         cut: hold fixed, too, everything below the lowest freezable layer that is left to train, so that the backward
             pass ends there.
+        taught: whether the unpruned network teaches, where the recipe has it.
+        sparse: keep weights that are zero at zero.
     """
 
     key: tuple[int | str, ...]
     learning_rate: float
     epochs: float
-    schedule: Schedule
+    schedule: Schedule | Replayed | WarmCosine
     frozen: tuple[str, ...]
     until: Threshold | None = None
     checks: Checks | None = None
     final: bool = False
     cut: bool = False
+    taught: bool = True
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +209,19 @@ class CompareWeights:
     change: WeightChange
 
 
-Action = Score | Prune | Compensate | Measure | UnprunedShare | Recover | CompareWeights
+Action = (
+    Score
+    | Prune
+    | Mask
+    | Reinitialise
+    | Compensate
+    | Measure
+    | UnprunedShare
+    | LayerShares
+    | WeightNorm
+    | Recover
+    | CompareWeights
+)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from ice_ray.engine.actions import Action, Checks, Measured, Outcome, Recovered
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
 from ice_ray.engine.threshold import Threshold
+from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
-_PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Threshold)
+_PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Replayed, Threshold, WarmCosine)
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_PARTS)}
 
 

@@ -16,15 +16,19 @@ from ice_ray.engine.actions import (
     Action,
     CompareWeights,
     Compensate,
+    LayerShares,
+    Mask,
     Measure,
     Measured,
     Outcome,
     Prune,
     Recover,
     Recovered,
+    Reinitialise,
     Score,
     SnapshotId,
     UnprunedShare,
+    WeightNorm,
     next_id,
     root_id,
 )
@@ -35,9 +39,11 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import DivergedError, OutOfMemoryError
+from ice_ray.models.reinitialise import reinitialise
 from ice_ray.pruning.compensation import compensate
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.freezing import hold_fixed, weight_changes
+from ice_ray.pruning.masking import ZeroKeeper, mask_smallest, weight_norm
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
@@ -200,6 +206,12 @@ class Executor:
             case Prune():
                 remove_filters(model, self.network.image_shape, dict(action.removed))
                 after = next_id(snapshot, action)
+            case Mask():
+                mask_smallest(model, action.share)
+                after = next_id(snapshot, action)
+            case Reinitialise():
+                reinitialise(model, (self._seed, *action.key))
+                after = next_id(snapshot, action)
             case Compensate():
                 value, flops = self._compensate(model, action)
                 after = next_id(snapshot, action)
@@ -208,6 +220,10 @@ class Executor:
                 flops = forward_flops(model, self.network.traces) * value.images
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)
+            case LayerShares():
+                value = self.network.layer_shares(model, action.counting)
+            case WeightNorm():
+                value = weight_norm(model)
             case Recover():
                 value, flops = self._recover(model, action, teacher, looks)
                 after = next_id(snapshot, action)
@@ -223,6 +239,8 @@ class Executor:
         return Outcome(after, value, Cost(seconds, flops))
 
     def _teacher_of(self, action: Recover) -> Callable[[Tensor], Tensor] | None:
+        if not action.taught:
+            return None
         if self._teacher is None or self.lessons is None or action.final:
             return self._teacher
         return Teacher(self._teacher, self.lessons.get(self._lesson_key(action)), self.device)
@@ -268,7 +286,7 @@ class Executor:
     def _context(self, model: nn.Module, action: Score | Compensate) -> ScoringContext:
         return ScoringContext(
             model=model,
-            units=self.network.steps[action.step - 1].units,
+            units=self.network.steps[action.step - 1].units if action.step else self.network.units,
             norms=self.network.norms,
             key=(self._seed, "step", action.step),
             batches=lambda: self._calibration_batches(action.images),
@@ -303,9 +321,9 @@ class Executor:
         below = self.network.below(action.frozen) if action.cut else ()
         hold_fixed(model, action.frozen, self.network.norms, (*self.network.unused, *below))
         per_image = training_flops(model, self.network.traces)
-        if self._teacher is not None:
+        if self._teacher is not None and action.taught:
             per_image += forward_flops(self._teacher, self.network.traces)
-        schedule = SCHEDULES[action.schedule]
+        schedule = SCHEDULES[action.schedule] if isinstance(action.schedule, str) else action.schedule
         images = self._data.final if action.final and self._data.final is not None else self._data.train
 
         def accuracy(images: ImageSource) -> float:
@@ -325,6 +343,7 @@ class Executor:
             self._collective.shard,
             monitor.enough,
             monitor.midway,
+            ZeroKeeper(model) if action.sparse else None,
         )
         model.requires_grad_(True)
         if not bool(torch.isfinite(self._collective.sum(losses))):

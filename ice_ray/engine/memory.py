@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 
-from ice_ray.engine.actions import Action, Compensate, Outcome, Recover, SnapshotId, next_id
+from ice_ray.engine.actions import Action, Compensate, Mask, Outcome, Recover, Reinitialise, SnapshotId, next_id
 from ice_ray.engine.snapshots import Snapshot
 
 Key = str
@@ -23,7 +23,7 @@ Key = str
 
 def is_kept(action: Action) -> bool:
     """Whether the network that an action leads to is kept: a removal is made again in no time, a repair is not."""
-    return isinstance(action, (Recover, Compensate))
+    return isinstance(action, (Recover, Compensate, Mask, Reinitialise))
 
 
 @lru_cache(20_000)

@@ -7,11 +7,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import nn
 
 from ice_ray.engine.actions import Counting
+from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
@@ -118,7 +120,21 @@ class DenseNetwork:
         """Alpha of eq. 1: how much of the dense network's parameters `model` still has."""
         return self._count(model, counting) / self._count(self._module, counting)
 
+    def layer_shares(self, model: nn.Module, counting: Literal["weights", "multiply-adds"]) -> dict[str, float]:
+        """What each unit's layer has of the weights, or of the multiply-adds, of all convolutions and linear layers."""
+        sizes = {
+            trace.name: multiply_adds(model, trace)
+            if counting == "multiply-adds"
+            else model.get_parameter(f"{trace.name}.weight").numel()
+            for trace in self.traces
+        }
+        return {unit.layer: sizes[unit.layer] / sum(sizes.values()) for unit in self.units}
+
     def _count(self, model: nn.Module, counting: Counting) -> int:
+        if counting == "multiply-adds":
+            return sum(multiply_adds(model, trace) for trace in self.traces)
+        if counting == "non-zero-parameters":
+            return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
         if counting == "parameters":
             return sum(parameter.numel() for parameter in model.parameters())
         names = [trace.name for trace in self.traces[1:]]

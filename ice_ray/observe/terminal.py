@@ -33,10 +33,13 @@ def warn(line: str) -> None:
 def describe_step(record: StepRecord, steps: int) -> str:
     """A step of stage 2 in one line."""
     where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
-    what = f"  {where}: {record.accuracy_after_pruning:.2f}%"
+    after_removal = "pruned" if record.accuracy_after_pruning is None else f"{record.accuracy_after_pruning:.2f}%"
+    what = f"  {where}: {after_removal}"
     if record.fine_tuned:
         rate, seconds = record.learning_rate_max, record.recovery_seconds
         what += f" -> {record.accuracy:.2f}% (fine-tuned at {rate:.2g}, {seconds:.1f} s)"
+    if not record.accepted:
+        what += ", rolled back"
     return f"{what}; {record.unpruned_share:.1%} of the parameters left"
 
 

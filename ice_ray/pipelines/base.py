@@ -67,6 +67,14 @@ class Pipeline(ABC):
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)
 
+    def length(self, steps: int) -> int:
+        """Rounds of a run at most, the retraining not counted.
+
+        Args:
+            steps: pruning steps that the network has.
+        """
+        return steps
+
     def is_done(self, executor: Runner, state: PipelineState) -> bool:
         """Whether every step has been taken, and the retraining that the hyperparameters ask for."""
         return self.is_pruned(executor, state) and (state.retrained or not self.hyperparameters.final_epochs)
@@ -89,13 +97,17 @@ class Pipeline(ABC):
         """What comes after the last record, if anything; its cost is no part of PT."""
         return state, Cost()
 
+    def retraining(self) -> Recover:
+        """The training after the last step that the hyperparameters ask for."""
+        asked = self.hyperparameters
+        return Recover(("retraining",), asked.final_learning_rate, asked.final_epochs, "linear", ())
+
     def _retrain(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """The budgeted retraining with a linear schedule (LLR of Zimmer et al. 2022): a part of PT, as its length is
         searched.
         """
-        last, asked = state.records[-1], self.hyperparameters
-        rate, epochs = asked.final_learning_rate, asked.final_epochs
-        recovered = executor.run(state.snapshot, Recover(("retraining",), rate, epochs, "linear", ()))
+        last, action = state.records[-1], self.retraining()
+        recovered = executor.run(state.snapshot, action)
         measured = executor.run(recovered.snapshot, Measure())
         record = StepRecord(
             step=last.step + 1,
@@ -109,7 +121,7 @@ class Pipeline(ABC):
             images_measured=measured.value.images,
             fine_tuned=True,
             epochs=recovered.value.epochs,
-            learning_rate_max=rate,
+            learning_rate_max=action.learning_rate,
             scoring_seconds=0.0,
             removal_seconds=0.0,
             compensation_seconds=0.0,

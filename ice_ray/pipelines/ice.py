@@ -11,12 +11,13 @@ from ice_ray.engine.runner import Runner
 from ice_ray.engine.threshold import Threshold
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objective import accuracy_drop
+from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import frozen_layers
-from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
+from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class IcePipeline(Pipeline):
         decision_error: how probable a wrong answer to the threshold's question may be; 0 answers it exactly.
         freeze_stem: whether what lies below the lowest layer that trains is held fixed too, where layers are.
         compensation: repair after every removal, before its effect is measured; the paper has none.
+        ablations: which of its parts are left in.
     """
 
     hyperparameters: IceHyperparameters
@@ -40,6 +42,7 @@ class IcePipeline(Pipeline):
     decision_error: float = 0.0
     freeze_stem: bool = False
     compensation: Compensation = "none"
+    ablations: Ablations = Ablations()
 
     def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, repair, measure, and fine-tune if the drop has reached the threshold.
@@ -93,7 +96,7 @@ class IcePipeline(Pipeline):
 
     def needs_recovery(self, record: StepRecord) -> bool:
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
-        return record.drop >= self.hyperparameters.accuracy_drop_threshold
+        return not self.ablations.threshold or record.drop >= self.hyperparameters.accuracy_drop_threshold
 
     def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """The final epochs, if any."""
@@ -160,13 +163,17 @@ class IcePipeline(Pipeline):
 
     @property
     def _cuts(self) -> bool:
-        return self.freeze_stem and self.hyperparameters.frozen_fraction > 0
+        return self.freeze_stem and self.ablations.freezing and self.hyperparameters.freezes
 
     def _threshold(self, original: float) -> Threshold:
         return Threshold(original, self.hyperparameters.accuracy_drop_threshold, self.decision_error)
 
     def _rate(self, unpruned_share: float) -> float:
+        if not self.ablations.scheduler:
+            return on_logarithmic_grid(self.hyperparameters.base_learning_rate, self.learning_rate_tolerance)
         return maximum_learning_rate(self.hyperparameters, unpruned_share, self.learning_rate_tolerance)
 
     def _frozen(self, preparation: Preparation) -> tuple[str, ...]:
+        if not self.ablations.freezing:
+            return ()
         return frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)

@@ -26,7 +26,7 @@ class StepRecord:
         filters_removed: over the step's layers.
         unpruned_share: alpha of eq. 1 after the removal.
         accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
-            to the one after removal where none was needed).
+            to the one after removal where none was needed). That after removal is None in pipelines that do not ask.
         drop: original accuracy minus `accuracy` (eq. 3).
         images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the
             threshold's question was answered before all had been looked at.
@@ -35,6 +35,7 @@ class StepRecord:
         learning_rate_max: the greatest rate where the step fine-tuned (eq. 1's bound), else None.
         scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
         flops: operations of the step, for the work clock.
+        accepted: whether the step stands; one that a pipeline rolls back costs all the same.
     """
 
     step: int
@@ -42,7 +43,7 @@ class StepRecord:
     filters_removed: int
     unpruned_share: float
     accuracy_before: float
-    accuracy_after_pruning: float
+    accuracy_after_pruning: float | None
     accuracy: float
     drop: float
     images_measured: int
@@ -55,6 +56,7 @@ class StepRecord:
     measuring_seconds: float
     recovery_seconds: float
     flops: float
+    accepted: bool = True
 
     @property
     def cost(self) -> Cost:
@@ -96,11 +98,15 @@ class PipelineState:
 
     Attributes:
         retrained: whether the retraining after the last step is done; its record is the last.
+        memory: what else a pipeline must remember, as JSON has it.
+        kept: other snapshots that it may go back to.
     """
 
     snapshot: SnapshotId
     records: tuple[StepRecord, ...] = ()
     retrained: bool = False
+    memory: Any = None
+    kept: tuple[SnapshotId, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -119,4 +125,5 @@ class PipelineState:
     def from_json(cls, text: str) -> PipelineState:
         """What `to_json` wrote."""
         content = json.loads(text)
-        return cls(**{**content, "records": tuple(StepRecord(**record) for record in content["records"])})
+        records = tuple(StepRecord(**record) for record in content["records"])
+        return cls(**{**content, "records": records, "kept": tuple(content.get("kept", ()))})

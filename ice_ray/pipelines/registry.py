@@ -11,8 +11,12 @@ from typing import Any
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import is_own, load_own
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
+from ice_ray.pipelines.aap import AapHyperparameters, AapPipeline
 from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.baseline import BaselineHyperparameters, BaselinePipeline
 from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.imp import BimpHyperparameters, ImpHyperparameters, ImpPipeline
+from ice_ray.pipelines.one_shot import OneShotHyperparameters, OneShotPipeline
 from ice_ray.pipelines.settings import PruningSettings
 
 
@@ -39,12 +43,64 @@ def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipe
         decision_error=settings.decision_error,
         freeze_stem=settings.freeze.stem,
         compensation=settings.compensation,
+        ablations=settings.ablations,
     )
+
+
+def _baseline(settings: PruningSettings, hyperparameters: BaselineHyperparameters) -> Pipeline:
+    return BaselinePipeline(
+        hyperparameters=hyperparameters,
+        recovery=settings.recovery,
+        removal=settings.removal,
+        compensation=settings.compensation,
+    )
+
+
+def _one_shot(settings: PruningSettings, hyperparameters: OneShotHyperparameters) -> Pipeline:
+    _refuse_repairs(settings)
+    return OneShotPipeline(hyperparameters=hyperparameters, recovery=settings.recovery, removal=settings.removal)
+
+
+def _aap(settings: PruningSettings, hyperparameters: AapHyperparameters) -> Pipeline:
+    _refuse_repairs(settings)
+    _refuse_amounts_by_layer(settings)
+    return AapPipeline(
+        hyperparameters=hyperparameters,
+        recovery=settings.recovery,
+        ratio=settings.amounts.ratio,
+        config=settings.aap,
+    )
+
+
+def _imp(settings: PruningSettings, hyperparameters: ImpHyperparameters) -> Pipeline:
+    _refuse_repairs(settings)
+    _refuse_amounts_by_layer(settings)
+    return ImpPipeline(
+        hyperparameters=hyperparameters, recovery=settings.recovery, goal=settings.amounts.ratio, config=settings.imp
+    )
+
+
+def _refuse_repairs(settings: PruningSettings) -> None:
+    if settings.compensation != "none":
+        raise UserError(f"--compensate {settings.compensation} is not for --pipeline {settings.pipeline}")
+
+
+def _refuse_amounts_by_layer(settings: PruningSettings) -> None:
+    if settings.amounts.by_layer or settings.amounts.round_to > 1:
+        raise UserError(
+            f"--pipeline {settings.pipeline} compares filters of all layers: it takes no --prune.ratios and no "
+            "--prune.round-to"
+        )
 
 
 PIPELINES: dict[str, PipelineKind] = {
     "ice": PipelineKind(_ice, IceHyperparameters),
     "ice-plus": PipelineKind(_ice, IceHyperparameters),
+    "baseline": PipelineKind(_baseline, BaselineHyperparameters),
+    "one-shot": PipelineKind(_one_shot, OneShotHyperparameters),
+    "aap": PipelineKind(_aap, AapHyperparameters),
+    "imp": PipelineKind(_imp, ImpHyperparameters),
+    "bimp": PipelineKind(_imp, BimpHyperparameters),
 }
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ice_ray.engine.actions import Counting
+from ice_ray.pipelines.aap import AapConfig
+from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pruning.amounts import Amounts
@@ -32,6 +35,8 @@ class PruningSettings:
         learning_rate_tolerance: step of the logarithmic grid of rates.
         freeze: how layers to freeze are found.
         decision_error: how probable a wrong answer to the threshold's question may be.
+        ablations: which of ICE's parts are left in.
+        aap, imp: of the pipelines of these names.
     """
 
     amounts: Amounts = Amounts(0.5)
@@ -47,6 +52,9 @@ class PruningSettings:
     learning_rate_tolerance: float = 1e-3
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     decision_error: float = 0.0
+    ablations: Ablations = Ablations()
+    aap: AapConfig = AapConfig()
+    imp: ImpConfig = ImpConfig()
 
     @property
     def removal(self) -> RemovalRule:

@@ -41,15 +41,23 @@ class ReplayProgress:
         """Write snapshot and progress into `folder`; returns the progress with the time this took added."""
         started = time.perf_counter()
         executor.commit(self.state.snapshot).save(folder / _SNAPSHOT)
-        executor.store.keep_only(())
+        executor.store.keep_only(self.state.kept)
+        for number, snapshot in enumerate(self.state.kept):
+            executor.store.get(snapshot).save(folder / _kept(number))
         content = dataclasses.asdict(self) | {"state": json.loads(self.state.to_json())}
         write_json(folder / _PROGRESS, content)
         return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
-    def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot]:
-        """What `save` wrote."""
+    def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
+        """What `save` wrote: the progress, its network, and those that the pipeline may go back to."""
         content = json.loads((folder / _PROGRESS).read_text())
         content["state"] = PipelineState.from_json(json.dumps(content["state"]))
         content["preparation"] = Preparation.from_dict(content["preparation"])
-        return cls(**content), Snapshot.load(folder / _SNAPSHOT)
+        progress = cls(**content)
+        kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
+        return progress, Snapshot.load(folder / _SNAPSHOT), kept
+
+
+def _kept(number: int) -> str:
+    return f"kept-{number}.safetensors"

@@ -84,7 +84,7 @@ def run_replay(
     if result.checkpoint is None:
         raise RunError("stage 2 ended without a checkpoint")
     with result.checkpoint.as_directory() as checkpoint:
-        progress, snapshot = ReplayProgress.load(Path(checkpoint))
+        progress, snapshot, _ = ReplayProgress.load(Path(checkpoint))
     if not progress.finished:
         raise RunError(f"stage 2 ended after step {len(progress.state.records)}, before its last")
     return progress, snapshot

@@ -55,7 +55,9 @@ def _replay(order: ReplayOrder) -> None:
     progress = _resumed(executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
-        preparation = prepare(executor, settings.removal, settings.freeze, order.hyperparameters.freezes)
+        preparation = prepare(
+            executor, settings.removal, settings.freeze, settings.ablations.freezing and order.hyperparameters.freezes
+        )
         progress = ReplayProgress(
             PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
         )
@@ -82,9 +84,12 @@ def _device(order: ReplayOrder) -> torch.device:
 
 
 def _report(executor: Executor, progress: ReplayProgress) -> ReplayProgress:
-    """Report a step to Ray Train; rank 0 alone commits, all ranks hold the same bits."""
+    """Report a step to Ray Train; rank 0 alone saves, all ranks hold the same bits."""
     metrics = {"step": len(progress.state.records), "finished": progress.finished}
     if ray.train.get_context().get_world_rank() != 0:
+        if progress.state.kept:
+            executor.commit(progress.state.snapshot)
+            executor.store.keep_only(progress.state.kept)
         ray.train.report(metrics)
         return progress
     with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +103,9 @@ def _resumed(executor: Executor) -> ReplayProgress | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        progress, snapshot = ReplayProgress.load(Path(folder))
-    executor.store.put(snapshot)
+        progress, snapshot, kept = ReplayProgress.load(Path(folder))
+    for each in (snapshot, *kept):
+        executor.store.put(each)
     return progress
 
 

@@ -94,7 +94,9 @@ class Board:
 
     def needed(self) -> set[SnapshotId]:
         """The networks that open trials go on from."""
-        kept = {self._index.nearest_kept(position) for position in {e.course.position for e in self._entries.values()}}
+        courses = [entry.course for entry in self._entries.values()]
+        positions = {snapshot for course in courses for snapshot in (course.position, *course.state.kept)}
+        kept = {self._index.nearest_kept(position) for position in positions}
         return {snapshot for snapshot in kept if snapshot is not None}
 
     def _go_on(self, index: int, entry: _Entry) -> None:

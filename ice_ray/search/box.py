@@ -34,7 +34,7 @@ class Box:
     @property
     def greatest(self) -> Hyperparameters:
         """The corner of all greatest values but for what must be smaller than another: those are at their least."""
-        return self._at([0.0 if name in self.kind.logarithmic() else 1.0 for name in self.ranges])
+        return self._at([0.0 if name in self.kind.logarithmic() else 1 - 1e-9 for name in self.ranges])
 
     def draw(self, count: int, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` points, uniform in the box; the first ones are the same whatever `count` is."""
@@ -57,10 +57,16 @@ class Box:
 
     def _at(self, shares: list[float]) -> Hyperparameters:
         values = {
-            name: _between(*self.ranges[name], share, name in self.kind.logarithmic())
+            name: _whole(*self.ranges[name], share)
+            if name in self.kind.whole()
+            else _between(*self.ranges[name], share, name in self.kind.logarithmic())
             for name, share in zip(self.ranges, shares, strict=True)
         }
         return self.kind(**values)
+
+
+def _whole(least: float, greatest: float, share: float) -> float:
+    return least + math.floor(share * (greatest - least + 1))
 
 
 def _between(least: float, greatest: float, share: float, logarithmic: bool) -> float:

@@ -74,9 +74,11 @@ class Sampling:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_trials)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
-        rates = self.box.kind.logarithmic()
+        rates, whole = self.box.kind.logarithmic(), self.box.kind.whole()
         return {
-            name: FloatDistribution(*bounds, log=name in rates and bounds[0] < bounds[1])
+            name: FloatDistribution(*bounds, step=1.0)
+            if name in whole
+            else FloatDistribution(*bounds, log=name in rates and bounds[0] < bounds[1])
             for name, bounds in self.box.ranges.items()
         }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -48,6 +50,11 @@ class Space:
         """What lies between the least and the greatest value of each; valid throughout where the grid is."""
         return Box(self.name, {name: (min(values), max(values)) for name, values in self.values.items()}, self.kind)
 
+    def fixing(self, names: Collection[str]) -> Space:
+        """Without a choice of those that decide nothing: their first value alone."""
+        values = {name: own[:1] if name in names else own for name, own in self.values.items()}
+        return dataclasses.replace(self, values=values)
+
     def sample(self, count: int | None, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` different points in seeded random order, as the paper takes them; without a count the whole grid.
 
@@ -71,6 +78,11 @@ def named_spaces(pipeline: str = "ice") -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def default_space(pipeline: str, data: str) -> str:
+    """The name of a pipeline's space for data that suggest one; `default` where it has none of that name."""
+    return data if data in named_spaces(pipeline) else "default"
 
 
 def load_space(name: str, pipeline: str = "ice") -> Space:

@@ -77,6 +77,7 @@ def fine_tune(
     shard: Shard = Shard(),
     enough: Callable[[], bool] = lambda: False,
     midway: Midway | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> tuple[int, Tensor]:
     """Train `model` in place for some epochs.
 
@@ -91,6 +92,7 @@ def fine_tune(
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
         midway: asked inside epochs.
+        after_step: called after every SGD step.
     """
     seen = steps = 0
     ended = False
@@ -121,6 +123,8 @@ def fine_tune(
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
+                if after_step is not None:
+                    after_step()
                 losses += loss.detach()
                 seen += rows
                 in_epoch += rows

@@ -17,18 +17,19 @@ from ice_ray.engine.actions import Checks
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Found, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
+from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights, load_state_dict
 from ice_ray.pipelines.base import RecoveryPlan
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
-from ice_ray.search.space import Space, load_space
+from ice_ray.search.space import Space, default_space, load_space
 from ice_ray.training.precision import PrecisionChoice
 
 _LARGEST_SMALL_IMAGE = 32
@@ -100,6 +101,9 @@ class Plan:
             learning_rate_tolerance=config.search.lr_tolerance,
             freeze=config.freeze,
             decision_error=config.decision_error,
+            ablations=config.ablations,
+            aap=config.aap,
+            imp=config.imp,
         )
 
     @cached_property
@@ -110,6 +114,19 @@ class Plan:
             UserError: the options ask for what cannot be.
         """
         return propose(self.space, self.config.search, self.config.seed)
+
+    def length_with(self, point: Hyperparameters) -> int:
+        """Rounds of a trial with these hyperparameters, at most.
+
+        Raises:
+            UserError: the pipeline does not go with the options.
+        """
+        return build_pipeline(self.search_settings, point).length(self.steps)
+
+    @property
+    def probes(self) -> bool:
+        """Whether anything freezes, and so the probe is needed."""
+        return self.config.freezing and self.proposals.freezes
 
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
@@ -151,7 +168,8 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
     pipeline_kind(config.pipeline)
     amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
-    space = load_space(config.space or dataset.default_space, config.pipeline)
+    space = load_space(config.space or default_space(config.pipeline, dataset.default_space), config.pipeline)
+    space = space.fixing(config.ablations.idle)
     spec = ModelSpec(config.model, dataset.classes)
     module = spec.build()
     path = config.weights or dense_weights
@@ -170,7 +188,7 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
     steps = amounts.losing(network.steps)
     check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms, module)
     trained = path is not None or spec.is_users_own
-    return Plan(
+    plan = Plan(
         config=config,
         dataset=dataset,
         roles=roles,
@@ -184,6 +202,8 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         found=found,
         steps=len(steps),
     )
+    plan.length_with(space.points()[0])  # some options are not for every pipeline
+    return plan
 
 
 def open_network(

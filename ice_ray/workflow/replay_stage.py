@@ -25,7 +25,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     """Run stage 2, write pruned_model/ and summary.json, show both; returns the summary."""
     plan, folder = context.plan, context.folder
     _describe_or_compare(context, hyperparameters)
-    resources = context.worker_resources()
+    resources, length = context.worker_resources(), plan.length_with(hyperparameters)
     with context.timed("stage 2: reading images"):
         train, decide = (context.load(rows) for rows in plan.replay_rows())
         report = context.load(plan.roles.report)
@@ -33,10 +33,10 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         final = context.load(rows) if rows is not None else None
     workload = context.workload(dense_model(context), train, decide, plan.replay_settings, final)
     say(
-        f"stage 2: {plan.steps} pruning steps, {train.count} training and {decide.count} decision images, "
+        f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, "
         f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     )
-    watcher = _Watcher(plan.steps, StepWriter(folder.tensorboard / "replay"))
+    watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"))
     with context.timed("stage 2: replay, start of workers included"):
         progress, snapshot = run_replay(
             workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive

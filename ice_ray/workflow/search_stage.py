@@ -24,6 +24,7 @@ from ice_ray.search.prepare import SearchPreparation, prepare_search
 from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search, work_of
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder, environment
 
 SCHEMA_VERSION = 1
@@ -102,7 +103,7 @@ def search_stage(context: JobContext) -> Winner:
     model = dense_model(context)
     workload = context.workload(model, train, decide, plan.search_settings)
     say(
-        f"stage 1: {plan.proposals.total} trials ({plan.proposals.origin}) of {plan.steps} pruning steps, "
+        f"stage 1: {plan.proposals.total} trials ({plan.proposals.origin}) of {_rounds(plan)} pruning steps, "
         f"{train.count} training and {decide.count} decision images, run folder {folder.path}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
@@ -122,12 +123,17 @@ def search_stage(context: JobContext) -> Winner:
     return _write_winner(context, results, prepared, work)
 
 
+def _rounds(plan: Plan) -> str:
+    lengths = sorted({plan.length_with(point) for point in plan.space.points()})
+    return str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+
+
 def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPreparation:
     """Computed once per search, resumed ones included: every trial is judged by the same clock and ranking."""
     search, path = context.plan.config.search, context.folder.preparation
     if path.is_file():
         return SearchPreparation.load(path)
-    prepared = prepare_search(workload, context.plan.proposals.freezes, search.cpus, gpus, search.work_speed)
+    prepared = prepare_search(workload, context.plan.probes, search.cpus, gpus, search.work_speed)
     prepared.save(path)
     return prepared
 

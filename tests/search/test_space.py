@@ -5,7 +5,7 @@ import pytest
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.space import load_space, named_spaces
+from ice_ray.search.space import default_space, load_space, named_spaces
 
 GOOD = """
 accuracy_drop_threshold: [0.5, 1.5]
@@ -88,6 +88,5 @@ def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_pipeline_has_a_space_for_every_kind_of_data(pipeline):
-    assert set(named_spaces(pipeline)) == {"cifar10", "digits", "imagenet", "tinyimagenet"}
-    for name in named_spaces(pipeline):
-        assert len(load_space(name, pipeline).points()) > 1
+    for data in ("cifar10", "digits", "imagenet", "tinyimagenet"):
+        assert len(load_space(default_space(pipeline, data), pipeline).points()) > 1

@@ -14,6 +14,7 @@ from ice_ray.pruning.criteria.bn_scale import BatchNormScale
 from ice_ray.pruning.criteria.entropy import Entropy, EntropyOfDensities
 from ice_ray.pruning.criteria.l1 import L1Norm
 from ice_ray.pruning.criteria.l2 import L2Norm
+from ice_ray.pruning.criteria.l2_fan_in import L2NormByFanIn
 from ice_ray.pruning.criteria.mean_activation import MeanActivation
 from ice_ray.pruning.criteria.random import Random
 from ice_ray.pruning.criteria.residual import Residual
@@ -23,6 +24,7 @@ from ice_ray.pruning.units import PrunableUnit
 CRITERIA: dict[str, Callable[[], Criterion]] = {
     "l1": L1Norm,
     "l2": L2Norm,
+    "l2-fan-in": L2NormByFanIn,
     "random": Random,
     "entropy": Entropy,
     "entropy-densities": EntropyOfDensities,

@@ -1,0 +1,63 @@
+"""The baseline of the paper's tables: one epoch of fine-tuning after every pruning step, whatever the drop."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ice_ray.engine.actions import Compensate, Recover
+from ice_ray.engine.runner import Runner
+from ice_ray.hyperparameters import Hyperparameters, searched
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
+from ice_ray.pipelines.rounds import Removal, accuracy_before, round_record
+from ice_ray.pruning.compensation import Compensation
+
+
+@dataclass(frozen=True)
+class BaselineHyperparameters(Hyperparameters):
+    """The baseline's.
+
+    Attributes:
+        learning_rate: of every fine-tune. Above 0.
+    """
+
+    learning_rate: float = searched("LR", logarithmic=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("learning_rate", self.learning_rate > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinePipeline(Pipeline):
+    """The same removals as ICE's; nothing frozen, no threshold, a rate of its own. It measures once a step, after the
+    fine-tune: it has no question to ask before.
+
+    Attributes:
+        removal: which filters go, and how many.
+        compensation: repair after every removal; the paper has none.
+    """
+
+    hyperparameters: BaselineHyperparameters
+    removal: RemovalRule
+    compensation: Compensation = "none"
+
+    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+        step = executor.network.steps[len(state.records)]
+        choice = choose_removal(executor, state.snapshot, step.number, self.removal)
+        pruned = executor.run(state.snapshot, choice.action)
+        removal = Removal(pruned.snapshot, choice.filters, choice.cost, pruned.cost)
+        if self.compensation != "none":
+            repair = Compensate(step.number, self.compensation, choice.action.removed, self.removal.calibration_images)
+            repaired = executor.run(pruned.snapshot, repair)
+            removal = dataclasses.replace(removal, snapshot=repaired.snapshot, repairing=repaired.cost)
+        plan = self.recovery
+        recovery = Recover(
+            ("step", step.number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=()
+        )
+        record, after = round_record(
+            executor, preparation, step.number, accuracy_before(state, preparation), step.name, removal, recovery
+        )
+        return PipelineState(after, (*state.records, record))

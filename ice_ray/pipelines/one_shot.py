@@ -1,0 +1,53 @@
+"""One-shot pruning: every layer loses its filters at once, then the network is retrained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ice_ray.engine.actions import Score
+from ice_ray.engine.runner import Runner
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pipelines.rounds import accuracy_before, remove, round_record
+from ice_ray.pruning.criteria import lowest
+
+
+@dataclass(frozen=True)
+class OneShotHyperparameters(Hyperparameters):
+    """Those of the retraining alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("final_epochs", self.final_epochs > 0, "above 0: one-shot pruning is followed by a retraining")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShotPipeline(Pipeline):
+    """One record for the removal, one for the retraining (LLR: Zimmer et al. 2022).
+
+    Attributes:
+        removal: which filters go, and how many; all are chosen on the dense network.
+    """
+
+    hyperparameters: OneShotHyperparameters
+    removal: RemovalRule
+
+    def length(self, steps: int) -> int:
+        return 1
+
+    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+        return bool(state.records)
+
+    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+        scored = executor.run(state.snapshot, Score(0, self.removal.criterion, self.removal.calibration_images))
+        gone = {
+            unit.layer: lowest(scored.value[unit.layer], self.removal.amounts.removed(unit), unit.groups)
+            for unit in executor.network.units
+        }
+        removal = remove(executor, state.snapshot, gone, scored.cost)
+        record, after = round_record(
+            executor, preparation, 1, accuracy_before(state, preparation), "all layers", removal, None
+        )
+        return PipelineState(after, (*state.records, record))

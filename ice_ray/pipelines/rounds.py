@@ -1,0 +1,136 @@
+"""A round, for pipelines that train after every removal: what it is and the record it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ice_ray.engine.actions import Counting, Measure, Outcome, Prune, Recover, SnapshotId, UnprunedShare
+from ice_ray.engine.cost import Cost
+from ice_ray.engine.runner import Runner
+from ice_ray.objective import accuracy_drop
+from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
+from ice_ray.pruning.units import PrunableUnit
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a round has taken.
+
+    Attributes:
+        snapshot: the network after it.
+        filters: how many went.
+        scoring, removing, repairing: what the parts cost.
+    """
+
+    snapshot: SnapshotId
+    filters: int
+    scoring: Cost = Cost()
+    removing: Cost = Cost()
+    repairing: Cost = Cost()
+
+
+def round_record(
+    executor: Runner,
+    preparation: Preparation,
+    number: int,
+    accuracy_before: float,
+    name: str,
+    removal: Removal,
+    recovery: Recover | None,
+) -> tuple[StepRecord, SnapshotId]:
+    """Train as `recovery` says, measure once, and write down the round; None trains nothing.
+
+    Args:
+        number: of the round, from 1.
+        accuracy_before: of what it started from, percent.
+        name: what was pruned, for people.
+    """
+    original = preparation.original_accuracy
+    counting: Counting = "non-zero-parameters" if recovery is not None and recovery.sparse else "parameters"
+    share = executor.run(removal.snapshot, UnprunedShare(counting))
+    trained = Outcome(removal.snapshot, None, Cost())
+    if recovery is not None:
+        trained = executor.run(removal.snapshot, recovery)
+    measured = executor.run(trained.snapshot, Measure())
+    accuracy = measured.value.accuracy
+    record = StepRecord(
+        step=number,
+        layers=name,
+        filters_removed=removal.filters,
+        unpruned_share=share.value,
+        accuracy_before=accuracy_before,
+        accuracy_after_pruning=None if recovery is not None else accuracy,
+        accuracy=accuracy,
+        drop=accuracy_drop(original, accuracy),
+        images_measured=measured.value.images,
+        fine_tuned=recovery is not None,
+        epochs=0 if recovery is None else trained.value.epochs,
+        learning_rate_max=None if recovery is None else recovery.learning_rate,
+        scoring_seconds=removal.scoring.wall_seconds,
+        removal_seconds=removal.removing.wall_seconds,
+        compensation_seconds=removal.repairing.wall_seconds,
+        measuring_seconds=measured.cost.wall_seconds,
+        recovery_seconds=trained.cost.wall_seconds,
+        flops=(removal.scoring + removal.removing + removal.repairing + trained.cost + measured.cost).flops,
+    )
+    return record, trained.snapshot
+
+
+def standing_record(
+    number: int, name: str, unpruned_share: float, accuracy: float, preparation: Preparation
+) -> StepRecord:
+    """A record without cost: what rounds have come to, of which the last does not stand."""
+    return StepRecord(
+        step=number,
+        layers=name,
+        filters_removed=0,
+        unpruned_share=unpruned_share,
+        accuracy_before=accuracy,
+        accuracy_after_pruning=None,
+        accuracy=accuracy,
+        drop=accuracy_drop(preparation.original_accuracy, accuracy),
+        images_measured=0,
+        fine_tuned=False,
+        epochs=0,
+        learning_rate_max=None,
+        scoring_seconds=0.0,
+        removal_seconds=0.0,
+        compensation_seconds=0.0,
+        measuring_seconds=0.0,
+        recovery_seconds=0.0,
+        flops=0.0,
+    )
+
+
+def accuracy_before(state: PipelineState, preparation: Preparation) -> float:
+    """Of a round that starts from where the last one ended, percent."""
+    return state.accuracy if state.records else preparation.original_accuracy
+
+
+def remove(
+    executor: Runner,
+    snapshot: SnapshotId,
+    removed: Mapping[str, Sequence[int]],
+    scoring: Cost,
+    repairing: Cost = Cost(),
+) -> Removal:
+    """Remove filters, by layer; layers that lose none are left out."""
+    losing = tuple((layer, tuple(filters)) for layer, filters in removed.items() if filters)
+    if not losing:
+        return Removal(snapshot, 0, scoring, Cost(), repairing)
+    pruned = executor.run(snapshot, Prune(losing))
+    return Removal(pruned.snapshot, sum(len(filters) for _, filters in losing), scoring, pruned.cost, repairing)
+
+
+def place_scores(unit: PrunableUnit, scores: Tensor) -> Tensor:
+    """(places,): the mean over a unit's equal runs; filters of one place go together."""
+    return scores.view(unit.groups, -1).mean(dim=0)
+
+
+def filters_at(unit: PrunableUnit, places: Sequence[int], width: int) -> tuple[int, ...]:
+    """The filters at these places of every run, of a layer that is `width` wide now."""
+    run = width // unit.groups
+    return tuple(sorted(place + start for place in places for start in range(0, width, run)))

@@ -1,0 +1,82 @@
+"""ICE without one of its parts: exactly that one thing is another."""
+
+import pytest
+import torch
+
+from ice_ray.engine.actions import Recover
+from ice_ray.engine.executor import Executor
+from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.pipelines.ablations import Ablations
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.search.space import load_space
+from ice_ray.training.fine_tune import Recipe
+
+RULE = RemovalRule(Amounts(0.3))
+POINT = IceHyperparameters(20.0, 0.5, 0.02, 5e-3, 0.15, 50)
+
+
+class Watched(Executor):
+    """Notes every fine-tune."""
+
+    def run(self, snapshot, action):
+        if isinstance(action, Recover):
+            self.recoveries.append(action)
+        return super().run(snapshot, action)
+
+
+@pytest.fixture(scope="module")
+def recoveries(network, data):
+    """The fine-tunes of a run by what is left out, and where they came."""
+    preparation = prepare(
+        Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")), RULE, FreezeConfig(), True
+    )
+
+    def found(**left_out: bool) -> dict[int, Recover]:
+        executor = Watched(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        executor.recoveries = []
+        own = Ablations(**dict.fromkeys(left_out, False))
+        pipeline = IcePipeline(removal=RULE, hyperparameters=POINT, ablations=own)
+        state = pipeline.begin(executor)
+        while not pipeline.is_done(executor, state):
+            state = pipeline.advance(executor, state, preparation)
+        return {int(action.key[1]): action for action in executor.recoveries}
+
+    return found
+
+
+def test_each_changes_one_thing(recoveries):
+    whole = recoveries()
+    assert 0 < len(whole) < 3  # the threshold decides something
+    always = recoveries(threshold=True)
+    assert set(always) == {1, 2, 3}
+    assert {action.frozen for action in always.values()} == {action.frozen for action in whole.values()}
+    free = recoveries(freezing=True)
+    assert all(action.frozen == () for action in free.values())
+    assert all(action.frozen for action in whole.values())
+    shared = set(free) & set(whole)
+    assert {step: free[step].learning_rate for step in shared} == {step: whole[step].learning_rate for step in shared}
+    flat = recoveries(scheduler=True)
+    assert set(flat) <= {1, 2, 3}
+    assert {action.frozen for action in flat.values()} == {action.frozen for action in whole.values()}
+    steady = recoveries(threshold=True, scheduler=True)
+    assert {round(action.learning_rate, 4) for action in steady.values()} == {0.02}
+    assert min(action.learning_rate for action in always.values()) < 0.0151
+
+
+def test_without_any_of_them_it_is_the_baseline_s_fine_tunes(recoveries):
+    plain = recoveries(threshold=True, freezing=True, scheduler=True)
+    assert [(step, round(action.learning_rate, 4), action.frozen) for step, action in plain.items()] == [
+        (1, 0.02, ()), (2, 0.02, ()), (3, 0.02, ()),
+    ]  # fmt: skip
+
+
+def test_hyperparameters_that_decide_nothing_are_not_searched():
+    space = load_space("cifar10")
+    sizes = {
+        left_out: len(space.fixing(Ablations(**{left_out: False}).idle).points())
+        for left_out in ("threshold", "freezing", "scheduler")
+    }
+    assert sizes == {"threshold": 108, "freezing": 108, "scheduler": 8}

@@ -1,0 +1,173 @@
+"""What every pipeline must do: end, repeat itself, go on from anywhere, share its work."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.memory import LocalMemory, MemoryIndex
+from ice_ray.engine.remembering import RememberingExecutor
+from ice_ray.engine.runner import Runner
+from ice_ray.errors import UserError
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.objective import accuracy_drop
+from ice_ray.pipelines.aap import AapConfig
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.following import KnownOutcomes, follow
+from ice_ray.pipelines.imp import ImpConfig
+from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.registry import PIPELINES, build_pipeline
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.search.space import default_space, load_space
+from ice_ray.training.fine_tune import Recipe
+
+RECIPE = Recipe(batch_size=64)
+CASES = [*PIPELINES, "imp, unstructured"]
+
+
+def build(case: str, **changes: float) -> Pipeline:
+    name, _, form = case.partition(", ")
+    settings = PruningSettings(
+        amounts=Amounts(0.5),
+        pipeline=name,
+        recipe=RECIPE,
+        aap=AapConfig(rounds=8, images=64),
+        imp=ImpConfig(form="unstructured" if form else "structured"),
+        compensation="least-squares" if name == "ice-plus" else "none",
+    )
+    point = load_space(default_space(name, "digits"), name).points()[0]
+    own: dict[str, float] = {"threshold_step": 2.0, "learning_rate": 0.02, "phases": 2, "epochs": 1, "dense_epochs": 2}
+    known = {key: value for key, value in (own | changes).items() if key in point.names()}
+    return build_pipeline(settings, dataclasses.replace(point, **known))
+
+
+def new_executor(network, data) -> Executor:
+    return Executor(network, data, RECIPE, 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def preparation(network, data) -> Preparation:
+    settings = PruningSettings(amounts=Amounts(0.5))
+    return prepare(new_executor(network, data), settings.removal, FreezeConfig(), True)
+
+
+def run(executor: Runner, pipeline: Pipeline, preparation: Preparation) -> list[PipelineState]:
+    """Every state, begin and end included; each network that may be gone back to is kept."""
+    states = [pipeline.begin(executor)]
+    while not pipeline.is_done(executor, states[-1]):
+        states.append(pipeline.advance(executor, states[-1], preparation))
+        if isinstance(executor, Executor):
+            executor.commit(states[-1].snapshot)
+    return states
+
+
+def decisions(state: PipelineState) -> list[dict[str, object]]:
+    return [{k: v for k, v in record.as_dict().items() if not k.endswith("seconds")} for record in state.records]
+
+
+@pytest.fixture(scope="module")
+def ran(network, data, preparation):
+    """Each pipeline's states and the executor they came from, made once."""
+    found: dict[str, tuple[list[PipelineState], Executor]] = {}
+
+    def states_of(case: str) -> tuple[list[PipelineState], Executor]:
+        if case not in found:
+            executor = new_executor(network, data)
+            found[case] = run(executor, build(case), preparation), executor
+        return found[case]
+
+    return states_of
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_takes_what_it_is_asked_to_and_says_what_it_did(ran, preparation, network, case):
+    states, executor = ran(case)
+    records = states[-1].records
+    assert [record.step for record in records] == list(range(1, len(records) + 1))
+    assert [len(state.records) for state in states] == list(range(len(records) + 1))
+    model, dense = executor.module(states[-1].snapshot), network.build(torch.device("cpu"))
+    counting = "non-zero-parameters" if "unstructured" in case else "parameters"
+    assert records[-1].unpruned_share == network.unpruned_share(model, counting)
+    assert records[-1].accuracy == executor.accuracy(model, executor._data.decide)
+    assert all(record.drop == accuracy_drop(preparation.original_accuracy, record.accuracy) for record in records)
+    widths = executor.store.get(states[-1].snapshot).widths
+    left, before = sum(widths.values()), sum(unit.filters for unit in network.units)
+    if case == "aap":
+        assert network.unpruned_share(model, "parameters") >= 0.5
+    elif "unstructured" in case:
+        assert left == before
+        assert sum(int(p.count_nonzero()) for p in model.parameters()) < 0.52 * sum(
+            p.numel() for p in dense.parameters()
+        )
+    else:
+        assert left == before / 2
+    assert min(widths.values()) >= 1
+    assert states[-1].pruning_seconds("wall", 1.0) > 0
+    assert states[-1].pruning_seconds("work", 1e9) > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_any_state_it_goes_on_to_the_same_bits(ran, preparation, network, data, case):
+    """Through JSON, on a fresh executor that holds nothing but what the state names."""
+    states, executor = ran(case)
+    whole = executor.store.get(states[-1].snapshot).tensors
+    for state in states[1:-1][:: max(1, len(states) // 3)]:
+        fresh, pipeline = new_executor(network, data), build(case)
+        for snapshot in {state.snapshot, *state.kept}:
+            fresh.store.put(executor.store.get(snapshot))
+        again = PipelineState.from_json(state.to_json())
+        assert again == state
+        while not pipeline.is_done(fresh, again):
+            again = pipeline.advance(fresh, again, preparation)
+            fresh.commit(again.snapshot)
+            fresh.store.keep_only((again.snapshot, *again.kept))
+        assert again.snapshot == states[-1].snapshot
+        assert decisions(again) == decisions(states[-1])
+        found = fresh.store.get(again.snapshot).tensors
+        assert all(torch.equal(whole[key], value) for key, value in found.items())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_remembered_it_is_what_it_was_and_nothing_is_done_again(ran, preparation, network, data, case):
+    """Two trials that differ in the last thing they do, on one memory from which every network goes missing."""
+    states, _ = ran(case)
+    index, contents = MemoryIndex(), {}
+    worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, contents))
+    pipeline = build(case)
+    state = pipeline.begin(worker)
+    while not pipeline.is_done(worker, state):
+        state = pipeline.advance(worker, state, preparation)
+        contents.clear()
+    assert decisions(state) == decisions(states[-1])
+    assert state.snapshot == states[-1].snapshot
+    known = KnownOutcomes(network, worker.root, worker.decision_images, index)
+    assert follow(pipeline, pipeline.begin(known), preparation, known).next is None
+    done = worker.executed
+    longer = build(case, final_epochs=1.5, final_learning_rate=0.01)
+    run(worker, longer, preparation)
+    assert 0 < worker.executed - done <= 2  # the retraining and its measurement
+
+
+@pytest.mark.parametrize("name", sorted(set(PIPELINES) - {"ice", "ice-plus", "baseline"}))
+def test_what_is_not_for_a_pipeline_is_refused(name):
+    point = load_space(default_space(name, "digits"), name).points()[0]
+    with pytest.raises(UserError, match=f"--compensate bn is not for --pipeline {name}"):
+        build_pipeline(PruningSettings(pipeline=name, compensation="bn"), point)
+
+
+@pytest.mark.parametrize("name", ["aap", "imp", "bimp"])
+def test_amounts_by_layer_are_not_for_those_that_compare_filters_of_all_layers(name):
+    point = load_space("default", name).points()[0]
+    for amounts in (Amounts(0.5, (("a*", 0.3),)), Amounts(0.5, round_to=8)):
+        with pytest.raises(UserError, match=r"no --prune\.ratios"):
+            build_pipeline(PruningSettings(pipeline=name, amounts=amounts), point)
+
+
+def test_only_ice_s_hyperparameters_freeze():
+    points = [load_space(default_space(name, "cifar10"), name).points()[0] for name in PIPELINES]
+    freezing = [name for name, point in zip(PIPELINES, points, strict=True) if point.freezes]
+    assert freezing == ["ice"]
+    assert not Hyperparameters().freezes
