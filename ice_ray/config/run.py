@@ -53,7 +53,7 @@ class RunConfig:
     prune: PruneConfig = field(default_factory=PruneConfig)
     criterion: str = "l1"
     """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
-    residual (what least squares cannot make up for stays), random, or package.module:Class."""
+    l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
     compensate: Compensation = "none"
     """Repair after every removal without training: none (the paper); bn = batch-norm statistics estimated anew;
     least-squares = the layers behind refitted to what they gave in the dense model, then bn."""

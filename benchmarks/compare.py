@@ -1,0 +1,51 @@
+"""Pipelines compared on one engine (the paper's Table III): ICE, the baseline, AAP and IMP.
+
+    python benchmarks/compare.py [--preset small|paper-cifar10|paper-tinyimagenet|paper-imagenet] [--seeds 0 1 2]
+
+(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
+
+The rules. Every pipeline has the same data, model, surgery, batch, epochs a round (one; IMP's are searched), teacher,
+clock and evaluation; only the decisions differ. Hyperparameters are searched once per pipeline and ratio, with seed 0,
+by decision images: ICE's on six points of the paper's grid, as the paper does, the others' on at most six of their own.
+The score is of the last epoch, on images by which nothing has been decided; the whole test split stands beside it for
+comparison with published figures, though half of it has decided. Time is PT, with the probe, the search and their sum
+beside it. A ratio is a share of filters in ICE, the baseline and IMP (ranked over all layers), and an upper bound of
+the parameters in AAP: compare by the parameters and multiply-adds reached. AAP has 30 rounds at most, and filters go
+for real in every round, which makes it faster than the published program, which masks. IMP retrains with LLR.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import Ledger, arguments, share
+from contest import Contestant, run_contest
+from contest_page import cells_of, write_results
+from settings import setting_of, setting_options
+
+CONTESTANTS = (
+    Contestant("baseline", ("--pipeline", "baseline")),
+    Contestant("ice", ("--pipeline", "ice", "--search.trials", "6")),
+    Contestant("aap", ("--pipeline", "aap", "--search.trials", "6")),
+    Contestant("imp", ("--pipeline", "imp", "--search.trials", "6")),
+)
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = arguments(__doc__, parts=True)
+    setting_options(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    part, suffix = share(options.part)
+    ledger = Ledger(options.work, "contest", suffix)
+    setting = setting_of(options)
+    run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
+    if suffix:
+        return
+    cells = cells_of(setting, CONTESTANTS, options.ratios, options.seeds, ledger)
+    rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
+    write_results(f"compare-{setting.name}", "Pipelines compared", rules, [(setting.name, cells)], "baseline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""What the comparisons of pipelines share: a pipeline as its job would run it, in this process.
+
+First its hyperparameters are searched on a subsample (once per pipeline and ratio, by decision images, with the job's
+own objective and with trials that share their work), then its winner is replayed on all of the benchmark's training
+images, once a seed. A contestant is what a user would put on the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from common import Ledger, Row, images
+
+from ice_ray import Hyperparameters, ImageSet, PruningData
+from ice_ray.config.command_line import parse
+from ice_ray.config.run import RunConfig
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.memory import LocalMemory, MemoryIndex
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.remembering import RememberingExecutor
+from ice_ray.engine.target import macs
+from ice_ray.errors import TrialFailure
+from ice_ray.ingest.datasets import Dataset
+from ice_ray.ingest.roles import Rows, subsample
+from ice_ray.objectives import Candidate, objective_named
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.prepare import prepare
+from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.training.lessons import LocalLessons
+from ice_ray.training.precision import resolve
+from ice_ray.workflow.plan import Plan, make_plan
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contestants have in common.
+
+    Attributes:
+        name: of the setting; runs are kept by it.
+        options: of the job: model, weights, data, sizes of both stages.
+        decide_images: how many of the deciding images decide in the replay; None for all.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    decide_images: int | None = None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A row of the table.
+
+    Attributes:
+        options: of the job, beside the setting's.
+        tuned_as: whose search found its hyperparameters; its own where that is empty.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    tuned_as: str = ""
+
+
+Images = Callable[[Dataset, Rows], ImageSet]
+
+
+def cached_images() -> Images:
+    """Decodes each set of rows once."""
+    known: dict[tuple[str, bytes], ImageSet] = {}
+
+    def decoded(dataset: Dataset, rows: Rows) -> ImageSet:
+        key = (rows.split, rows.indices.tobytes())
+        if key not in known:
+            known[key] = images(dataset, rows)
+        return known[key]
+
+    return decoded
+
+
+def plan_of(setting: Setting, contestant: Contestant, ratio: float, seed: int) -> Plan:
+    """As the job would make it."""
+    words = [*setting.options, *contestant.options, "--ratio", str(ratio), "--seed", str(seed)]
+    return make_plan(parse(RunConfig, words, "benchmark"))
+
+
+def dense_network(plan: Plan) -> DenseNetwork:
+    """The trained network, traced, with the plan's amounts."""
+    module = plan.spec.build()
+    if plan.weights is not None:
+        module.load_state_dict(plan.weights)
+    return DenseNetwork(module, plan.image_shape, plan.selection, plan.amounts)
+
+
+def executor_of(plan: Plan, settings: PruningSettings, train: ImageSet, decide: ImageSet) -> Executor:
+    """An executor on this machine's device, warmed up."""
+    recipe = dataclasses.replace(settings.recipe, precision=resolve(plan.config.precision, DEVICE))
+    data = PruningData(train, decide, plan.preprocessing)
+    executor = Executor(dense_network(plan), data, recipe, settings.seed, DEVICE)
+    executor.warm_up()
+    return executor
+
+
+def to_the_end(pipeline: Pipeline, worker: Any, preparation: Preparation) -> PipelineState:
+    """All rounds; networks that may be gone back to are kept."""
+    state = pipeline.begin(worker)
+    while not pipeline.is_done(worker, state):
+        state = pipeline.advance(worker, state, preparation)
+        if isinstance(worker, Executor) and state.kept:
+            worker.commit(state.snapshot)
+            worker.store.keep_only(state.kept)
+    return state
+
+
+def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Images) -> Row:
+    """Stage 1 with seed 0: the winner, every trial, and what it took, wall, decoding apart."""
+    plan = plan_of(setting, contestant, ratio, 0)
+    train, decide = (decoded(plan.dataset, rows) for rows in plan.search_rows())
+    settings = plan.search_settings
+    executor = executor_of(plan, settings, train, decide)
+    began = time.perf_counter()
+    preparation = prepare(executor, settings.removal, settings.freeze, plan.probes)
+    executor.lessons = LocalLessons()
+    worker = RememberingExecutor(executor, LocalMemory(MemoryIndex(), {}))
+    trials: list[Row] = []
+    candidates: list[Candidate] = []
+    for index, point in enumerate(plan.proposals.known):
+        try:
+            state = to_the_end(build_pipeline(settings, point), worker, preparation)
+        except TrialFailure as failure:
+            trials.append({**point.as_dict(), "failure": str(failure)})
+            continue
+        candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), state.records[-1].drop))
+        own = candidates[-1]
+        trials.append({**point.as_dict(), "drop": own.drop, "seconds": own.pruning_seconds})
+    choice = objective_named(plan.config.search.objective, plan.config.search.max_drop).choose(candidates)
+    return {
+        "point": plan.proposals.known[choice.index].as_dict(),
+        "reason": choice.reason,
+        "seconds": time.perf_counter() - began,
+        "trials": trials,
+        "asked": worker.asked,
+        "executed": worker.executed,
+    }
+
+
+def replay(
+    setting: Setting, contestant: Contestant, ratio: float, seed: int, point: Hyperparameters, decoded: Images
+) -> Row:
+    """Stage 2 with one seed: accuracies in percent, shares of the dense network, seconds by part, every record."""
+    plan, searched = plan_of(setting, contestant, ratio, seed), plan_of(setting, contestant, ratio, 0)
+    dataset, settings = plan.dataset, plan.replay_settings
+    train_rows, _ = plan.replay_rows()
+    decide_rows, report_rows = searched.roles.decide, searched.roles.report  # no seed reports what the search has seen
+    if setting.decide_images is not None:
+        decide_rows = subsample(dataset, decide_rows, setting.decide_images, seed, "benchmark decide")
+    executor = executor_of(plan, settings, decoded(dataset, train_rows), decoded(dataset, decide_rows))
+    probes = plan.config.freezing and point.freezes
+    preparation = prepare(executor, settings.removal, settings.freeze, probes)
+    pipeline = build_pipeline(settings, point)
+    state = to_the_end(pipeline, executor, preparation)
+    pruning = state.pruning_seconds("wall", 1.0)
+    state, final = pipeline.finish(executor, state, preparation)
+    module = copy.deepcopy(executor.module(state.snapshot))
+    network, dense = executor.network, executor.network.build(DEVICE)
+    report = decoded(dataset, report_rows)
+    counting = "non-zero-parameters" if "unstructured" in contestant.options else "parameters"
+    whole = _whole_test(plan, decoded)
+    return {
+        "point": point.as_dict(),
+        "config": plan.config.as_dict(),
+        "original": preparation.original_accuracy,
+        "decide": state.records[-1].accuracy,
+        "report": executor.accuracy(module, report),
+        "test": executor.accuracy(module, whole),
+        "dense_report": executor.accuracy(dense, report),
+        "dense_test": executor.accuracy(dense, whole),
+        "parameters": network.unpruned_share(module, counting),
+        "multiply_adds": macs(network, module) / macs(network, dense),
+        "filters": sum(state_widths(executor, state).values()) / sum(unit.filters for unit in network.units),
+        "fine_tunes": sum(record.fine_tuned for record in state.records),
+        "records": len(state.records),
+        "pruning_seconds": pruning,
+        "probe_seconds": preparation.probe_seconds,
+        "final_seconds": final.wall_seconds,
+        "flops": sum(record.flops for record in state.records) + final.flops,
+        "steps": [record.as_dict() for record in state.records],
+    }
+
+
+def state_widths(executor: Executor, state: PipelineState) -> dict[str, int]:
+    """Filters left by layer."""
+    return executor.commit(state.snapshot).widths
+
+
+def _whole_test(plan: Plan, decoded: Images) -> ImageSet:
+    """The split that reports, those of its images included that decide: for comparison with published figures."""
+    split = plan.roles.report.split
+    return decoded(plan.dataset, Rows(split, torch.arange(len(plan.dataset.labels[split])).numpy()))
+
+
+def run_contest(
+    setting: Setting,
+    contestants: Sequence[Contestant],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    ledger: Ledger,
+    part: slice,
+) -> None:
+    """This part of everything that is not in the ledger yet: per pipeline and ratio the search, then the replays."""
+    decoded = cached_images()
+    by_name = {contestant.name: contestant for contestant in contestants}
+    cells = list(itertools.product(ratios, contestants))
+    for ratio, contestant in cells[part]:
+        tuner = by_name.get(contestant.tuned_as, contestant)
+        key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name}
+        found = ledger.once({**key, "part": "search"}, partial(search, setting, tuner, ratio, decoded))
+        kind = pipeline_kind(plan_of(setting, contestant, ratio, 0).config.pipeline).hyperparameters
+        point = kind.from_mapping(found["point"])
+        for seed in seeds:
+            key = {"setting": setting.name, "ratio": ratio, "pipeline": contestant.name, "seed": seed}
+            run = partial(replay, setting, contestant, ratio, seed, point, decoded)
+            ledger.once({**key, "part": "replay"}, run)

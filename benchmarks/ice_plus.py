@@ -1,0 +1,55 @@
+"""Recovery without training first: ICE against ICE with closed-form repairs, one-shot pruning and `ice-plus`.
+
+    python benchmarks/ice_plus.py [--model cifar-resnet56] [--train-share 1.0] [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
+
+(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
+
+The rules. Every row has the same data, model, surgery, batch, teacher, clock and evaluation. Hyperparameters are
+searched once per row and ratio, with seed 0, by decision images: ICE's on six points of the paper's grid, as the paper
+does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
+epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
+fine-tuning and, in one-shot and ice-plus, the final retraining; the probe and the search stand beside it.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import Ledger, arguments, share
+from contest import Contestant, run_contest
+from contest_page import cells_of, write_results
+from settings import setting_options, small
+
+ICE = ("--pipeline", "ice", "--search.trials", "6")
+CONTESTANTS = (
+    Contestant("baseline", ("--pipeline", "baseline")),
+    Contestant("ice", ICE),
+    Contestant("ice + bn", (*ICE, "--compensate", "bn"), "ice"),
+    Contestant("ice + least squares", (*ICE, "--compensate", "least-squares"), "ice"),
+    Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
+    Contestant("ice-plus", ("--pipeline", "ice-plus")),
+)
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = arguments(__doc__, parts=True)
+    setting_options(parser)
+    parser.add_argument("--train-share", type=float, default=0.1, help="of the 50,000 training images")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    part, suffix = share(options.part)
+    ledger = Ledger(options.work, "contest", suffix)
+    setting = small(options.shared, options.model or "cifar-resnet20", options.train_share)
+    run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
+    if suffix:
+        return
+    settings = {small(options.shared, model, part).name: small(options.shared, model, part)
+                for model in ("cifar-resnet20", "cifar-resnet56") for part in (0.1, 1.0)}  # fmt: skip
+    found = [(name, cells_of(own, CONTESTANTS, (0.6, 0.7, 0.8), range(100), ledger)) for name, own in settings.items()]
+    rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
+    title = "Recovery without training first"
+    write_results("ice_plus", title, rules, [(name, cells) for name, cells in found if cells], "baseline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The settings that the comparisons of pipelines can run in: the paper's three, and one for two cores."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from contest import Setting
+
+PRESETS = ("small", "paper-cifar10", "paper-tinyimagenet", "paper-imagenet")
+
+
+def setting_options(parser: ArgumentParser) -> None:
+    """`--preset`, and what the paper's need beside it."""
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--model", help="for small: cifar-resnet20 (default) or cifar-resnet56")
+    parser.add_argument("--weights", type=Path, help="trained weights, for the paper's presets")
+    parser.add_argument("--data", help="dataset, where the preset's own is not in the default place")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+
+
+def setting_of(options: Namespace) -> Setting:
+    """What the options name."""
+    if options.preset == "small":
+        return small(options.shared, options.model or "cifar-resnet20")
+    words = ["--preset", options.preset]
+    for option in ("model", "weights", "data"):
+        if getattr(options, option) is not None:
+            words += [f"--{option}", str(getattr(options, option))]
+    return Setting(options.preset, tuple(words))
+
+
+def small(shared: Path, model: str = "cifar-resnet20", train_share: float = 0.1) -> Setting:
+    """5,000 stratified CIFAR-10 training images, one epoch a fine-tune; 2,000 images of one half of the test split
+    decide, the other half reports. Searches: 1,000 of the training images in batches of 32, 1,000 deciding.
+    """
+    data = shared / "datasets" / "cifar10-jpeg"
+    weights = shared / "weights" / f"{model.removeprefix('cifar-')}_cifar10jpeg.safetensors"
+    words = f"--model {model} --precision fp32 --batch-size 128 --replay.subsample {train_share}"
+    words += " --search.subsample 0.02 --search.batch-size 32 --search.eval-images 1000"
+    places = ("--weights", str(weights), "--data", f"cifar10:{data}")
+    share = "" if train_share == 0.1 else f"-{train_share:g}"
+    return Setting(f"small-{model.removeprefix('cifar-')}{share}", (*words.split(), *places), 2000)
