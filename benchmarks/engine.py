@@ -45,7 +45,7 @@ from ice_ray import PruningData
 from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet
 from ice_ray.data.residence import bring
-from ice_ray.engine.actions import Measure, Outcome
+from ice_ray.engine.actions import Measure, Outcome, Prune
 from ice_ray.engine.cost import training_flops
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
@@ -194,7 +194,7 @@ def removals(executor: Executor) -> Iterator[Outcome]:
     snapshot = executor.root
     for step in executor.network.steps:
         choice = choose_removal(executor, snapshot, step.number, RemovalRule(Amounts(0.6)))
-        removed = executor.run(snapshot, choice.action)
+        removed = executor.run(snapshot, Prune(choice.removed))
         snapshot = removed.snapshot
         yield removed
 

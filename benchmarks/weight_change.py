@@ -38,7 +38,7 @@ from torch import nn
 
 from ice_ray import PruningData
 from ice_ray.data.images import ImageSet
-from ice_ray.engine.actions import CompareWeights, Measure, Recover
+from ice_ray.engine.actions import CompareWeights, Measure, Prune, Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.files import write_tensors
@@ -100,7 +100,7 @@ def run(name: str, shared: Path, work: Path) -> Row:
     }
     row |= {measure: [] for measure in MEASURES}
     for step in network.steps:
-        pruned = executor.run(snapshot, choose_removal(executor, snapshot, step.number, RULE).action).snapshot
+        pruned = executor.run(snapshot, Prune(choose_removal(executor, snapshot, step.number, RULE).removed)).snapshot
         executor.commit(pruned)
         snapshot = executor.run(pruned, Recover(("step", step.number), RATE, 1, "constant", ())).snapshot
         for measure in MEASURES:

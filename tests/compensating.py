@@ -123,8 +123,9 @@ class Case:
     def pruned(self, kind: str, removed: tuple[int, ...]) -> tuple[nn.Module, dict]:
         model = copy.deepcopy(self.dense)
         gone = {self.layer: removed}
-        remove_filters(model, SHAPE, gone)
-        errors = {}
-        if kind != "none":
-            errors = compensate(self.context(model), kind, gone, self.order)
-        return model, errors
+        if kind == "none":
+            remove_filters(model, SHAPE, gone)
+            return model, {}
+        return model, compensate(
+            self.context(model), kind, gone, self.order, lambda: remove_filters(model, SHAPE, gone)
+        )

@@ -64,7 +64,7 @@ class Reinitialise:
 
 @dataclass(frozen=True)
 class Compensate:
-    """Repair without training what a step's removal has done. Leads to a new snapshot.
+    """Remove filters for real, and repair without training what that has done. Leads to a new snapshot.
 
     Value: {layer: (before, after)}, per refitted layer the share of its dense outputs' mean square that it does not
     reproduce.
@@ -72,14 +72,16 @@ class Compensate:
     Attributes:
         step: whose units lost filters.
         kind: `bn` or `least-squares`.
-        removed: what `Prune` took.
+        removed: as in `Prune`.
         images: training images that are looked at.
+        scored: whether the scoring of the same network has set the problem up already, so that it is no cost of this.
     """
 
     step: int
     kind: Compensation
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     images: int = 1000
+    scored: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ice_ray.models.trace import LayerTrace
-from ice_ray.pruning.compensation.patches import PLACES_PER_IMAGE
+from ice_ray.pruning.compensation.patches import places_per_image
 from ice_ray.training.precision import Precision, autocast
 
 Clock = Literal["wall", "work"]
@@ -55,17 +55,27 @@ def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
 
 
 def compensation_flops(
-    model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], refitted: Iterable[str]
+    model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], refitted: Iterable[str], scored: bool
 ) -> float:
     """Of one calibration image: a pass for the batch norms, and for each refitted layer two passes of the network and
     one of the dense network as far as that layer, and the products of all pairs of its inputs at every sampled place.
+
+    Args:
+        refitted: layers in their order; the first needs a pass of the network less.
+        scored: nothing of that for the first.
     """
     total, order = forward_flops(model, traces), [trace.name for trace in traces]
-    for layer in refitted:
+    for number, layer in enumerate(refitted):
+        if scored and not number:
+            continue
         reached = traces[: order.index(layer) + 1]
         inputs = model.get_parameter(f"{layer}.weight")[0].numel()
-        places = min(PLACES_PER_IMAGE, reached[-1].positions)
-        total += 2 * forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
+        places = min(places_per_image(inputs), reached[-1].positions)
+        total += (
+            (2 if number else 1) * forward_flops(model, reached)
+            + forward_flops(dense, reached)
+            + 2.0 * places * inputs**2
+        )
     return total
 
 

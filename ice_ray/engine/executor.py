@@ -99,6 +99,7 @@ class Executor:
         self._checking = FixedSample(self._data.decide, (seed, "checks"))
         self._looks: Looks | None = None
         self._unpruned: nn.Module | None = None
+        self._known: tuple[tuple[SnapshotId, int, int], dict[str, Any]] | None = None
 
     @property
     def residence(self) -> str:
@@ -199,7 +200,7 @@ class Executor:
         after = snapshot
         match action:
             case Score():
-                value = self._score(model, action)
+                value = self._score(model, action, snapshot)
                 passes = criterion_named(action.criterion).passes
                 images = min(action.images, len(self._data.train))
                 flops = passes * forward_flops(model, self.network.traces) * images
@@ -213,7 +214,7 @@ class Executor:
                 reinitialise(model, (self._seed, *action.key))
                 after = next_id(snapshot, action)
             case Compensate():
-                value, flops = self._compensate(model, action)
+                value, flops = self._compensate(model, action, snapshot)
                 after = next_id(snapshot, action)
             case Measure():
                 value = self._measure(model, self._data.decide, action)
@@ -267,23 +268,32 @@ class Executor:
         model.load_state_dict(content.tensors)
         return model
 
-    def _score(self, model: nn.Module, action: Score) -> dict[str, Tensor]:
+    def _score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> dict[str, Tensor]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices."""
-        context = self._context(model, action)
+        context = self._context(model, action, snapshot)
         with autocast(self.recipe.precision, self.device):
             scores = criterion_named(action.criterion).score(context)
         return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
 
-    def _compensate(self, model: nn.Module, action: Compensate) -> tuple[dict[str, tuple[float, float]], float]:
+    def _compensate(
+        self, model: nn.Module, action: Compensate, snapshot: SnapshotId
+    ) -> tuple[dict[str, tuple[float, float]], float]:
         """In place and in full precision; all processes end with the same bits. Errors, and the operations spent."""
-        order = [trace.name for trace in self.network.traces]
-        errors = compensate(self._context(model, action), action.kind, dict(action.removed), order)
+        order, removed = [trace.name for trace in self.network.traces], dict(action.removed)
+        context = self._context(model, action, snapshot)
+        errors = compensate(
+            context, action.kind, removed, order, lambda: remove_filters(model, self.network.image_shape, removed)
+        )
+        self._known = None
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
-        per_image = compensation_flops(model, self._dense(), self.network.traces, errors)
+        per_image = compensation_flops(model, self._dense(), self.network.traces, errors, action.scored)
         return errors, per_image * min(action.images, len(self._data.train))
 
-    def _context(self, model: nn.Module, action: Score | Compensate) -> ScoringContext:
+    def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
+        about = snapshot, action.step, action.images
+        if self._known is None or self._known[0] != about:
+            self._known = about, {}
         return ScoringContext(
             model=model,
             units=self.network.steps[action.step - 1].units if action.step else self.network.units,
@@ -293,6 +303,7 @@ class Executor:
             reduction=self._collective,
             dense=self._dense,
             rank=self._collective.shard.rank,
+            known=self._known[1],
         )
 
     def _dense(self) -> nn.Module:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Compensate, Recover
+from ice_ray.engine.actions import Recover
+from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.hyperparameters import Hyperparameters, searched
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pipelines.rounds import Removal, accuracy_before, round_record
 from ice_ray.pruning.compensation import Compensation
 
@@ -47,12 +47,9 @@ class BaselinePipeline(Pipeline):
     def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
         step = executor.network.steps[len(state.records)]
         choice = choose_removal(executor, state.snapshot, step.number, self.removal)
-        pruned = executor.run(state.snapshot, choice.action)
-        removal = Removal(pruned.snapshot, choice.filters, choice.cost, pruned.cost)
-        if self.compensation != "none":
-            repair = Compensate(step.number, self.compensation, choice.action.removed, self.removal.calibration_images)
-            repaired = executor.run(pruned.snapshot, repair)
-            removal = dataclasses.replace(removal, snapshot=repaired.snapshot, repairing=repaired.cost)
+        pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.compensation))
+        costs = (Cost(), pruned.cost) if self.compensation != "none" else (pruned.cost, Cost())
+        removal = Removal(pruned.snapshot, choice.filters, choice.cost, *costs)
         plan = self.recovery
         recovery = Recover(
             ("step", step.number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=()

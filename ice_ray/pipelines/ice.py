@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Compensate, Counting, Measure, Outcome, Prune, Recover, UnprunedShare
+from ice_ray.engine.actions import Counting, Measure, Recover, UnprunedShare
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.engine.threshold import Threshold
@@ -14,7 +14,7 @@ from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
@@ -52,10 +52,10 @@ class IcePipeline(Pipeline):
         step = executor.network.steps[len(state.records)]
         original = preparation.original_accuracy
         choice = choose_removal(executor, state.snapshot, step.number, self.removal)
-        pruned = executor.run(state.snapshot, choice.action)
-        repaired = self._compensated(executor, pruned, step.number, choice.action)
-        share = executor.run(repaired.snapshot, UnprunedShare(self.counting))
-        measured = executor.run(repaired.snapshot, Measure(self._threshold(original)))
+        pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.compensation))
+        share = executor.run(pruned.snapshot, UnprunedShare(self.counting))
+        measured = executor.run(pruned.snapshot, Measure(self._threshold(original)))
+        repairs = self.compensation != "none"
         record = StepRecord(
             step=step.number,
             layers=step.name,
@@ -70,13 +70,13 @@ class IcePipeline(Pipeline):
             epochs=0,
             learning_rate_max=None,
             scoring_seconds=choice.cost.wall_seconds,
-            removal_seconds=pruned.cost.wall_seconds,
-            compensation_seconds=repaired.cost.wall_seconds,
+            removal_seconds=0.0 if repairs else pruned.cost.wall_seconds,
+            compensation_seconds=pruned.cost.wall_seconds if repairs else 0.0,
             measuring_seconds=measured.cost.wall_seconds,
             recovery_seconds=0.0,
-            flops=(choice.cost + pruned.cost + repaired.cost + measured.cost).flops,
+            flops=(choice.cost + pruned.cost + measured.cost).flops,
         )
-        after = PipelineState(repaired.snapshot, (*state.records, record))
+        after = PipelineState(pruned.snapshot, (*state.records, record))
         if self.needs_recovery(record):
             return self._recover(executor, after, preparation)
         # A step that no fine-tune follows keeps this accuracy. A part of the images is enough for that only where it
@@ -86,13 +86,6 @@ class IcePipeline(Pipeline):
             # With an error allowed, all images may say otherwise than a part of them did.
             return self._recover(executor, after, preparation) if self.needs_recovery(after.records[-1]) else after
         return after
-
-    def _compensated(self, executor: Runner, pruned: Outcome, step: int, removal: Prune) -> Outcome:
-        """The network repaired, or as it is, at no cost."""
-        if self.compensation == "none":
-            return Outcome(pruned.snapshot, None, Cost())
-        action = Compensate(step, self.compensation, removal.removed, self.removal.calibration_images)
-        return executor.run(pruned.snapshot, action)
 
     def needs_recovery(self, record: StepRecord) -> bool:
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import CompareWeights, Measure, Recover
+from ice_ray.engine.actions import CompareWeights, Measure, Prune, Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.pipelines.records import Preparation
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
@@ -41,7 +41,7 @@ def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, prob
     seconds = 0.0
     if probe:
         choice = choose_removal(executor, executor.root, 1, removal)
-        pruned = executor.run(executor.root, choice.action)
+        pruned = executor.run(executor.root, Prune(choice.removed))
         executor.commit(pruned.snapshot)
         recovered = executor.run(pruned.snapshot, Recover(("probe",), freeze.probe_learning_rate, 1, "constant", ()))
         compared = executor.run(recovered.snapshot, CompareWeights(pruned.snapshot, freeze.change))

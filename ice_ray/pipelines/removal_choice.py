@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Prune, Score, SnapshotId
+from ice_ray.engine.actions import Compensate, Prune, Score, SnapshotId
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.criteria import lowest
 
 
@@ -28,9 +29,11 @@ class RemovalRule:
 
 @dataclass(frozen=True)
 class RemovalChoice:
-    """The removal that a step will make, how many filters it takes, and what choosing them cost."""
+    """The removal that a step will make (per layer, indices as it is now), how many filters that takes, and what
+    choosing them cost.
+    """
 
-    action: Prune
+    removed: tuple[tuple[str, tuple[int, ...]], ...]
     filters: int
     cost: Cost
 
@@ -42,4 +45,14 @@ def choose_removal(executor: Runner, snapshot: SnapshotId, step: int, rule: Remo
         (unit.layer, lowest(scored.value[unit.layer], rule.amounts.removed(unit), unit.groups))
         for unit in executor.network.steps[step - 1].units
     )
-    return RemovalChoice(Prune(removed), sum(len(filters) for _, filters in removed), scored.cost)
+    return RemovalChoice(removed, sum(len(filters) for _, filters in removed), scored.cost)
+
+
+def removal_action(
+    choice: RemovalChoice, step: int, rule: RemovalRule, compensation: Compensation
+) -> Prune | Compensate:
+    """What takes the chosen filters: removal alone, or removal and repair."""
+    if compensation == "none":
+        return Prune(choice.removed)
+    scored = rule.criterion == "residual" and compensation == "least-squares"
+    return Compensate(step, compensation, choice.removed, rule.calibration_images, scored)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -37,6 +37,7 @@ class ScoringContext:
         reduction: over processes.
         dense: the network as it was before anything was pruned, in eval mode; not to be changed.
         rank: this process's number, for random choices that are its own.
+        known: what has been worked out of this very network, for others who ask; kept as long as it stays as it is.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class ScoringContext:
     reduction: Reduction
     dense: Callable[[], nn.Module]
     rank: int = 0
+    known: dict[str, Any] = field(default_factory=dict)
 
     def weight(self, unit: PrunableUnit) -> Tensor:
         """(filters, weights of each) float32: a unit's weights, a row per filter."""

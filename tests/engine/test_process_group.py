@@ -54,8 +54,7 @@ def repaired(executor: Executor) -> tuple[list[int], dict[str, float]]:
     snapshot, sums, errors = executor.root, [], {}
     for step in executor.network.steps:
         choice = choose_removal(executor, snapshot, step.number, RULE)
-        pruned = executor.run(snapshot, choice.action).snapshot
-        outcome = executor.run(pruned, Compensate(step.number, "least-squares", choice.action.removed, 200))
+        outcome = executor.run(snapshot, Compensate(step.number, "least-squares", choice.removed, 200))
         snapshot = outcome.snapshot
         sums.append(int(checksum(executor.module(snapshot))))
         errors |= {layer: after for layer, (_, after) in outcome.value.items()}

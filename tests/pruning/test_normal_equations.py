@@ -66,7 +66,7 @@ def test_rows_times_weights_are_the_layer_s_own_outputs(data):
     )  # fmt: skip
     images = torch.randn(2, 4, 12, 12)
     output = layer(images)
-    places = Places.drawn(2, positions_of(layer, output), (0,), images.device)
+    places = Places.drawn(2, positions_of(layer, output), 64, (0,), images.device)
     rows = input_rows(layer, images, output.shape[2:], places)
     weight = layer.weight.flatten(1).unflatten(0, (groups, -1)).mT
     found = (rows @ weight).movedim(0, 1).flatten(1) + layer.bias

@@ -13,9 +13,11 @@ from torch import nn
 from ice_ray.engine.collective import Alone
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
+from ice_ray.pruning import compensation
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation import compensate, recalibrate
 from ice_ray.pruning.compensation import least_squares as refitting
+from ice_ray.pruning.compensation.least_squares import problem_of
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.pruning.units import PrunableUnit
 
@@ -64,17 +66,51 @@ def test_where_there_are_fewer_images_than_inputs_other_images_suffer_no_more():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Flatten(), nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 5)).eval()
     model, gone = copy.deepcopy(dense), {"1": tuple(range(0, 200, 2))}
-    remove_filters(model, SHAPE, gone)
     untouched = copy.deepcopy(model)
+    remove_filters(untouched, SHAPE, gone)
     unit = PrunableUnit("1", 200, ("3",))
     factors = torch.randn(10, *SHAPE)  # images have something in common, else there is nothing to learn from them
     some, others = (torch.einsum("nf,fchw->nchw", torch.randn(count, 10), factors) for count in (80, 500))
     own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), Alone(), lambda: dense)
-    errors = compensate(own, "least-squares", gone, ["1", "3"])
+    errors = compensate(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone))
     assert errors["3"][1] < errors["3"][0]
     wanted = dense(others)
     before, after = ((each(others) - wanted).square().mean() for each in (untouched, model))
     assert after < before
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_problem_set_up_before_the_removal_is_the_one_after_it(name, monkeypatch):
+    """What the kept filters give has not changed: so neither has what can be made of it."""
+    case = Case(name)
+    set_up = []
+    monkeypatch.setattr(compensation, "problem_of", lambda *given: set_up.append(given) or problem_of(*given))
+    before, errors = case.pruned("least-squares", (2, 6))
+    assert len(set_up) == len(case.unit.consumers) - 1  # the first reader's is not set up again
+    monkeypatch.setattr(compensation, "remaining_problem", lambda *_: None)
+    after, expected = case.pruned("least-squares", (2, 6))
+    assert {key: pytest.approx(value, abs=1e-6) for key, value in expected.items()} == errors
+    for key, value in after.state_dict().items():
+        torch.testing.assert_close(before.state_dict()[key], value, atol=1e-4, rtol=1e-3)
+
+
+def test_behind_a_norm_over_channels_the_problem_is_set_up_anew():
+    """There the filters that stay give something else than before."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(300, 8), nn.GroupNorm(1, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
+    unit, gone = PrunableUnit("1", 8, ("4",)), (0, 3, 4)
+    model = copy.deepcopy(dense)
+    own = ScoringContext(model, (unit,), {}, (0,), batches(pictures(), 24), Alone(), lambda: dense)
+    whole = refitting.whole_problem(own, "4")
+    kept = [index for index in range(8) if index not in gone]
+    for name in ("weight", "bias"):
+        for layer in (model[1], model[2]):
+            setattr(layer, name, nn.Parameter(getattr(layer, name)[kept]))
+    model[2].num_channels = len(kept)
+    model[4].weight = nn.Parameter(model[4].weight[:, kept])
+    assert refitting.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
+    model[2] = nn.Identity()
+    assert refitting.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
 
 
 class Standardised(nn.Conv2d):
@@ -100,10 +136,10 @@ def test_a_squeeze_and_excitation_is_refitted_with_the_block_around_it():
     dense = network.build(torch.device("cpu"))
     model = network.build(torch.device("cpu"))
     gone = {unit.layer: tuple(range(0, unit.filters, 2)) for unit in step.units}
-    remove_filters(model, (3, 32, 32), gone)
     images = torch.randn(40, 3, 32, 32)
     own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), Alone(), lambda: dense)
-    errors = compensate(own, "least-squares", gone, [trace.name for trace in network.traces])
+    order = [trace.name for trace in network.traces]
+    errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone))
     assert {gate for unit in step.units for gate in unit.gates} <= set(errors)
     assert all(after <= before + 1e-9 for before, after in errors.values())
 
@@ -127,9 +163,9 @@ def test_memory_is_flat_in_the_number_of_images():
             yield pictures(8) + number, torch.zeros(8, dtype=torch.int64)
 
     model = copy.deepcopy(case.dense)
-    remove_filters(model, SHAPE, {case.layer: (0, 5)})
     own = dataclasses.replace(case.context(model), batches=given)
-    compensate(own, "least-squares", {case.layer: (0, 5)}, case.order)
-    assert len(seen) == 27  # norms before the layer, the layer, all norms
-    for start in (0, 9, 18):
+    gone = {case.layer: (0, 5)}
+    compensate(own, "least-squares", gone, case.order, lambda: remove_filters(model, SHAPE, gone))
+    assert len(seen) == 18  # the layer, all norms
+    for start in (0, 9):
         assert max(seen[start : start + 9]) <= max(seen[start : start + 2])

@@ -35,7 +35,7 @@ def test_elimination_s_order_is_that_of_refits_made_one_by_one():
     context = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 48), Alone(), lambda: model)
     order = criterion_named("residual").score(context)["parts.0"]
     given, output = reads_and_gives(model, "parts.2", pictures())
-    places = Places.drawn(48, positions_of(model.parts[2], output), (0, "parts.2", 0, 0), given.device)
+    places = Places.drawn(48, positions_of(model.parts[2], output), 16, (0, "parts.2", 0, 0), given.device)
     x = input_rows(model.parts[2], given, output.shape[2:], places)[0].double()
     y = output_rows(model.parts[2], output, places).double()
     x, y = x - x.mean(0), y - y.mean(0)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.batch_norms import recalibrate
-from ice_ray.pruning.compensation.least_squares import can_be_refitted, outputs_left, readers_of, refit
+from ice_ray.pruning.compensation.least_squares import (
+    can_be_refitted,
+    outputs_left,
+    problem_of,
+    readers_of,
+    refit,
+    remaining_problem,
+    whole_problem,
+)
 
 Compensation = Literal["none", "bn", "least-squares"]
 
@@ -19,32 +27,44 @@ def compensate(
     kind: Compensation,
     removed: Mapping[str, Sequence[int]],
     order: Sequence[str],
+    remove: Callable[[], None],
 ) -> dict[str, tuple[float, float]]:
-    """Repair, in place, the network of a context from whose units filters have just been removed.
+    """Remove filters of a context's units from its network, and repair it, in place.
 
     `bn` estimates batch-norm statistics anew from the first pruned layer on. `least-squares` first refits, in the
-    order in which they run, the layers that read the removed filters, to what they give in the dense network.
+    order in which they run, the layers that read the removed filters, to what they give in the dense network. The
+    first of them reads after the removal what it read before, less what has gone: its problem is set up before, where
+    a criterion may have set it up already.
 
     Args:
-        removed: per layer, the filters that this step took, as the layer was before it.
+        removed: per layer, the filters that go.
         order: convolutions and linear layers in the order in which they run.
+        remove: takes them.
 
     Returns:
         Per refitted layer the share of its dense outputs' mean square that it does not reproduce, before and after.
     """
     layers = {unit.layer for unit in context.units}
     first = next(layer for layer in order if layer in layers)
+    readers = readers_of(context, order) if kind == "least-squares" else []
+    whole = whole_problem(context, readers[0]) if readers else None
+    widths = {unit.layer: len(context.weight(unit)) for unit in context.units}
+    remove()
+    dense = context.dense()
+    gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
     errors: dict[str, tuple[float, float]] = {}
-    if kind == "least-squares":
-        dense = context.dense()
-        gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
-        for reader in readers_of(context, order):
-            own = context.model.get_submodule(reader)
-            filters = len(dense.get_parameter(f"{reader}.weight"))
-            outputs = outputs_left(own, filters, gone, reader)
-            if outputs is not None and can_be_refitted(own):
-                # It is to be fitted to what it will read.
-                recalibrate(context.model, context.batches, context.reduction, first, reader)
-                errors[reader] = refit(context, reader, outputs)
+    for reader in readers:
+        own = context.model.get_submodule(reader)
+        outputs = outputs_left(own, len(dense.get_parameter(f"{reader}.weight")), gone, reader)
+        if outputs is None or not can_be_refitted(own):
+            continue
+        problem = None
+        if whole is not None and reader == readers[0]:
+            (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
+            problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
+        if problem is None:
+            recalibrate(context.model, context.batches, context.reduction, first, reader)  # fitted to what it will read
+            problem = problem_of(context, reader, outputs)
+        errors[reader] = refit(context, reader, problem)
     recalibrate(context.model, context.batches, context.reduction, first)
     return errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -37,15 +39,38 @@ class NormalEquations:
         self._xy.baddbmm_(x.mT, y)
         self._yy += y.square().sum(dim=1)
 
-    def merge(self, other: NormalEquations) -> None:
-        """Take in another's rows."""
+    def merged(self, other: NormalEquations) -> NormalEquations:
+        """Over the rows of both."""
+        both = copy.copy(self)
         for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def restricted(self, inputs: Tensor, outputs: Tensor) -> NormalEquations:
+        """The same rows with some of the inputs and outputs alone.
+
+        Args:
+            inputs, outputs: (groups, n) int64, which are left, within each group.
+        """
+        part = copy.copy(self)
+        part._x, part._y, part._yy = (
+            own.gather(1, kept) for own, kept in ((self._x, inputs), (self._y, outputs), (self._yy, outputs))
+        )
+        rows = self._xx.gather(1, inputs[:, :, None].expand(-1, -1, self._xx.shape[2]))
+        part._xx = rows.gather(2, inputs[:, None].expand(-1, inputs.shape[1], -1))
+        rows = self._xy.gather(1, inputs[:, :, None].expand(-1, -1, self._xy.shape[2]))
+        part._xy = rows.gather(2, outputs[:, None].expand(-1, inputs.shape[1], -1))
+        return part
 
     def reduce(self, reduction: Reduction) -> None:
         """Sum up over processes."""
         for name in _SUMS:
             setattr(self, name, reduction.sum(getattr(self, name)))
+
+    @property
+    def outputs(self) -> int:
+        """Of a group."""
+        return self._y.shape[1]
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation.least_squares import can_be_refitted, problem_of
+from ice_ray.pruning.compensation.least_squares import whole_problem
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.criteria.base import Criterion
 from ice_ray.pruning.units import PrunableUnit
@@ -34,13 +34,9 @@ class Residual(Criterion):
         filters = len(context.weight(unit))
         eliminations = []
         for reader in unit.consumers:
-            own = context.model.get_submodule(reader)
-            outputs = torch.arange(len(context.dense().get_parameter(f"{reader}.weight")))
-            fits = can_be_refitted(own) and len(outputs) == len(own.get_parameter("weight"))
-            if fits and _inputs(own) % filters == 0:
-                fitted, held_out = problem_of(context, reader, outputs)
-                fitted.merge(held_out)
-                eliminations.append(Elimination(fitted, filters))
+            problem = whole_problem(context, reader)
+            if problem is not None:
+                eliminations.append(Elimination(problem.whole, filters))
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
         order = torch.zeros(filters)
@@ -51,12 +47,6 @@ class Residual(Criterion):
             for elimination in eliminations:
                 elimination.remove(goes)
         return order
-
-
-def _inputs(layer: nn.Module) -> int:
-    """Channels that a layer reads, all groups together."""
-    weight = layer.get_parameter("weight")
-    return weight.shape[1] * int(getattr(layer, "groups", 1))
 
 
 class Elimination:
