@@ -1,0 +1,132 @@
+"""How far repairs without training go: which kind, by which criterion, from how many images, at which ratio.
+
+    python benchmarks/repairs.py
+
+Nothing is trained. CIFAR-10 as JPEG; filters go step by step, each removal is repaired as said, and the accuracy after
+every step is over 2,000 images of one half of the test split (the other half at the end). Seconds are those of choosing
+filters, removing and repairing, without the measurements. Finished runs are kept below --work and not redone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+import matplotlib
+import torch
+from common import RESULTS, Ledger, Row, arguments, command, machine, table, write_parquet
+from contest import Contestant, Images, cached_images, executor_of, plan_of
+from settings import small
+
+from ice_ray.engine.actions import Measure
+from ice_ray.ingest.roles import subsample
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
+from ice_ray.pruning.amounts import Amounts
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+MODELS = ("cifar-resnet20", "cifar-resnet56")
+KINDS = ("none", "bn", "least-squares")
+
+
+def variants(model: str) -> list[dict[str, Any]]:
+    """Everything that is run for a model."""
+    base = {"model": model, "ratio": 0.6, "criterion": "residual", "kind": "least-squares", "images": 500, "seed": 0}
+    found = [base | {"criterion": criterion, "kind": kind} for criterion in ("l1", "residual") for kind in KINDS]
+    if model == MODELS[0]:
+        found += [base | {"images": images} for images in (125, 250, 1000, 2000, 5000)]
+        found += [base | {"seed": seed} for seed in (1, 2)]
+    return found + [base | {"ratio": ratio} for ratio in (0.7, 0.8)]
+
+
+def run(options: argparse.Namespace, decoded: Images, key: dict[str, Any]) -> Row:
+    """One variant: accuracies in percent, seconds."""
+    setting = small(options.shared, key["model"])
+    words = ("--criterion", key["criterion"], "--compensate", key["kind"])
+    plan = plan_of(setting, Contestant("", words), key["ratio"], key["seed"])
+    dataset = plan.dataset
+    train = decoded(dataset, plan.replay_rows()[0])
+    decide = decoded(dataset, subsample(dataset, plan.roles.decide, 2000, key["seed"], "benchmark decide"))
+    executor = executor_of(plan, plan.replay_settings, train, decide)
+    rule = RemovalRule(Amounts(key["ratio"]), key["criterion"], key["images"])
+    original = executor.run(executor.root, Measure()).value.accuracy
+    snapshot, seconds, accuracies = executor.root, 0.0, []
+    for step in executor.network.steps:
+        choice = choose_removal(executor, snapshot, step.number, rule)
+        removed = executor.run(snapshot, removal_action(choice, step.number, rule, key["kind"]))
+        snapshot = removed.snapshot
+        seconds += choice.cost.wall_seconds + removed.cost.wall_seconds
+        accuracies.append(executor.run(snapshot, Measure()).value.accuracy)
+    report = executor.accuracy(executor.module(snapshot), decoded(dataset, plan.roles.report))
+    return {"original": original, "accuracies": accuracies, "report": report, "seconds": seconds}
+
+
+def page(rows: list[Row]) -> str:
+    """The report in Markdown."""
+    head = ["model", "ratio", "criterion", "repair", "images", "seed", "half of the steps", "all", "report half", "s"]
+    body = [
+        [
+            key["model"].removeprefix("cifar-"),
+            f"{key['ratio']:.0%}",
+            f"`{key['criterion']}`",
+            key["kind"],
+            str(key["images"]),
+            str(key["seed"]),
+            f"{row['accuracies'][len(row['accuracies']) // 2]:.1f}",
+            f"{row['accuracies'][-1]:.1f}",
+            f"{row['report']:.2f}",
+            f"{row['seconds']:.1f}",
+        ]
+        for row in rows
+        for key in [row["key"]]
+    ]
+    return f"""# How far repairs without training go
+
+`{command()}`
+
+{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+
+{machine()}; one run a row. Accuracy in percent.
+
+{table([head, *body])}
+
+![accuracy after every step](repairs.png)
+"""
+
+
+def draw(rows: list[Row]) -> None:
+    """Accuracy over the steps, a line per kind and criterion."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    for axes, model in zip(panels, MODELS, strict=True):
+        own = [row for row in rows if row["key"]["model"] == model and row["key"]["ratio"] == 0.6]
+        for row in own:
+            key = row["key"]
+            if (key["images"], key["seed"]) == (500, 0):
+                style = "-" if key["criterion"] == "residual" else "--"
+                colour = f"C{KINDS.index(key['kind'])}"
+                values = [row["original"], *row["accuracies"]]
+                axes.plot(values, style, color=colour, label=f"{key['criterion']}, {key['kind']}")
+        axes.set_title(f"{model.removeprefix('cifar-')}, 60%, nothing trained", fontsize=10)
+        axes.set_xlabel("pruning step")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy (%)")
+    panels[0].legend(fontsize=8)
+    figure.savefig(RESULTS / "repairs.png", dpi=120)
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    options = arguments(__doc__).parse_args()
+    torch.set_num_threads(options.threads)
+    ledger, decoded = Ledger(options.work, "repairs"), cached_images()
+    keys = [key for model in MODELS for key in variants(model)]
+    rows = [ledger.once(key, partial(run, options, decoded, key)) for key in keys]
+    write_parquet("repairs", rows)
+    (RESULTS / "repairs.md").write_text(page(rows))
+    draw(rows)
+
+
+if __name__ == "__main__":
+    main()
