@@ -20,7 +20,6 @@ from ice_ray.engine.process_group import ProcessGroup
 from ice_ray.errors import DivergedError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
-from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.replay.checkpoint import ReplayProgress
 
@@ -58,9 +57,7 @@ def _replay(order: ReplayOrder) -> None:
         preparation = prepare(
             executor, settings.removal, settings.freeze, settings.ablations.freezing and order.hyperparameters.freezes
         )
-        progress = ReplayProgress(
-            PipelineState(executor.root), preparation, setup_seconds=setup, warm_up_seconds=warm_up
-        )
+        progress = ReplayProgress(pipeline.begin(executor), preparation, setup_seconds=setup, warm_up_seconds=warm_up)
         _tell(order, "prepared", progress)
     else:
         _tell(order, "resumed", progress)
