@@ -95,12 +95,18 @@ def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
         ("report_accuracy", "accuracy on the report images (%)", "{:.2f}"),
         ("parameters", "parameters", "{:,}"),
         ("multiply_adds", "multiply-adds per image", "{:,}"),
+        ("file_bytes", "bytes of the weights' file", "{:,}"),
         ("latency_1_ms", "latency, batch 1 (ms)", "{:.3f}"),
         ("latency_64_ms", "latency, batch 64 (ms)", "{:.3f}"),
     ):
         before, after = dense[key], pruned[key]
         change = f"{after - before:+.2f}" if key.endswith("accuracy") else f"x {after / before:.3f}"
-        table.add_row(label, form.format(before), form.format(after), change)
+        spreads = [each.get(f"{key}_spread") for each in (dense, pruned)]
+        cells = [
+            form.format(value) + (f" ({spread[0]:.3f} to {spread[1]:.3f})" if spread else "")
+            for value, spread in zip((before, after), spreads, strict=True)
+        ]
+        table.add_row(label, *cells, change)
     console.print(table)
 
 
