@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ _TYPES = {
 }
 _STEP_FIELDS = [pa.field(field.name, _TYPES[str(field.type)]) for field in dataclasses.fields(StepRecord)]
 
+_OF_A_TRIAL = ("trial", "failure", "node", "inherited")
+
 
 def schema_of(kind: type[Hyperparameters]) -> pa.Schema:
     """The table's, of a search for hyperparameters of one kind."""
@@ -38,6 +42,49 @@ def schema_of(kind: type[Hyperparameters]) -> pa.Schema:
             pa.field("inherited", pa.bool_()),
         ]
     )
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the table has it.
+
+    Attributes:
+        failure: why it ended before its last step; empty where it did not.
+        records: of the steps that it took.
+        inherited: how many of them another trial had taken before.
+    """
+
+    index: int
+    hyperparameters: dict[str, float]
+    failure: str
+    records: tuple[StepRecord, ...]
+    inherited: int
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """All trials, in order, as `write_trials` wrote them.
+
+    Raises:
+        UserError: no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"'{path}': no such file; a search writes it")
+    steps = [field.name for field in _STEP_FIELDS]
+    try:
+        rows = pq.read_table(path).to_pylist()
+        by_trial = {index: list(group) for index, group in itertools.groupby(rows, key=lambda row: row["trial"])}
+        return [
+            TrialRecord(
+                index,
+                {name: value for name, value in own[0].items() if name not in (*_OF_A_TRIAL, *steps)},
+                own[0]["failure"],
+                tuple(StepRecord(**{name: row[name] for name in steps}) for row in own if row["step"] is not None),
+                sum(bool(row["inherited"]) for row in own),
+            )
+            for index, own in sorted(by_trial.items())
+        ]
+    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is no trials.parquet of a search ({type(error).__name__}: {error})") from error
 
 
 def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
