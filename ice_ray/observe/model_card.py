@@ -11,7 +11,7 @@ import yaml
 
 from ice_ray.extensions import is_own
 from ice_ray.files import atomic_path
-from ice_ray.observe.outcome import latency_conditions, outcome_rows
+from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows
 
 CARD = "README.md"
 
@@ -41,6 +41,7 @@ def write_card(folder: Path, name: str, summary: Mapping[str, Any], description:
         dense=summary["dense"],
         pruned=pruned,
         outcome=outcome_rows(summary["dense"], pruned),
+        images=images_measured(summary),
         conditions=latency_conditions(summary),
         own_builder=is_own(config["model"]),
         image_shape=description["image_shape"],

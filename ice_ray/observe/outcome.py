@@ -52,6 +52,14 @@ def outcome_rows(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Ou
     ]
 
 
+def images_measured(assessment: Mapping[str, Any]) -> str:
+    """Over how many images the accuracies are, and whether the report's had a part in decisions."""
+    reporting, deciding = (assessment["pruned"][key] for key in ("report_images", "decide_images"))
+    if assessment["config"]["decide_on"] == "test":
+        return f"The same {reporting} images decided and report, as in the paper."
+    return f"{reporting} report images, which no decision has seen; {deciding} others decided."
+
+
 def latency_conditions(assessment: Mapping[str, Any]) -> str:
     """How latency was measured, in one line."""
     how = assessment.get("latency", {})

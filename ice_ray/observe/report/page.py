@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from ice_ray.observe.outcome import OutcomeRow, latency_conditions, outcome_rows
+from ice_ray.observe.outcome import OutcomeRow, images_measured, latency_conditions, outcome_rows
 from ice_ray.observe.report.figures import timeline, trade_off
 from ice_ray.observe.report.importance import FEWEST_TRIALS, importances
 from ice_ray.observe.report.run_record import RunRecord
@@ -72,6 +72,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
     return {
         "run": run,
         "outcome": _outcome(run),
+        "images": images_measured(assessment) if assessment is not None else None,
         "conditions": latency_conditions(assessment) if assessment is not None else None,
         "scatter": trade_off([run]),
         "timeline": timeline(run),
