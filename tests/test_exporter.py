@@ -34,6 +34,7 @@ def save(folder, spec, widths, facts):
     save_pruned(folder, spec, SHAPE, widths, module.state_dict(), facts)
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_module_s_logits_and_knows_its_classes(saved, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     file = ice_ray.export(saved, "onnx", tmp_path / "m.onnx")
