@@ -12,4 +12,4 @@ def export_job(config: ExportConfig) -> None:
     """Write the file, and say where it is and how large."""
     builder = load_own(config.builder, "builder") if config.builder is not None else None
     file = export(config.model, config.format, config.target, builder)
-    say(f"{file}: {file.stat().st_size / 1e6:.2f} MB, checked against the module: the same logits, for batches of any size")
+    say(f"{file}: {file.stat().st_size / 1e6:.2f} MB, batches of any size; its logits are the module's")
