@@ -78,7 +78,11 @@ def read_trials(path: Path) -> list[TrialRecord]:
                 index,
                 {name: value for name, value in own[0].items() if name not in (*_OF_A_TRIAL, *steps)},
                 own[0]["failure"],
-                tuple(StepRecord(**{name: row[name] for name in steps}) for row in own if row["step"] is not None),
+                tuple(
+                    StepRecord(**{name: row[name] for name in steps if name in row})
+                    for row in own
+                    if row["step"] is not None
+                ),
                 sum(bool(row["inherited"]) for row in own),
             )
             for index, own in sorted(by_trial.items())

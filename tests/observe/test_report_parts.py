@@ -90,6 +90,22 @@ def test_the_timeline_has_every_step_and_what_came_before_a_fine_tune(run):
     assert {y for _, y in limit.points} == {figure.y.place(96.0)}
 
 
+def test_rounds_that_are_rolled_back_and_drops_that_nobody_asked_for(run):
+    """Pipelines that train after every removal; a step starts from what stands, not from what was rolled back."""
+    back = dataclasses.replace(step(1, 90.0, True, 1.0), accuracy_after_pruning=None, accepted=False)
+    again = dataclasses.replace(back, step=2, accepted=True)
+    winner = dataclasses.replace(run.trials[0], records=(back, again))
+    rounds = dataclasses.replace(run, trials=[winner, *run.trials[1:]])
+    figure = timeline(rounds)
+    assert [mark.kind for mark in figure.marks] == ["dense", "rolled-back", "fine-tuned"]
+    starts = [line.points[0][1] for line in figure.lines if line.kind == "pruned"]
+    assert starts == [figure.y.place(98.0)] * 2
+    assert "fine-tuned, as the pipeline decided" in figure.marks[1].tip
+    page = run_page(rounds)
+    assert "; rolled back" in page
+    assert "not measured" in page
+
+
 def test_nothing_in_a_record_becomes_markup(run):
     page = run_page(run)
     assert "<script>alert" not in page

@@ -74,35 +74,43 @@ def timeline(run: RunRecord) -> Figure:
     """Accuracy on the decision images over the pruning steps, before and after every fine-tune."""
     original, steps = run.original_accuracy, run.steps
     limit = None if run.threshold is None else original - run.threshold
-    values = [original, *(value for step in steps for value in (step.accuracy_after_pruning, step.accuracy))]
+    measured = (value for step in steps for value in (step.accuracy_after_pruning, step.accuracy))
+    values = [original, *(value for value in measured if value is not None)]
     x = horizontal("pruning step (0: the dense model)", [0, len(steps)], whole=True)
     y = vertical("accuracy on the decision images (%)", values if limit is None else [*values, limit])
     lines = [Line(((x.start, y.place(limit)), (x.end, y.place(limit))), "threshold")] if limit is not None else []
     marks = [Mark(x.place(0), y.place(original), "dense", f"dense model\n{original:.2f}%")]
-    last = (x.place(0), y.place(original))
     for number, step in enumerate(steps, start=1):
-        fallen = (x.place(number), y.place(step.accuracy_after_pruning))
-        lines.append(Line((last, fallen), "pruned"))
-        last = (x.place(number), y.place(step.accuracy))
+        # What a step starts from is not where the last one ended, if that was rolled back.
+        start, end = (x.place(number - 1), y.place(step.accuracy_before)), (x.place(number), y.place(step.accuracy))
+        fallen = None if step.accuracy_after_pruning is None else (end[0], y.place(step.accuracy_after_pruning))
+        lines.append(Line((start, fallen or end), "pruned"))
         tip = "\n".join([_step_name(step), *step_facts(run, step)])
-        if step.fine_tuned:
-            lines.append(Line((fallen, last), "recovered"))
+        if step.fine_tuned and fallen is not None:
+            lines.append(Line((fallen, end), "recovered"))
             marks.append(Mark(*fallen, "before", tip))
-        marks.append(Mark(*last, "fine-tuned" if step.fine_tuned else "skipped", tip))
+        kind = "rolled-back" if not step.accepted else "fine-tuned" if step.fine_tuned else "skipped"
+        marks.append(Mark(*end, kind, tip))
     return Figure(x, y, tuple(lines), tuple(marks))
 
 
 def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
     """What a step did and why, a sentence each."""
-    drop = run.original_accuracy - step.accuracy_after_pruning
     facts = [f"{step.filters_removed} filters removed, {step.unpruned_share:.1%} of the parameters left"]
-    facts.append(f"{step.accuracy_after_pruning:.2f}% afterwards, {drop:.2f} points below the dense model")
+    drop = drop_after_removal(run, step)
+    if drop is not None:
+        facts.append(f"{step.accuracy_after_pruning:.2f}% afterwards, {drop:.2f} points below the dense model")
     if step.fine_tuned:
         rate = "" if step.learning_rate_max is None else f" at a rate of at most {step.learning_rate_max:.3g}"
         facts.append(f"{why(run, step)}{rate}, {step.recovery_seconds:.1f} s, to {step.accuracy:.2f}%")
     else:
         facts.append(why(run, step))
-    return facts
+    return facts if step.accepted else [*facts, "rolled back"]
+
+
+def drop_after_removal(run: RunRecord, step: StepRecord) -> float | None:
+    """Points below the dense model before any fine-tune; None where the pipeline did not ask."""
+    return None if step.accuracy_after_pruning is None else run.original_accuracy - step.accuracy_after_pruning
 
 
 def why(run: RunRecord, step: StepRecord) -> str:
@@ -110,10 +118,9 @@ def why(run: RunRecord, step: StepRecord) -> str:
     did = "fine-tuned" if step.fine_tuned else "not fine-tuned"
     if step.layers == FINAL_RETRAINING:
         return "retrained after the last step"
-    if run.threshold is None:
-        return f"{did}, as the pipeline decided"
-    drop = run.original_accuracy - step.accuracy_after_pruning
-    if step.fine_tuned != (drop >= run.threshold):  # an inexact question (--decision-error), or a pipeline of one's own
+    drop = drop_after_removal(run, step)
+    # The threshold need not tell: an inexact answer (--decision-error), or a pipeline with rules of its own.
+    if run.threshold is None or drop is None or step.fine_tuned != (drop >= run.threshold):
         return f"{did}, as the pipeline decided"
     compared = "reached" if step.fine_tuned else "is below"
     return f"{did}: the drop of {drop:.2f} {compared} the threshold of {run.threshold:g} points"

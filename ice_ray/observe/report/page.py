@@ -11,11 +11,11 @@ from typing import Any
 import jinja2
 
 from ice_ray.observe.outcome import OutcomeRow, images_measured, latency_conditions, outcome_rows
-from ice_ray.observe.report.figures import timeline, trade_off
+from ice_ray.observe.report.figures import drop_after_removal, timeline, trade_off
 from ice_ray.observe.report.importance import FEWEST_TRIALS, importances
 from ice_ray.observe.report.run_record import RunRecord
-from ice_ray.observe.report.savings import savings_of
-from ice_ray.pipelines.records import FINAL_RETRAINING
+from ice_ray.observe.report.savings import Savings, savings_of
+from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_page(run: RunRecord) -> str:
 def comparison_page(runs: Sequence[RunRecord]) -> str:
     """Several runs beside each other."""
     told = [
-        {"run": run, "rows": {row.key: row for row in _outcome(run)}, "savings": savings_of([run.steps])}
+        {"run": run, "rows": {row.key: row for row in _outcome(run)}, "savings": _savings(run, [run.steps])}
         for run in runs
     ]
     labels = {row.key: row.label for run in runs for row in _outcome(run)}
@@ -81,10 +81,16 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "finished": len(run.candidates),
         "fewest_trials": FEWEST_TRIALS,
         "widths": _widths(run),
-        "replay_savings": savings_of([run.steps]) if assessment is not None else None,
-        "search_savings": savings_of([trial.records for trial in run.trials if not trial.failure]),
+        "drops": [drop_after_removal(run, step) for step in run.steps],
+        "replay_savings": _savings(run, [run.steps]) if assessment is not None else None,
+        "search_savings": _savings(run, [trial.records for trial in run.trials if not trial.failure]),
         "environment": _environment(run),
     }
+
+
+def _savings(run: RunRecord, records: Sequence[Sequence[StepRecord]]) -> Savings | None:
+    """Only where a threshold decides has a step been spared its fine-tune."""
+    return None if run.threshold is None else savings_of(records)
 
 
 def _outcome(run: RunRecord) -> list[OutcomeRow]:
