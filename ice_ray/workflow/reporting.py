@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ice_ray.config.command import command_of
 from ice_ray.config.report_job import ReportConfig
-from ice_ray.config.run import config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import atomic_path
 from ice_ray.hyperparameters import Hyperparameters
@@ -56,16 +54,14 @@ def read_run(folder: RunFolder) -> RunRecord:
     summary = _json(folder.summary) if folder.summary.is_file() else None
     told = best if summary is None else summary
     try:
-        config = config_from_dict(best["config"], str(search.best))
-        commands = tuple(told["commands"]) if "commands" in told else (command_of("ice_prune.py", config),)
-        kind = _kind(config.pipeline)
+        kind = _kind(best["config"]["pipeline"])
         return RunRecord(
             name=folder.path.name if search == folder else f"{search.path.name}, {folder.path.name}",
             folder=_typed(folder.path),
             best=best,
             trials=read_trials(search.trials),
             summary=summary,
-            commands=commands,
+            commands=tuple(told["commands"]),
             symbols=kind.symbols(),
             logarithmic=kind.logarithmic(),
         )
