@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from ice_ray.config.run import RunConfig
-from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, searched
 from ice_ray.observe.report.axes import horizontal, vertical
 from ice_ray.observe.report.figures import timeline, trade_off, why
 from ice_ray.observe.report.importance import importances
 from ice_ray.observe.report.page import run_page
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.report.savings import savings_of
-from ice_ray.observe.trials_table import read_trials, write_trials
+from ice_ray.observe.trials_table import read_finished, read_trials, write_trials
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 from ice_ray.search.run import TrialResult
 
@@ -48,6 +48,19 @@ def run(tmp_path) -> RunRecord:
         "config": RunConfig(model="<b>&").as_dict(), "python": "3", "machine": "m", "packages": {"torch": "2"},
     }  # fmt: skip
     return RunRecord("<i>'\"", "runs/x", best, read_trials(tmp_path / "trials.parquet"), None, ("p 'a' && <b>",))
+
+
+def test_a_hyperparameter_and_a_step_s_figure_of_one_name_are_told_apart(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Own(Hyperparameters):
+        epochs: float = searched("epochs")
+
+    path = tmp_path / "trials.parquet"
+    write_trials(path, [TrialResult(0, Own(7), STEPS, "", "here", (False,) * 4)])
+    (trial,) = read_trials(path)
+    assert trial.hyperparameters["epochs"] == 7
+    assert [record.epochs for record in trial.records] == [0, 1, 0, 1]
+    assert read_finished(path, 0, Own) == Own(7)
 
 
 def test_what_is_skipped_counts_as_long_as_the_run_s_own_fine_tunes():
