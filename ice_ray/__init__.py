@@ -1,7 +1,7 @@
 """ice_ray: ICE-Pruning as a Ray Tune search and a Ray Train replay.
 
 The jobs are in `jobs/`; in a notebook, `prune` runs the operator in the process itself, without Ray, and
-`load_pruned` gives back what a job saved.
+`load_pruned` gives back what a job saved, `export` writes it for other runtimes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ice_ray.artifact import load_pruned
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
     from ice_ray.errors import UserError
+    from ice_ray.exporter import export
     from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
     from ice_ray.in_process import PruningResult, prune
     from ice_ray.pipelines.settings import PruningSettings
@@ -31,6 +32,7 @@ __all__ = [
     "PruningResult",
     "PruningSettings",
     "UserError",
+    "export",
     "load_pruned",
     "prune",
 ]
@@ -45,6 +47,7 @@ _HOMES = {
     "PruningResult": "in_process",
     "PruningSettings": "pipelines.settings",
     "UserError": "errors",
+    "export": "exporter",
     "load_pruned": "artifact",
     "prune": "in_process",
 }

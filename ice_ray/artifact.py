@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ def save_pruned(
     write_json(folder / DESCRIPTION, description)
 
 
+@torch.inference_mode(False)  # surgery follows the network's graph through autograd
 def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 
@@ -64,7 +66,7 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
     """
     folder = Path(path)
-    description = _description(folder)
+    description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
         module = call_builder(builder, classes)
@@ -83,7 +85,12 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
     return module.eval()
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` in a `pruned_model` folder says, checked as far as rebuilding the module depends on it.
+
+    Raises:
+        UserError: not such a folder, or the file is damaged or of another version.
+    """
     path = folder / DESCRIPTION
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(f"'{folder}' is no pruned model: it needs {DESCRIPTION} and {WEIGHTS}")

@@ -39,6 +39,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata)
 
 
+def tensors_size(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the file that `write_tensors` would write of them, without metadata."""
+    return len(safetensors.torch.save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     with atomic_path(path) as temporary:

@@ -84,6 +84,11 @@ class Hyperparameters:
         return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("whole"))
 
     @classmethod
+    def symbols(cls) -> dict[str, str]:
+        """A short name of each, for people."""
+        return {field.name: field.metadata.get("symbol", field.name) for field in dataclasses.fields(cls)}
+
+    @classmethod
     def from_mapping(cls, values: object) -> Self:
         """Built from a mapping of their names.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # OpenMP reads it when torch is loaded: beside Ray's processes, threads that spin take the cores from those that work.
@@ -11,6 +13,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 from torch import nn
 
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
@@ -77,3 +80,15 @@ def network(trained: nn.Module, data: PruningData) -> DenseNetwork:
 def executor(network: DenseNetwork, data: PruningData) -> Executor:
     """A fresh executor on the CPU in float32."""
     return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, without a window."""
+    found = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("needs Chromium, which is not installed: on Debian `apt-get install chromium`")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found)
+        yield chromium
+        chromium.close()

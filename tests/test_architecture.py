@@ -16,7 +16,7 @@ STOREYS = [
     ["pruning"],
     ["engine"],
     ["pipelines"],
-    ["artifact", "in_process"],
+    ["artifact", "exporter", "in_process"],
     ["ingest"],
     ["cluster"],
     ["search", "replay"],

@@ -24,7 +24,8 @@ def saved(executor, tmp_path):
 def test_same_logits(saved):
     folder, live = saved
     images = torch.randn(16, 3, 8, 8)
-    loaded = load_pruned(folder)
+    with torch.inference_mode():
+        loaded = load_pruned(folder)
     assert not loaded.training
     torch.testing.assert_close(loaded(images), live.eval()(images), rtol=0, atol=0)
     assert loaded.get_submodule("layer3.0.conv1").out_channels == 14

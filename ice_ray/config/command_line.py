@@ -30,7 +30,7 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
         UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
     """
     said = io.StringIO()
-    default = _default(kind, arguments)
+    default = defaults(kind, arguments)
     try:
         with contextlib.redirect_stderr(said):
             config: Config = tyro.cli(kind, args=list(arguments), prog=program, default=default)
@@ -41,7 +41,7 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
         raise UserError(_one_line(said.getvalue(), program)) from end
 
 
-def _default(kind: type[Any], arguments: Sequence[str]) -> Any:
+def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:
     """What the options default to: what the last `--preset` and the pipeline's recipe say, or for a replay what its
     search was told.
     """

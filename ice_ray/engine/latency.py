@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from torch import nn
 from ice_ray.engine.cost import Stopwatch
 from ice_ray.training.precision import Precision, autocast
 
-_WARM_UP = 5
+WARM_UP = 5
+ROUNDS = 5
 _FEWEST = 3
 
 
@@ -28,16 +30,44 @@ def latencies(
     Fewer of both, but no less than three and one, where they would take longer than `seconds` (a batch of large images
     on a CPU).
     """
-    images = torch.zeros(batch, *image_shape, device=device).to(memory_format=torch.channels_last)
+    # Noise, and not zeros, with which a GPU needs less power and so keeps a higher clock than with images.
+    noise = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(0))
+    images = noise.to(device).to(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode(), autocast(precision, device):
         end = time.perf_counter() + seconds
-        for _ in range(_WARM_UP):
+        for _ in range(WARM_UP):
             _pass(model, images)
             if time.perf_counter() > end:
                 break
         while len(times) < repeats and (time.perf_counter() < end or len(times) < _FEWEST):
             times.append(_pass(model, images))
+    return times
+
+
+def latencies_in_turn(
+    models: Sequence[nn.Module],
+    image_shape: tuple[int, int, int],
+    batch: int,
+    device: torch.device,
+    precision: Precision,
+    repeats: int = 100,
+    seconds: float = 5.0,
+) -> list[list[float]]:
+    """The same for several networks that are to be compared: each has its turn in every round, so that a machine that
+    is slow for a while is slow for all of them.
+
+    Args:
+        repeats: passes of each network over all rounds.
+        seconds: about as many for each network; where they are over, no further round begins.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    end = time.perf_counter() + seconds * len(models)
+    for _ in range(ROUNDS):
+        for model, own in zip(models, times, strict=True):
+            own += latencies(model, image_shape, batch, device, precision, repeats // ROUNDS, seconds / ROUNDS)
+        if time.perf_counter() > end:
+            break
     return times
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
+from ice_ray.observe.outcome import outcome_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
 from ice_ray.search.restarts import Restarts
 
@@ -90,17 +91,12 @@ def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
     table = Table(title="dense against pruned", title_justify="left")
     for column in ("", "dense", "pruned", "change"):
         table.add_column(column, justify="left" if not column else "right")
-    for key, label, form in (
-        ("decide_accuracy", "accuracy on the images that decided (%)", "{:.2f}"),
-        ("report_accuracy", "accuracy on the report images (%)", "{:.2f}"),
-        ("parameters", "parameters", "{:,}"),
-        ("multiply_adds", "multiply-adds per image", "{:,}"),
-        ("latency_1_ms", "latency, batch 1 (ms)", "{:.3f}"),
-        ("latency_64_ms", "latency, batch 64 (ms)", "{:.3f}"),
-    ):
-        before, after = dense[key], pruned[key]
-        change = f"{after - before:+.2f}" if key.endswith("accuracy") else f"x {after / before:.3f}"
-        table.add_row(label, form.format(before), form.format(after), change)
+    for row in outcome_rows(dense, pruned):
+        before, after = (
+            f"{value} ({spread})" if spread else value
+            for value, spread in ((row.dense, row.dense_spread), (row.pruned, row.pruned_spread))
+        )
+        table.add_row(row.label, before, after, row.change)
     console.print(table)
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 from torch import nn
 
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.latency import latencies
+from ice_ray.engine.latency import ROUNDS, WARM_UP, latencies_in_turn
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.target import macs
+from ice_ray.files import tensors_size
 from ice_ray.ingest.load import StageImages
 
 _BATCHES = (1, 64)
@@ -34,9 +36,10 @@ def assess(
 ) -> dict[str, Any]:
     """Measure the dense network and `snapshot` of it; the only reading of the report images.
 
-    Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ...}: accuracies in percent on the deciding
-    and on the report images, parameters, multiply-adds an image, median latency in ms at batch 1 and 64 with its
-    5th and 95th percentile and the number of passes.
+    Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ..., "latency": ...}. Of both networks: accuracies
+    in percent on the deciding and on the report images, parameters, multiply-adds an image, bytes of the weights' file,
+    filters of each layer that is pruned, and the median latency in ms at batch 1 and 64 with its 5th and 95th
+    percentile and the number of passes. "latency" says how that was measured.
     """
     task = _assess.options(num_cpus=cpus, num_gpus=gpus)
     measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), known, cpus, gpus))
@@ -50,11 +53,26 @@ def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, known: 
     executor.store.put(snapshot)
     dense = executor.network.build(device)
     pruned = executor.module(snapshot.id)
+    widths = {unit.layer: unit.filters for unit in executor.network.units}
+    facts = [
+        _measure(executor, dense, workload, report, known.dense) | {"widths": widths},
+        _measure(executor, pruned, workload, report, known.pruned) | {"widths": widths | snapshot.widths},
+    ]
+    for batch in _BATCHES:
+        shape, precision = executor.network.image_shape, executor.recipe.precision
+        for own, times in zip(facts, latencies_in_turn([dense, pruned], shape, batch, device, precision), strict=True):
+            own |= _latency(batch, times)
     return {
-        "dense": _measure(executor, dense, workload, report, known.dense),
-        "pruned": _measure(executor, pruned, workload, report, known.pruned),
+        "dense": facts[0],
+        "pruned": facts[1],
         "device": device_name(device),
         "precision": executor.recipe.precision,
+        "latency": {
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "warm_up_passes": WARM_UP,
+            "rounds": ROUNDS,
+            "spread": "5th to 95th percentile of the passes",
+        },
     }
 
 
@@ -63,18 +81,21 @@ def _measure(
 ) -> dict[str, Any]:
     device = executor.device
     decided = known if known is not None else executor.accuracy(model, bring(workload.decide.get(), device))
-    facts: dict[str, Any] = {
+    return {
         "decide_accuracy": decided,
         "report_accuracy": executor.accuracy(model, bring(report.get(), device)),
         "decide_images": workload.decide.count,
         "report_images": report.count,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply_adds": macs(executor.network, model),
+        "file_bytes": tensors_size(model.state_dict()),
     }
-    for batch in _BATCHES:
-        times = latencies(model, executor.network.image_shape, batch, device, executor.recipe.precision)
-        facts[f"latency_{batch}_ms"] = statistics.median(times)
-        cuts = statistics.quantiles(times, n=20)
-        facts[f"latency_{batch}_ms_spread"] = [cuts[0], cuts[-1]]
-        facts[f"latency_{batch}_passes"] = len(times)
-    return facts
+
+
+def _latency(batch: int, times: list[float]) -> dict[str, Any]:
+    cuts = statistics.quantiles(times, n=20)
+    return {
+        f"latency_{batch}_ms": statistics.median(times),
+        f"latency_{batch}_ms_spread": [cuts[0], cuts[-1]],
+        f"latency_{batch}_passes": len(times),
+    }

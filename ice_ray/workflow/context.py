@@ -27,10 +27,16 @@ _MOST_CPUS_A_WORKER = 8
 
 @dataclass
 class JobContext:
-    """One job as it runs. `times` fills in order: seconds of each part on the driver's wall."""
+    """One job as it runs.
+
+    Attributes:
+        commands: what makes its result, in order, for whoever wants it again.
+        times: seconds of each part on the driver's wall, filled in order.
+    """
 
     plan: Plan
     folder: RunFolder
+    commands: tuple[str, ...]
     times: dict[str, float] = field(default_factory=dict)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The three jobs, and how they end: 0, or one line and 2 (input) or 1 (run)."""
+"""The jobs that run, and how they end: 0, or one line and 2 (input) or 1 (run)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from ice_ray.cluster.session import ray_session
+from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
@@ -19,6 +20,7 @@ from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
+from ice_ray.workflow.reporting import report_on
 from ice_ray.workflow.run_folder import RunFolder, find_run_folder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
@@ -27,7 +29,7 @@ Config = TypeVar("Config")
 
 def prune_job(config: RunConfig) -> None:
     """Both stages: `jobs/ice_prune.py`."""
-    with _context(config) as context:
+    with _context(config, "ice_prune.py") as context:
         if context.folder.is_finished:
             say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
             return
@@ -38,17 +40,20 @@ def prune_job(config: RunConfig) -> None:
 def _both_stages(context: JobContext) -> None:
     context.worker_resources()  # what stage 2 asks for must be there before hours of stage 1
     winner = search_stage(context)
+    report_on(context.folder)  # a long stage 2 is to come
     try:
         replay_stage(context, winner.hyperparameters)
     except (UserError, TrialFailure) as error:
         raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
+    report_on(context.folder)
 
 
 def search_job(config: RunConfig) -> None:
     """Stage 1 alone: `jobs/ice_search.py`."""
-    with _context(config) as context:
+    with _context(config, "ice_search.py") as context:
         with ray_session(config.verbose):
             search_stage(context)
+            report_on(context.folder)
         say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
 
 
@@ -67,7 +72,9 @@ def replay_job(job: ReplayJobConfig) -> None:
     config = dataclasses.replace(winner.config, replay=job.replay, verbose=job.verbose)
     with _planned(config, folder) as plan, ray_session(job.verbose):
         results.path.mkdir(parents=True, exist_ok=True)
-        replay_stage(JobContext(plan, results), point)
+        commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
+        replay_stage(JobContext(plan, results, commands), point)
+        report_on(results)
 
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
@@ -87,11 +94,11 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 
 
 @contextmanager
-def _context(config: RunConfig) -> Iterator[JobContext]:
+def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
     folder = find_run_folder(config)
     with _planned(config, folder) as plan:
-        context = JobContext(plan, folder)
+        context = JobContext(plan, folder, (command_of(program, config),))
         if not folder.best.is_file():
             check_search(context)
         yield context

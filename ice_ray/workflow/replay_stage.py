@@ -6,11 +6,12 @@ import dataclasses
 import json
 from typing import Any
 
-from ice_ray.artifact import save_pruned
+from ice_ray.artifact import read_description, save_pruned
 from ice_ray.errors import UserError
 from ice_ray.files import write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
+from ice_ray.observe.model_card import write_card
 from ice_ray.observe.tensorboard import StepWriter
 from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times
 from ice_ray.replay.assess import Known, assess
@@ -22,7 +23,7 @@ from ice_ray.workflow.search_stage import dense_model
 
 
 def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Run stage 2, write pruned_model/ and summary.json, show both; returns the summary."""
+    """Run stage 2, write pruned_model/ with its card, and summary.json, show both; returns the summary."""
     plan, folder = context.plan, context.folder
     _describe_or_compare(context, hyperparameters)
     resources, length = context.worker_resources(), plan.length_with(hyperparameters)
@@ -53,6 +54,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "preprocessing": dataclasses.asdict(plan.preprocessing),
         "hyperparameters": hyperparameters.as_dict(),
         "config": plan.config.as_dict(),
+        "commands": context.commands,
         **environment(),
     }
     save_pruned(folder.pruned_model, plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors, facts)
@@ -65,8 +67,10 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "seconds": times,
         "resources": dataclasses.asdict(resources),
         "config": plan.config.as_dict(),
+        "commands": context.commands,
         **environment(),
     }
+    write_card(folder.pruned_model, folder.path.name, summary, read_description(folder.pruned_model))
     write_json(folder.summary, summary)
     show_assessment(assessment["dense"], assessment["pruned"])
     show_times(times)

@@ -76,6 +76,17 @@ class RunFolder:
         return RunFolder(self.path / "replays" / trial_name(trial))
 
     @property
+    def search(self) -> RunFolder:
+        """Where the search lies that the results here are of: here, or for a replay of one trial above."""
+        above = RunFolder(self.path.parent.parent)
+        return above if not self.best.is_file() and above.best.is_file() else self
+
+    @property
+    def report(self) -> Path:
+        """What came out, as a page for people."""
+        return self.path / "report.html"
+
+    @property
     def summary(self) -> Path:
         """What came out, with the time of each part."""
         return self.path / "summary.json"

@@ -171,6 +171,7 @@ def _write_winner(
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
         "seconds": context.times,
         "config": config.as_dict(),
+        "commands": context.commands,
         **environment(),
     }
     write_json(folder.best, content)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ice_ray.engine.latency import latencies
+from ice_ray.engine.latency import latencies, latencies_in_turn
 
 CPU = torch.device("cpu")
 
@@ -35,3 +35,27 @@ def test_slow_passes_are_few(repeats, fewest):
     model = Slow(0.05)
     assert len(latencies(model, (3, 4, 4), 2, CPU, "fp32", repeats=repeats, seconds=0.01)) == fewest
     assert model.passes == 1 + fewest
+
+
+def test_networks_that_are_compared_take_turns():
+    turns: list[str] = []
+
+    class Named(nn.Identity):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if turns[-1:] != [self.name]:
+                turns.append(self.name)
+            return images
+
+    times = latencies_in_turn([Named("a"), Named("b")], (3, 4, 4), 2, CPU, "fp32", repeats=20)
+    assert [len(own) for own in times] == [20, 20]
+    assert turns == ["a", "b"] * 5
+
+
+def test_no_round_begins_once_the_time_is_over():
+    model = Slow(0.02)
+    (times,) = latencies_in_turn([model], (3, 4, 4), 2, CPU, "fp32", seconds=0.05)
+    assert len(times) == 3

@@ -207,7 +207,7 @@ def test_imagenet_as_published_is_pruned_on(cluster, tmp_path):
     assert facts["preprocessing"]["pad"] == 0
     assert facts["config"]["recovery"]["distil"] is False
     assert facts["metrics"]["pruned"]["report_images"] == 6
-    assert 3 <= facts["metrics"]["pruned"]["latency_64_passes"] <= 50
+    assert 3 <= facts["metrics"]["pruned"]["latency_64_passes"] <= 100
     assert facts["metrics"]["pruned"]["multiply_adds"] < facts["metrics"]["dense"]["multiply_adds"]
 
 

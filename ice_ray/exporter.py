@@ -1,0 +1,140 @@
+"""A saved pruned model for other runtimes: ONNX, or PyTorch's own exported program; checked against the module."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ice_ray.artifact import load_pruned, read_description
+from ice_ray.errors import UserError, nearest
+
+Format = Literal["onnx", "torch"]
+SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torch": "pt2"}
+INPUT, OUTPUT = "images", "logits"
+
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_TRACED_BATCH = 2  # of one image, the exporter would take the batch for fixed
+_CHECKED_BATCHES = (1, 5)
+_TOLERANCE = 1e-4
+_Run = Callable[[Tensor], Tensor]
+
+
+def export(
+    path: str | Path,
+    format: Format,
+    target: str | Path | None = None,
+    builder: Callable[[int], nn.Module] | None = None,
+) -> Path:
+    """Write a saved pruned model for another runtime, with a batch of any size, and return the file's path.
+
+    Images go in as float32 (N, C, H, W) under the name `images`, normalised with the mean and std that `model.json`
+    gives; logits come out as float32 (N, classes) under the name `logits`. The file is read back and run (ONNX by
+    onnxruntime on the CPU), and is kept only if its logits of random images are those of the module, within 1e-4 of the
+    greatest of them.
+
+    Args:
+        path: the `pruned_model` folder.
+        format: `onnx` (a .onnx file with the class names and the preprocessing in its metadata; needs the extra
+            `onnx`), or `torch` (a .pt2 file for `torch.export.load`).
+        target: the file to write. Without it `model.onnx` or `model.pt2` in the folder.
+        builder: as for `load_pruned`.
+
+    Raises:
+        UserError: no such folder or format, the extra `onnx` is missing, the target cannot be written, or the model is
+            none that can be exported.
+    """
+    if format not in SUFFIXES:
+        raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
+    if format == "onnx":
+        _need_onnx()
+    folder = Path(path)
+    module, description = load_pruned(folder, builder), read_description(folder)
+    module.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
+    shape = tuple(description["image_shape"])
+    file = Path(target) if target is not None else folder / f"model.{SUFFIXES[format]}"
+    write = _write_onnx if format == "onnx" else _write_torch
+    try:
+        # Beside the target, so that the finished file can be renamed to it.
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder_beside:
+            written = Path(folder_beside) / f"model.{SUFFIXES[format]}"
+            _check(module, write(module, shape, description, written), shape)
+            written.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
+    return file
+
+
+def _need_onnx() -> None:
+    missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"exporting to ONNX needs {', '.join(missing)}, not installed here: pip install 'ice_ray[onnx]'"
+        )
+
+
+def _write_torch(module: nn.Module, shape: tuple[int, ...], description: dict[str, Any], file: Path) -> _Run:
+    program = _translated(lambda: torch.export.export(module, (_images(_TRACED_BATCH, shape),), dynamic_shapes=_ANY))
+    torch.export.save(program, file)
+    read: nn.Module = torch.export.load(file).module()
+    return read
+
+
+def _write_onnx(module: nn.Module, shape: tuple[int, ...], description: dict[str, Any], file: Path) -> _Run:
+    import onnxruntime
+
+    program = _translated(
+        lambda: torch.onnx.export(
+            module,
+            (_images(_TRACED_BATCH, shape),),
+            dynamo=True,
+            dynamic_shapes=_ANY,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    )
+    kept = {key: description[key] for key in ("class_names", "preprocessing") if key in description}
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in kept.items()})
+    program.save(file, external_data=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+_ANY = ({0: torch.export.Dim("batch", min=1)},)
+
+
+def _translated(translate: Callable[[], Any]) -> Any:
+    """What an exporter makes of the module.
+
+    Raises:
+        UserError: whatever it raised, of many kinds and at length, in one line.
+    """
+    try:
+        return translate()
+    except Exception as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise UserError(f"the model cannot be exported ({type(error).__name__}: {first})") from error
+
+
+@torch.inference_mode()
+def _check(module: nn.Module, run: _Run, shape: tuple[int, ...]) -> None:
+    """Raises UserError: the file gives other logits than the module."""
+    for batch in _CHECKED_BATCHES:
+        images = _images(batch, shape)
+        expected, found = module(images), run(images)
+        if found.shape != expected.shape:
+            raise UserError(f"the exported model gives {tuple(found.shape)}, not logits of {tuple(expected.shape)}")
+        apart, scale = float((found - expected).abs().max()), float(expected.abs().max())
+        if not apart <= _TOLERANCE * max(1.0, scale):
+            raise UserError(f"the exported model's logits are {apart:.2g} off (the greatest is {scale:.3g})")
+
+
+def _images(batch: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))

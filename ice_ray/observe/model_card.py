@@ -1,0 +1,77 @@
+"""The model card: README.md beside the weights, as the Hugging Face hub shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from ice_ray.extensions import is_own
+from ice_ray.files import atomic_path
+from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows
+
+CARD = "README.md"
+
+
+def write_card(folder: Path, name: str, summary: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Write README.md into a `pruned_model` folder, which can then be uploaded to the hub as it is.
+
+    Args:
+        name: the run's.
+        summary: what summary.json holds.
+        description: what model.json holds.
+    """
+    config, pruned = summary["config"], summary["pruned"]
+    preprocessing = description["preprocessing"]
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("ice_ray.observe", "."),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    ).get_template("model_card.md.jinja")  # Markdown, which the hub itself makes harmless: nothing is escaped
+    text = template.render(
+        front_matter=yaml.safe_dump(_front_matter(name, config, pruned), sort_keys=False, allow_unicode=True),
+        name=name,
+        model=config["model"],
+        data=config["data"],
+        dense=summary["dense"],
+        pruned=pruned,
+        outcome=outcome_rows(summary["dense"], pruned),
+        images=images_measured(summary),
+        conditions=latency_conditions(summary),
+        own_builder=is_own(config["model"]),
+        image_shape=description["image_shape"],
+        mean=_listed(preprocessing["mean"]),
+        std=_listed(preprocessing["std"]),
+        classes=description["builder"]["num_classes"],
+        commands=summary["commands"],
+        settings=f"Pipeline `{config['pipeline']}`, criterion `{config['criterion']}`",
+        hyperparameters=", ".join(f"{key} {value:g}" for key, value in summary["hyperparameters"].items()),
+        versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
+    )
+    with atomic_path(folder / CARD) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _front_matter(name: str, config: Mapping[str, Any], pruned: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub reads; accuracy is a share there."""
+    data = config["data"]
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": data, "type": data.partition(":")[0]},
+        "metrics": [{"type": "accuracy", "value": round(pruned["report_accuracy"] / 100, 4)}],
+    }
+    return {
+        "library_name": "ice_ray",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "pruning", "structured-pruning", "safetensors"],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{value:g}" for value in values)

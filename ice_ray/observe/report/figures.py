@@ -1,0 +1,144 @@
+"""The report's two plots as plain geometry, which the template draws: every trial's time and loss, and the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ice_ray.objectives import Candidate, pareto_front
+from ice_ray.observe.report.axes import Axis, horizontal, vertical
+from ice_ray.observe.report.run_record import RunRecord
+from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point to hover.
+
+    Attributes:
+        kind: how it looks, a class of the style sheet.
+        series: which run's it is, from 0.
+        tip: what is said of it, a fact a line.
+    """
+
+    x: float
+    y: float
+    kind: str
+    tip: str
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A path through places of the view box."""
+
+    points: tuple[tuple[float, float], ...]
+    kind: str
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Axes, lines below, marks above."""
+
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...]
+
+
+def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
+    """Every finished trial by its pruning seconds and drop, winners and fronts marked; None where none has finished."""
+    everyone = [candidate for run in runs for candidate in run.candidates if candidate.is_usable]
+    if not everyone:
+        return None
+    clocks = " and ".join(sorted({run.best["clock"] for run in runs}))
+    x = horizontal(f"pruning time (s, {clocks} clock)", [candidate.pruning_seconds for candidate in everyone])
+    y = vertical("accuracy lost (points)", [candidate.drop for candidate in everyone])
+    lines, marks = [], []
+    for series, run in enumerate(runs):
+        front = pareto_front(run.candidates)
+        lines.append(Line(tuple(_at(x, y, each) for each in front), "front", series))
+        on_front = {candidate.index for candidate in front}
+        usable = [candidate for candidate in run.candidates if candidate.is_usable]
+        # The winner last, so that no other covers it.
+        for candidate in sorted(usable, key=lambda each: (each.index == run.winner.index, each.index)):
+            won = candidate.index == run.winner.index
+            kind = "winner" if won else "on-front" if candidate.index in on_front else "other"
+            tip = _trial_tip(run, candidate, kind, len(runs) > 1)
+            marks.append(Mark(*_at(x, y, candidate), kind, tip, series))
+    return Figure(x, y, tuple(lines), tuple(marks))
+
+
+def timeline(run: RunRecord) -> Figure:
+    """Accuracy on the decision images over the pruning steps, before and after every fine-tune."""
+    original, steps = run.original_accuracy, run.steps
+    limit = None if run.threshold is None else original - run.threshold
+    measured = (value for step in steps for value in (step.accuracy_after_pruning, step.accuracy))
+    values = [original, *(value for value in measured if value is not None)]
+    x = horizontal("pruning step (0: the dense model)", [0, len(steps)], whole=True)
+    y = vertical("accuracy on the decision images (%)", values if limit is None else [*values, limit])
+    lines = [Line(((x.start, y.place(limit)), (x.end, y.place(limit))), "threshold")] if limit is not None else []
+    marks = [Mark(x.place(0), y.place(original), "dense", f"dense model\n{original:.2f}%")]
+    for number, step in enumerate(steps, start=1):
+        # What a step starts from is not where the last one ended, if that was rolled back.
+        start, end = (x.place(number - 1), y.place(step.accuracy_before)), (x.place(number), y.place(step.accuracy))
+        fallen = None if step.accuracy_after_pruning is None else (end[0], y.place(step.accuracy_after_pruning))
+        lines.append(Line((start, fallen or end), "pruned"))
+        tip = "\n".join([_step_name(step), *step_facts(run, step)])
+        if step.fine_tuned and fallen is not None:
+            lines.append(Line((fallen, end), "recovered"))
+            marks.append(Mark(*fallen, "before", tip))
+        kind = "rolled-back" if not step.accepted else "fine-tuned" if step.fine_tuned else "skipped"
+        marks.append(Mark(*end, kind, tip))
+    return Figure(x, y, tuple(lines), tuple(marks))
+
+
+def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
+    """What a step did and why, a sentence each."""
+    facts = [f"{step.filters_removed} filters removed, {step.unpruned_share:.1%} of the parameters left"]
+    drop = drop_after_removal(run, step)
+    if drop is not None:
+        facts.append(f"{step.accuracy_after_pruning:.2f}% afterwards, {drop:.2f} points below the dense model")
+    if step.fine_tuned:
+        rate = "" if step.learning_rate_max is None else f" at a rate of at most {step.learning_rate_max:.3g}"
+        facts.append(f"{why(run, step)}{rate}, {step.recovery_seconds:.1f} s, to {step.accuracy:.2f}%")
+    else:
+        facts.append(why(run, step))
+    return facts if step.accepted else [*facts, "rolled back"]
+
+
+def drop_after_removal(run: RunRecord, step: StepRecord) -> float | None:
+    """Points below the dense model before any fine-tune; None where the pipeline did not ask."""
+    return None if step.accuracy_after_pruning is None else run.original_accuracy - step.accuracy_after_pruning
+
+
+def why(run: RunRecord, step: StepRecord) -> str:
+    """Why a step was, or was not, followed by a fine-tune."""
+    did = "fine-tuned" if step.fine_tuned else "not fine-tuned"
+    if step.layers == FINAL_RETRAINING:
+        return "retrained after the last step"
+    drop = drop_after_removal(run, step)
+    # The threshold need not tell: an inexact answer (--decision-error), or a pipeline with rules of its own.
+    if run.threshold is None or drop is None or step.fine_tuned != (drop >= run.threshold):
+        return f"{did}, as the pipeline decided"
+    compared = "reached" if step.fine_tuned else "is below"
+    return f"{did}: the drop of {drop:.2f} {compared} the threshold of {run.threshold:g} points"
+
+
+def _step_name(step: StepRecord) -> str:
+    return FINAL_RETRAINING if step.layers == FINAL_RETRAINING else f"step {step.step}: {step.layers}"
+
+
+def _at(x: Axis, y: Axis, candidate: Candidate) -> tuple[float, float]:
+    return x.place(candidate.pruning_seconds), y.place(candidate.drop)
+
+
+def _trial_tip(run: RunRecord, candidate: Candidate, kind: str, named: bool) -> str:
+    trial = next(trial for trial in run.trials if trial.index == candidate.index)
+    role = {"winner": ", the winner", "on-front": ", on the front", "other": ""}[kind]
+    head = f"{run.name}, trial {candidate.index}{role}" if named else f"trial {candidate.index}{role}"
+    figures = f"{candidate.drop:.2f} points lost in {candidate.pruning_seconds:.2f} s, cost {candidate.cost:.4f}"
+    point = ", ".join(f"{run.symbols.get(name, name)} {value:g}" for name, value in trial.hyperparameters.items())
+    tuned = sum(record.fine_tuned for record in trial.records)
+    return f"{head}\n{figures}\n{tuned} fine-tunes in {len(trial.records)} steps\n{point}"

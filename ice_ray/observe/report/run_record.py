@@ -1,0 +1,95 @@
+"""A run as its folder tells it, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ice_ray.objectives import Candidate
+from ice_ray.observe.trials_table import TrialRecord
+from ice_ray.pipelines.records import PipelineState, StepRecord
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What stage 1 found and, where it has been run, what stage 2 made of it.
+
+    Attributes:
+        name: the run's, for people.
+        folder: where it lies, as one would type it.
+        best: what best.json holds.
+        trials: what trials.parquet holds.
+        summary: what summary.json holds; None before stage 2 has ended.
+        commands: what made it, in order.
+        symbols: the paper's for the hyperparameters, where it has them.
+        logarithmic: hyperparameters that are measured on a logarithmic scale.
+    """
+
+    name: str
+    folder: str
+    best: Mapping[str, Any]
+    trials: list[TrialRecord]
+    summary: Mapping[str, Any] | None
+    commands: tuple[str, ...]
+    symbols: Mapping[str, str] = field(default_factory=dict)
+    logarithmic: frozenset[str] = frozenset()
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """The later of the two files: both hold the configuration and the versions."""
+        return self.best if self.summary is None else self.summary
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Every option, nested as they are."""
+        config: Mapping[str, Any] = self.told["config"]
+        return config
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The finished trials, their seconds on the clock that the search used."""
+        return [
+            Candidate(trial.index, self.seconds(trial), trial.records[-1].drop)
+            for trial in self.trials
+            if not trial.failure and trial.records
+        ]
+
+    def seconds(self, trial: TrialRecord) -> float:
+        """PT of eq. 2 of a trial, on the search's clock."""
+        state = PipelineState("", trial.records)
+        return state.pruning_seconds(self.best["clock"], self.best["flops_per_second"])
+
+    @property
+    def winner(self) -> TrialRecord:
+        """The trial that the search chose."""
+        return self._trial(self.best["trial"])
+
+    @property
+    def shown(self) -> TrialRecord:
+        """The trial that was replayed, which need not be the winner; without stage 2 the winner."""
+        if self.summary is None:
+            return self.winner
+        point = self.summary["hyperparameters"]
+        return next((trial for trial in self.trials if trial.hyperparameters == point), self.winner)
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        """Of stage 2; before it has ended, of the winning trial."""
+        if self.summary is None:
+            return self.winner.records
+        return tuple(StepRecord(**record) for record in self.summary["steps"])
+
+    @property
+    def original_accuracy(self) -> float:
+        """Of the dense network on the images that decided about `steps`, percent."""
+        return float(self.told["original_accuracy"])
+
+    @property
+    def threshold(self) -> float | None:
+        """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none."""
+        return self.shown.hyperparameters.get("accuracy_drop_threshold")
+
+    def _trial(self, index: int) -> TrialRecord:
+        return next(trial for trial in self.trials if trial.index == index)

@@ -1,0 +1,96 @@
+"""report.html of a run, at the end of both stages and by `jobs/ice_report.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ice_ray.config.report_job import ReportConfig
+from ice_ray.errors import UserError
+from ice_ray.files import atomic_path
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.observe.report.page import comparison_page, run_page
+from ice_ray.observe.report.run_record import RunRecord
+from ice_ray.observe.terminal import say, warn
+from ice_ray.observe.trials_table import read_trials
+from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.workflow.run_folder import RunFolder
+
+
+def report_job(config: ReportConfig) -> None:
+    """Write every run's report anew, and of several runs a comparison."""
+    folders = [RunFolder(path.resolve()) for path in config.runs]
+    records = [read_run(folder) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        _write(folder.report, run_page(record))
+        say(f"{folder.report}")
+    if len(records) > 1:
+        target = config.target or folders[0].path.parent / "comparison.html"
+        _write(target, comparison_page(records))
+        say(f"{target}")
+
+
+def report_on(folder: RunFolder) -> None:
+    """Write the report of a run that has just ended a stage. A page for people must not cost the run: what goes wrong
+    is said, and `jobs/ice_report.py` writes it later.
+    """
+    try:
+        _write(folder.report, run_page(read_run(folder)))
+        say(f"  report in {folder.report}")
+    except Exception as error:
+        warn(f"no report was written ({type(error).__name__}: {error}); jobs/ice_report.py {folder.path} tries again")
+
+
+def read_run(folder: RunFolder) -> RunRecord:
+    """A run, or a replay below one, from its files.
+
+    Raises:
+        UserError: there is no finished search in the folder, or a file is damaged.
+    """
+    search = folder.search
+    best = _json(search.best)
+    summary = _json(folder.summary) if folder.summary.is_file() else None
+    told = best if summary is None else summary
+    try:
+        kind = _kind(best["config"]["pipeline"])
+        return RunRecord(
+            name=folder.path.name if search == folder else f"{search.path.name}, {folder.path.name}",
+            folder=_typed(folder.path),
+            best=best,
+            trials=read_trials(search.trials),
+            summary=summary,
+            commands=tuple(told["commands"]),
+            symbols=kind.symbols(),
+            logarithmic=kind.logarithmic(),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"'{folder.path}' is no run of this version ({type(error).__name__}: {error})") from error
+
+
+def _kind(pipeline: str) -> type[Hyperparameters]:
+    """What is searched for a pipeline; of one of the user's own that is not importable here, nothing is known."""
+    try:
+        return pipeline_kind(pipeline).hyperparameters
+    except UserError:
+        return Hyperparameters
+
+
+def _typed(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"'{path}': {error.strerror}; a search writes it") from error
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged ({error})") from error
+    return content
+
+
+def _write(path: Path, page: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

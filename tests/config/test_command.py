@@ -1,0 +1,42 @@
+"""A job's description and the command line that gives it."""
+
+import dataclasses
+import shlex
+
+import pytest
+
+from ice_ray.config.command import command_of
+from ice_ray.config.command_line import parse
+from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.run import RunConfig
+from ice_ray.files import write_json
+
+GIVEN = {
+    "nothing": "",
+    "a preset and what differs from it": "--preset small --ratio 0.6 --search.trials 5 --name 'a b'",
+    "a preset's own value said again": "--preset paper-cifar10 --weights w.pth --search.objective auto",
+    "a pipeline with defaults of its own": "--pipeline ice-plus --compensate none",
+    "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
+    "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
+    "--freeze.stem --recovery.no-distil --seed 3 --search.lr-tolerance 0",
+    "what a finished run is not told": "--name x --verbose",
+}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+def test_the_command_of_a_run_gives_the_run(given):
+    config = parse(RunConfig, shlex.split(given), "p")
+    python, job, *words = shlex.split(command_of("ice_prune.py", config))
+    assert (python, job) == ("python", "jobs/ice_prune.py")
+    assert parse(RunConfig, words, "p") == config
+    resumed = dataclasses.replace(config, name="x", resume=True)
+    assert "--resume" not in command_of("ice_prune.py", resumed)
+
+
+def test_the_command_of_a_replay_says_what_its_search_did_not(tmp_path):
+    best = tmp_path / "best.json"
+    write_json(best, {"config": {"replay": {"epochs": 2}}})
+    job = parse(ReplayJobConfig, ["--config", str(best), "--trial", "3", "--replay.workers", "1"], "p")
+    command = command_of("ice_replay.py", job)
+    assert command == f"python jobs/ice_replay.py --config {best} --trial 3 --replay.workers 1"
+    assert parse(ReplayJobConfig, shlex.split(command)[2:], "p") == job

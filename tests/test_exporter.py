@@ -1,0 +1,98 @@
+"""Exported models: the same logits in other runtimes, for batches of any size."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import ice_ray
+from ice_ray.artifact import load_pruned, save_pruned
+from ice_ray.config.export_job import ExportConfig
+from ice_ray.errors import UserError
+from ice_ray.models.registry import ModelSpec
+from ice_ray.pruning.removal import shrink_to
+from ice_ray.workflow.exporting import export_job
+from ice_ray.workflow.jobs import run
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network with fewer filters than its dense form, in a folder."""
+    folder = tmp_path_factory.mktemp("model") / "pruned_model"
+    spec, widths = ModelSpec("cifar-resnet8", 10), {"layer1.0.conv1": 11, "layer3.0.conv1": 14}
+    save(folder, spec, widths, {"class_names": list("0123456789"), "preprocessing": {"pad": 0}})
+    return folder
+
+
+def save(folder, spec, widths, facts):
+    module = spec.build()
+    shrink_to(module, SHAPE, widths)
+    save_pruned(folder, spec, SHAPE, widths, module.state_dict(), facts)
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_module_s_logits_and_knows_its_classes(saved, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = ice_ray.export(saved, "onnx", tmp_path / "m.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", *SHAPE]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == list("0123456789")
+    images = torch.randn(7, *SHAPE)
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(logits), load_pruned(saved)(images), rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_program_gives_the_module_s_logits(saved):
+    file = ice_ray.export(saved, "torch")
+    assert file == saved / "model.pt2"
+    images = torch.randn(7, *SHAPE)
+    with torch.inference_mode():
+        loaded = torch.export.load(file).module()
+        torch.testing.assert_close(loaded(images), load_pruned(saved)(images))
+
+
+class Branching(nn.Module):
+    """What it does depends on the pixels, which an exported program cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        features = self.conv(images).mean((2, 3))
+        return features if features.sum() > 0 else -features
+
+
+def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(tmp_path):
+    save_pruned(tmp_path / "m", ModelSpec("mine:build", 4), SHAPE, {}, Branching().state_dict(), {})
+    with pytest.raises(UserError, match="cannot be exported") as error:
+        ice_ray.export(tmp_path / "m", "torch", builder=Branching)
+    assert "\n" not in str(error.value)
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"model.json", "model.safetensors"}
+
+
+def test_a_missing_extra_is_named(saved, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("ice_ray.exporter.find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    with pytest.raises(UserError, match=r"needs onnxruntime.*ice_ray\[onnx\]"):
+        ice_ray.export(saved, "onnx")
+
+
+def test_the_job_writes_the_file_and_ends_as_the_others_do(saved, tmp_path, capsys):
+    wanted = tmp_path / "m.pt2"
+    assert run(export_job, ExportConfig, "p", [str(saved), "--format", "torch", "--target", str(wanted)]) == 0
+    assert str(wanted) in capsys.readouterr().out
+    assert wanted.is_file()
+    for arguments, said in (
+        ([str(tmp_path), "--format", "torch"], "no pruned model"),
+        ([str(saved), "--format", "tflite"], "tflite"),
+        ([str(saved), "--format", "torch", "--target", str(tmp_path / "no" / "m.pt2")], "cannot write"),
+    ):
+        assert run(export_job, ExportConfig, "p", arguments) == 2
+        assert said in capsys.readouterr().err
