@@ -12,7 +12,7 @@ from ice_ray.cluster.session import ray_session
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import RunError, TrialFailure, UserError
+from ice_ray.errors import RunError, TrialFailure, UserError, in_one_line
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.terminal import say
 from ice_ray.observe.trials_table import read_finished
@@ -75,10 +75,10 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     try:
         job(parse(kind, sys.argv[1:] if arguments is None else arguments, program))
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
         return 2
     except (RunError, TrialFailure) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted; go on with --resume --name NAME", file=sys.stderr)
@@ -89,11 +89,13 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 @contextmanager
 def _context(config: RunConfig) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
-    folder = find_run_folder(config)
+    with _paths_named():
+        folder = find_run_folder(config)
     with _planned(config, folder) as plan:
         context = JobContext(plan, folder)
         if not folder.best.is_file():
-            check_search(context)
+            with _paths_named():
+                check_search(context)
         yield context
 
 
@@ -105,6 +107,16 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        plan = make_plan(config, trained, folder.found())
-        folder.check_labels(plan.dataset.labels_digest)
+        with _paths_named():
+            plan = make_plan(config, trained, folder.found())
+            folder.check_labels(plan.dataset.labels_digest)
         yield plan
+
+
+@contextmanager
+def _paths_named() -> Iterator[None]:
+    """A path that the system refuses (too long, no permission, a file where a folder must be) is the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"'{error.filename}': {error.strerror}") from error

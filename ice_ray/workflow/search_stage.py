@@ -12,7 +12,7 @@ import safetensors.torch
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
-from ice_ray.files import write_json, write_tensors
+from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.tensorboard import TensorBoardCallback
@@ -46,11 +46,9 @@ class Winner:
         path = folder.best
         if not path.is_file():
             raise UserError(f"'{path}': no such file; a search writes it (jobs/ice_search.py)")
-        try:
+        with damage_named(path):
             content = json.loads(path.read_text())
             values, hyperparameters = content["config"], content["hyperparameters"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"'{path}' is no best.json of a search ({type(error).__name__}: {error})") from error
         config = config_from_dict(values, str(path))
         return cls(config, pipeline_kind(config.pipeline).hyperparameters.from_mapping(hyperparameters))
 
