@@ -100,6 +100,8 @@ class RunConfig:
     """The run's folder below it. [default: carries the UTC time]"""
     resume: bool = False
     """Go on with the run of that name."""
+    wait_for_resources: float = 15.0
+    """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 
@@ -113,6 +115,8 @@ class RunConfig:
             raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
         if self.image_size is not None:
             check_image_size(self.image_size)
+        if not 0 <= self.wait_for_resources < math.inf:
+            raise UserError(f"--wait-for-resources {self.wait_for_resources} must be minutes, at least 0")
         if self.batch_size < 2:
             raise UserError(f"--batch-size {self.batch_size} must be at least 2")
         if not all(0 <= value <= 1 for value in self.mean):
@@ -161,7 +165,7 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 
 
 _NOT_DECIDING = frozenset(
-    {"preset", "storage", "name", "resume", "verbose", "data-errors"}
+    {"preset", "storage", "name", "resume", "verbose", "data-errors", "wait-for-resources"}
     | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
     | {"search.store-memory-gb", "search.store-disk-gb"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}

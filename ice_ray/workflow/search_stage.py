@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors.torch
 
+from ice_ray.cluster.capacity import wanted
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
@@ -113,7 +114,8 @@ def search_stage(context: JobContext) -> Winner:
             TensorBoardCallback(folder.tensorboard / "search", deaths),
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
         ]
-        results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
+        with wanted(context.trial(min(plan.proposals.total, config.search.concurrent or plan.proposals.total))):
+            results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")

@@ -127,7 +127,7 @@ KINDS: dict[Callable[[Case], BadInput], int] = {
 
 def _weights(case: Case) -> list[object]:
     """The user's own model needs no weights: the data are looked at first."""
-    return ["--model", "examples.model:build"]
+    return ["--model", "own_code.model:build"]
 
 
 def _write(case: Case, split: str, columns: dict[str, object]) -> None:

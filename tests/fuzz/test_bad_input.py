@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import subprocess
 import sys
 import traceback
@@ -93,7 +94,8 @@ def fault(code: int, said: str, before: dict[str, str], after: dict[str, str]) -
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_it_ends_with_2_and_one_line(maker, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "ray_session", no_cluster)
-    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(home := working_directory(tmp_path))
     faults = []
     for number in range(MAKERS[maker] * TIMES):
@@ -114,9 +116,9 @@ def test_it_ends_with_2_and_one_line(maker, tmp_path, monkeypatch):
 
 
 def working_directory(folder: Path) -> Path:
-    """An empty working directory."""
+    """A working directory, with the user's own code in it."""
     home = folder / "home"
-    home.mkdir()
+    shutil.copytree(ROOT / "examples", home / "own_code", ignore=shutil.ignore_patterns("__pycache__"))
     return home
 
 
@@ -136,7 +138,7 @@ def test_there_are_a_thousand():
 def test_real_command_lines_end_the_same_way(tmp_path):
     chosen = random.Random(f"{SEED} command lines").sample(sorted(MAKERS, key=lambda maker: maker.__name__), 30)
     home = working_directory(tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     tried = 0
     for maker in chosen:
         folder = tmp_path / maker.__name__
