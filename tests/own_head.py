@@ -37,7 +37,9 @@ class Head:
 
     def run(self, *command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """A command to its end; may fail."""
-        return subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=self.environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=400
+        )
 
 
 @contextmanager
@@ -47,9 +49,10 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
         home = Path(folder)
         port, dashboard = free_ports(2)
         address = f"{ray.util.get_node_ip_address()}:{port}"
+        faster = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}  # read where there is an autoscaler
         own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
         path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        head = Head(address, f"http://127.0.0.1:{dashboard}", os.environ | own | path)
+        head = Head(address, f"http://127.0.0.1:{dashboard}", os.environ | own | path | faster)
         made = head.run(RAY, "get-auth-token", "--generate")
         assert made.returncode == 0, made.stderr
         command = [RAY, "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}/r"]

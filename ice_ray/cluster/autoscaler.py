@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 BOOTSTRAP_CONFIG = "~/ray_bootstrap_config.yaml"
 # Without an autoscaler the same report is made, of types that are called after the nodes.
 _REPORT_ONLY = "node_"
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,18 @@ def holds(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
     return min(by_cpu, int(resources.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
-def find_autoscaler() -> Autoscaler | None:
-    """The cluster's autoscaler; None where nodes come and go by hand."""
-    types = _reported_types()
+def find_autoscaler(patience: float = 10.0) -> Autoscaler | None:
+    """The cluster's autoscaler; None where nodes come and go by hand.
+
+    Args:
+        patience: seconds to wait for its first report, where the cluster has only just been started.
+    """
+    deadline = time.monotonic() + patience
+    while not (types := _reported_types()) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     if not types or all(name.startswith(_REPORT_ONLY) for name in types):
         return None
-    return Autoscaler(_declared_types())
+    return Autoscaler(declared_types())
 
 
 def _reported_types() -> set[str]:
@@ -84,10 +92,15 @@ def _reported_types() -> set[str]:
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
         return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
     report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}").get("autoscaler_report") or {}
-    return {*report.get("active_nodes", {}), *(report.get("idle_nodes") or {})}
+    return {*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})}
 
 
-def _declared_types() -> tuple[NodeType, ...] | None:
+def types_are_declared() -> bool:
+    """Whether this is the head of a cluster that `ray up` made."""
+    return Path(BOOTSTRAP_CONFIG).expanduser().is_file()
+
+
+def declared_types() -> tuple[NodeType, ...] | None:
     """From the file of `ray up`, where this is its head."""
     path = Path(BOOTSTRAP_CONFIG).expanduser()
     if not path.is_file():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ray
 
-from ice_ray.cluster.autoscaler import find_autoscaler, holds
+from ice_ray.cluster.autoscaler import find_autoscaler, holds, types_are_declared
 from ice_ray.errors import RunError, UserError
 
 _POLL_SECONDS = 1.0
@@ -47,7 +47,7 @@ def has_gpus() -> bool:
     """Whether there are GPUs, or would be if they were asked for."""
     if cluster_gpus() >= 1:
         return True
-    autoscaler = find_autoscaler()
+    autoscaler = find_autoscaler(10.0 if types_are_declared() else 0.0)
     return autoscaler is not None and autoscaler.most_gpus() >= 1
 
 
@@ -101,7 +101,7 @@ def provide(request: Request, minutes: float, say: Callable[[str], None]) -> Non
 @contextmanager
 def wanted(request: Request) -> Iterator[None]:
     """Keep room for a request while the block runs, as far as an autoscaler can add it. Does not wait."""
-    autoscaler = find_autoscaler()
+    autoscaler = find_autoscaler(0.0)
     if autoscaler is None:
         yield
         return

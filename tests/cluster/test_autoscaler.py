@@ -9,6 +9,7 @@ from ice_ray.cluster.autoscaler import Autoscaler, NodeType
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
+COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
 CLUSTER = {
     "cluster_name": "scales",
     "max_workers": 2,
@@ -17,9 +18,15 @@ CLUSTER = {
     "provider": {
         "type": "external",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-        "head_node_id": "f" * 51 + "00000",
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+        "foreground_node_launch": True,
     },
-    "auth": {},
+    "auth": {"ssh_user": "nobody"},
+    "file_mounts": {},
+    "docker": {},
+    **{f"{kind}_commands": [] for kind in COMMANDS},
+    "cluster_synced_files": [],
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "gpu": {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
