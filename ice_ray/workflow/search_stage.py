@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 
 from ice_ray.cluster.capacity import wanted
+from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
@@ -114,7 +115,8 @@ def search_stage(context: JobContext) -> Winner:
             TensorBoardCallback(folder.tensorboard / "search", deaths),
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
         ]
-        with wanted(context.trial(min(plan.proposals.total, config.search.concurrent or plan.proposals.total))):
+        at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
+        with wanted(context.trial(at_once)), seen_by_all(folder.path):
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
