@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +71,11 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
                 yield head
             finally:
                 process.terminate()
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(20)
-                finally:
-                    os.killpg(process.pid, signal.SIGKILL) if _has_members(process.pid) else None
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def free_ports(count: int) -> list[int]:
@@ -93,11 +94,3 @@ def _wait_for(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     while head.run(RAY, "job", "list", "--address", head.dashboard).returncode != 0:
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(1)
-
-
-def _has_members(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

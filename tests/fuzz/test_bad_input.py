@@ -136,7 +136,8 @@ def test_there_are_a_thousand():
 
 @pytest.mark.slow
 def test_real_command_lines_end_the_same_way(tmp_path):
-    chosen = random.Random(f"{SEED} command lines").sample(sorted(MAKERS, key=lambda maker: maker.__name__), 30)
+    chosen = sorted(MAKERS, key=lambda maker: maker.__name__)
+    random.Random(f"{SEED} command lines").shuffle(chosen)
     home = working_directory(tmp_path)
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     tried = 0
