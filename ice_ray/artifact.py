@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ice_ray.errors import UserError
-from ice_ray.files import sha256, write_json, write_tensors
+from ice_ray.files import damage_named, sha256, write_json, write_tensors
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -94,7 +94,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(f"'{folder}' is no pruned model: it needs {DESCRIPTION} and {WEIGHTS}")
-    try:
+    with damage_named(path):
         description = json.loads(path.read_text())
         version = description["schema_version"]
         builder, widths, shape = description["builder"], description["widths"], description["image_shape"]
@@ -106,8 +106,6 @@ def read_description(folder: Path) -> dict[str, Any]:
             and all(_is_count(size) for size in shape)
             and isinstance(description["sha256"], str)
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path}' is damaged ({type(error).__name__}: {error})") from error
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:

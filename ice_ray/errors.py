@@ -1,5 +1,7 @@
 """What can go wrong in words a user can act on."""
 
+_LONGEST_LINE = 1000
+
 
 class UserError(Exception):
     """Input that is wrong: one line that names the fault and the mend. Jobs end with exit code 2."""
@@ -23,6 +25,16 @@ class DivergedError(TrialFailure):
 
 class OutOfMemoryError(TrialFailure):
     """The device's memory, or this trial's share of it, did not suffice."""
+
+
+def in_one_line(text: str) -> str:
+    """Text that may quote anything, on one line, what cannot be printed written out, its middle left out if long.
+
+    >>> print(in_one_line("no such file: a" + chr(10) + "b" + chr(27) + "[2J"))
+    no such file: a b\\x1b[2J
+    """
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
 
 
 def nearest(name: str, valid: list[str]) -> str:

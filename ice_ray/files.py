@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import yaml
 from torch import Tensor
+
+from ice_ray.errors import UserError
 
 
 @contextmanager
@@ -31,6 +34,33 @@ def sha256(path: Path) -> str:
     """The digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """What goes wrong in the block is put down to the file that a run wrote and that is read there.
+
+    Raises:
+        UserError: the file is missing, cut short, edited, or of another version.
+    """
+    try:
+        yield
+    # JSON's own faults and pyarrow's are kinds of ValueError; brackets within brackets without end are the last.
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise UserError(f"'{path}' is missing or damaged ({type(error).__name__}: {said})") from error
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The plain values of a YAML text; tags that would build anything else are refused.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+        raise UserError(f"{origin} is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,9 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
     if mine:
         level = logging.INFO if verbose else logging.ERROR
         ray.init(logging_level=level, log_to_driver=verbose)
+        if threading.current_thread() is threading.main_thread():
+            # `ray job stop` sends it, and kills three seconds later: end as for Ctrl-C, Ray's own handler just exits.
+            signal.signal(signal.SIGTERM, _interrupt)
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
         # At the end it lists every trial of which a process died once, though it went on and ended well.
@@ -32,6 +37,10 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def fetch(reference: Any) -> Any:
@@ -46,34 +55,3 @@ def fetch(reference: Any) -> Any:
         if isinstance(error.cause, (UserError, RunError, TrialFailure)):
             raise type(error.cause)(*error.cause.args) from error
         raise
-
-
-def cluster_cpus() -> float:
-    """Logical CPUs of the whole cluster."""
-    return float(ray.cluster_resources().get("CPU", 0.0))
-
-
-def cluster_gpus() -> float:
-    """Logical GPUs of the whole cluster."""
-    return float(ray.cluster_resources().get("GPU", 0.0))
-
-
-def placements(cpus: float, gpus: float) -> int:
-    """How many processes of that size the cluster's nodes can hold together."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    by_cpu = [int(node.get("CPU", 0) / cpus) for node in nodes]
-    by_gpu = [int(node.get("GPU", 0) / gpus) if gpus else count for node, count in zip(nodes, by_cpu, strict=True)]
-    return sum(min(pair) for pair in zip(by_cpu, by_gpu, strict=True))
-
-
-def require(what: str, cpus: float, gpus: float, times: int = 1) -> None:
-    """Check that the cluster's nodes can hold `times` processes of that size.
-
-    Raises:
-        UserError: with what was asked for and what is there.
-    """
-    if placements(cpus, gpus) < times:
-        raise UserError(
-            f"{what} asks for {times} x ({cpus:g} CPUs, {gpus:g} GPUs); the cluster has {cluster_cpus():g} CPUs and "
-            f"{cluster_gpus():g} GPUs on {len(ray.nodes())} node(s), room for {placements(cpus, gpus)}"
-        )

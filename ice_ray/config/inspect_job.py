@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ice_ray.config.run import check_amount
+from ice_ray.config.run import check_amount, check_image_size
 from ice_ray.errors import UserError
 from ice_ray.pruning.config import PruneConfig
 from ice_ray.training.precision import PrecisionChoice
+
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,6 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         check_amount(self.ratio, self.target)
-        if self.image_size < 4:
-            raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
-        if self.num_classes < 2:
-            raise UserError(f"--num-classes {self.num_classes} must be at least 2")
+        check_image_size(self.image_size)
+        if not 2 <= self.num_classes <= _MOST_CLASSES:
+            raise UserError(f"--num-classes {self.num_classes} must be at least 2 and at most {_MOST_CLASSES}")

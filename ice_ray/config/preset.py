@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
-import yaml
-
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError, nearest
+from ice_ray.files import parse_yaml
 
 
 def named_presets() -> list[str]:
@@ -34,7 +34,7 @@ def with_recipe(config: RunConfig, pipeline: str) -> RunConfig:
     if not recipe.is_file():
         return config
     origin = f"recipe '{pipeline}'"
-    values = _over(config.as_dict(), yaml.safe_load(recipe.read_text()), origin)
+    values = _over(config.as_dict(), parse_yaml(recipe.read_text(), origin), origin)
     return config_from_dict(values | {"pipeline": pipeline}, origin)
 
 
@@ -45,7 +45,7 @@ def parse_preset(name: str, text: str) -> RunConfig:
         UserError: a key that is no option, or a value that its option does not take.
     """
     origin = f"preset '{name}'"
-    values = _over(RunConfig().as_dict(), yaml.safe_load(text), origin)
+    values = _over(RunConfig().as_dict(), parse_yaml(text, origin), origin)
     return config_from_dict(values | {"preset": name}, origin)
 
 
@@ -56,7 +56,7 @@ def _folder() -> Traversable:
 def _over(defaults: dict[str, Any], given: Any, origin: str) -> dict[str, Any]:
     """The defaults with what was given in their place."""
     if not isinstance(given, dict):
-        raise UserError(f"{origin} must map options to values, not be {given!r}")
+        raise UserError(f"{origin} must map options to values, not be {reprlib.repr(given)}")
     values = dict(defaults)
     for option, value in given.items():
         key = str(option).replace("-", "_")

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ice_ray.errors import UserError
 from ice_ray.replay.config import ReplayConfig
 
 
@@ -29,5 +30,5 @@ def replay_defaults(path: Path) -> ReplayJobConfig:
     try:
         asked = json.loads(path.read_text())["config"]["replay"]
         return ReplayJobConfig(path, replay=ReplayConfig(**asked))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
         return ReplayJobConfig(path)  # reading the file for good says what is wrong with it

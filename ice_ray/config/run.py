@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
@@ -26,6 +29,7 @@ from ice_ray.training.config import RecoveryConfig
 from ice_ray.training.precision import PrecisionChoice
 
 DEFAULT_RATIO = 0.5
+_LARGEST_IMAGE, _LONGEST_NAME = 4096, 100
 
 
 @dataclass(frozen=True)
@@ -108,28 +112,32 @@ class RunConfig:
     """The run's folder below it. [default: carries the UTC time]"""
     resume: bool = False
     """Go on with the run of that name."""
+    wait_for_resources: float = 15.0
+    """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 
     def __post_init__(self) -> None:
         if self.resume and self.name is None:
             raise UserError("--resume needs the --name of the run to go on with")
-        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
+        if self.name is not None and not _is_folder_name(self.name):
             raise UserError(f"--name '{self.name}' must be a plain folder name")
         check_amount(self.ratio, self.target)
         if self.ablations != Ablations() and self.pipeline not in ("ice", "ice-plus"):
             raise UserError("--no-threshold, --no-freezing and --no-scheduler are for --pipeline ice and ice-plus")
         if not 0 <= self.decision_error < 0.5:
             raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
-        if self.image_size is not None and self.image_size < 4:
-            raise UserError(f"--image-size {self.image_size} must be at least 4 pixels")
+        if self.image_size is not None:
+            check_image_size(self.image_size)
+        if not 0 <= self.wait_for_resources < math.inf:
+            raise UserError(f"--wait-for-resources {self.wait_for_resources} must be minutes, at least 0")
         if self.batch_size < 2:
             raise UserError(f"--batch-size {self.batch_size} must be at least 2")
         if not all(0 <= value <= 1 for value in self.mean):
             raise UserError(f"--mean {_spaced(self.mean)} must be three numbers in [0, 1], of pixels in [0, 1]")
         if not all(0 < value <= 1 for value in self.std):
             raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
-        if not self.freeze.probe_learning_rate > 0:
+        if not 0 < self.freeze.probe_learning_rate < math.inf:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
         if ":/" in str(self.storage):
             raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
@@ -157,6 +165,16 @@ class RunConfig:
         return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
 
 
+def _is_folder_name(name: str) -> bool:
+    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and "/" not in name and not name.startswith(".")
+
+
+def check_image_size(pixels: int) -> None:
+    """Raises UserError: no image is that small, or none that large would fit into memory in batches."""
+    if not 4 <= pixels <= _LARGEST_IMAGE:
+        raise UserError(f"--image-size {pixels} must be at least 4 pixels and at most {_LARGEST_IMAGE}")
+
+
 def check_amount(ratio: float | None, target: str | None) -> None:
     """Raises UserError: both are given, or the target is none."""
     if target is not None:
@@ -166,7 +184,7 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 
 
 _NOT_DECIDING = frozenset(
-    {"preset", "storage", "name", "resume", "verbose", "data-errors"}
+    {"preset", "storage", "name", "resume", "verbose", "data-errors", "wait-for-resources"}
     | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
     | {"search.store-memory-gb", "search.store-disk-gb"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
@@ -193,36 +211,34 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_GROUPS: dict[str, Callable[..., Any]] = {
-    "aap": AapConfig,
-    "imp": ImpConfig,
-    "recovery": RecoveryConfig,
-    "freeze": FreezeConfig,
-    "search": SearchConfig,
-    "replay": ReplayConfig,
-}
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
+_GROUPS = ("prune", "aap", "imp", "recovery", "freeze", "search", "replay")
+_DESCRIPTION = TypeAdapter(RunConfig)
 
 
 def config_from_dict(values: Any, origin: str) -> RunConfig:
     """The description that `RunConfig.as_dict` gave.
 
     Raises:
-        UserError: fields missing, unknown or of the wrong kind.
+        UserError: fields unknown or of the wrong kind, or a group of them missing.
     """
+    known = RunConfig().as_dict()
     try:
-        fields = dict(values)
-        fields["search"] = {**fields["search"], "warm_start": _path(fields["search"].get("warm_start"))}
-        prune = fields["prune"]
-        lists = {name: tuple(prune[name]) for name in ("include", "exclude")}
-        fields["prune"] = PruneConfig(**{**prune, **lists, "ratios": _path(prune["ratios"])})
-        for name, kind in _GROUPS.items():
-            fields[name] = kind(**fields[name])
-        fields |= {"storage": Path(fields["storage"]), "weights": _path(fields["weights"])}
-        fields |= {name: tuple(fields[name]) for name in ("mean", "std") if name in fields}
-        return RunConfig(**fields)
-    except (TypeError, KeyError, ValueError) as error:
+        _check_fields(values, known)
+        for group in _GROUPS:
+            _check_fields(values[group], known[group])
+        # As JSON: there a tuple is a list and a path is a string, and nothing else is taken for what it is not.
+        return _DESCRIPTION.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"]
+        raise UserError(f"'{origin}' does not describe a run of this version ({where}: {what})") from error
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error
+
+
+def _check_fields(values: Any, known: dict[str, Any]) -> None:
+    if not isinstance(values, dict):
+        raise TypeError(f"{values!r:.50} is no mapping of options")
+    unknown = sorted(str(name) for name in values if name not in known)
+    if unknown:
+        raise KeyError(unknown[0])

@@ -48,9 +48,13 @@ def _plain(loaded: object, path: Path) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not loaded:
         raise UserError(f"weights '{path}' holds {type(loaded).__name__}, not a state dict")
-    wrong = next((key for key, value in loaded.items() if not isinstance(value, Tensor)), None)
-    if wrong is not None:
-        raise UserError(f"weights '{path}': entry '{wrong}' is {type(loaded[wrong]).__name__}, not a tensor")
+    for key, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"weights '{path}': entry '{key}' is {type(value).__name__}, not a tensor")
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+            raise UserError(
+                f"weights '{path}': entry '{key}' is no plain tensor of numbers ({value.layout}, {value.dtype})"
+            )
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path
+from ice_ray.files import atomic_path, damage_named
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.search.run import TrialResult
@@ -109,8 +109,9 @@ def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperp
     """
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
-    rows = pq.read_table(path, columns=["trial", "failure", *map(column_of, kind.names())]).to_pylist()
-    finished = {row["trial"]: row for row in rows if not row["failure"]}
+    with damage_named(path):
+        rows = pq.read_table(path, columns=["trial", "failure", *map(column_of, kind.names())]).to_pylist()
+        finished = {int(row["trial"]): row for row in rows if not row["failure"]}
     if trial not in finished:
         failure = next((f": {row['failure']}" for row in rows if row["trial"] == trial), "")
         listed = ", ".join(str(index) for index in sorted(finished))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
@@ -80,7 +81,7 @@ def parse_ratios(content: object, origin: str) -> tuple[tuple[str, float], ...]:
         raise UserError(f"--prune.ratios '{origin}' must map patterns of layers to ratios")
     for pattern, ratio in content.items():
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
-            raise UserError(f"--prune.ratios '{origin}': {pattern} has {ratio!r}, not a number")
+            raise UserError(f"--prune.ratios '{origin}': {pattern} has {reprlib.repr(ratio)}, not a number")
     return tuple((str(pattern), float(ratio)) for pattern, ratio in content.items())
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from ice_ray.errors import UserError
+from ice_ray.files import parse_yaml
 from ice_ray.pruning.amounts import Amounts, parse_ratios
 from ice_ray.pruning.selection import Selection
 
@@ -50,8 +49,4 @@ class PruneConfig:
 def _read(path: Path) -> tuple[tuple[str, float], ...]:
     if not path.is_file():
         raise UserError(f"--prune.ratios '{path}': no such file")
-    try:
-        content = yaml.safe_load(path.read_text(errors="replace"))
-    except yaml.YAMLError as error:
-        raise UserError(f"--prune.ratios '{path}' is not YAML ({str(error).splitlines()[0]})") from error
-    return parse_ratios(content, str(path))
+    return parse_ratios(parse_yaml(path.read_text(errors="replace"), f"--prune.ratios '{path}'"), str(path))

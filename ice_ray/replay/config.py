@@ -51,7 +51,7 @@ class ReplayConfig:
             raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
         if self.final_rate is not None and not 0 < self.final_rate < math.inf:
             raise UserError(f"--replay.final-rate {self.final_rate} must be above 0")
-        if self.cpus is not None and not self.cpus > 0:
+        if self.cpus is not None and not 0 < self.cpus < math.inf:
             raise UserError(f"--replay.cpus {self.cpus} must be above 0")
         if self.gpus is not None and not (
             self.gpus == 1 or self.gpus == 0 or (0 < self.gpus < 1 and self.workers == 1)

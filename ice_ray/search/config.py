@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from ice_ray.errors import UserError
 from ice_ray.objectives import check_objective
 
 Algorithm = Literal["grid", "random", "tpe", "gp"]
+_MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class SearchConfig:
     """How often a trial whose process died is started again, from its last step."""
 
     def __post_init__(self) -> None:
-        if self.trials is not None and self.trials < 1:
-            raise UserError(f"--search.trials {self.trials} must be at least 1")
+        if self.trials is not None and not 1 <= self.trials <= _MOST_TRIALS:
+            raise UserError(f"--search.trials {self.trials} must be at least 1 and at most {_MOST_TRIALS}")
         if self.trials is None and self.algorithm != "grid":
             raise UserError(f"--search.algorithm {self.algorithm} needs --search.trials, how many trials to run")
         if self.concurrent is not None and self.concurrent < 1:
@@ -76,11 +78,11 @@ class SearchConfig:
             raise UserError(f"--search.batch-size {self.batch_size} must be at least 2")
         if self.epochs < 1:
             raise UserError(f"--search.epochs {self.epochs} must be at least 1")
-        if not self.cpus > 0:
+        if not 0 < self.cpus < math.inf:
             raise UserError(f"--search.cpus {self.cpus} must be above 0")
-        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):
+        if self.gpus is not None and not (0 <= self.gpus <= 1 or (1 < self.gpus < math.inf and self.gpus % 1 == 0)):
             raise UserError(f"--search.gpus {self.gpus} must be a fraction up to 1 or a whole number")
-        if self.work_speed is not None and not self.work_speed > 0:
+        if self.work_speed is not None and not 0 < self.work_speed < math.inf:
             raise UserError(f"--search.work-speed {self.work_speed} must be above 0")
         if not 0 <= self.lr_tolerance <= 1:
             raise UserError(f"--search.lr-tolerance {self.lr_tolerance} must be in [0, 1]")

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from ice_ray.cluster.session import placements
+from ice_ray.cluster.capacity import placements
 from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.registry import build_pipeline

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ice_ray.errors import UserError
-from ice_ray.files import write_json
+from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
 
 
@@ -21,7 +21,8 @@ class PointLog:
         """All points so far."""
         if not self._path.is_file():
             return ()
-        return tuple(self._kind.from_mapping(values) for values in json.loads(self._path.read_text()))
+        with damage_named(self._path):
+            return tuple(self._kind.from_mapping(values) for values in json.loads(self._path.read_text()))
 
     def check(self, known: Sequence[Hyperparameters]) -> None:
         """Refuse a search that would start from other points than it was begun with.

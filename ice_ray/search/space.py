@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import reprlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ice_ray.errors import UserError, nearest
+from ice_ray.files import parse_yaml
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, check_names
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.randomness import seed_of
 from ice_ray.search.box import Box
+
+_MOST_POINTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,13 @@ class Space:
         """Every point of the grid, the last hyperparameter changing fastest.
 
         Raises:
-            UserError: a point outside a hyperparameter's range.
+            UserError: a point outside a hyperparameter's range, or more points than anyone can try.
         """
+        if math.prod(map(len, self.values.values())) > _MOST_POINTS:
+            raise UserError(
+                f"space '{self.name}' has more than {_MOST_POINTS} points: give the least and the greatest value of "
+                "each hyperparameter, and let --search.algorithm random, tpe or gp choose between them"
+            )
         names = [name for name in self.kind.names() if name in self.values]
         columns = [self.values[name] for name in names]
         return tuple(self.kind(**dict(zip(names, values, strict=True))) for values in itertools.product(*columns))
@@ -115,10 +124,7 @@ def _folder(pipeline: str) -> Traversable:
 
 
 def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"space '{name}' is not YAML ({str(error).splitlines()[0]})") from error
+    content = parse_yaml(text, f"space '{name}'")
     if not isinstance(content, dict):
         raise UserError(f"space '{name}' must map each of {', '.join(kind.required())} to a list of numbers")
     check_names(kind, content, f"space '{name}'")
@@ -128,5 +134,5 @@ def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:
 def _numbers(space: str, key: str, found: object) -> tuple[float, ...]:
     values: list[Any] = found if isinstance(found, list) else [found]
     if not values or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
-        raise UserError(f"space '{space}': {key} must be a number or a list of numbers, not {found!r}")
+        raise UserError(f"space '{space}': {key} must be a number or a list of numbers, not {reprlib.repr(found)}")
     return tuple(dict.fromkeys(float(value) for value in values))

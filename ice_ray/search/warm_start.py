@@ -20,7 +20,7 @@ def read_winner(path: Path, kind: type[Hyperparameters]) -> Hyperparameters:
         raise UserError(f"{origin}: no such file; give the best.json of an earlier run")
     try:
         values = json.loads(path.read_text())["hyperparameters"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise UserError(f"{origin} is no best.json of a search ({type(error).__name__}: {error})") from error
     try:
         return kind.from_mapping(values)

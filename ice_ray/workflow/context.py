@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ice_ray.cluster.session import cluster_cpus, cluster_gpus, placements, require
+from ice_ray.cluster.capacity import (
+    Request,
+    check_possible,
+    cluster_cpus,
+    cluster_gpus,
+    has_gpus,
+    placements,
+    provide,
+)
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages, StreamedImages, load
@@ -73,34 +81,59 @@ class JobContext:
         plan = self.plan
         return Workload(model, train, decide, plan.preprocessing, settings, plan.config.precision, final)
 
-    def trial_gpus(self) -> float:
-        """GPUs of a trial, checked against the cluster with the CPUs.
+    def trial(self, times: int = 1) -> Request:
+        """What so many trials at once ask of the cluster."""
+        search = self.plan.config.search
+        return Request("a trial (--search.cpus, --search.gpus)", search.cpus, self._gpus(search.gpus), times)
+
+    def workers(self) -> Request:
+        """What stage 2's processes ask of the cluster, at the least.
 
         Raises:
-            UserError: no node can serve a trial.
-        """
-        gpus = self._gpus(self.plan.config.search.gpus)
-        require("a trial (--search.cpus, --search.gpus)", self.plan.config.search.cpus, gpus)
-        return gpus
-
-    def worker_resources(self) -> WorkerResources:
-        """Stage 2's processes, checked against the cluster.
-
-        Raises:
-            UserError: the cluster cannot serve them.
+            UserError: they would share too small a batch.
         """
         config = self.plan.config
-        replay = config.replay
-        gpus = self._gpus(replay.gpus)
+        replay, gpus = config.replay, self._gpus(config.replay.gpus)
         most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
-        workers = replay.workers or max(1, most)
-        cpus = replay.cpus or next(
-            (float(each) for each in range(_MOST_CPUS_A_WORKER, 1, -1) if placements(each, gpus) >= workers), 1.0
+        count = replay.workers or max(1, most)
+        if config.batch_size < 2 * count:
+            raise UserError(f"--batch-size {config.batch_size} gives {count} workers fewer than 2 images each")
+        return Request("stage 2 (--replay.workers, --replay.cpus, --replay.gpus)", replay.cpus or 1.0, gpus, count)
+
+    def check_resources(self) -> None:
+        """Whether both stages can be served, now or once an autoscaler has added nodes.
+
+        Raises:
+            UserError: what cannot.
+        """
+        check_possible(self.trial())
+        check_possible(self.workers())
+
+    def trial_gpus(self) -> float:
+        """GPUs of a trial, once there is room for one.
+
+        Raises:
+            UserError: the cluster could never serve a trial.
+            RunError: its autoscaler did not in time.
+        """
+        request = self.trial()
+        provide(request, self.plan.config.wait_for_resources, say)
+        return request.gpus
+
+    def worker_resources(self) -> WorkerResources:
+        """Stage 2's processes, once there is room for them; their CPUs are those of their nodes, shared out.
+
+        Raises:
+            UserError: the cluster could never serve them.
+            RunError: its autoscaler did not in time.
+        """
+        request = self.workers()
+        provide(request, self.plan.config.wait_for_resources, say)
+        shares = (float(each) for each in range(_MOST_CPUS_A_WORKER, 1, -1))
+        cpus = self.plan.config.replay.cpus or next(
+            (share for share in shares if placements(share, request.gpus) >= request.times), 1.0
         )
-        require("stage 2 (--replay.workers, --replay.cpus, --replay.gpus)", cpus, gpus, workers)
-        if config.batch_size < 2 * workers:
-            raise UserError(f"--batch-size {config.batch_size} gives {workers} workers fewer than 2 images each")
-        return WorkerResources(workers, cpus, gpus)
+        return WorkerResources(request.times, cpus, request.gpus)
 
     def _gpus(self, asked: float | None) -> float:
         """GPUs of a process: as asked for, else one where there are any.
@@ -108,6 +141,6 @@ class JobContext:
         Raises:
             UserError: arithmetic that needs one, and there is none.
         """
-        gpus = asked if asked is not None else 1.0 if cluster_gpus() >= 1 else 0.0
+        gpus = asked if asked is not None else 1.0 if has_gpus() else 0.0
         resolve(self.plan.config.precision, torch.device("cuda" if gpus else "cpu"))
         return gpus

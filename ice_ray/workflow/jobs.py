@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
+from ice_ray.cluster.exposure import dashboard_url, open_dashboard
 from ice_ray.cluster.session import ray_session
+from ice_ray.cluster.upload import uploaded_files
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import RunError, TrialFailure, UserError
+from ice_ray.errors import RunError, TrialFailure, UserError, in_one_line
 from ice_ray.ingest.datasets import is_own_data, own_function
-from ice_ray.observe.terminal import say
+from ice_ray.observe.terminal import say, warn
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.reporting import report_on
@@ -25,6 +28,7 @@ from ice_ray.workflow.run_folder import RunFolder, find_run_folder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
+_LARGE_UPLOAD = 100e6  # bytes
 
 
 def prune_job(config: RunConfig) -> None:
@@ -33,12 +37,12 @@ def prune_job(config: RunConfig) -> None:
         if context.folder.is_finished:
             say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
             return
-        with ray_session(config.verbose):
+        with _cluster(config.verbose):
             _both_stages(context)
 
 
 def _both_stages(context: JobContext) -> None:
-    context.worker_resources()  # what stage 2 asks for must be there before hours of stage 1
+    context.check_resources()  # what stage 2 asks for must be possible before hours of stage 1
     winner = search_stage(context)
     report_on(context.folder)  # a long stage 2 is to come
     try:
@@ -51,7 +55,7 @@ def _both_stages(context: JobContext) -> None:
 def search_job(config: RunConfig) -> None:
     """Stage 1 alone: `jobs/ice_search.py`."""
     with _context(config, "ice_search.py") as context:
-        with ray_session(config.verbose):
+        with _cluster(config.verbose):
             search_stage(context)
             report_on(context.folder)
         say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
@@ -70,7 +74,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     if results.replay.exists() and not job.resume:
         raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
     config = dataclasses.replace(winner.config, replay=job.replay, verbose=job.verbose)
-    with _planned(config, folder) as plan, ray_session(job.verbose):
+    with _planned(config, folder) as plan, _cluster(job.verbose):
         results.path.mkdir(parents=True, exist_ok=True)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
         replay_stage(JobContext(plan, results, commands), point)
@@ -82,13 +86,13 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     try:
         job(parse(kind, sys.argv[1:] if arguments is None else arguments, program))
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
         return 2
     except (RunError, TrialFailure) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; go on with --resume --name NAME", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -96,22 +100,59 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 @contextmanager
 def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
-    folder = find_run_folder(config)
+    with _paths_named():
+        folder = find_run_folder(config)
     with _planned(config, folder) as plan:
         context = JobContext(plan, folder, (command_of(program, config),))
         if not folder.best.is_file():
-            check_search(context)
-        yield context
+            with _paths_named():
+                check_search(context)
+        try:
+            yield context
+        except KeyboardInterrupt:
+            if folder.description.is_file():
+                say(f"interrupted; the run is kept: --resume --name {folder.path.name}")
+            raise
 
 
 @contextmanager
 def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
+    name_own_code(config)
     own = is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        plan = make_plan(config, trained, folder.found())
-        folder.check_labels(plan.dataset.labels_digest)
+        with _paths_named():
+            plan = make_plan(config, trained, folder.found())
+            folder.check_labels(plan.dataset.labels_digest)
         yield plan
+
+
+@contextmanager
+def _cluster(verbose: bool) -> Iterator[None]:
+    """A Ray session, with what about it should be known said first."""
+    with ray_session(verbose):
+        if open_dashboard(url := dashboard_url()):
+            warn(
+                f"the cluster's dashboard at {url} answers anyone who reaches it, and whoever does can run code here: "
+                "start the cluster with RAY_AUTH_MODE=token (README, Security)"
+            )
+        sizes = sorted(uploaded_files(), reverse=True)
+        if (total := sum(size for size, _ in sizes)) > _LARGE_UPLOAD:
+            largest = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for size, path in sizes[:3])
+            warn(
+                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others: name in "
+                ".rayignore what is not code"
+            )
+        yield
+
+
+@contextmanager
+def _paths_named() -> Iterator[None]:
+    """A path that the system refuses (too long, no permission, a file where a folder must be) is the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"'{error.filename}': {error.strerror}") from error

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ice_ray.artifact import read_description, save_pruned
+from ice_ray.cluster.storage import seen_by_all
 from ice_ray.errors import UserError
 from ice_ray.files import write_json
 from ice_ray.hyperparameters import Hyperparameters
@@ -38,7 +39,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     )
     watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"))
-    with context.timed("stage 2: replay, start of workers included"):
+    with context.timed("stage 2: replay, start of workers included"), seen_by_all(folder.path):
         progress, snapshot = run_replay(
             workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
-from ice_ray.files import sha256, write_json
+from ice_ray.files import damage_named, sha256, write_json
 from ice_ray.search.trial_store import trial_name
 
 _ANOTHER = "take another --name"
@@ -44,7 +45,11 @@ class RunFolder:
 
     def found(self) -> Found | None:
         """The ratio that an earlier part of this run found for its target: a measured one may differ the next time."""
-        return Found(**json.loads(self.target.read_text())) if self.target.is_file() else None
+        if not self.target.is_file():
+            return None
+        with damage_named(self.target):
+            found = json.loads(self.target.read_text())
+            return Found(float(found["ratio"]), float(found["share"]))
 
     @property
     def best(self) -> Path:
@@ -147,6 +152,7 @@ def find_run_folder(config: RunConfig) -> RunFolder:
     if not config.resume:
         if folder.path.exists():
             raise UserError(f"run '{folder.path}' exists: go on with it (--resume) or take another --name")
+        _check_place(folder.path.parent)
         return folder
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
@@ -159,6 +165,15 @@ def find_run_folder(config: RunConfig) -> RunFolder:
         raise UserError(f"cannot resume '{name}' as another run: {', '.join(changed)}; {_ANOTHER}, or the same options")
     folder.check_files(config)
     return folder
+
+
+def _check_place(storage: Path) -> None:
+    """Raises UserError: no folder can be made there."""
+    nearest = next(path for path in (storage, *storage.parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--storage '{storage}': '{nearest}' is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--storage '{storage}': no permission to write into '{nearest}'")
 
 
 def environment() -> dict[str, Any]:
@@ -177,11 +192,10 @@ def _version(package: str) -> str:
 
 def _recorded(path: Path) -> dict[str, Any]:
     """What `create` wrote: options, and digests of what they name."""
-    try:
+    with damage_named(path):
         content = json.loads(path.read_text())
-        return {key: content[key] for key in ("config", "files", "labels")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{path}' is missing or damaged ({error})") from error
+        files = {str(file): str.lower(digest) for file, digest in content["files"].items()}
+        return {"config": content["config"], "files": files, "labels": str.lower(content["labels"])}
 
 
 def _files(config: RunConfig) -> dict[str, str]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import safetensors.torch
 
+from ice_ray.cluster.capacity import wanted
+from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
-from ice_ray.files import write_json, write_tensors
+from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.tensorboard import TensorBoardCallback
@@ -47,11 +49,9 @@ class Winner:
         path = folder.best
         if not path.is_file():
             raise UserError(f"'{path}': no such file; a search writes it (jobs/ice_search.py)")
-        try:
+        with damage_named(path):
             content = json.loads(path.read_text())
             values, hyperparameters = content["config"], content["hyperparameters"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"'{path}' is no best.json of a search ({type(error).__name__}: {error})") from error
         config = config_from_dict(values, str(path))
         return cls(config, pipeline_kind(config.pipeline).hyperparameters.from_mapping(hyperparameters))
 
@@ -116,7 +116,9 @@ def search_stage(context: JobContext) -> Winner:
             TensorBoardCallback(folder.tensorboard / "search", deaths),
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
         ]
-        results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
+        at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
+        with wanted(context.trial(at_once)), seen_by_all(folder.path):
+            results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")

@@ -104,8 +104,11 @@ def _label_column(file: Path) -> Labels:
                 "structs with a field bytes"
             )
         labels = pq.read_table(file, columns=[column]).column(0)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    except DataError:
+        raise
+    except Exception as error:  # a file's extension types are built by code of Ray's, which may raise anything
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file} cannot be read as parquet ({said})") from error
     if labels.null_count:
         raise DataError(f"{file}: {labels.null_count} rows have no label")
     return np.asarray(labels.to_numpy(), dtype=np.int64)

@@ -1,0 +1,90 @@
+"""Whether every node sees the run's folder: a token that the driver writes must be readable from all of them."""
+
+from __future__ import annotations
+
+import _thread
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ice_ray.errors import RunError
+from ice_ray.files import atomic_path
+
+_POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
+
+
+def unseen_from(folder: Path, token: str, nodes: list[str]) -> str:
+    """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing."""
+    answers = {
+        node: _token.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(_file(folder))
+        for node in nodes
+    }
+    hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
+    for node, answer in answers.items():
+        try:
+            found = ray.get(answer, timeout=_ANSWER_SECONDS)
+        except ray.exceptions.RayError:  # the node has gone, or is too busy to say
+            continue
+        if found != token:
+            return (
+                f"--storage: node {hosts.get(node, node)} does not see '{folder}': mount one folder there on all nodes"
+            )
+    return ""
+
+
+@contextmanager
+def seen_by_all(folder: Path) -> Iterator[None]:
+    """Hold that every node sees the folder while the block runs, those that join meanwhile included.
+
+    Raises:
+        RunError: one does not; from within the block.
+    """
+    token, file = secrets.token_hex(16), _file(folder)
+    with atomic_path(file) as temporary:
+        temporary.write_text(token)
+    known = {ray.get_runtime_context().get_node_id()}
+    done, fault = threading.Event(), list[str]()
+
+    def check() -> str:
+        joined = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in known]
+        known.update(joined)
+        return unseen_from(folder, token, joined)
+
+    def watch() -> None:
+        while not done.wait(_POLL_SECONDS):
+            if wrong := check():
+                fault.append(wrong)
+                _thread.interrupt_main()
+                return
+
+    if wrong := check():
+        raise RunError(wrong)
+    watcher = threading.Thread(target=watch, name="storage", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if fault:
+            raise RunError(fault[0]) from interrupt
+        raise
+    finally:
+        done.set()
+        watcher.join(_ANSWER_SECONDS)
+        file.unlink(missing_ok=True)
+
+
+def _file(folder: Path) -> Path:
+    return folder / ".token"
+
+
+@ray.remote(num_cpus=0)
+def _token(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

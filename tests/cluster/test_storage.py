@@ -1,0 +1,49 @@
+"""A node that does not see the run's folder ends the job in one line, whether it was there or joins later."""
+
+import time
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from ice_ray.cluster.storage import seen_by_all, unseen_from
+from ice_ray.errors import RunError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    ray.init(address=cluster.address)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_folder_that_nodes_do_not_share(cluster, tmp_path):
+    """One machine's nodes see the same files, so what they do not see is a file that has gone."""
+    with seen_by_all(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    with seen_by_all(tmp_path):
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        (token,) = tmp_path.iterdir()
+        assert unseen_from(tmp_path, token.read_text(), nodes) == ""
+        assert "mount one folder there on all nodes" in unseen_from(tmp_path, "another", nodes)
+
+
+def test_a_node_that_joins_late(cluster, tmp_path):
+    with pytest.raises(RunError, match="does not see"), seen_by_all(tmp_path):
+        next(tmp_path.iterdir()).write_text("of another folder")
+        cluster.add_node(num_cpus=1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def test_an_interruption_stays_one(cluster, tmp_path):
+    with pytest.raises(KeyboardInterrupt), seen_by_all(tmp_path):
+        raise KeyboardInterrupt
