@@ -69,6 +69,7 @@ class Executor:
     Attributes:
         lessons: where the teacher's answers are kept for other fine-tunes on the same batches; None where there are
             none.
+        on_losses: told this process's loss of every SGD step of a fine-tune, (steps,) on the device, when it has ended.
 
     One network is live at a time; an action on another snapshot takes that one from the store, so it must have
     been committed.
@@ -94,6 +95,7 @@ class Executor:
         self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
         self.root: SnapshotId = root_id(self._identity())
         self.lessons: LessonBook | None = None
+        self.on_losses: Callable[[Tensor], None] | None = None
         self._live: tuple[SnapshotId, nn.Module] | None = None
         self._calibrating = FixedSample(self._data.train, (seed, "calibration"))
         self._checking = FixedSample(self._data.decide, (seed, "checks"))
@@ -357,8 +359,10 @@ class Executor:
             ZeroKeeper(model) if action.sparse else None,
         )
         model.requires_grad_(True)
-        if not bool(torch.isfinite(self._collective.sum(losses))):
+        if not bool(torch.isfinite(self._collective.sum(losses.sum()))):
             raise DivergedError(_diverged(action.learning_rate))
+        if self.on_losses is not None:
+            self.on_losses(losses)
         self._collective.settle(model)
         final = monitor.final_accuracy()
         measuring = monitor.images * forward_flops(model, self.network.traces)

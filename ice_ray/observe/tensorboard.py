@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class StepWriter:
             value = values.get(field)
             if value is not None:
                 self._writer.add_scalar(tag, float(value), int(values["step"]))
+        self._writer.flush()
+
+    def losses(self, values: Sequence[float], first: int) -> None:
+        """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
+        for number, value in enumerate(values, start=first):
+            self._writer.add_scalar("recovery/loss", value, number)
         self._writer.flush()
 
     def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:

@@ -42,7 +42,8 @@ def run_replay(
     """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
 
     Args:
-        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs, and ("images", where they live).
+        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs, ("images", where they live), and
+            ("losses", rank 0's of every SGD step) of each fine-tune.
 
     Raises:
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.

@@ -51,6 +51,7 @@ def _replay(order: ReplayOrder) -> None:
     warm_up = executor.warm_up()
     settings = order.workload.settings
     pipeline = build_pipeline(settings, order.hyperparameters)
+    executor.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
     progress = _resumed(executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
@@ -106,6 +107,6 @@ def _resumed(executor: Executor) -> ReplayProgress | None:
     return progress
 
 
-def _tell(order: ReplayOrder, kind: str, progress: ReplayProgress | str) -> None:
+def _tell(order: ReplayOrder, kind: str, progress: ReplayProgress | str | list[float]) -> None:
     if ray.train.get_context().get_world_rank() == 0:
         order.events.send(kind, progress)

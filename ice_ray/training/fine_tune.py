@@ -81,8 +81,8 @@ def fine_tune(
 ) -> tuple[int, Tensor]:
     """Train `model` in place for some epochs.
 
-    Returns how many images it saw over all processes, and this process's sum of losses (a scalar on the device;
-    not finite where training diverged, which only all processes together can decide).
+    Returns how many images it saw over all processes, and this process's losses, (SGD steps,) on the device; not all
+    finite where training diverged, which only all processes together can decide.
 
     Args:
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
@@ -106,7 +106,7 @@ def fine_tune(
         fused=device.type in ("cuda", "cpu"),
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    losses = torch.zeros((), device=device)
+    losses: list[Tensor] = []
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(math.ceil(epochs)):
@@ -125,7 +125,7 @@ def fine_tune(
                 optimizer.zero_grad(set_to_none=True)
                 if after_step is not None:
                     after_step()
-                losses += loss.detach()
+                losses.append(loss.detach())
                 seen += rows
                 in_epoch += rows
                 steps += 1
@@ -136,7 +136,7 @@ def fine_tune(
             if ended or (epoch < epochs - 1 and enough()):
                 break
     model.eval()
-    return seen, losses
+    return seen, torch.stack(losses) if losses else torch.zeros(1, device=device)
 
 
 def _loss(

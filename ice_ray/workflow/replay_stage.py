@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from ice_ray.artifact import read_description, save_pruned
@@ -38,7 +39,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, "
         f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     )
-    watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"))
+    per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)
+    watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"), per_epoch)
     with context.timed("stage 2: replay, start of workers included"), seen_by_all(folder.path):
         progress, snapshot = run_replay(
             workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
@@ -118,19 +120,28 @@ def _replay_times(progress: ReplayProgress) -> dict[str, float]:
 
 
 class _Watcher:
-    """Turns stage 2's events into lines and TensorBoard events, on the driver."""
+    """Turns stage 2's events into lines and TensorBoard events, on the driver.
 
-    def __init__(self, steps: int, writer: StepWriter) -> None:
+    Args:
+        per_epoch: SGD steps of an epoch.
+    """
+
+    def __init__(self, steps: int, writer: StepWriter, per_epoch: int) -> None:
         self._steps, self._writer = steps, writer
+        self._per_epoch, self._trained = per_epoch, 0
 
-    def receive(self, kind: str, progress: ReplayProgress | str) -> None:
+    def receive(self, kind: str, progress: ReplayProgress | str | list[float]) -> None:
         """One event of the workers."""
         if isinstance(progress, str):
             say(f"  training images {progress}")
+        elif isinstance(progress, list):
+            self._writer.losses(progress, self._trained)
+            self._trained += len(progress)
         elif kind == "prepared":
             say(describe_preparation(progress.preparation))
         elif kind == "resumed":
             say(f"  going on after step {len(progress.state.records)}/{self._steps}")
+            self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps))
             self._writer.step(_with_cost(progress))

@@ -11,8 +11,10 @@ from ice_ray.config.report_job import ReportConfig
 from ice_ray.errors import UserError
 from ice_ray.files import atomic_path
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.observe.model_card import CARD
 from ice_ray.observe.report.page import comparison_page, run_page
 from ice_ray.observe.report.run_record import RunRecord
+from ice_ray.observe.tensorboard_pages import write_pages
 from ice_ray.observe.terminal import say, warn
 from ice_ray.observe.trials_table import read_trials
 from ice_ray.pipelines.registry import pipeline_kind
@@ -37,7 +39,10 @@ def report_on(folder: RunFolder) -> None:
     is said, and `jobs/ice_report.py` writes it later.
     """
     try:
-        _write(folder.report, run_page(read_run(folder)))
+        record = read_run(folder)
+        _write(folder.report, run_page(record))
+        card = folder.pruned_model / CARD
+        write_pages(folder.tensorboard / "run", record, card.read_text() if card.is_file() else None)
         say(f"  report in {folder.report}")
     except Exception as error:
         warn(f"no report was written ({type(error).__name__}: {error}); jobs/ice_report.py {folder.path} tries again")

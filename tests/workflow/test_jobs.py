@@ -77,6 +77,20 @@ def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished
     assert [event.value for event in written] == pytest.approx([record["accuracy"] for record in records], rel=1e-5)
 
 
+def test_tensorboard_has_every_loss_of_stage_2_and_the_run_as_a_whole(finished):
+    run, _ = finished
+    summary = json.loads((run / "summary.json").read_text())
+    losses = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("recovery/loss")
+    assert [event.step for event in losses] == list(range(len(losses)))
+    images = round(0.8 * 1797)  # of the digits; the rest decides and reports
+    trained = sum(step["epochs"] for step in summary["steps"])
+    assert len(losses) == pytest.approx(trained * images / summary["config"]["batch_size"], rel=0.15)
+    pages = EventAccumulator(str(run / "tensorboard" / "run")).Reload()
+    assert set(pages.Tags()["images"]) == {"run/weight_change", "run/time_against_loss", "run/widths"}
+    (card,) = pages.Tensors("run/model_card/text_summary")[0].tensor_proto.string_val
+    assert f"{summary['pruned']['parameters']:,}" in card.decode()
+
+
 def test_a_finished_run_is_not_run_again(finished):
     run, _ = finished
     assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, *SEARCH, "--resume"))
