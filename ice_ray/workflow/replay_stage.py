@@ -13,6 +13,7 @@ from ice_ray.errors import UserError
 from ice_ray.files import write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
+from ice_ray.observe.live import ReplayView, shown_live
 from ice_ray.observe.model_card import write_card
 from ice_ray.observe.tensorboard import StepWriter
 from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times
@@ -41,7 +42,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     )
     per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)
     watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"), per_epoch)
-    with context.timed("stage 2: replay, start of workers included"), seen_by_all(folder.path):
+    watching = shown_live(watcher.view.render)
+    with context.timed("stage 2: replay, start of workers included"), seen_by_all(folder.path), watching:
         progress, snapshot = run_replay(
             workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
         )
@@ -129,6 +131,7 @@ class _Watcher:
     def __init__(self, steps: int, writer: StepWriter, per_epoch: int) -> None:
         self._steps, self._writer = steps, writer
         self._per_epoch, self._trained = per_epoch, 0
+        self.view = ReplayView(steps)
 
     def receive(self, kind: str, progress: ReplayProgress | str | list[float]) -> None:
         """One event of the workers."""
@@ -141,10 +144,12 @@ class _Watcher:
             say(describe_preparation(progress.preparation))
         elif kind == "resumed":
             say(f"  going on after step {len(progress.state.records)}/{self._steps}")
+            self.view.taken = self.view.resumed = len(progress.state.records)
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps))
             self._writer.step(_with_cost(progress))
+            self.view.taken, self.view.accuracy = len(progress.state.records), progress.state.accuracy
 
     def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
         """The replay is over."""

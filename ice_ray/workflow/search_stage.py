@@ -17,6 +17,7 @@ from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named, pareto_front
+from ice_ray.observe.live import LiveCallback, SearchView, shown_live
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, warn
 from ice_ray.observe.trials_table import write_trials
@@ -112,12 +113,15 @@ def search_stage(context: JobContext) -> Winner:
     say(f"  training images {prepared.residence}")
     with context.timed("stage 1: trials"):
         deaths = config.search.max_failures
+        objective = objective_named(config.search.objective, config.search.max_drop)
+        view = SearchView(plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index)
         callbacks = [
             TensorBoardCallback(folder.tensorboard / "search", deaths),
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
+            LiveCallback(view, plan.space.kind),
         ]
         at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
-        with wanted(context.trial(at_once)), seen_by_all(folder.path):
+        with wanted(context.trial(at_once)), seen_by_all(folder.path), shown_live(view.render):
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
@@ -126,8 +130,12 @@ def search_stage(context: JobContext) -> Winner:
 
 
 def _rounds(plan: Plan) -> str:
-    lengths = sorted({plan.length_with(point) for point in plan.space.points()})
+    lengths = _lengths(plan)
     return str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+
+
+def _lengths(plan: Plan) -> list[int]:
+    return sorted({plan.length_with(point) for point in plan.space.points()})
 
 
 def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPreparation:
