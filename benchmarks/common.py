@@ -119,7 +119,8 @@ def command() -> str:
 
 def machine() -> str:
     """Hardware and versions in one line."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{os.cpu_count()} CPU cores ({device_name(torch.device('cpu')).split(',')[0]}), "
-        f"{torch.get_num_threads()} threads, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
+        f"{torch.get_num_threads()} threads, {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
     )

@@ -140,9 +140,10 @@ def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Imag
         except TrialFailure as failure:
             trials.append({**point.as_dict(), "failure": str(failure)})
             continue
-        candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), state.records[-1].drop))
+        last = state.records[-1]
+        candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), last.drop, last.unpruned_share))
         own = candidates[-1]
-        trials.append({**point.as_dict(), "drop": own.drop, "seconds": own.pruning_seconds})
+        trials.append({**point.as_dict(), "drop": own.drop, "left": own.unpruned_share, "seconds": own.pruning_seconds})
     choice = objective_named(plan.config.search.objective, plan.config.search.max_drop).choose(candidates)
     return {
         "point": plan.proposals.known[choice.index].as_dict(),
@@ -220,8 +221,14 @@ def run_contest(
     """This part of everything that is not in the ledger yet: per pipeline and ratio the search, then the replays."""
     decoded = cached_images()
     by_name = {contestant.name: contestant for contestant in contestants}
-    cells = list(itertools.product(ratios, contestants))
-    for ratio, contestant in cells[part]:
+    # Those who share a search stay in one process: two would find winners of their own.
+    searchers = [contestant for contestant in contestants if not contestant.tuned_as]
+    for ratio, contestant in (
+        (ratio, own)
+        for ratio, searcher in list(itertools.product(ratios, searchers))[part]
+        for own in contestants
+        if searcher.name in (own.name, own.tuned_as)
+    ):
         tuner = by_name.get(contestant.tuned_as, contestant)
         key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name}
         found = ledger.once({**key, "part": "search"}, partial(search, setting, tuner, ratio, decoded))

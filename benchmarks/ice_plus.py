@@ -17,8 +17,9 @@ import torch
 from common import Ledger, arguments, share
 from contest import Contestant, run_contest
 from contest_page import cells_of, write_results
-from settings import setting_options, small
+from settings import small
 
+MODELS = ("cifar-resnet20", "cifar-resnet56")
 ICE = ("--pipeline", "ice", "--search.trials", "6")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
@@ -33,13 +34,15 @@ CONTESTANTS = (
 def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__, parts=True)
-    setting_options(parser)
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-share", type=float, default=0.1, help="of the 50,000 training images")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
-    setting = small(options.shared, options.model or "cifar-resnet20", options.train_share)
+    setting = small(options.shared, options.model, options.train_share)
     run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:
         return

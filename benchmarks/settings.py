@@ -28,6 +28,8 @@ def setting_of(options: Namespace) -> Setting:
     for option in ("model", "weights", "data"):
         if getattr(options, option) is not None:
             words += [f"--{option}", str(getattr(options, option))]
+    # The score is of images by which nothing is decided, and no pipeline has epochs that the others have not.
+    words += ["--decide-on", "holdout", "--replay.final-epochs", "0"]
     return Setting(options.preset, tuple(words))
 
 

@@ -74,6 +74,12 @@ class Hyperparameters:
         return tuple(field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING)
 
     @classmethod
+    def defaults(cls) -> dict[str, float]:
+        """Of those that have one."""
+        found = {field.name: field.default for field in dataclasses.fields(cls)}
+        return {name: float(value) for name, value in found.items() if value is not dataclasses.MISSING}
+
+    @classmethod
     def logarithmic(cls) -> frozenset[str]:
         """Those that are measured on a logarithmic scale."""
         return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("logarithmic"))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ice_ray.config.preset import load_preset, with_recipe
+from ice_ray.config.preset import for_pipeline, load_preset
 from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
@@ -50,7 +50,7 @@ def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:
         config = RunConfig() if name is None else load_preset(name)
         if _given("--target", arguments) is not None:
             config = dataclasses.replace(config, ratio=None)  # it takes the place of the preset's ratio
-        return with_recipe(config, _given("--pipeline", arguments) or config.pipeline)
+        return for_pipeline(config, _given("--pipeline", arguments) or config.pipeline)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
         return replay_defaults(Path(path))
     return tyro.MISSING_NONPROP

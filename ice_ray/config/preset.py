@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
+from ice_ray.pipelines.registry import PIPELINES
+from ice_ray.search.space import named_spaces
 
 
 def named_presets() -> list[str]:
@@ -28,8 +31,12 @@ def load_preset(name: str) -> RunConfig:
     return parse_preset(name, (_folder() / f"{name}.yaml").read_text())
 
 
-def with_recipe(config: RunConfig, pipeline: str) -> RunConfig:
-    """The description with what goes with a pipeline by name, where it has a recipe: `ice-plus` is one."""
+def for_pipeline(config: RunConfig, pipeline: str) -> RunConfig:
+    """The description with what goes with a pipeline by name: its recipe, where it has one (`ice-plus`); and without
+    the grid, and the number of its points, that a preset names for another.
+    """
+    if pipeline in PIPELINES and config.space is not None and config.space not in named_spaces(pipeline):
+        config = replace(config, space=None, search=replace(config.search, trials=None))
     recipe = resources.files("ice_ray.config") / "recipes" / f"{pipeline}.yaml"
     if not recipe.is_file():
         return config

@@ -125,6 +125,8 @@ class RunConfig:
         check_amount(self.ratio, self.target)
         if self.ablations != Ablations() and self.pipeline not in ("ice", "ice-plus"):
             raise UserError("--no-threshold, --no-freezing and --no-scheduler are for --pipeline ice and ice-plus")
+        if self.prune.calibration_images < (self.replay.workers or 2):
+            raise UserError("--prune.calibration-images must be at least as many as --replay.workers, 2 without it")
         if not 0 <= self.decision_error < 0.5:
             raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
         if self.image_size is not None:

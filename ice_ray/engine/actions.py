@@ -125,8 +125,8 @@ class UnprunedShare:
 
 @dataclass(frozen=True)
 class LayerShares:
-    """What each prunable layer holds of the network as it is. Value: {layer: share}, over convolutions and linear
-    layers.
+    """What each prunable layer holds of the network as it is. Value: {layer: share}, over all convolutions and
+    prunable layers.
 
     Attributes:
         counting: of their weights, or of their multiply-adds.

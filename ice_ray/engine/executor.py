@@ -193,6 +193,8 @@ class Executor:
 
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
         model = self._bring(snapshot)
+        if isinstance(action, (Prune, Mask, Reinitialise, Recover)):
+            self._known = None  # of a network that is no more
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
         teacher = self._teacher_of(action) if isinstance(action, Recover) else None
         looks = self._looks_of(action) if isinstance(action, Recover) else None
@@ -226,7 +228,8 @@ class Executor:
             case LayerShares():
                 value = self.network.layer_shares(model, action.counting)
             case WeightNorm():
-                value = weight_norm(model)
+                own = torch.tensor(weight_norm(model), dtype=torch.float64, device=self.device)
+                value = float(self._collective.agree(own))
             case Recover():
                 value, flops = self._recover(model, action, teacher, looks)
                 after = next_id(snapshot, action)
@@ -275,6 +278,8 @@ class Executor:
         context = self._context(model, action, snapshot)
         with autocast(self.recipe.precision, self.device):
             scores = criterion_named(action.criterion).score(context)
+        if not action.step:
+            self._known = None  # of all layers at once: too much to keep
         return {layer: self._collective.agree(each.to(self.device).float()).cpu() for layer, each in scores.items()}
 
     def _compensate(

@@ -121,12 +121,14 @@ class DenseNetwork:
         return self._count(model, counting) / self._count(self._module, counting)
 
     def layer_shares(self, model: nn.Module, counting: Literal["weights", "multiply-adds"]) -> dict[str, float]:
-        """What each unit's layer has of the weights, or of the multiply-adds, of all convolutions and linear layers."""
+        """What each unit's layer has of the weights, or of the multiply-adds, of convolutions and prunable layers."""
+        pruned = {unit.layer for unit in self.units}
         sizes = {
             trace.name: multiply_adds(model, trace)
             if counting == "multiply-adds"
             else model.get_parameter(f"{trace.name}.weight").numel()
             for trace in self.traces
+            if trace.name in pruned or isinstance(model.get_submodule(trace.name), nn.Conv2d)
         }
         return {unit.layer: sizes[unit.layer] / sum(sizes.values()) for unit in self.units}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from ice_ray.errors import RunError, UserError
 from ice_ray.objective import normalized_cost
 
 Values = tuple[float, ...]
+_NEARLY_AS_SMALL = 0.05
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Candidate:
         index: the trial's.
         pruning_seconds: PT of eq. 2 on the clock that the search uses.
         drop: eq. 3, in percentage points; negative where pruning helped.
+        unpruned_share: of the parameters, at the end; in most pipelines the same for all trials.
     """
 
     index: int
     pruning_seconds: float
     drop: float
+    unpruned_share: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -56,13 +59,21 @@ class Objective(ABC):
     def choose(self, candidates: Sequence[Candidate]) -> Choice:
         """The winner among finished trials, in any order.
 
+        Where a pipeline decides by itself how much it prunes, only those count that have taken nearly as much as the
+        one that took most: a trial that removes nothing would be fast and lose nothing.
+
         Raises:
             RunError: no candidate to choose from.
         """
         usable = sorted((c for c in candidates if c.is_usable and self.accepts(c)), key=lambda c: c.index)
         if not usable:
             raise RunError("no trial finished with a usable result: nothing to choose from")
-        return self._best(usable)
+        least = min(c.unpruned_share for c in usable)
+        alike = [c for c in usable if c.unpruned_share <= least + _NEARLY_AS_SMALL]
+        choice = self._best(alike)
+        if len(alike) == len(usable):
+            return choice
+        return replace(choice, reason=f"{choice.reason}, of the {len(alike)} that took most of {len(usable)} trials")
 
     def accepts(self, candidate: Candidate) -> bool:
         """Whether a finished trial has a value here at all; where not, it counts as failed."""

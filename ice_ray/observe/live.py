@@ -109,7 +109,8 @@ class LiveCallback(tune.Callback):
         self._view.steps.setdefault(str(trial), 0)
         if not self._view.ended[str(trial)]:
             index, point = trial.config["point"]["index"], trial.config["point"]["hyperparameters"]
-            self._view.candidates.append(Candidate(index, result["pruning_seconds"], result["drop"]))
+            figures = (float(result[name]) for name in ("pruning_seconds", "drop", "unpruned_share"))
+            self._view.candidates.append(Candidate(index, *figures))
             self._view.costs[index] = result["cost"]
             self._view.points[index] = self._kind.from_mapping(point)
 

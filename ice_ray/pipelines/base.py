@@ -68,7 +68,7 @@ class Pipeline(ABC):
         return PipelineState(executor.root)
 
     def length(self, steps: int) -> int:
-        """Rounds of a run at most, the retraining not counted.
+        """Rounds of a run at most; a retraining, or a record of what stands, may come on top.
 
         Args:
             steps: pruning steps that the network has.

@@ -108,7 +108,8 @@ class IcePipeline(Pipeline):
         *earlier, record = state.records
         rate = self._rate(record.unpruned_share)
         # A whole single epoch has nothing to stop; else the last measurement made while training is the step's.
-        several = self.recovery.epochs > 1 or self.recovery.checks is not None
+        # Without a threshold there is nothing to be below.
+        several = self.ablations.threshold and (self.recovery.epochs > 1 or self.recovery.checks is not None)
         action = Recover(
             key=("step", record.step),
             learning_rate=rate,
@@ -117,7 +118,7 @@ class IcePipeline(Pipeline):
             frozen=self._frozen(preparation),
             cut=self._cuts,
             until=self._threshold(preparation.original_accuracy) if several else None,
-            checks=self.recovery.checks,
+            checks=self.recovery.checks if several else None,
         )
         recovered = executor.run(state.snapshot, action)
         accuracy, measuring = recovered.value.accuracy, Cost()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ice_ray.engine.actions import Mask, Recover, Reinitialise, Score, SnapshotId, WeightNorm
+from ice_ray.engine.actions import Counting, Mask, Recover, Reinitialise, Score, SnapshotId, UnprunedShare, WeightNorm
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.hyperparameters import Hyperparameters, searched
@@ -98,12 +98,15 @@ class ImpPipeline(Pipeline):
         if len(state.records) < self._rounds_before:
             return self._train_dense(executor, state, preparation)
         phase = len(state.records) - self._rounds_before + 1
+        counting: Counting = "parameters" if self.config.form == "structured" else "non-zero-parameters"
         before = executor.run(state.snapshot, WeightNorm()).value
+        had = executor.run(state.snapshot, UnprunedShare(counting)).value
         take = self._filters_gone if self.config.form == "structured" else self._masked
         removal = take(executor, state.snapshot, phase)
         after = executor.run(removal.snapshot, WeightNorm()).value
         lost = max(0.0, 1 - (after / before) ** 2) ** 0.5  # what is gone and what is left are orthogonal
-        recovery = self._recovery(phase, lost)
+        pruned = 1 - executor.run(removal.snapshot, UnprunedShare(counting)).value / had
+        recovery = self._recovery(phase, lost, pruned)
         name = f"all layers, phase {phase}/{int(self.hyperparameters.phases)}"
         number, began = len(state.records) + 1, accuracy_before(state, preparation)
         record, snapshot = round_record(executor, preparation, number, began, name, removal, recovery)
@@ -123,11 +126,10 @@ class ImpPipeline(Pipeline):
         """Records before the first phase."""
         return int(isinstance(self.hyperparameters, BimpHyperparameters))
 
-    def _recovery(self, phase: int, lost: float) -> Recover:
-        """The retraining after a phase that took a share `lost` of the weights' norm."""
-        gone, epochs = self.gone_after(phase), self.hyperparameters.epochs
-        share = (gone - self.gone_after(phase - 1)) / (1 - self.gone_after(phase - 1))
-        plan = retraining_plan(self.config.schedule, self.config.dense, epochs, lost, share)
+    def _recovery(self, phase: int, lost: float, pruned: float) -> Recover:
+        """The retraining after a phase that took shares `lost` of the weights' norm and `pruned` of their number."""
+        epochs = self.hyperparameters.epochs
+        plan = retraining_plan(self.config.schedule, self.config.dense, epochs, lost, max(pruned, 1e-9))
         return Recover(
             ("phase", phase),
             self.hyperparameters.learning_rate * plan.rate,

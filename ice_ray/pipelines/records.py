@@ -114,7 +114,7 @@ class PipelineState:
         return self.records[-1].accuracy
 
     def pruning_seconds(self, clock: Clock, flops_per_second: float) -> float:
-        """PT of eq. 2 so far: the steps that stand, on one clock."""
+        """PT of eq. 2 so far, on one clock: of all steps, those that were rolled back too."""
         return sum((record.cost for record in self.records), Cost()).seconds(clock, flops_per_second)
 
     def to_json(self) -> str:

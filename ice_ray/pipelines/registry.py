@@ -27,10 +27,14 @@ class PipelineKind:
     Attributes:
         build: makes it, from what a run prunes and how, and one trial's hyperparameters.
         hyperparameters: what is searched.
+        is_uniform: whether every layer loses the share that --ratio names, so that --target can find it.
+        trains_anew: whether it begins with a network that knows nothing.
     """
 
     build: Callable[[PruningSettings, Any], Pipeline]
     hyperparameters: type[Hyperparameters]
+    is_uniform: bool = True
+    trains_anew: bool = False
 
 
 def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipeline:
@@ -48,6 +52,7 @@ def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipe
 
 
 def _baseline(settings: PruningSettings, hyperparameters: BaselineHyperparameters) -> Pipeline:
+    _refuse(settings, "--recovery.check-every", "--replay.final-epochs")
     return BaselinePipeline(
         hyperparameters=hyperparameters,
         recovery=settings.recovery,
@@ -57,12 +62,12 @@ def _baseline(settings: PruningSettings, hyperparameters: BaselineHyperparameter
 
 
 def _one_shot(settings: PruningSettings, hyperparameters: OneShotHyperparameters) -> Pipeline:
-    _refuse_repairs(settings)
+    _refuse(settings, "--compensate", "--recovery.check-every", "--recovery.schedule", "--replay.final-epochs")
     return OneShotPipeline(hyperparameters=hyperparameters, recovery=settings.recovery, removal=settings.removal)
 
 
 def _aap(settings: PruningSettings, hyperparameters: AapHyperparameters) -> Pipeline:
-    _refuse_repairs(settings)
+    _refuse(settings, "--compensate", "--criterion", "--recovery.check-every", "--replay.final-epochs")
     _refuse_amounts_by_layer(settings)
     return AapPipeline(
         hyperparameters=hyperparameters,
@@ -73,16 +78,26 @@ def _aap(settings: PruningSettings, hyperparameters: AapHyperparameters) -> Pipe
 
 
 def _imp(settings: PruningSettings, hyperparameters: ImpHyperparameters) -> Pipeline:
-    _refuse_repairs(settings)
+    _refuse(settings, "--compensate", "--criterion", "--recovery.check-every", "--recovery.schedule")
+    _refuse(settings, "--replay.final-epochs")
     _refuse_amounts_by_layer(settings)
     return ImpPipeline(
         hyperparameters=hyperparameters, recovery=settings.recovery, goal=settings.amounts.ratio, config=settings.imp
     )
 
 
-def _refuse_repairs(settings: PruningSettings) -> None:
-    if settings.compensation != "none":
-        raise UserError(f"--compensate {settings.compensation} is not for --pipeline {settings.pipeline}")
+def _refuse(settings: PruningSettings, *options: str) -> None:
+    """Raises UserError: the pipeline would ignore an option that is given."""
+    given = {
+        "--compensate": settings.compensation != "none",
+        "--criterion": settings.criterion != PruningSettings().criterion,
+        "--recovery.check-every": settings.recovery.checks is not None,
+        "--recovery.schedule": settings.recovery.schedule != "constant",
+        "--replay.final-epochs": settings.recovery.final_epochs > 0,
+    }
+    for option in options:
+        if given[option]:
+            raise UserError(f"{option} is not for --pipeline {settings.pipeline}")
 
 
 def _refuse_amounts_by_layer(settings: PruningSettings) -> None:
@@ -98,9 +113,9 @@ PIPELINES: dict[str, PipelineKind] = {
     "ice-plus": PipelineKind(_ice, IceHyperparameters),
     "baseline": PipelineKind(_baseline, BaselineHyperparameters),
     "one-shot": PipelineKind(_one_shot, OneShotHyperparameters),
-    "aap": PipelineKind(_aap, AapHyperparameters),
-    "imp": PipelineKind(_imp, ImpHyperparameters),
-    "bimp": PipelineKind(_imp, BimpHyperparameters),
+    "aap": PipelineKind(_aap, AapHyperparameters, is_uniform=False),
+    "imp": PipelineKind(_imp, ImpHyperparameters, is_uniform=False),
+    "bimp": PipelineKind(_imp, BimpHyperparameters, is_uniform=False, trains_anew=True),
 }
 
 

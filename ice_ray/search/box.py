@@ -48,7 +48,8 @@ class Box:
             UserError: which of its values is, and where it came from.
         """
         for name, value in point.as_dict().items():
-            least, greatest = self.ranges.get(name, (0.0, 0.0))
+            default = self.kind.defaults().get(name, 0.0)
+            least, greatest = self.ranges.get(name, (default, default))
             if not least <= value <= greatest:
                 raise UserError(
                     f"{origin}: {name}={value:g} is outside of space '{self.name}' ({least:g} to {greatest:g}); give a "
@@ -71,7 +72,7 @@ def _whole(least: float, greatest: float, share: float) -> float:
 
 def _between(least: float, greatest: float, share: float, logarithmic: bool) -> float:
     """At `share`, in [0, 1), of the way; never outside for the sake of rounding."""
-    if logarithmic and least < greatest:
+    if logarithmic and 0 < least < greatest:  # from 0 on there is no such scale
         value = math.exp(math.log(least) + share * (math.log(greatest) - math.log(least)))
     else:
         value = least + share * (greatest - least)

@@ -133,7 +133,8 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
     """A trial as objectives and samplers see it; None where it failed."""
     if result.failure:
         return None
-    return Candidate(result.index, result.pruning_seconds(clock, flops_per_second), result.drop)
+    seconds, left = result.pruning_seconds(clock, flops_per_second), result.records[-1].unpruned_share
+    return Candidate(result.index, seconds, result.drop, left)
 
 
 def _board(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> Board:

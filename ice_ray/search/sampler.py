@@ -78,7 +78,7 @@ class Sampling:
         return {
             name: FloatDistribution(*bounds, step=1.0)
             if name in whole
-            else FloatDistribution(*bounds, log=name in rates and bounds[0] < bounds[1])
+            else FloatDistribution(*bounds, log=name in rates and 0 < bounds[0] < bounds[1])
             for name, bounds in self.box.ranges.items()
         }
 

@@ -87,7 +87,8 @@ def fine_tune(
     Args:
         model: may be wrapped for data-parallel training; only parameters that require a gradient are touched.
         epochs: a part of one ends with the batch that completes it.
-        rate: the learning rate, from progress: the share of all batches of all epochs that is done, in [0, 1).
+        rate: the learning rate, from progress: the share of all images of all epochs that has been seen in the middle
+            of the batch, in (0, 1].
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
@@ -115,7 +116,8 @@ def fine_tune(
             in_epoch = 0
             for batch, labels, rows in training_batches(images, preprocessing, recipe.batch_size, (*key, epoch), shard):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate((epoch + in_epoch / len(images)) / epochs)
+                    # In the middle of the batch: where a schedule warms up from 0 no step is for nothing.
+                    group["lr"] = rate(min((epoch + (in_epoch + rows / 2) / len(images)) / epochs, 1.0))
                 loss = _loss(model, batch, labels, recipe, teacher)
                 # Gradients are averaged over processes: weigh each by its share of the rows, so that the average
                 # is that of the global batch even where it does not divide evenly.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
+from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, load_state_dict
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
@@ -121,6 +123,7 @@ class Plan:
         Raises:
             UserError: the pipeline does not go with the options.
         """
+        build_pipeline(self.replay_settings, point)
         return build_pipeline(self.search_settings, point).length(self.steps)
 
     @property
@@ -165,7 +168,9 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         UserError: what is wrong and how to mend it.
     """
     criterion_named(config.criterion)
-    pipeline_kind(config.pipeline)
+    kind = pipeline_kind(config.pipeline)
+    if config.target is not None and not kind.is_uniform:
+        raise UserError(f"--target finds a share for every layer alike; --pipeline {config.pipeline} takes --ratio")
     amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
     space = load_space(config.space or default_space(config.pipeline, dataset.default_space), config.pipeline)
@@ -177,6 +182,8 @@ def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found
         fit_weights(module, load_state_dict(path), str(path))
     elif config.data != "digits" and not spec.is_users_own:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
+    if kind.trains_anew:
+        reinitialise(copy.deepcopy(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
     network, selection = open_network(module, config.model, shape, config.prune.selection)

@@ -8,7 +8,8 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.preset import load_preset, named_presets, parse_preset
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
-from ice_ray.search.space import load_space
+from ice_ray.pipelines.registry import PIPELINES
+from ice_ray.search.space import default_space, load_space
 
 PAPER = ["paper-cifar10", "paper-imagenet", "paper-tinyimagenet"]
 
@@ -93,6 +94,16 @@ def test_what_is_wrong_in_a_file_is_said(text, said):
 def test_a_target_takes_the_place_of_a_preset_s_ratio():
     config = parse(RunConfig, ["--preset", "paper-cifar10", "--target", "macs=0.5"], "p")
     assert (config.ratio, config.target) == (None, "macs=0.5")
+
+
+@pytest.mark.parametrize("preset", named_presets())
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_preset_goes_with_every_pipeline(preset, pipeline):
+    """A grid that is another pipeline's goes, and with it the number of its points."""
+    config = parse(RunConfig, ["--preset", preset, "--pipeline", pipeline], "p")
+    space = load_space(config.space or default_space(pipeline, "cifar10"), pipeline)
+    assert space.sample(config.search.trials, 0)
+    assert (config.space == load_preset(preset).space) == (pipeline in ("ice", "ice-plus"))
 
 
 def test_a_pipeline_s_recipe_gives_defaults_that_options_and_nothing_else_override():

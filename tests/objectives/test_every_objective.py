@@ -49,3 +49,12 @@ def test_a_value_for_every_trial_and_dimension(objective):
     assert [len(value) for value in values] == [objective.dimensions] * 3
     assert all(math.isfinite(number) for value in values for number in value)
     assert objective.values([]) == []
+
+
+def test_a_trial_that_took_less_wins_nothing(objective):
+    """Where a pipeline decides by itself how much goes, doing nothing is fast and loses nothing."""
+    idle = Candidate(0, 1.0, 0.0, unpruned_share=1.0)
+    others = [Candidate(1, 30.0, 2.0, unpruned_share=0.5), Candidate(2, 60.0, 2.5, unpruned_share=0.53)]
+    choice = objective.choose([idle, *others])
+    assert choice.index == objective.choose(others).index
+    assert "of the 2 that took most of 3 trials" in choice.reason

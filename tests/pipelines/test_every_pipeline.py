@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from ice_ray.engine.actions import Checks
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import LocalMemory, MemoryIndex
 from ice_ray.engine.remembering import RememberingExecutor
@@ -13,12 +14,13 @@ from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.aap import AapConfig
-from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.base import Pipeline, RecoveryPlan
 from ice_ray.pipelines.following import KnownOutcomes, follow
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.registry import PIPELINES, build_pipeline
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.search.space import default_space, load_space
@@ -36,6 +38,7 @@ def build(case: str, **changes: float) -> Pipeline:
         recipe=RECIPE,
         aap=AapConfig(rounds=8, images=64),
         imp=ImpConfig(form="unstructured" if form else "structured"),
+        criterion="residual" if name == "ice-plus" else "l1",
         compensation="least-squares" if name == "ice-plus" else "none",
     )
     point = load_space(default_space(name, "digits"), name).points()[0]
@@ -151,11 +154,43 @@ def test_remembered_it_is_what_it_was_and_nothing_is_done_again(ran, preparation
     assert 0 < worker.executed - done <= 2  # the retraining and its measurement
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_repair_is_the_same_whether_or_not_its_problem_is_known_from_the_scoring(network, data, precision):
+    """On the same process after it, or on another to which the score is told."""
+    recipe = dataclasses.replace(RECIPE, precision=precision)
+    rule = RemovalRule(Amounts(0.5), "residual", 300)
+    found = []
+    for scores in (True, False):
+        executor = Executor(network, data, recipe, 0, torch.device("cpu"))
+        if scores:
+            choice = choose_removal(executor, executor.root, 2, rule)
+        repaired = executor.run(executor.root, removal_action(choice, 2, rule, "least-squares"))
+        found.append((repaired.snapshot, executor.commit(repaired.snapshot).tensors, repaired.cost.flops))
+    (first, tensors, flops), (second, others, same) = found
+    assert (first, flops) == (second, same)
+    assert all(torch.equal(tensors[key], value) for key, value in others.items())
+
+
 @pytest.mark.parametrize("name", sorted(set(PIPELINES) - {"ice", "ice-plus", "baseline"}))
 def test_what_is_not_for_a_pipeline_is_refused(name):
     point = load_space(default_space(name, "digits"), name).points()[0]
-    with pytest.raises(UserError, match=f"--compensate bn is not for --pipeline {name}"):
+    with pytest.raises(UserError, match=f"--compensate is not for --pipeline {name}"):
         build_pipeline(PruningSettings(pipeline=name, compensation="bn"), point)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "changes"),
+    [
+        ("imp", "--criterion", {"criterion": "taylor"}),
+        ("baseline", "--recovery.check-every", {"recovery": RecoveryPlan(checks=Checks(5, 10, 0.5))}),
+        ("one-shot", "--recovery.schedule", {"recovery": RecoveryPlan(schedule="cosine")}),
+        ("aap", "--replay.final-epochs", {"recovery": RecoveryPlan(final_epochs=1)}),
+    ],
+)
+def test_an_option_that_it_would_ignore_is_refused(name, option, changes):
+    point = load_space("default", name).points()[0]
+    with pytest.raises(UserError, match=f"{option} is not for --pipeline {name}"):
+        build_pipeline(PruningSettings(pipeline=name, **changes), point)
 
 
 @pytest.mark.parametrize("name", ["aap", "imp", "bimp"])

@@ -145,4 +145,4 @@ def test_phases_are_whole_numbers_wherever_they_are_drawn():
     for _ in range(6):
         point = Sampling("tpe", box, 6, 0).suggest(history, 1)
         history.append((point, (point.epochs,)))
-        assert dataclasses.astuple(point)
+        assert point.phases in (1, 2, 3)

@@ -1,6 +1,7 @@
 """Draws from the box of a space."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, searched
 from ice_ray.search.box import Box
+from ice_ray.search.sampler import Sampling
 from ice_ray.search.space import Space, load_space
 
 CIFAR = load_space("cifar10").box
@@ -50,6 +52,27 @@ def test_a_single_value_stays():
     assert {point.learning_rate_reduction for point in digits.draw(10, 0)} == {0.005}
     assert not digits.is_a_point
     assert Box("one", dict.fromkeys(digits.ranges, (0.1, 0.1))).is_a_point
+
+
+@dataclass(frozen=True)
+class Own(Hyperparameters):
+    """One that a space may leave out, and that is not 0 then."""
+
+    share: float = searched("s", default=0.9)
+    rate: float = searched("r", logarithmic=True, default=0.1)
+
+
+def test_what_the_space_leaves_out_is_at_its_default():
+    box = Box("mine", {"rate": (0.0, 0.5)}, Own)
+    box.check(Own(rate=0.3), "here")
+    with pytest.raises(UserError, match=r"share=0\.5 is outside"):
+        box.check(Own(share=0.5, rate=0.3), "here")
+
+
+def test_from_nothing_on_there_is_no_logarithmic_scale():
+    draws = Box("mine", {"rate": (0.0, 0.5)}, Own).draw(2000, 0)
+    assert abs(sum(point.rate < 0.25 for point in draws) - 1000) < 140
+    assert Sampling("tpe", Box("mine", {"rate": (0.0, 0.5)}, Own), 4, 0).suggest([], 1).share == 0.9
 
 
 def test_a_point_outside_is_named():

@@ -95,8 +95,9 @@ def test_the_rate_follows_progress_over_all_epochs(network, data):
     batches = -(-len(data.train) // RECIPE.batch_size)
     asked = seen[1:]  # the first is the optimizer's making
     assert len(asked) == 2 * batches
-    assert asked[0] == 0
-    assert asked[batches] == 0.5
+    half = RECIPE.batch_size / 2 / len(data.train) / 2
+    assert asked[0] == pytest.approx(half)
+    assert asked[batches] == pytest.approx(0.5 + half)
     assert asked == sorted(asked)
     assert asked[-1] < 1
 

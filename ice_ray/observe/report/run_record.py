@@ -51,7 +51,7 @@ class RunRecord:
     def candidates(self) -> list[Candidate]:
         """The finished trials, their seconds on the clock that the search used."""
         return [
-            Candidate(trial.index, self.seconds(trial), trial.records[-1].drop)
+            Candidate(trial.index, self.seconds(trial), trial.records[-1].drop, trial.records[-1].unpruned_share)
             for trial in self.trials
             if not trial.failure and trial.records
         ]

@@ -44,9 +44,12 @@ def _stopping(model: nn.Module, layer: str, caught: list[tuple[Tensor, Tensor]])
 
 
 def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a layer at its first use in a forward pass, which ends there."""
+    """Input and output of a layer at its first use in a forward pass, which ends there; in full precision, whoever
+    asks: what a criterion has worked out serves the repair, bit for bit.
+    """
     caught: list[tuple[Tensor, Tensor]] = []
-    with _stopping(model, layer, caught), torch.inference_mode():
+    full = torch.autocast(images.device.type, enabled=False)
+    with _stopping(model, layer, caught), torch.inference_mode(), full:
         try:
             model(images)
         except _Reached as reached:
