@@ -18,8 +18,12 @@ from ice_ray.files import atomic_path
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
 
 
-def unseen_from(folder: Path, token: str, nodes: list[str]) -> str:
-    """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing."""
+def unseen_from(folder: Path, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
+    """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing.
+
+    Args:
+        answered: those that do are added; one that is too busy to say can be asked again.
+    """
     answers = {
         node: _token.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(_file(folder))
         for node in nodes
@@ -30,6 +34,8 @@ def unseen_from(folder: Path, token: str, nodes: list[str]) -> str:
             found = ray.get(answer, timeout=_ANSWER_SECONDS)
         except ray.exceptions.RayError:  # the node has gone, or is too busy to say
             continue
+        if answered is not None:
+            answered.add(node)
         if found != token:
             return (
                 f"--storage: node {hosts.get(node, node)} does not see '{folder}': mount one folder there on all nodes"
@@ -52,8 +58,7 @@ def seen_by_all(folder: Path) -> Iterator[None]:
 
     def check() -> str:
         joined = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in known]
-        known.update(joined)
-        return unseen_from(folder, token, joined)
+        return unseen_from(folder, token, joined, known)
 
     def watch() -> None:
         while not done.wait(_POLL_SECONDS):
