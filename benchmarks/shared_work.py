@@ -64,7 +64,7 @@ def search(options: Any, name: str, *extra: str) -> Row:
         *("--data", f"cifar10:{shared / 'datasets' / 'cifar10-jpeg'}", "--model", "cifar-resnet20"),
         *("--weights", str(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "--ratio", "0.6"),
         *("--space", "cifar10", "--search.subsample", str(SHARE), "--search.eval-images", str(EVAL_IMAGES)),
-        *("--search.clock", "work", *extra),
+        *("--search.batch-size", "128", "--search.clock", "work", *extra),
     ]
     began = time.perf_counter()
     subprocess.run([*words, "--resume"] if (folder / "run.json").is_file() else words, check=True)
