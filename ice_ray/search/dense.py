@@ -43,7 +43,7 @@ def _train(
     recipe = Recipe(batch_size=64, distil=False)
     own = bring(images.get(), device)
     _, losses = fine_tune(model, own, preprocessing, recipe, _rate, _EPOCHS, (seed, "dense"))
-    if not math.isfinite(float(losses)):
+    if not math.isfinite(float(losses.sum())):
         raise RunError("training the dense model diverged")
     return {key: tensor.cpu() for key, tensor in model.state_dict().items()}
 

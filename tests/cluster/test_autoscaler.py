@@ -41,14 +41,14 @@ from ice_ray.errors import RunError, UserError
 
 with ray_session():
     print("at first", cluster_gpus(), has_gpus())
-    for minutes, request in ((5, Request("too much", 1, 1, 3)), (0.05, Request("too soon", 2, 1, 2))):
+    provide(Request("a trial", 1, 0.5), 5, print)
+    for minutes, request in ((5, Request("too much", 1, 1, 3)), (0.0001, Request("too soon", 2, 1, 2))):
         try:
             provide(request, minutes, print)
         except (UserError, RunError) as error:
             print(type(error).__name__, error)
-    provide(Request("a trial", 1, 0.5), 3, print)
     with wanted(Request("trials", 2, 1, 5)):
-        provide(Request("two workers", 2, 1, 2), 3, print)
+        provide(Request("two workers", 2, 1, 2), 5, print)
     print("at last", placements(2, 1), placements(1, 0.5))
 """
 
