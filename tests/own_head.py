@@ -47,7 +47,7 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
     """Start one, as README has it; ends it and all that it started, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="ir", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        port, dashboard = free_ports(2)
+        port, dashboard, client = free_ports(3)
         address = f"{ray.util.get_node_ip_address()}:{port}"
         faster = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}  # read where there is an autoscaler
         own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -56,7 +56,9 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
         made = head.run(RAY, "get-auth-token", "--generate")
         assert made.returncode == 0, made.stderr
         command = [RAY, "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}/r"]
-        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+        # Where another cluster's agent has the usual port, this head would never have anybody to run a job.
+        command.append("--dashboard-agent-listen-port=0")
         if autoscaling is not None:
             provider = {**autoscaling["provider"], "gcs_address": address}  # type: ignore[dict-item]
             config = home / "ray_bootstrap_config.yaml"  # where `ray up` leaves it
