@@ -113,8 +113,14 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def command() -> str:
-    """The command line as given, for the page."""
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """The command line as given, for the page, but for where this machine keeps its files."""
+    given, said = iter(sys.argv[1:]), ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for word in given:
+        if word in ("--shared", "--work"):
+            next(given, None)
+        elif not word.startswith(("--shared=", "--work=")):
+            said.append(word)
+    return " ".join(said)
 
 
 def machine() -> str:

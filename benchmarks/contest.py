@@ -130,7 +130,7 @@ def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Imag
     executor = executor_of(plan, settings, train, decide)
     began = time.perf_counter()
     preparation = prepare(executor, settings.removal, settings.freeze, plan.probes)
-    executor.lessons = LocalLessons()
+    executor.recovery.lessons = LocalLessons()
     worker = RememberingExecutor(executor, LocalMemory(MemoryIndex(), {}))
     trials: list[Row] = []
     candidates: list[Candidate] = []

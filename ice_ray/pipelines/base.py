@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from ice_ray.engine.actions import Checks, Measure, Recover
+from ice_ray.engine.actions import Checks, Recover
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.objective import accuracy_drop
-from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation, StepRecord
+from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation
+from ice_ray.pipelines.rounds import Removal, round_record
 from ice_ray.training.schedules import SCHEDULES, Schedule
 
 
@@ -106,27 +106,17 @@ class Pipeline(ABC):
         """The budgeted retraining with a linear schedule (LLR of Zimmer et al. 2022): a part of PT, as its length is
         searched.
         """
-        last, action = state.records[-1], self.retraining()
-        recovered = executor.run(state.snapshot, action)
-        measured = executor.run(recovered.snapshot, Measure())
-        record = StepRecord(
-            step=last.step + 1,
-            layers=FINAL_RETRAINING,
-            filters_removed=0,
-            unpruned_share=last.unpruned_share,
-            accuracy_before=last.accuracy,
-            accuracy_after_pruning=last.accuracy,
-            accuracy=measured.value.accuracy,
-            drop=accuracy_drop(preparation.original_accuracy, measured.value.accuracy),
-            images_measured=measured.value.images,
-            fine_tuned=True,
-            epochs=recovered.value.epochs,
-            learning_rate_max=action.learning_rate,
-            scoring_seconds=0.0,
-            removal_seconds=0.0,
-            compensation_seconds=0.0,
-            measuring_seconds=measured.cost.wall_seconds,
-            recovery_seconds=recovered.cost.wall_seconds,
-            flops=(recovered.cost + measured.cost).flops,
+        last = state.records[-1]
+        standing, action = Removal(state.snapshot), self.retraining()
+        record, after = round_record(
+            executor,
+            preparation,
+            last.step + 1,
+            last.accuracy,
+            FINAL_RETRAINING,
+            standing,
+            action,
+            last.unpruned_share,
         )
-        return replace(state, snapshot=recovered.snapshot, records=(*state.records, record), retrained=True)
+        record = replace(record, accuracy_after_pruning=last.accuracy)
+        return replace(state, snapshot=after, records=(*state.records, record), retrained=True)

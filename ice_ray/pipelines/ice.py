@@ -66,14 +66,10 @@ class IcePipeline(Pipeline):
             accuracy=measured.value.accuracy,
             drop=accuracy_drop(original, measured.value.accuracy),
             images_measured=measured.value.images,
-            fine_tuned=False,
-            epochs=0,
-            learning_rate_max=None,
             scoring_seconds=choice.cost.wall_seconds,
             removal_seconds=0.0 if repairs else pruned.cost.wall_seconds,
             compensation_seconds=pruned.cost.wall_seconds if repairs else 0.0,
             measuring_seconds=measured.cost.wall_seconds,
-            recovery_seconds=0.0,
             flops=(choice.cost + pruned.cost + measured.cost).flops,
         )
         after = PipelineState(pruned.snapshot, (*state.records, record))

@@ -14,11 +14,12 @@ FINAL_RETRAINING = "retraining"
 """What a record names in place of layers where it is of the retraining after the last step."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepRecord:
     """One pruning step, or the retraining after the last one.
 
-    Accuracies in percent on the decision images, drop in percentage points, times in seconds.
+    Accuracies in percent on the decision images, drop in percentage points, times in seconds. What is not given was not
+    done.
 
     Attributes:
         step: counts from 1.
@@ -40,22 +41,22 @@ class StepRecord:
 
     step: int
     layers: str
-    filters_removed: int
+    filters_removed: int = 0
     unpruned_share: float
     accuracy_before: float
-    accuracy_after_pruning: float | None
+    accuracy_after_pruning: float | None = None
     accuracy: float
     drop: float
-    images_measured: int
-    fine_tuned: bool
-    epochs: float
-    learning_rate_max: float | None
-    scoring_seconds: float
-    removal_seconds: float
-    compensation_seconds: float
-    measuring_seconds: float
-    recovery_seconds: float
-    flops: float
+    images_measured: int = 0
+    fine_tuned: bool = False
+    epochs: float = 0
+    learning_rate_max: float | None = None
+    scoring_seconds: float = 0.0
+    removal_seconds: float = 0.0
+    compensation_seconds: float = 0.0
+    measuring_seconds: float = 0.0
+    recovery_seconds: float = 0.0
+    flops: float = 0.0
     accepted: bool = True
 
     @property

@@ -26,7 +26,7 @@ class Removal:
     """
 
     snapshot: SnapshotId
-    filters: int
+    filters: int = 0
     scoring: Cost = Cost()
     removing: Cost = Cost()
     repairing: Cost = Cost()
@@ -40,6 +40,7 @@ def round_record(
     name: str,
     removal: Removal,
     recovery: Recover | None,
+    unpruned_share: float | None = None,
 ) -> tuple[StepRecord, SnapshotId]:
     """Train as `recovery` says, measure once, and write down the round; None trains nothing.
 
@@ -47,10 +48,12 @@ def round_record(
         number: of the round, from 1.
         accuracy_before: of what it started from, percent.
         name: what was pruned, for people.
+        unpruned_share: after the removal, where it is known.
     """
     original = preparation.original_accuracy
     counting: Counting = "non-zero-parameters" if recovery is not None and recovery.sparse else "parameters"
-    share = executor.run(removal.snapshot, UnprunedShare(counting))
+    if unpruned_share is None:
+        unpruned_share = executor.run(removal.snapshot, UnprunedShare(counting)).value
     trained = Outcome(removal.snapshot, None, Cost())
     if recovery is not None:
         trained = executor.run(removal.snapshot, recovery)
@@ -60,7 +63,7 @@ def round_record(
         step=number,
         layers=name,
         filters_removed=removal.filters,
-        unpruned_share=share.value,
+        unpruned_share=unpruned_share,
         accuracy_before=accuracy_before,
         accuracy_after_pruning=None if recovery is not None else accuracy,
         accuracy=accuracy,
@@ -86,22 +89,10 @@ def standing_record(
     return StepRecord(
         step=number,
         layers=name,
-        filters_removed=0,
         unpruned_share=unpruned_share,
         accuracy_before=accuracy,
-        accuracy_after_pruning=None,
         accuracy=accuracy,
         drop=accuracy_drop(preparation.original_accuracy, accuracy),
-        images_measured=0,
-        fine_tuned=False,
-        epochs=0,
-        learning_rate_max=None,
-        scoring_seconds=0.0,
-        removal_seconds=0.0,
-        compensation_seconds=0.0,
-        measuring_seconds=0.0,
-        recovery_seconds=0.0,
-        flops=0.0,
     )
 
 
@@ -115,14 +106,13 @@ def remove(
     snapshot: SnapshotId,
     removed: Mapping[str, Sequence[int]],
     scoring: Cost,
-    repairing: Cost = Cost(),
 ) -> Removal:
     """Remove filters, by layer; layers that lose none are left out."""
     losing = tuple((layer, tuple(filters)) for layer, filters in removed.items() if filters)
     if not losing:
-        return Removal(snapshot, 0, scoring, Cost(), repairing)
+        return Removal(snapshot, 0, scoring)
     pruned = executor.run(snapshot, Prune(losing))
-    return Removal(pruned.snapshot, sum(len(filters) for _, filters in losing), scoring, pruned.cost, repairing)
+    return Removal(pruned.snapshot, sum(len(filters) for _, filters in losing), scoring, pruned.cost)
 
 
 def place_scores(unit: PrunableUnit, scores: Tensor) -> Tensor:

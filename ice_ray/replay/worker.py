@@ -51,7 +51,7 @@ def _replay(order: ReplayOrder) -> None:
     warm_up = executor.warm_up()
     settings = order.workload.settings
     pipeline = build_pipeline(settings, order.hyperparameters)
-    executor.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
+    executor.recovery.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
     progress = _resumed(executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up

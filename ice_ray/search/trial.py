@@ -56,7 +56,7 @@ class PruningTrial(tune.Trainable):
         self._executor.warm_up()
         self._memory = RemoteMemory(memory)
         if search.share_work:
-            self._executor.lessons = RemoteLessons(memory)
+            self._executor.recovery.lessons = RemoteLessons(memory)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ice_ray.engine.actions import Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import LocalMemory, MemoryIndex
+from ice_ray.engine.recovering import Recovery
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import DivergedError, RunError
 from ice_ray.hyperparameters import IceHyperparameters
@@ -185,7 +186,7 @@ def test_a_worker_that_fails_holds_nothing_up(network, data, preparation, monkey
     worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "a"))
     pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     with monkeypatch.context() as patch:
-        patch.setattr(Executor, "_recover", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Recovery, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pipeline.advance(worker, pipeline.begin(worker), preparation)
     other = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "b"))

@@ -14,7 +14,7 @@ TAUGHT = Recover(("step", 1), 0.05, 2, "constant", ())
 
 def fine_tuned(network, data, book=None):
     executor = Executor(network, data, Recipe(batch_size=64), 0, CPU)
-    executor.lessons = book
+    executor.recovery.lessons = book
     scores = executor.run(executor.root, Score(1, "l1")).value
     removed = tuple((layer, tuple(range(len(each) // 2))) for layer, each in scores.items())
     outcome = executor.run(executor.run(executor.root, Prune(removed)).snapshot, TAUGHT)

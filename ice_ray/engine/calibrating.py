@@ -1,0 +1,115 @@
+"""What looks at calibration images: scores of filters, and repairs without training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from ice_ray.data.batches import Batch, evaluation_batches
+from ice_ray.data.images import PruningData
+from ice_ray.engine.actions import Compensate, Score, SnapshotId
+from ice_ray.engine.collective import Collective
+from ice_ray.engine.cost import compensation_flops, forward_flops
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.samples import FixedSample
+from ice_ray.pruning.compensation import compensate
+from ice_ray.pruning.criteria import ScoringContext, criterion_named
+from ice_ray.pruning.removal import remove_filters
+from ice_ray.training.evaluate import evaluation_batch
+from ice_ray.training.precision import Precision, autocast
+
+_LARGEST_BATCH = 128
+
+
+class Calibrator:
+    """Scores filters and repairs networks, on the same images at every step.
+
+    Args:
+        network: the dense network.
+        data: the calibration images are drawn from its training images.
+        precision: of the passes that score.
+        seed: of the run.
+        collective: the processes that work together; each looks at its share of the images.
+        dense: the network before pruning, as it was built: with its batch norms, in eval mode.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        data: PruningData,
+        precision: Precision,
+        seed: int,
+        collective: Collective,
+        dense: Callable[[], nn.Module],
+    ) -> None:
+        self._network, self._data, self._precision, self._seed = network, data, precision, seed
+        self._collective, self._dense = collective, dense
+        self._images = FixedSample(data.train, (seed, "calibration"))
+        self._known: tuple[tuple[SnapshotId, int, int], dict[str, Any]] | None = None
+
+    def forget(self) -> None:
+        """What is known is of a network that is no more."""
+        self._known = None
+
+    def score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
+        """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
+        And the operations spent.
+        """
+        context, criterion = self._context(model, action, snapshot), criterion_named(action.criterion)
+        with autocast(self._precision, self._data.train.device):
+            scores = criterion.score(context)
+        if not action.step:
+            self.forget()  # of all layers at once: too much to keep
+        agreed = {
+            layer: self._collective.agree(each.to(self._data.train.device).float()).cpu()
+            for layer, each in scores.items()
+        }
+        images = min(action.images, len(self._data.train))
+        return agreed, criterion.passes * forward_flops(model, self._network.traces) * images
+
+    def compensate(
+        self, model: nn.Module, action: Compensate, snapshot: SnapshotId
+    ) -> tuple[dict[str, tuple[float, float]], float]:
+        """Remove and repair, in place and in full precision; all processes end with the same bits. Errors of the
+        repaired layers, and the operations spent.
+        """
+        order, removed = [trace.name for trace in self._network.traces], dict(action.removed)
+        context = self._context(model, action, snapshot)
+        errors = compensate(
+            context, action.kind, removed, order, lambda: remove_filters(model, self._network.image_shape, removed)
+        )
+        self.forget()
+        for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
+            tensor.copy_(self._collective.agree(tensor))
+        per_image = compensation_flops(model, self._dense(), self._network.traces, errors, action.scored)
+        return errors, per_image * min(action.images, len(self._data.train))
+
+    def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
+        about = snapshot, action.step, action.images
+        if self._known is None or self._known[0] != about:
+            self._known = about, {}
+        return ScoringContext(
+            model=model,
+            units=self._network.steps[action.step - 1].units if action.step else self._network.units,
+            norms=self._network.norms,
+            key=(self._seed, "step", action.step),
+            batches=lambda: self._batches(action.images),
+            reduction=self._collective,
+            dense=self._dense,
+            rank=self._collective.shard.rank,
+            known=self._known[1],
+        )
+
+    def _batches(self, count: int) -> Iterator[Batch]:
+        """This process's share of the first `count` images."""
+        images, shard = self._images.take(count), self._collective.shard
+        largest = min(_LARGEST_BATCH, evaluation_batch(images.image_shape, images.device))
+        batches = math.ceil(len(images) / (largest * shard.world))
+        # Of even sizes: a last batch of a few images would have no statistics worth the name.
+        size = math.ceil(len(images) / (batches * shard.world))
+        for batch, labels in evaluation_batches(images, self._data.preprocessing, size, shard):
+            if len(labels):
+                yield batch, labels
