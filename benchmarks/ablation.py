@@ -25,9 +25,7 @@ from settings import setting_of, setting_options
 ICE = ("--pipeline", "ice", "--search.trials", "6")
 PARTS = ("threshold", "freezing", "scheduler")
 ABLATED = tuple(
-    Contestant(
-        "ice, no " + ", no ".join(without), (*ICE, *(f"--no-{part}" for part in without)), tuned_as="ice"
-    )
+    Contestant("ice, no " + ", no ".join(without), (*ICE, *(f"--no-{part}" for part in without)), tuned_as="ice")
     for count in (1, 2, 3)
     for without in itertools.combinations(PARTS, count)
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from common import RESULTS, Ledger, Row, command, machine, spread, table, write_parquet
 from contest import Contestant, Setting
 
@@ -125,6 +126,7 @@ def write_results(name: str, title: str, rules: str, parts: Sequence[tuple[str, 
     rows = [row | {"search_seconds": cell.search_seconds} for _, cells in parts for cell in cells for row in cell.rows]
     write_parquet(name, [{**row, "config": str(row["config"]), "point": str(row["point"])} for row in rows])
     sections = []
+    clock = "of the processor" if torch.get_num_threads() == 1 else "on the wall"
     for number, (heading, cells) in enumerate(parts):
         picture = f"{name}{number or ''}.png"
         draw(cells, RESULTS / picture, heading)
@@ -135,5 +137,5 @@ def write_results(name: str, title: str, rules: str, parts: Sequence[tuple[str, 
             f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{points_table(cells)}\n\n"
             f"![{heading}]({picture})\n"
         )
-    page = f"# {title}\n\n`{command()}`\n\n{rules}\n\n{machine()}.\n\n" + "\n".join(sections)
+    page = f"# {title}\n\n`{command()}`\n\n{rules}\n\n{machine()}; seconds {clock}.\n\n" + "\n".join(sections)
     (RESULTS / f"{name}.md").write_text(page)

@@ -35,12 +35,13 @@ def setting_of(options: Namespace) -> Setting:
 
 def small(shared: Path, model: str = "cifar-resnet20", train_share: float = 0.1) -> Setting:
     """5,000 stratified CIFAR-10 training images, one epoch a fine-tune; 2,000 images of one half of the test split
-    decide, the other half reports. Searches: 1,000 of the training images in batches of 32, 1,000 deciding.
+    decide, the other half reports. Searches: as many of the training images as the pipeline's trials have without
+    being asked (1,000 or 5,000), in batches of 32, 1,000 deciding.
     """
     data = shared / "datasets" / "cifar10-jpeg"
     weights = shared / "weights" / f"{model.removeprefix('cifar-')}_cifar10jpeg.safetensors"
     words = f"--model {model} --precision fp32 --batch-size 128 --replay.subsample {train_share}"
-    words += " --search.subsample 0.02 --search.batch-size 32 --search.eval-images 1000"
+    words += " --search.batch-size 32 --search.eval-images 1000"
     places = ("--weights", str(weights), "--data", f"cifar10:{data}")
     share = "" if train_share == 0.1 else f"-{train_share:g}"
     return Setting(f"small-{model.removeprefix('cifar-')}{share}", (*words.split(), *places), 2000)

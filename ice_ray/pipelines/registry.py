@@ -29,12 +29,15 @@ class PipelineKind:
         hyperparameters: what is searched.
         is_uniform: whether every layer loses the share that --ratio names, so that --target can find it.
         trains_anew: whether it begins with a network that knows nothing.
+        search_share: of the training images, what a trial has unless asked otherwise: more where the length of a
+            retraining is searched, which on few images does harm at any length.
     """
 
     build: Callable[[PruningSettings, Any], Pipeline]
     hyperparameters: type[Hyperparameters]
     is_uniform: bool = True
     trains_anew: bool = False
+    search_share: float = 0.02
 
 
 def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipeline:
@@ -110,12 +113,12 @@ def _refuse_amounts_by_layer(settings: PruningSettings) -> None:
 
 PIPELINES: dict[str, PipelineKind] = {
     "ice": PipelineKind(_ice, IceHyperparameters),
-    "ice-plus": PipelineKind(_ice, IceHyperparameters),
+    "ice-plus": PipelineKind(_ice, IceHyperparameters, search_share=0.1),
     "baseline": PipelineKind(_baseline, BaselineHyperparameters),
-    "one-shot": PipelineKind(_one_shot, OneShotHyperparameters),
+    "one-shot": PipelineKind(_one_shot, OneShotHyperparameters, search_share=0.1),
     "aap": PipelineKind(_aap, AapHyperparameters, is_uniform=False),
-    "imp": PipelineKind(_imp, ImpHyperparameters, is_uniform=False),
-    "bimp": PipelineKind(_imp, BimpHyperparameters, is_uniform=False, trains_anew=True),
+    "imp": PipelineKind(_imp, ImpHyperparameters, is_uniform=False, search_share=0.1),
+    "bimp": PipelineKind(_imp, BimpHyperparameters, is_uniform=False, trains_anew=True, search_share=0.1),
 }
 
 

@@ -30,7 +30,8 @@ class SearchConfig:
     concurrent: int | None = None
     """Trials that run at once at most, for tpe and gp to learn from more of them. [default: as many as fit]"""
     subsample: float | None = None
-    """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02; digits 0.5]"""
+    """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02, or 0.1 for
+    ice-plus, one-shot, imp and bimp; digits 0.5]"""
     eval_images: int = 1000
     """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
     batch_size: int | None = None

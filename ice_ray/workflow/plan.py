@@ -36,7 +36,7 @@ from ice_ray.training.precision import PrecisionChoice
 
 _LARGEST_SMALL_IMAGE = 32
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
-_DEFAULT_SUBSAMPLE, _SEARCH_BATCH = 0.02, 32
+_SEARCH_BATCH = 32
 _DIGITS_SUBSAMPLE = 0.5
 
 
@@ -136,7 +136,8 @@ class Plan:
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
         search = self.config.search
-        share = search.subsample or (_DIGITS_SUBSAMPLE if self.config.data == "digits" else _DEFAULT_SUBSAMPLE)
+        usual = _DIGITS_SUBSAMPLE if self.config.data == "digits" else pipeline_kind(self.config.pipeline).search_share
+        share = search.subsample or usual
         count = max(2, round(share * len(self.roles.train)))
         seed = self.config.seed
         return (
