@@ -126,7 +126,8 @@ def command() -> str:
 def machine() -> str:
     """Hardware and versions in one line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    threads = torch.get_num_threads()
     return (
-        f"{os.cpu_count()} CPU cores ({device_name(torch.device('cpu')).split(',')[0]}), "
-        f"{torch.get_num_threads()} threads, {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
+        f"{os.cpu_count()} CPU cores ({device_name(torch.device('cpu')).split(',')[0]}), {threads} "
+        f"thread{'s' if threads > 1 else ''}, {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
     )

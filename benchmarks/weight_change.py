@@ -174,7 +174,9 @@ def draw(rows: list[Row], path: Path) -> None:
     for row, line in zip(rows, panels, strict=True):
         for panel, measure in zip(line, ("l1", "l2"), strict=True):
             values = np.array(row[measure]).T
-            shown = panel.imshow(values, aspect="auto", cmap="viridis", norm="log")
+            layers, steps = values.shape
+            extent = (0.5, steps + 0.5, layers + 0.5, 0.5)  # both count from 1, as everywhere
+            shown = panel.imshow(values, aspect="auto", cmap="viridis", norm="log", extent=extent)
             panel.set_title(f"{row['key']['model']}, {measure}")
             panel.set_xlabel("pruning step")
             panel.set_ylabel("layer, shallow to deep")
