@@ -12,7 +12,7 @@ from ice_ray.data.batches import Batch, evaluation_batches
 from ice_ray.data.images import PruningData
 from ice_ray.engine.actions import Compensate, Score, SnapshotId
 from ice_ray.engine.collective import Collective
-from ice_ray.engine.cost import compensation_flops, forward_flops
+from ice_ray.engine.cost import compensation_flops, forward_flops, refit_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
 from ice_ray.pruning.compensation import compensate
@@ -67,8 +67,13 @@ class Calibrator:
             layer: self._collective.agree(each.to(self._data.train.device).float()).cpu()
             for layer, each in scores.items()
         }
-        images = min(action.images, len(self._data.train))
-        return agreed, criterion.passes * forward_flops(model, self._network.traces) * images
+        traces = self._network.traces
+        if criterion.sets_up_refits:
+            readers = dict.fromkeys(reader for unit in context.units for reader in unit.consumers)
+            per_image = sum(refit_flops(model, self._dense(), traces, reader) for reader in readers)
+        else:
+            per_image = criterion.passes * forward_flops(model, traces)
+        return agreed, per_image * min(action.images, len(self._data.train))
 
     def compensate(
         self, model: nn.Module, action: Compensate, snapshot: SnapshotId

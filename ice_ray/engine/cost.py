@@ -64,19 +64,21 @@ def compensation_flops(
         refitted: layers in their order; the first needs a pass of the network less.
         scored: nothing of that for the first.
     """
-    total, order = forward_flops(model, traces), [trace.name for trace in traces]
+    total = forward_flops(model, traces)
     for number, layer in enumerate(refitted):
-        if scored and not number:
-            continue
-        reached = traces[: order.index(layer) + 1]
-        inputs = model.get_parameter(f"{layer}.weight")[0].numel()
-        places = min(places_per_image(inputs), reached[-1].positions)
-        total += (
-            (2 if number else 1) * forward_flops(model, reached)
-            + forward_flops(dense, reached)
-            + 2.0 * places * inputs**2
-        )
+        if not (scored and not number):
+            total += refit_flops(model, dense, traces, layer, 2 if number else 1)
     return total
+
+
+def refit_flops(model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], layer: str, passes: int = 1) -> float:
+    """Of one calibration image: passes of the network and one of the dense network as far as the layer, and the
+    products of all pairs of its inputs at every sampled place.
+    """
+    reached = traces[: [trace.name for trace in traces].index(layer) + 1]
+    inputs = model.get_parameter(f"{layer}.weight")[0].numel()
+    places = min(places_per_image(inputs), reached[-1].positions)
+    return passes * forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:

@@ -99,6 +99,13 @@ def test_scores_are_of_the_step_s_own_units(executor):
     assert {layer: scores.shape for layer, scores in value.items()} == {"layer2.0.conv1": (32,)}
 
 
+def test_operations_of_scoring_by_refits_are_those_of_every_reader_s(executor):
+    """Layer 2's second convolution reads the first: two passes as far as it, and products of its 288 inputs."""
+    multiply_adds = 64 * 9 * 16 * (executor.network.image_shape[0] + 16 + 16) + 16 * 9 * 32 * (16 + 32)
+    cost = executor.run(executor.root, Score(2, "residual", 100)).cost
+    assert cost.flops == 100 * (2 * 2 * multiply_adds + 2 * 16 * 288**2)
+
+
 def test_warming_up_changes_no_bit(network, data):
     cold, warm = (Executor(network, data, Recipe(batch_size=64), 0, CPU) for _ in range(2))
     warm.warm_up()

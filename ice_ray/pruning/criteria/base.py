@@ -17,6 +17,8 @@ class Criterion(ABC):
 
     passes: float = 0.0
     """Forward passes of a calibration image that scoring costs: 0 looks at weights alone, a backward pass counts 2."""
+    sets_up_refits: bool = False
+    """Whether these are passes for every layer that reads what is scored, of which each sets up a refit of it."""
 
     @abstractmethod
     def score(self, context: ScoringContext) -> dict[str, Tensor]:

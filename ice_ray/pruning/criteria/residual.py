@@ -22,7 +22,8 @@ class Residual(Criterion):
     looked at with the others of the step whole.
     """
 
-    passes = 2.0
+    passes = 2.0  # one of the network, one of the dense network
+    sets_up_refits = True
 
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         return {unit.layer: self._order(context, unit) for unit in context.units}
