@@ -262,7 +262,8 @@ def main() -> None:
     ]
     parts = segments(options)
     write_parquet("shared_work_segments", parts)
-    write_parquet("shared_work", [rows["grid"], rows["two"], rows["one"], rows["known"], *papers])
+    single = [row | {"drop": [row["drop"]]} for row in papers]  # as the searches' rows: a list of trials
+    write_parquet("shared_work", [rows["grid"], rows["two"], rows["one"], rows["known"], *single])
     draw(rows, parts, RESULTS / "shared_work.png")
     (RESULTS / "shared_work.md").write_text(page(rows, papers))
 
