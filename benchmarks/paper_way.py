@@ -20,6 +20,7 @@ from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.engine.actions import Recover
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.recovering import Recovery
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.registry import build_pipeline
@@ -72,11 +73,11 @@ class DecodedWhenAsked(ImageSource):
         return f"{len(self)} files"
 
 
-class TeacherWithGradients(Executor):
+class TeacherWithGradients(Recovery):
     """Back-propagates through the teacher too, as happens where its forward pass is not told otherwise."""
 
-    def _teacher_of(self, action: Recover) -> Callable[[Tensor], Tensor] | None:
-        model = self.network.build(self.device)
+    def _teacher_of(self, action: Recover, lesson: str) -> Callable[[Tensor], Tensor] | None:
+        model = self._network.build(self._device)
 
         def answer(batch: Tensor) -> Tensor:
             with torch.inference_mode(False), torch.enable_grad():
@@ -84,6 +85,15 @@ class TeacherWithGradients(Executor):
             return logits
 
         return answer
+
+
+class PaperExecutor(Executor):
+    """With that teacher."""
+
+    def __init__(self, network: DenseNetwork, data: PruningData, recipe: Recipe, seed: int) -> None:
+        super().__init__(network, data, recipe, seed, CPU)
+        together, dense = self._collective, self._dense
+        self.recovery = TeacherWithGradients(network, self._data, recipe, seed, CPU, together, dense, self.accuracy)
 
 
 def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eval_images: int) -> Row:
@@ -98,7 +108,7 @@ def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eva
     settings = PruningSettings(Amounts(0.6), freeze=FreezeConfig())
     network = DenseNetwork(dense_resnet20(shared), (3, 32, 32))
     began = time.perf_counter()
-    executor = TeacherWithGradients(network, data, Recipe(), 0, CPU)
+    executor = PaperExecutor(network, data, Recipe(), 0)
     preparation = prepare(executor, settings.removal, settings.freeze, True)
     pipeline = build_pipeline(settings, point)
     state = pipeline.begin(executor)
