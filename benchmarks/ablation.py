@@ -16,38 +16,17 @@ from __future__ import annotations
 
 import itertools
 
-import torch
-from common import Ledger, arguments, share
-from contest import Contestant, run_contest
-from contest_page import cells_of, write_results
-from settings import setting_of, setting_options
+from contest import ICE, Contestant
+from contest_job import contest_job
 
-ICE = ("--pipeline", "ice", "--search.trials", "6")
 PARTS = ("threshold", "freezing", "scheduler")
 ABLATED = tuple(
-    Contestant("ice, no " + ", no ".join(without), (*ICE, *(f"--no-{part}" for part in without)), tuned_as="ice")
+    Contestant("ice, no " + ", no ".join(without), (*ICE.options, *(f"--no-{part}" for part in without)), ICE.name)
     for count in (1, 2, 3)
     for without in itertools.combinations(PARTS, count)
 )
-CONTESTANTS = (Contestant("ice", ICE), *ABLATED)
-
-
-def main() -> None:
-    """Run what is missing and write the page."""
-    parser = arguments(__doc__, parts=True)
-    setting_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    part, suffix = share(options.part)
-    ledger = Ledger(options.work, "contest", suffix)
-    setting = setting_of(options)
-    run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
-    if suffix:
-        return
-    cells = cells_of(setting, CONTESTANTS, options.ratios, options.seeds, ledger)
-    rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
-    write_results(f"ablation-{setting.name}", "ICE-Pruning without its parts", rules, [(setting.name, cells)], "ice")
+CONTESTANTS = (ICE, *ABLATED)
 
 
 if __name__ == "__main__":
-    main()
+    contest_job(__doc__, "ablation", "ICE-Pruning without its parts", CONTESTANTS, "ice")

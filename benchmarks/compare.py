@@ -18,37 +18,17 @@ published.
 
 from __future__ import annotations
 
-import torch
-from common import Ledger, arguments, share
-from contest import Contestant, run_contest
-from contest_page import cells_of, write_results
-from settings import setting_of, setting_options
+from contest import ICE, Contestant
+from contest_job import contest_job
 
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
-    Contestant("ice", ("--pipeline", "ice", "--search.trials", "6")),
+    ICE,
     Contestant("aap", ("--pipeline", "aap", "--search.trials", "6")),
     Contestant("imp", ("--pipeline", "imp", "--search.trials", "6")),
     Contestant("imp, rewinding", ("--pipeline", "imp", "--search.trials", "6", "--imp.schedule", "lrw")),
 )
 
 
-def main() -> None:
-    """Run what is missing and write the page."""
-    parser = arguments(__doc__, parts=True)
-    setting_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    part, suffix = share(options.part)
-    ledger = Ledger(options.work, "contest", suffix)
-    setting = setting_of(options)
-    run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
-    if suffix:
-        return
-    cells = cells_of(setting, CONTESTANTS, options.ratios, options.seeds, ledger)
-    rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
-    write_results(f"compare-{setting.name}", "Pipelines compared", rules, [(setting.name, cells)], "baseline")
-
-
 if __name__ == "__main__":
-    main()
+    contest_job(__doc__, "compare", "Pipelines compared", CONTESTANTS, "baseline")

@@ -80,6 +80,9 @@ class Contestant:
     tuned_as: str = ""
 
 
+ICE = Contestant("ice", ("--pipeline", "ice", "--search.trials", "6"))
+"""As published, but for the grid, of which it has six points."""
+
 Images = Callable[[Dataset, Rows], ImageSet]
 
 

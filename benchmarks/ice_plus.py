@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import torch
 from common import Ledger, arguments, share
-from contest import Contestant, run_contest
+from contest import ICE, Contestant, run_contest
 from contest_page import cells_of, write_results
 from settings import small
 
 QUICK = "benchmarks/spaces/ice-plus-quick.yaml"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
-ICE = ("--pipeline", "ice", "--search.trials", "6")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
-    Contestant("ice", ICE),
-    Contestant("ice + bn", (*ICE, "--compensate", "bn"), "ice"),
-    Contestant("ice + least squares", (*ICE, "--compensate", "least-squares"), "ice"),
+    ICE,
+    Contestant("ice + bn", (*ICE.options, "--compensate", "bn"), "ice"),
+    Contestant("ice + least squares", (*ICE.options, "--compensate", "least-squares"), "ice"),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus", "--search.trials", "6")),
     Contestant("ice-plus, quick", ("--pipeline", "ice-plus", "--space", QUICK)),

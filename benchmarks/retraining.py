@@ -24,7 +24,7 @@ from typing import Any
 import matplotlib
 import torch
 from common import RESULTS, Ledger, Row, arguments, command, machine, spread, table, write_parquet
-from contest import Contestant, Images, Setting, cached_images, executor_of, plan_of, search
+from contest import ICE, Images, Setting, cached_images, executor_of, plan_of, search
 from settings import setting_of, setting_options
 
 from ice_ray import IceHyperparameters
@@ -40,7 +40,6 @@ from ice_ray.training.schedules.retraining import RETRAININGS, RetrainingPlan, r
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-ICE = Contestant("ice", ("--pipeline", "ice", "--search.trials", "6"))
 EQUATION, CONSTANT = "eq. 1", "constant"
 
 

@@ -44,8 +44,6 @@ from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
 from ice_ray.training.fine_tune import Recipe
 
-_CALIBRATION_BATCH = 128
-
 
 class Executor:
     """Maps (snapshot, action) to an outcome. Every process of a distributed run has one and runs the same actions.
