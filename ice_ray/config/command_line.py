@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import for_pipeline, load_preset
 from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults
 from ice_ray.config.run import RunConfig
@@ -22,21 +23,29 @@ Config = TypeVar("Config")
 
 
 def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
-    """Read `arguments` into a config. `--help` prints the options and ends the program.
+    """Read `arguments` into a config. `--help` prints the options and ends the program; of a run's there are many:
+    a line each, and with `--help-all` in full.
 
     A `--preset` among them gives other defaults, wherever it stands, and so does the search that a replay names.
 
     Raises:
         UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
     """
-    said = io.StringIO()
+    said, shown = io.StringIO(), io.StringIO()
     default = defaults(kind, arguments)
+    has_overview = isinstance(default, RunConfig)
+    if has_overview and {"-h", "--help"} & set(arguments):
+        print(overview(program, default))
+        raise SystemExit(0)
+    words = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    kept = contextlib.redirect_stdout(shown) if has_overview else contextlib.nullcontext()
     try:
-        with contextlib.redirect_stderr(said):
-            config: Config = tyro.cli(kind, args=list(arguments), prog=program, default=default)
+        with contextlib.redirect_stderr(said), kept:
+            config: Config = tyro.cli(kind, args=words, prog=program, default=default)
             return config
     except SystemExit as end:
         if end.code in (0, None):
+            print(filled(shown.getvalue()), end="")
             raise
         raise UserError(_one_line(said.getvalue(), program)) from end
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ice_ray.errors import UserError
+from ice_ray.observe.trackers import Tracker
 from ice_ray.replay.config import ReplayConfig
 
 
@@ -21,6 +22,8 @@ class ReplayJobConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False
     """Go on with a replay that was interrupted there."""
+    log_to: tuple[Tracker, ...] = ()
+    """Where the replay is logged besides: mlflow, wandb, or both; see jobs/ice_prune.py."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 

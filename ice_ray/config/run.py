@@ -17,6 +17,7 @@ from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import DataErrors, Residence
 from ice_ray.ingest.roles import DecideOn
+from ice_ray.observe.trackers import Tracker
 from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.imp import ImpConfig
@@ -114,6 +115,9 @@ class RunConfig:
     """Go on with the run of that name."""
     wait_for_resources: float = 15.0
     """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
+    log_to: tuple[Tracker, ...] = ()
+    """Where trials and the replay are logged besides: mlflow, wandb, or both, each an extra. Server, project and key
+    come from their own environment variables (MLFLOW_TRACKING_URI, WANDB_PROJECT, WANDB_MODE and so on)."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 
@@ -163,7 +167,7 @@ class RunConfig:
         """The options that decide the result, flat by option name. Resources, names and places are not among them,
         nor is what to do about a corrupt image: a run that one has stopped must be able to go on without it.
         """
-        flat = _flat(self.as_dict()) | {"ratio": None if self.target else self.uniform_ratio}
+        flat = flat_options(self.as_dict()) | {"ratio": None if self.target else self.uniform_ratio}
         return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
 
 
@@ -186,7 +190,7 @@ def check_amount(ratio: float | None, target: str | None) -> None:
 
 
 _NOT_DECIDING = frozenset(
-    {"preset", "storage", "name", "resume", "verbose", "data-errors", "wait-for-resources"}
+    {"preset", "storage", "name", "resume", "verbose", "log-to", "data-errors", "wait-for-resources"}
     | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
     | {"search.store-memory-gb", "search.store-disk-gb"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}
@@ -205,11 +209,16 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_options(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by the names of their options.
+
+    >>> flat_options({"decide_on": "test", "search": {"max_drop": None}})
+    {'decide-on': 'test', 'search.max-drop': None}
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         option = f"{prefix}{key.replace('_', '-')}"
-        flat |= _flat(value, f"{option}.") if isinstance(value, dict) else {option: value}
+        flat |= flat_options(value, f"{option}.") if isinstance(value, dict) else {option: value}
     return flat
 
 

@@ -16,19 +16,56 @@ from rich.text import Text
 
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
+from ice_ray.observe.pace import Pace, in_words, roughly
 from ice_ray.observe.terminal import console
 
 _MOST_SHOWN = 8
 
 
+class _StillLive(Live):
+    """Draws again only what has changed: drawing the same anew flickers, and fills the record of a terminal."""
+
+    _shown: object = None
+
+    def refresh(self) -> None:
+        lines = self.console.render_lines(self.get_renderable(), pad=False)
+        if lines != self._shown:
+            self._shown = lines
+            super().refresh()
+
+
 @contextmanager
 def shown_live(render: Callable[[], RenderableType]) -> Iterator[None]:
-    """While the block runs, show what `render` gives, four times a second; nowhere but on a terminal."""
+    """While the block runs, show what `render` gives, looked at four times a second; nowhere but on a terminal."""
     if not console.is_terminal:
         yield
         return
-    with Live(console=console, get_renderable=render, refresh_per_second=4, transient=True):
+    with _StillLive(console=console, get_renderable=render, refresh_per_second=4, transient=True):
         yield
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """While the block runs, say what takes so long, and how long it has."""
+    began = time.monotonic()
+    with shown_live(lambda: one_line(f"{what}, {in_words(time.monotonic() - began)}", "dim")):
+        yield
+
+
+def one_line(text: str, style: str) -> Text:
+    """Text that is cut where the terminal ends."""
+    return Text(text, style=style, overflow="ellipsis", no_wrap=True)
+
+
+def place(taken: int, length: int, retrains: bool) -> str:
+    """Where a run is that has taken so many rounds.
+
+    >>> [place(taken, 9, True) for taken in (3, 9, 10)], place(9, 9, False)
+    (['step 4/9', 'retraining', 'ending'], 'ending')
+    """
+    if taken < length:
+        return f"step {taken + 1}/{length}"
+    return "retraining" if taken == length and retrains else "ending"
 
 
 @dataclass
@@ -37,7 +74,8 @@ class SearchView:
 
     Attributes:
         total: trials of the search.
-        length: rounds of a trial at most.
+        length: pruning steps of a trial at most.
+        retrains: whether trials are retrained after the last one, which is a round more.
         choose: the index of the best of the finished trials.
         steps: of every trial that has begun, how many rounds it has taken.
         ended: trials that have, with whether they failed.
@@ -46,6 +84,7 @@ class SearchView:
     total: int
     length: int
     choose: Callable[[Sequence[Candidate]], int]
+    retrains: bool = False
     steps: dict[str, int] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     ended: dict[str, bool] = field(default_factory=dict)
@@ -53,34 +92,55 @@ class SearchView:
     costs: dict[int, float] = field(default_factory=dict)
     points: dict[int, Hyperparameters] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
 
     def render(self) -> RenderableType:
         """Counts and time left; the best so far; where the running trials are."""
+        now = time.monotonic()
         failed = sum(self.ended.values())
-        counts = f"stage 1: {len(self.ended) - failed}/{self.total} trials done, {len(self.running)} running"
+        running = f"{len(self.running)} running" if self.running or self.ended else "starting"
+        counts = f"stage 1: {len(self.ended) - failed}/{self.total} trials done, {running}"
         counts += f", {failed} failed" if failed else ""
-        left = self.seconds_left(time.monotonic())
-        lines = [Text(counts + (f", about {in_words(left)} left" if left is not None else ""), style="bold")]
+        left = self.seconds_left(now)
+        counts += f"; {in_words(now - self.began)} so far" + (f", {roughly(left)} left" if left is not None else "")
+        lines: list[RenderableType] = [one_line(counts, "bold")]
         if self.candidates:
-            lines.append(Text(f"  best so far: {self._best()}", overflow="ellipsis", no_wrap=True))
+            lines.append(one_line(f"  best so far: {self._best()}", "none"))
         shown = sorted(self.running)[:_MOST_SHOWN]
         if shown:
-            places = ", ".join(f"{name} step {self.steps.get(name, 0) + 1}/{self.length}" for name in shown)
+            places = ", ".join(f"{name} {self._place(name)}" for name in shown)
             more = f" and {len(self.running) - len(shown)} more" if len(self.running) > len(shown) else ""
-            lines.append(Text(f"  {places}{more}", style="dim", overflow="ellipsis", no_wrap=True))
+            lines.append(one_line(f"  {places}{more}", "dim"))
         return Group(*lines)
+
+    def began_trial(self, name: str, now: float) -> None:
+        """A trial has a process of its own: until then that was being started."""
+        self.running.add(name)
+        self.pace.begin(now)
+
+    def took(self, name: str, step: int, now: float) -> None:
+        """A trial has taken a step."""
+        self.steps[name] = step
+        self.pace.reach(self._done(), now)
 
     def seconds_left(self, now: float) -> float | None:
         """By the rounds that are left, were they all to take as long as those so far; None before a trial has ended."""
-        if not self.ended:
-            return None
-        done = sum(self.length if name in self.ended else taken for name, taken in self.steps.items())
-        return (now - self.began) * (self.total * self.length - done) / done if done else None
+        return self.pace.left(self.total * self._rounds - self._done(), now) if self.ended else None
+
+    @property
+    def _rounds(self) -> int:
+        return self.length + self.retrains
+
+    def _done(self) -> int:
+        return sum(self._rounds if name in self.ended else taken for name, taken in self.steps.items())
+
+    def _place(self, name: str) -> str:
+        return place(self.steps.get(name, 0), self.length, self.retrains)
 
     def _best(self) -> str:
         index = self.choose(self.candidates)
         own = next(candidate for candidate in self.candidates if candidate.index == index)
-        what = f"drop {own.drop:.2f} points in {own.pruning_seconds:.1f} s, cost {self.costs[index]:.4f}"
+        what = f"cost {self.costs[index]:.4f}, drop {own.drop:.2f} points in {own.pruning_seconds:.1f} s"
         return f"trial {index}, {what} [{self.points[index]}]"
 
 
@@ -91,14 +151,14 @@ class LiveCallback(tune.Callback):
         self._view, self._kind = view, kind
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._view.running.add(str(trial))
+        self._view.began_trial(str(trial), time.monotonic())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         self._view.running.add(str(trial))
         if "step" in result:
-            self._view.steps[str(trial)] = int(result["step"])
+            self._view.took(str(trial), int(result["step"]), time.monotonic())
         else:
             self._view.running.discard(str(trial))  # it waits for what another is at
 
@@ -106,12 +166,12 @@ class LiveCallback(tune.Callback):
         result = trial.last_result or {}
         self._view.running.discard(str(trial))
         self._view.ended[str(trial)] = bool(result.get("failure")) or "cost" not in result
-        self._view.steps.setdefault(str(trial), 0)
+        self._view.took(str(trial), self._view.steps.get(str(trial), 0), time.monotonic())
         if not self._view.ended[str(trial)]:
             index, point = trial.config["point"]["index"], trial.config["point"]["hyperparameters"]
             figures = (float(result[name]) for name in ("pruning_seconds", "drop", "unpruned_share"))
             self._view.candidates.append(Candidate(index, *figures))
-            self._view.costs[index] = result["cost"]
+            self._view.costs[index] = float(result["cost"])
             self._view.points[index] = self._kind.from_mapping(point)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -123,36 +183,37 @@ class ReplayView:
     """Stage 2 as it stands.
 
     Attributes:
-        length: rounds at most.
+        length: pruning steps at most.
+        retrains: whether a retraining comes after them.
         taken: rounds so far, those of an earlier part of the run included.
-        resumed: those of that part.
     """
 
     length: int
+    retrains: bool = False
     taken: int = 0
-    resumed: int = 0
     accuracy: float | None = None
     began: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
+    _resumed: int | None = None
+
+    def start(self, taken: int, now: float) -> None:
+        """The workers have started, and take the step after so many: nothing before that tells how long one is."""
+        self.taken = self._resumed = taken
+        self.pace.begin(now)
+
+    def took(self, taken: int, accuracy: float, now: float) -> None:
+        """So many steps have been taken."""
+        self.taken, self.accuracy = taken, accuracy
+        self.pace.reach(taken - (self._resumed or 0), now)
 
     def render(self) -> RenderableType:
         """The step at hand, accuracy, time."""
         now = time.monotonic()
-        line = f"stage 2: step {min(self.taken + 1, self.length)}/{self.length}, {in_words(now - self.began)} so far"
-        own = self.taken - self.resumed
-        if own:
-            line += f", about {in_words((now - self.began) * max(0, self.length - self.taken) / own)} left"
+        where = "starting" if self._resumed is None else place(self.taken, self.length, self.retrains)
+        line = f"stage 2: {where}; {in_words(now - self.began)} so far"
+        left = self.pace.left(max(0, self.length + self.retrains - self.taken), now)
+        if left is not None:
+            line += f", {roughly(left)} left"
         if self.accuracy is not None:
             line += f"; {self.accuracy:.2f}% on the decision images"
-        return Text(line, style="bold")
-
-
-def in_words(seconds: float) -> str:
-    """Of a duration, as much as one wants to know.
-
-    >>> [in_words(seconds) for seconds in (0.4, 59, 90, 3700)]
-    ['0 s', '59 s', '2 min', '1 h 2 min']
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60 + 1e-9) or 1
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+        return one_line(line, "bold")

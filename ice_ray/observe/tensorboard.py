@@ -12,39 +12,34 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from ray import tune
 from ray.tune.experiment import Trial
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.search.restarts import Restarts
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
-STEP_TAGS = {
-    "accuracy_after_pruning": "accuracy/after_pruning",
-    "accuracy": "accuracy/after_recovery",
-    "drop": "accuracy/drop",
-    "learning_rate_max": "recovery/learning_rate_max",
-    "fine_tuned": "recovery/fine_tuned",
-    "inherited": "pruning/inherited",
-    "unpruned_share": "pruning/unpruned_share",
-    "pruning_seconds": "pruning/seconds",
-    "cost_so_far": "pruning/cost_so_far",
-}
-_METRICS = {"cost": "result/cost", "drop": "result/drop", "pruning_seconds": "result/pruning_seconds"}
-
 
 class StepWriter:
-    """Event files of one run of a pipeline, below `folder`."""
+    """Event files of one run of a pipeline, below `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        run: the name of the run as a whole.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
         self._writer = SummaryWriter(str(folder))
+        # The HParams tab cuts names after a dozen characters: what differs comes first.
+        self._name = f"{folder.name} of {run}"
 
     def step(self, values: Mapping[str, Any]) -> None:
         """One pruning step: the fields of its record, with `pruning_seconds` and `cost_so_far` where they are known."""
-        for field, tag in STEP_TAGS.items():
-            value = values.get(field)
-            if value is not None:
-                self._writer.add_scalar(tag, float(value), int(values["step"]))
+        for tag, value in figures(values, STEP_TAGS).items():
+            self._writer.add_scalar(tag, value, int(values["step"]))
         self._writer.flush()
 
     def losses(self, values: Sequence[float], first: int) -> None:
@@ -55,9 +50,12 @@ class StepWriter:
 
     def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:
         """The run's hyperparameters with its results, for the HParams tab; a failed run has no results."""
-        metrics = {tag: float(values[name]) for name, tag in _METRICS.items() if values.get(name) is not None}
+        metrics = figures(values, RESULT_TAGS)
+        unused = Hyperparameters.defaults().items()
+        searched = {name: value for name, value in hyperparameters.items() if (name, value) not in unused}
         if self._writer.file_writer is not None:
-            for summary in hparams(dict(hyperparameters), metrics):
+            for summary in hparams(searched, metrics):
+                _call(summary, self._name)
                 self._writer.file_writer.add_summary(summary)
         for tag, value in metrics.items():
             self._writer.add_scalar(tag, value, 0)
@@ -68,11 +66,12 @@ class TensorBoardCallback(tune.Callback):
     """Writes the events of every trial of a search, on the driver. Tune pickles it, so open files stay out of that.
 
     Args:
+        run: the name of the run as a whole.
         max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
     """
 
-    def __init__(self, folder: Path, max_failures: int) -> None:
-        self._folder, self._restarts = folder, Restarts(max_failures)
+    def __init__(self, folder: Path, run: str, max_failures: int) -> None:
+        self._folder, self._run, self._restarts = folder, run, Restarts(max_failures)
         self._writers: dict[str, StepWriter] = {}
 
     def on_trial_result(
@@ -80,7 +79,7 @@ class TensorBoardCallback(tune.Callback):
     ) -> None:
         name = str(trial)
         if name not in self._writers:
-            self._writers[name] = StepWriter(self._folder / name)
+            self._writers[name] = StepWriter(self._folder / name, self._run)
         if "step" in result:
             self._writers[name].step(result)
 
@@ -92,9 +91,18 @@ class TensorBoardCallback(tune.Callback):
             self._end(trial)
 
     def _end(self, trial: Trial) -> None:
-        writer = self._writers.pop(str(trial), None) or StepWriter(self._folder / str(trial))
+        writer = self._writers.pop(str(trial), None) or StepWriter(self._folder / str(trial), self._run)
         result = trial.last_result or {}
         writer.end(trial.config["point"]["hyperparameters"], {} if result.get("failure") else result)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_writers": {}}
+
+
+def _call(summary: Summary, name: str) -> None:
+    """Give the HParams tab a name to show; without one it is the path of the event file."""
+    for value in summary.value:
+        content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        if content.HasField("session_start_info"):
+            content.session_start_info.group_name = name
+            value.metadata.plugin_data.content = content.SerializeToString()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -11,6 +13,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
+from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.outcome import outcome_rows
@@ -22,13 +25,30 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 
 def say(line: str) -> None:
-    """One line, as it is."""
-    console.print(line, markup=False)
+    """One line: in a log as it is, on a terminal that is too narrow broken between words."""
+    console.print(_fitted(line), markup=False)
 
 
 def warn(line: str) -> None:
     """One line that matters."""
-    console.print(f"warning: {line}", markup=False, style="yellow")
+    console.print(_fitted(f"warning: {line}"), markup=False, style="yellow")
+
+
+def shown_path(path: Path) -> str:
+    """As one would type it: from the working directory where it lies below that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _fitted(line: str) -> str:
+    if not line.isprintable():
+        line = " " * (len(line) - len(line.lstrip())) + in_one_line(line)
+    if not console.is_terminal or len(line) <= console.width:
+        return line
+    indent = len(line) - len(line.lstrip()) + 4
+    # What somebody may want to copy, a path or an option, stays whole.
+    return textwrap.fill(
+        line, console.width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def describe_step(record: StepRecord, steps: int) -> str:

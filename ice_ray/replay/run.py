@@ -30,6 +30,11 @@ class WorkerResources:
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        count = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        each = f"{self.cpus:g} CPU{'s' if self.cpus > 1 else ''}" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        return f"{count} of {each}"
+
 
 def run_replay(
     workload: Workload,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,7 @@ from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages, StreamedImages, load
 from ice_ray.ingest.roles import Rows
+from ice_ray.observe.live import waiting
 from ice_ray.observe.terminal import say, warn
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.replay.run import WorkerResources
@@ -48,11 +49,16 @@ class JobContext:
     times: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add the time of the block to `part`."""
+    def timed(self, part: str, watched: bool = False) -> Iterator[None]:
+        """Add the time of the block to `part`, and on a terminal say that it is at it.
+
+        Args:
+            watched: the block shows more of itself than that.
+        """
         started = time.perf_counter()
         try:
-            yield
+            with nullcontext() if watched else waiting(part):
+                yield
         finally:
             self.times[part] = self.times.get(part, 0.0) + time.perf_counter() - started
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
@@ -17,7 +17,9 @@ from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import RunError, TrialFailure, UserError, in_one_line
 from ice_ray.ingest.datasets import is_own_data, own_function
-from ice_ray.observe.terminal import say, warn
+from ice_ray.observe.live import waiting
+from ice_ray.observe.terminal import say, shown_path, warn
+from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.own_code import name_own_code
@@ -35,7 +37,8 @@ def prune_job(config: RunConfig) -> None:
     """Both stages: `jobs/ice_prune.py`."""
     with _context(config, "ice_prune.py") as context:
         if context.folder.is_finished:
-            say(f"run '{context.folder.path}' is finished; its pruned model is in {context.folder.pruned_model}")
+            path, model = shown_path(context.folder.path), shown_path(context.folder.pruned_model)
+            say(f"run '{path}' is finished; its pruned model is in {model}")
             return
         with _cluster(config.verbose):
             _both_stages(context)
@@ -58,7 +61,8 @@ def search_job(config: RunConfig) -> None:
         with _cluster(config.verbose):
             search_stage(context)
             report_on(context.folder)
-        say(f"winner in {context.folder.best}; replay it with jobs/ice_replay.py --config {context.folder.best}")
+        best = shown_path(context.folder.best)
+        say(f"winner in {best}; replay it with jobs/ice_replay.py --config {best}")
 
 
 def replay_job(job: ReplayJobConfig) -> None:
@@ -73,7 +77,7 @@ def replay_job(job: ReplayJobConfig) -> None:
         point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
     if results.replay.exists() and not job.resume:
         raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
-    config = dataclasses.replace(winner.config, replay=job.replay, verbose=job.verbose)
+    config = dataclasses.replace(winner.config, replay=job.replay, log_to=job.log_to, verbose=job.verbose)
     with _planned(config, folder) as plan, _cluster(job.verbose):
         results.path.mkdir(parents=True, exist_ok=True)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
@@ -124,16 +128,19 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        with _paths_named():
+        with _paths_named(), waiting("looking at the model and the data"):
             plan = make_plan(config, trained, folder.found())
             folder.check_labels(plan.dataset.labels_digest)
+        check_trackers(config.log_to)  # last, for it may make a file
         yield plan
 
 
 @contextmanager
 def _cluster(verbose: bool) -> Iterator[None]:
     """A Ray session, with what about it should be known said first."""
-    with ray_session(verbose):
+    with ExitStack() as session:
+        with waiting("starting Ray"):
+            session.enter_context(ray_session(verbose))
         if open_dashboard(url := dashboard_url()):
             warn(
                 f"the cluster's dashboard at {url} answers anyone who reaches it, and whoever does can run code here: "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from ice_ray.artifact import read_description, save_pruned
@@ -15,8 +17,11 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
 from ice_ray.observe.live import ReplayView, shown_live
 from ice_ray.observe.model_card import write_card
+from ice_ray.observe.step_log import StepLog
 from ice_ray.observe.tensorboard import StepWriter
-from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times
+from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times, shown_path
+from ice_ray.observe.trackers import tracked
+from ice_ray.observe.trackers.runs import TrackedReplay
 from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
@@ -36,22 +41,31 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         rows = plan.final_rows()
         final = context.load(rows) if rows is not None else None
     workload = context.workload(dense_model(context), train, decide, plan.replay_settings, final)
-    say(
-        f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, "
-        f"{resources.workers} worker(s) of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
-    )
+    say(f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, {resources}")
     per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)
-    watcher = _Watcher(length, StepWriter(folder.tensorboard / "replay"), per_epoch)
-    watching = shown_live(watcher.view.render)
-    with context.timed("stage 2: replay, start of workers included"), seen_by_all(folder.path), watching:
-        progress, snapshot = run_replay(
-            workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
+    run = folder.search.path.name
+    name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
+    with tracked(plan.config.log_to, run, folder.path) as trackers:
+        told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
+        retrains = bool(hyperparameters.final_epochs or plan.config.replay.final_epochs)
+        watcher = _Watcher(
+            length, retrains, [StepWriter(folder.tensorboard / "replay", folder.path.name), *told], per_epoch
         )
-    watcher.end(hyperparameters, progress)
-    with context.timed("assessment"):
-        pruned = None if progress.retrained else progress.state.accuracy
-        known = Known(progress.preparation.original_accuracy, pruned)
-        assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
+        with (
+            context.timed("stage 2: replay, start of workers included", watched=True),
+            seen_by_all(folder.path),
+            shown_live(watcher.view.render),
+        ):
+            progress, snapshot = run_replay(
+                workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
+            )
+        watcher.end(hyperparameters, progress)
+        with context.timed("assessment"):
+            pruned = None if progress.retrained else progress.state.accuracy
+            known = Known(progress.preparation.original_accuracy, pruned)
+            assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
+        for replay in told:
+            replay.measured(assessment)
     times = context.times | _replay_times(progress)
     facts = {
         "metrics": assessment,
@@ -79,7 +93,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     write_json(folder.summary, summary)
     show_assessment(assessment["dense"], assessment["pruned"])
     show_times(times)
-    say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {folder.pruned_model}")
+    where = shown_path(folder.pruned_model)
+    say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {where}")
     return summary
 
 
@@ -122,39 +137,44 @@ def _replay_times(progress: ReplayProgress) -> dict[str, float]:
 
 
 class _Watcher:
-    """Turns stage 2's events into lines and TensorBoard events, on the driver.
+    """Turns stage 2's events into lines and logs, on the driver.
 
     Args:
+        logs: told of every step.
         per_epoch: SGD steps of an epoch.
     """
 
-    def __init__(self, steps: int, writer: StepWriter, per_epoch: int) -> None:
-        self._steps, self._writer = steps, writer
+    def __init__(self, steps: int, retrains: bool, logs: Sequence[StepLog], per_epoch: int) -> None:
+        self._steps, self._logs = steps, logs
         self._per_epoch, self._trained = per_epoch, 0
-        self.view = ReplayView(steps)
+        self.view = ReplayView(steps, retrains)
 
     def receive(self, kind: str, progress: ReplayProgress | str | list[float]) -> None:
         """One event of the workers."""
         if isinstance(progress, str):
             say(f"  training images {progress}")
         elif isinstance(progress, list):
-            self._writer.losses(progress, self._trained)
+            for log in self._logs:
+                log.losses(progress, self._trained)
             self._trained += len(progress)
         elif kind == "prepared":
             say(describe_preparation(progress.preparation))
+            self.view.start(0, time.monotonic())
         elif kind == "resumed":
             say(f"  going on after step {len(progress.state.records)}/{self._steps}")
-            self.view.taken = self.view.resumed = len(progress.state.records)
+            self.view.start(len(progress.state.records), time.monotonic())
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps))
-            self._writer.step(_with_cost(progress))
-            self.view.taken, self.view.accuracy = len(progress.state.records), progress.state.accuracy
+            for log in self._logs:
+                log.step(_with_cost(progress))
+            self.view.took(len(progress.state.records), progress.state.accuracy, time.monotonic())
 
     def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
         """The replay is over."""
         values = _with_cost(progress)
-        self._writer.end(hyperparameters.as_dict(), values | {"cost": values["cost_so_far"]})
+        for log in self._logs:
+            log.end(hyperparameters.as_dict(), values | {"cost": values["cost_so_far"]})
 
 
 def _with_cost(progress: ReplayProgress) -> dict[str, Any]:

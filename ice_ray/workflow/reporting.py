@@ -15,7 +15,7 @@ from ice_ray.observe.model_card import CARD
 from ice_ray.observe.report.page import comparison_page, run_page
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.tensorboard_pages import write_pages
-from ice_ray.observe.terminal import say, warn
+from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trials_table import read_trials
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.workflow.run_folder import RunFolder
@@ -27,11 +27,11 @@ def report_job(config: ReportConfig) -> None:
     records = [read_run(folder) for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         _write(folder.report, run_page(record))
-        say(f"{folder.report}")
+        say(shown_path(folder.report))
     if len(records) > 1:
         target = config.target or folders[0].path.parent / "comparison.html"
         _write(target, comparison_page(records))
-        say(f"{target}")
+        say(shown_path(target))
 
 
 def report_on(folder: RunFolder) -> None:
@@ -43,9 +43,10 @@ def report_on(folder: RunFolder) -> None:
         _write(folder.report, run_page(record))
         card = folder.pruned_model / CARD
         write_pages(folder.tensorboard / "run", record, card.read_text() if card.is_file() else None)
-        say(f"  report in {folder.report}")
+        say(f"  report in {shown_path(folder.report)}")
     except Exception as error:
-        warn(f"no report was written ({type(error).__name__}: {error}); jobs/ice_report.py {folder.path} tries again")
+        again = f"jobs/ice_report.py {shown_path(folder.path)} tries again"
+        warn(f"no report was written ({type(error).__name__}: {error}); {again}")
 
 
 def read_run(folder: RunFolder) -> RunRecord:
@@ -62,7 +63,7 @@ def read_run(folder: RunFolder) -> RunRecord:
         kind = _kind(best["config"]["pipeline"])
         return RunRecord(
             name=folder.path.name if search == folder else f"{search.path.name}, {folder.path.name}",
-            folder=_typed(folder.path),
+            folder=shown_path(folder.path),
             best=best,
             trials=read_trials(search.trials),
             summary=summary,
@@ -80,10 +81,6 @@ def _kind(pipeline: str) -> type[Hyperparameters]:
         return pipeline_kind(pipeline).hyperparameters
     except UserError:
         return Hyperparameters
-
-
-def _typed(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+from ray import tune
 
 from ice_ray.cluster.capacity import wanted
 from ice_ray.cluster.storage import seen_by_all
@@ -19,7 +20,9 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
 from ice_ray.observe.tensorboard import TensorBoardCallback
-from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, warn
+from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, shown_path, warn
+from ice_ray.observe.trackers import tracked
+from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.search.dense import train_dense
@@ -105,23 +108,32 @@ def search_stage(context: JobContext) -> Winner:
     workload = context.workload(model, train, decide, plan.search_settings)
     say(
         f"stage 1: {plan.proposals.total} trials ({plan.proposals.origin}) of {_rounds(plan)} pruning steps, "
-        f"{train.count} training and {decide.count} decision images, run folder {folder.path}"
+        f"{train.count} training and {decide.count} decision images, run folder {shown_path(folder.path)}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
     say(f"  training images {prepared.residence}")
-    with context.timed("stage 1: trials"):
+    with context.timed("stage 1: trials", watched=True):
         deaths = config.search.max_failures
         objective = objective_named(config.search.objective, config.search.max_drop)
-        view = SearchView(plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index)
-        callbacks = [
-            TensorBoardCallback(folder.tensorboard / "search", deaths),
+        retrains = any(point.final_epochs for point in plan.space.points())
+        view = SearchView(
+            plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index, retrains
+        )
+        callbacks: list[tune.Callback] = [
+            TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths),
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
             LiveCallback(view, plan.space.kind),
         ]
         at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
-        with wanted(context.trial(at_once)), seen_by_all(folder.path), shown_live(view.render):
+        with (
+            wanted(context.trial(at_once)),
+            seen_by_all(folder.path),
+            tracked(config.log_to, folder.path.name, folder.path) as trackers,
+            shown_live(view.render),
+        ):
+            callbacks += [TrackerCallback(tracker, deaths) for tracker in trackers]
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)

@@ -19,7 +19,7 @@ GIVEN = {
     "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
     "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
     "--freeze.stem --recovery.no-distil --seed 3 --search.lr-tolerance 0",
-    "what a finished run is not told": "--name x --verbose",
+    "what a finished run is not told": "--name x --verbose --log-to mlflow wandb",
 }
 
 

@@ -47,11 +47,15 @@ def test_the_surface_is_as_written_down():
     assert surface() == SURFACE.read_text()
 
 
-def test_every_option_of_the_surface_is_taken(capsys):
+def printed_help(capsys, *arguments: str, program: str = "ice_prune.py") -> str:
     with pytest.raises(SystemExit) as end:
-        parse(RunConfig, ["--help"], "ice_prune.py")
+        parse(RunConfig, arguments, program)
     assert end.value.code == 0
-    text = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_every_option_of_the_surface_is_taken(capsys):
+    text = printed_help(capsys, "--help-all")
     for option in all_options(RunConfig()):
         assert option in text
 
@@ -81,7 +85,8 @@ def test_a_description_survives_json():
 
 def test_what_decides_the_result_and_what_does_not():
     one = RunConfig()
-    same = parse(RunConfig, ["--name", "x", "--search.concurrent", "2", "--replay.workers", "4", "--verbose"], "p")
+    told = "--name x --search.concurrent 2 --replay.workers 4 --verbose --log-to wandb"
+    same = parse(RunConfig, told.split(), "p")
     other = parse(RunConfig, ["--search.lr-tolerance", "0"], "p")
     assert one.deciding() == same.deciding() != other.deciding()
 
@@ -161,6 +166,7 @@ WRONG = {
     "search epochs": (["--search.epochs", "0"], "at least 1"),
     "torchvision": (["--model", "torchvision:resnet5O"], "nearest: resnet50"),
     "library image": (["--model", "torchvision:vit_b_16"], "does not take an image of 8x8"),
+    "tracker": (["--log-to", "tensorboard"], "'mlflow', 'wandb'"),
     "freeze": (["--freeze.probe-learning-rate", "0"], "above 0"),
 }
 

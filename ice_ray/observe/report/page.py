@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
+from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.outcome import OutcomeRow, images_measured, latency_conditions, outcome_rows
 from ice_ray.observe.report.figures import drop_after_removal, timeline, trade_off
 from ice_ray.observe.report.importance import FEWEST_TRIALS, importances
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.report.savings import Savings, savings_of
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.replay.run import WorkerResources
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,12 @@ def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
     usable = [candidate for candidate in run.candidates if candidate.is_usable]
     own = [points[candidate.index] for candidate in usable]
     for_drop = importances(own, [candidate.drop for candidate in usable], run.logarithmic)
+    unused = Hyperparameters.defaults()
     for_time = importances(own, [candidate.pruning_seconds for candidate in usable], run.logarithmic)
     return [
         HyperparameterRow(name, run.symbols.get(name, ""), value, for_drop.get(name), for_time.get(name))
         for name, value in run.shown.hyperparameters.items()
+        if any(point.get(name) != unused.get(name) for point in points.values())
     ]
 
 
@@ -120,11 +126,8 @@ def _environment(run: RunRecord) -> dict[str, str]:
     told = run.told
     facts = {"device of the trials": run.best["device"]}
     if run.summary is not None:
-        resources = run.summary["resources"]
         facts["device of the assessment"] = f"{run.summary['device']}, {run.summary['precision']}"
-        facts["stage 2"] = (
-            f"{resources['workers']} worker(s) of {resources['cpus']:g} CPUs and {resources['gpus']:g} GPUs"
-        )
+        facts["stage 2"] = str(WorkerResources(**run.summary["resources"]))
     return facts | {"python": told["python"], "machine": told["machine"], **told["packages"]}
 
 
@@ -145,8 +148,29 @@ def _pages() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"duration": duration, "megabytes": lambda count: f"{count / 1e6:.2f} MB"}
+    pages.filters |= {"duration": duration, "lines": in_lines, "breakable": breakable}
     return pages
+
+
+def breakable(name: str) -> Markup:
+    """A layer's name, which a narrow column may break behind its dots."""
+    return escape(name).replace(".", Markup(".<wbr>")).replace(",", ", ")
+
+
+def in_lines(command: str) -> str:
+    """A command for a shell with an option to a line.
+
+    >>> print(in_lines("python a.py --name 'a --b' --list 1 2"))
+    python a.py \\
+        --name 'a --b' \\
+        --list 1 2
+    """
+    lines: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(shlex.quote(word))
+    return " \\\n    ".join(" ".join(line) for line in lines)
 
 
 def duration(seconds: float) -> str:

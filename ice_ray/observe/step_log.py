@@ -1,0 +1,41 @@
+"""What is logged of a run of a pipeline, under the same names wherever it is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+STEP_TAGS = {
+    "accuracy_after_pruning": "accuracy/after_pruning",
+    "accuracy": "accuracy/after_recovery",
+    "drop": "accuracy/drop",
+    "learning_rate_max": "recovery/learning_rate_max",
+    "fine_tuned": "recovery/fine_tuned",
+    "inherited": "pruning/inherited",
+    "unpruned_share": "pruning/unpruned_share",
+    "pruning_seconds": "pruning/seconds",
+    "cost_so_far": "pruning/cost_so_far",
+}
+RESULT_TAGS = {"cost": "result/cost", "drop": "result/drop", "pruning_seconds": "result/pruning_seconds"}
+
+
+class StepLog(Protocol):
+    """One run of a pipeline, as it is logged."""
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """One pruning step: the fields of its record, with `pruning_seconds` and `cost_so_far` where they are known."""
+
+    def losses(self, values: Sequence[float], first: int) -> None:
+        """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
+
+    def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:
+        """The run's hyperparameters with its results; a failed run has no results."""
+
+
+def figures(values: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:
+    """Those values that have a tag, by tag, where they are known.
+
+    >>> figures({"drop": 1, "cost": None, "layers": "conv"}, RESULT_TAGS)
+    {'result/drop': 1.0}
+    """
+    return {tag: float(values[name]) for name, tag in tags.items() if values.get(name) is not None}

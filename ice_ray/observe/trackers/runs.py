@@ -1,0 +1,154 @@
+"""One of Ray's loggers, told of every run of a pipeline: of trials by Tune, of the replay by the driver."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.air.constants import TRAINING_ITERATION
+from ray.tune.experiment import Trial
+from ray.tune.logger import LoggerCallback
+
+from ice_ray.errors import in_one_line
+from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
+from ice_ray.observe.terminal import warn
+from ice_ray.search.restarts import Restarts
+
+
+@dataclass(eq=False)
+class _Told:
+    """What Ray's loggers read of a trial. Its own configuration is nested, and it is another one after a restart."""
+
+    name: str
+    config: dict[str, Any]
+    local_path: str
+    experiment_dir_name: str
+    trial_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    step: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TrackedRuns:
+    """Runs of pipelines, each begun, told of its steps and ended, by name.
+
+    A log for people must not cost the run: after the first fault the tracker is left out, and a warning says so.
+
+    Args:
+        tracker: its name, for the warning.
+        group: what its runs have in common.
+        folder: where it may keep files.
+    """
+
+    def __init__(self, tracker: str, logger: LoggerCallback, group: str, folder: Path) -> None:
+        self._tracker, self._logger, self._group, self._folder = tracker, logger, group, folder
+        self._told: dict[str, _Told] = {}
+        self._works = True
+
+    def open(self) -> None:
+        """Before the first of them."""
+        self._try(self._logger.setup)
+
+    def begin(self, name: str, hyperparameters: Mapping[str, float]) -> None:
+        """A run begins; nothing where it has begun before, and goes on after its process died."""
+        if name not in self._told:
+            self._told[name] = _Told(name, dict(hyperparameters), str(self._folder), self._group)
+            self._try(self._logger.log_trial_start, self._told[name])
+
+    def step(self, name: str, values: Mapping[str, Any]) -> None:
+        """It has taken a step."""
+        self._told[name].step = int(values["step"])
+        self._tell(name, figures(values, STEP_TAGS))
+
+    def end(self, name: str, values: Mapping[str, Any], others: Mapping[str, float], failed: bool) -> None:
+        """It is over: its results, and other figures by their names."""
+        self._tell(name, figures(values, RESULT_TAGS) | dict(others))
+        self._try(self._logger.log_trial_end, self._told.pop(name), failed=failed)
+
+    def close(self) -> None:
+        """After the last of them; those that have not ended have failed."""
+        for name in list(self._told):
+            self.end(name, {}, {}, failed=True)
+        self._try(self._logger.on_experiment_end, [])
+
+    def _tell(self, name: str, named: Mapping[str, float]) -> None:
+        told = self._told[name]
+        if named:
+            self._try(self._logger.log_trial_result, told.step, told, {TRAINING_ITERATION: told.step, **named})
+
+    def _try(self, deed: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        if not self._works:
+            return
+        try:
+            deed(*arguments, **named)
+        except Exception as error:  # whatever a client of a server may raise
+            self._works = False
+            warn(f"--log-to {self._tracker}: nothing more is logged there ({in_one_line(f'{error}'[:200])})")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles callbacks; what it would get back is looked at by nobody
+
+
+class TrackerCallback(tune.Callback):
+    """Tells a tracker of every trial of a search.
+
+    Args:
+        max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
+    """
+
+    def __init__(self, runs: TrackedRuns, max_failures: int) -> None:
+        self._runs, self._restarts = runs, Restarts(max_failures)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._begin(trial)
+        if "step" in result:
+            self._runs.step(str(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        result = trial.last_result or {}
+        failed = bool(result.get("failure"))
+        self._begin(trial)
+        self._runs.end(str(trial), {} if failed else result, {}, failed)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if not self._restarts.again(str(trial)):
+            self._begin(trial)
+            self._runs.end(str(trial), {}, {}, failed=True)
+
+    def _begin(self, trial: Trial) -> None:
+        self._runs.begin(str(trial), trial.config["point"]["hyperparameters"])
+
+
+class TrackedReplay:
+    """Tells a tracker of stage 2. SGD losses are not told: thousands of calls to a server would hold the run up."""
+
+    def __init__(self, runs: TrackedRuns, name: str, hyperparameters: Mapping[str, float]) -> None:
+        self._runs, self._name = runs, name
+        runs.begin(name, hyperparameters)
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """One pruning step."""
+        self._runs.step(self._name, values)
+
+    def losses(self, values: Sequence[float], first: int) -> None:
+        """Not told."""
+
+    def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:
+        """The steps are over; what the model comes to is still to be measured."""
+
+    def measured(self, assessment: Mapping[str, Any]) -> None:
+        """Dense and pruned, as measured; the run is over."""
+        named = {
+            f"{which}/{key}": float(value)
+            for which in ("dense", "pruned")
+            for key, value in assessment[which].items()
+            if isinstance(value, (int, float))
+        }
+        self._runs.end(self._name, {}, named, failed=False)
