@@ -15,6 +15,14 @@ class RunError(Exception):
     """A run that cannot go on through no fault of its input. Jobs end with exit code 1 and stay resumable."""
 
 
+class StorageError(RunError):
+    """The run's storage refuses what has to be written, and did so for as long as was worth waiting."""
+
+
+class ForgottenError(RunError):
+    """What a run stands on is neither kept nor can be made again: its history is lost."""
+
+
 class TrialFailure(Exception):
     """A fault that belongs to one set of hyperparameters and would come again: the trial ends, the search goes on."""
 

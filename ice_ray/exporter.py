@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError, nearest
+from ice_ray.files import flush
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torch": "pt2"}
@@ -65,6 +66,7 @@ def export(
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder_beside:
             written = Path(folder_beside) / f"model.{SUFFIXES[format]}"
             _check(module, write(module, shape, description, written), shape)
+            flush(written)
             written.replace(file)
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Event = tuple[str, Any]
+LOST = "lost"
+"""The kind of event that says that others were lost, with the process that held them."""
 _POLL_SECONDS = 0.5
 
 
@@ -29,7 +33,11 @@ class EventChannel:
     """A one-way channel from any process of the cluster to the driver. Needs no CPU of the cluster."""
 
     def __init__(self) -> None:
-        self._mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0).remote()
+        # Beside the driver: with any other node it could go while the job goes on.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        self._mailbox: Any = ray.remote(_Mailbox).options(**options).remote()
+        self._is_lost = False
 
     def send(self, kind: str, content: Any) -> None:
         """Send without waiting; a lost event loses a line of progress, nothing else."""
@@ -54,5 +62,13 @@ class EventChannel:
             self._deliver(receive)
 
     def _deliver(self, receive: Callable[[str, Any], None]) -> None:
-        for kind, content in ray.get(self._mailbox.take.remote()):
+        try:
+            events = ray.get(self._mailbox.take.remote())
+        except ray.exceptions.RayActorError:  # it died with what it held, and is started again
+            if not self._is_lost:
+                receive(LOST, None)
+            self._is_lost = True
+            return
+        self._is_lost = False
+        for kind, content in events:
             receive(kind, content)

@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ice_ray.errors import RunError
-from ice_ray.files import atomic_path
+from ice_ray.files import write_text
 
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
 
@@ -51,8 +51,7 @@ def seen_by_all(folder: Path) -> Iterator[None]:
         RunError: one does not; from within the block.
     """
     token, file = secrets.token_hex(16), _file(folder)
-    with atomic_path(file) as temporary:
-        temporary.write_text(token)
+    write_text(file, token)
     known = {ray.get_runtime_context().get_node_id()}
     done, fault = threading.Event(), list[str]()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ from ice_ray.engine.actions import Action, Checks, Measured, Outcome, Recovered
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
 from ice_ray.engine.threshold import Threshold
+from ice_ray.files import append_line, make_folder, whole_lines
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
 _PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Replayed, Threshold, WarmCosine)
@@ -22,36 +22,28 @@ _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_
 
 
 class DeedLog:
-    """A file that one process appends to. A line that a killed process left unfinished is passed over."""
+    """A file that one process appends to. A line that a killed process left unfinished, or that is damaged, is passed
+    over.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self) -> list[Deed]:
         """Every whole deed, in the order in which they were done."""
-        if not self._path.is_file():
-            return []
-        text = self._path.read_text()
-        found = (_parsed(line) for line in text.splitlines())
+        found = (_parsed(line) for line in whole_lines(self._path))
         return [deed for deed in found if deed is not None]
 
     def append(self, deed: Deed) -> None:
         """Write down one more; it outlives this process at once."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            torn = file.tell() > 0 and not self._ends_a_line()
-            file.write(("\n" * torn + json.dumps(_plain(deed)) + "\n").encode())
-
-    def _ends_a_line(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+        make_folder(self._path.parent)
+        append_line(self._path, json.dumps(_plain(deed)))
 
 
 def _parsed(line: str) -> Deed | None:
     try:
         deed = _typed(json.loads(line))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return deed if isinstance(deed, Deed) else None
 

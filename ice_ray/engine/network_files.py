@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
+from ice_ray.files import make_folder
 
 _SUFFIX = ".safetensors"
 
@@ -20,7 +22,7 @@ class NetworkFiles:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         snapshot.save(self._path(snapshot.id))
 
     def load(self, snapshot: SnapshotId) -> Snapshot | None:
@@ -30,13 +32,18 @@ class NetworkFiles:
         except RunError:
             return None
 
+    def holds(self, snapshot: SnapshotId) -> bool:
+        """Whether there is a file of it, which may be damaged."""
+        return self._path(snapshot).is_file()
+
     def sizes(self) -> dict[SnapshotId, int]:
         """Bytes of each."""
         return {path.stem: path.stat().st_size for path in self._folder.glob(f"[!.]*{_SUFFIX}")}
 
     def remove(self, snapshot: SnapshotId) -> None:
         """Drop one, if it is there."""
-        self._path(snapshot).unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that refuses it for a moment keeps a file too many, nothing worse
+            self._path(snapshot).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Drop all of them."""

@@ -9,7 +9,7 @@ from ice_ray.engine.executor import Executor
 from ice_ray.engine.memory import Deed, Memory, is_kept, key_of
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.errors import DivergedError, RunError
+from ice_ray.errors import DivergedError, ForgottenError
 
 
 class TakenError(Exception):
@@ -55,7 +55,7 @@ class RememberingExecutor:
         Raises:
             TakenError: another worker is at it.
             TrialFailure: it failed, here or where it was carried out.
-            RunError: the snapshot's history is not remembered.
+            ForgottenError: the snapshot's history is not remembered.
         """
         answer = self._memory.ask(snapshot, action)
         if answer == "taken":
@@ -95,7 +95,7 @@ class RememberingExecutor:
             return
         origin = self._memory.origin(snapshot)
         if origin is None:
-            raise RunError(f"snapshot {snapshot} is not remembered")
+            raise ForgottenError(f"snapshot {snapshot} is not remembered")
         self._bring(origin.snapshot)
         made = self._executor.run(origin.snapshot, origin.action)
         again = self._kept(made.snapshot, origin.action)

@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from ice_ray.extensions import is_own
-from ice_ray.files import atomic_path
+from ice_ray.files import write_text
 from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows
 
 CARD = "README.md"
@@ -53,8 +53,7 @@ def write_card(folder: Path, name: str, summary: Mapping[str, Any], description:
         hyperparameters=", ".join(f"{key} {value:g}" for key, value in summary["hyperparameters"].items()),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
     )
-    with atomic_path(folder / CARD) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / CARD, text)
 
 
 def _front_matter(name: str, config: Mapping[str, Any], pruned: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +20,62 @@ from torch.utils.tensorboard.summary import hparams
 
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
+from ice_ray.observe.terminal import warn
 from ice_ray.search.restarts import Restarts
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
 
 class StepWriter:
-    """Event files of one run of a pipeline, below `folder`.
+    """Event files of one run of a pipeline, below `folder`. Nothing hangs on them: where the storage refuses them, that
+    is said, and what comes later goes into another file.
 
     Args:
         run: the name of the run as a whole.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
         # The HParams tab cuts names after a dozen characters: what differs comes first.
         self._name = f"{folder.name} of {run}"
+        self._writer: SummaryWriter | None = None
 
     def step(self, values: Mapping[str, Any]) -> None:
         """One pruning step: the fields of its record, with `pruning_seconds` and `cost_so_far` where they are known."""
-        for tag, value in figures(values, STEP_TAGS).items():
-            self._writer.add_scalar(tag, value, int(values["step"]))
-        self._writer.flush()
+        with self._open() as writer:
+            for tag, value in figures(values, STEP_TAGS).items():
+                writer.add_scalar(tag, value, int(values["step"]))
+            writer.flush()
 
     def losses(self, values: Sequence[float], first: int) -> None:
         """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
-        for number, value in enumerate(values, start=first):
-            self._writer.add_scalar("recovery/loss", value, number)
-        self._writer.flush()
+        with self._open() as writer:
+            for number, value in enumerate(values, start=first):
+                writer.add_scalar("recovery/loss", value, number)
+            writer.flush()
 
     def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:
         """The run's hyperparameters with its results, for the HParams tab; a failed run has no results."""
         metrics = figures(values, RESULT_TAGS)
         unused = Hyperparameters.defaults().items()
         searched = {name: value for name, value in hyperparameters.items() if (name, value) not in unused}
-        if self._writer.file_writer is not None:
-            for summary in hparams(searched, metrics):
-                _call(summary, self._name)
-                self._writer.file_writer.add_summary(summary)
-        for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, 0)
-        self._writer.close()
+        with self._open() as writer:
+            if writer.file_writer is not None:
+                for summary in hparams(searched, metrics):
+                    _call(summary, self._name)
+                    writer.file_writer.add_summary(summary)
+            for tag, value in metrics.items():
+                writer.add_scalar(tag, value, 0)
+            writer.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[SummaryWriter]:
+        try:
+            self._writer = self._writer or SummaryWriter(str(self._folder))
+            yield self._writer
+        except OSError as error:
+            self._writer = None  # it gives the same error for ever
+            warn(f"no TensorBoard events of this step ({error.strerror or error})")
 
 
 class TensorBoardCallback(tune.Callback):
@@ -93,6 +109,8 @@ class TensorBoardCallback(tune.Callback):
     def _end(self, trial: Trial) -> None:
         writer = self._writers.pop(str(trial), None) or StepWriter(self._folder / str(trial), self._run)
         result = trial.last_result or {}
+        if result.get("refused"):
+            return  # it has not ended
         writer.end(trial.config["point"]["hyperparameters"], {} if result.get("failure") else result)
 
     def __getstate__(self) -> dict[str, Any]:

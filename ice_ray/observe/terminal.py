@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
+from ice_ray.cluster.survived import Survived
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
@@ -51,6 +52,12 @@ def _fitted(line: str) -> str:
     )
 
 
+def say_survived(survived: Survived) -> None:
+    """What the run has gone on after, if anything."""
+    if survived.counts():
+        say(f"survived: {survived}")
+
+
 def describe_step(record: StepRecord, steps: int) -> str:
     """A step of stage 2 in one line."""
     where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
@@ -86,7 +93,9 @@ class ProgressCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
-        if result.get("failure"):
+        if result.get("refused"):
+            say(f"  {trial}: {result['refused']}")
+        elif result.get("failure"):
             self._line(trial, f"failed: {result['failure']}")
         else:
             self._line(

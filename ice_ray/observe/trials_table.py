@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path, damage_named
+from ice_ray.files import damage_named, write_whole
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.search.run import TrialResult
@@ -131,5 +131,5 @@ def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
         }
         steps = zip(result.records, result.inherited, strict=True)
         rows += [own | record.as_dict() | {"inherited": inherited} for record, inherited in steps] or [own]
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(type(results[0].hyperparameters))), temporary)
+    table = pa.Table.from_pylist(rows, schema=schema_of(type(results[0].hyperparameters)))
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))

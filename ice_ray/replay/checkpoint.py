@@ -1,19 +1,30 @@
-"""A stage 2 checkpoint: the network's snapshot, the pipeline's state, what it was prepared with. No code in it."""
+"""A stage 2 checkpoint: the network's snapshot, the pipeline's state, what it was prepared with. No code in it.
+
+Ray Train keeps a list of checkpoints, written in place, and takes what it names on trust. Here the folder itself is
+looked at: what counts is which checkpoints can be read, whole.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.files import write_json
+from ice_ray.errors import RunError
+from ice_ray.files import flush_names, make_folder, sha256, write_json
+from ice_ray.patience import patiently
 from ice_ray.pipelines.records import PipelineState, Preparation
 
 _SNAPSHOT, _PROGRESS = "snapshot.safetensors", "progress.json"
+_CHECKPOINT, _UNFINISHED = "checkpoint_", ".unfinished-"
+_TRAINS_OWN_LIST = "checkpoint_manager_snapshot.json"
+KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -44,19 +55,83 @@ class ReplayProgress:
         executor.store.keep_only(self.state.kept)
         for number, snapshot in enumerate(self.state.kept):
             executor.store.get(snapshot).save(folder / _kept(number))
-        content = dataclasses.asdict(self) | {"state": json.loads(self.state.to_json())}
+        digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        content = dataclasses.asdict(self) | {"state": json.loads(self.state.to_json()), "sha256": digests}
         write_json(folder / _PROGRESS, content)
         return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
     def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
-        """What `save` wrote: the progress, its network, and those that the pipeline may go back to."""
-        content = json.loads((folder / _PROGRESS).read_text())
-        content["state"] = PipelineState.from_json(json.dumps(content["state"]))
-        content["preparation"] = Preparation.from_dict(content["preparation"])
-        progress = cls(**content)
+        """What `save` wrote: the progress, its network, and those that the pipeline may go back to.
+
+        Raises:
+            RunError: a file is missing, cut short or not what was written.
+        """
+        progress = cls._read(folder)
         kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
         return progress, Snapshot.load(folder / _SNAPSHOT), kept
+
+    @classmethod
+    def _read(cls, folder: Path) -> ReplayProgress:
+        try:
+            content = json.loads((folder / _PROGRESS).read_text())
+            for name, digest in content.pop("sha256").items():
+                if sha256(folder / name) != digest:
+                    raise RunError(f"'{folder / name}' is not what was written")
+            content["state"] = PipelineState.from_json(json.dumps(content["state"]))
+            content["preparation"] = Preparation.from_dict(content["preparation"])
+            return cls(**content)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"checkpoint '{folder}' cannot be read ({type(error).__name__}: {error})") from error
+
+
+class Checkpoints:
+    """Those of one replay, a folder each, on storage that all nodes see."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, step: int) -> Path:
+        """An empty folder that a checkpoint is to be written into, under a name that counts for none."""
+        path = self._folder / f"{_UNFINISHED}{step}-{secrets.token_hex(4)}"
+        make_folder(path)
+        return path
+
+    def finish(self, unfinished: Path, name: str) -> Path:
+        """What was begun is whole: give it its name."""
+        path = self._folder / name
+        patiently(f"cannot rename '{unfinished}'", lambda: unfinished.replace(path))
+        flush_names(self._folder)
+        return path
+
+    def named(self, name: str) -> Path:
+        """Where the checkpoint of that name is."""
+        return self._folder / name
+
+    def newest(self) -> tuple[Path | None, list[Path]]:
+        """The one that is furthest on of those that can be read, and those that cannot."""
+        whole, damaged = self._sorted()
+        return (whole[-1] if whole else None), damaged
+
+    def tidy(self) -> list[Path]:
+        """Before a Train run: drop what cannot be read, what was not finished, all but the newest, and Train's own list
+        of them, which may name what is gone. Returns what could not be read.
+        """
+        whole, damaged = self._sorted()
+        for path in (*damaged, *whole[:-KEPT], *self._folder.glob(f"{_UNFINISHED}*")):
+            shutil.rmtree(path, ignore_errors=True)
+        (self._folder / _TRAINS_OWN_LIST).unlink(missing_ok=True)
+        return damaged
+
+    def _sorted(self) -> tuple[list[Path], list[Path]]:
+        found, damaged = dict[Path, tuple[bool, int]](), []
+        for path in sorted(path for path in self._folder.glob(f"{_CHECKPOINT}*") if path.is_dir()):
+            try:
+                progress, _, _ = ReplayProgress.load(path)
+                found[path] = progress.finished, len(progress.state.records)
+            except RunError:
+                damaged.append(path)
+        return sorted(found, key=lambda path: found[path]), damaged
 
 
 def _kept(number: int) -> str:

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 import ray.train.torch
 
-from ice_ray.cluster.events import EventChannel
+from ice_ray.cluster.events import LOST, EventChannel
+from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.replay.checkpoint import ReplayProgress
+from ice_ray.replay.checkpoint import KEPT, Checkpoints, ReplayProgress
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.replay.worker import ReplayOrder, replay_worker
 
@@ -47,15 +49,56 @@ def run_replay(
     """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
 
     Args:
-        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs, ("images", where they live), and
-            ("losses", rank 0's of every SGD step) of each fine-tune.
+        receive: told ("prepared" | "resumed" | "step", ReplayProgress) while it runs, ("images", where they live),
+            ("losses", rank 0's of every SGD step) of each fine-tune, and ("died", why) of a worker.
 
     Raises:
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.
     """
-    events = EventChannel()
-    order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events)
-    trainer = ray.train.torch.TorchTrainer(
+    events, survived, checkpoints = EventChannel(), Survived.of(folder), Checkpoints(folder / EXPERIMENT)
+    order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events, checkpoints, survived)
+    failures: list[str] = []
+
+    def listen(kind: str, content: Any) -> None:
+        if kind == "failed":
+            failures.append(content)
+        elif kind == LOST:
+            survived.note("messenger restart")
+        else:
+            receive(kind, content)
+
+    with events.listening(listen):
+        for restarts_left in reversed(range(config.max_failures + 1)):
+            for path in checkpoints.tidy():
+                survived.note("damaged file", path.name)
+            try:
+                _trainer(order, config, resources, folder).fit()
+                break
+            except SystemExit as end:  # Train's own handler of Ctrl-C
+                raise KeyboardInterrupt from end
+            except (ray.train.ControllerError, ray.exceptions.RayActorError) as error:
+                if not restarts_left:
+                    raise RunError(f"stage 2 failed: {_cause(error)}") from error
+                survived.note("controller restart", _cause(error))
+                receive("died", "the one that watches over the others")
+            except ray.train.TrainingFailedError as error:
+                raise RunError(f"stage 2 failed: {_cause(error)}") from error
+    if failures:
+        raise RunError(f"stage 2 failed: {failures[0]}")
+    newest, _ = checkpoints.newest()
+    if newest is None:
+        raise RunError("stage 2 ended without a checkpoint")
+    progress, snapshot, _ = ReplayProgress.load(newest)
+    if not progress.finished:
+        raise RunError(f"stage 2 ended after step {len(progress.state.records)}, before its last")
+    return progress, snapshot
+
+
+def _trainer(
+    order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: Path
+) -> ray.train.torch.TorchTrainer:
+    deaths: Any = [_Deaths(order.survived, order.events)]  # Ray's own type for them is that of the former Train
+    return ray.train.torch.TorchTrainer(
         replay_worker,
         train_loop_config={"order": order},
         scaling_config=ray.train.ScalingConfig(
@@ -67,33 +110,22 @@ def run_replay(
             name=EXPERIMENT,
             storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
+            callbacks=deaths,
         ),
     )
-    failures: list[str] = []
 
-    def listen(kind: str, content: Any) -> None:
-        if kind == "failed":
-            failures.append(content)
-        else:
-            receive(kind, content)
 
-    with events.listening(listen):
-        try:
-            result = trainer.fit()
-        except SystemExit as end:  # Train's own handler of Ctrl-C
-            raise KeyboardInterrupt from end
-        except ray.train.TrainingFailedError as error:
-            raise RunError(f"stage 2 failed: {_cause(error)}") from error
-    if failures:
-        raise RunError(f"stage 2 failed: {failures[0]}")
-    if result.checkpoint is None:
-        raise RunError("stage 2 ended without a checkpoint")
-    with result.checkpoint.as_directory() as checkpoint:
-        progress, snapshot, _ = ReplayProgress.load(Path(checkpoint))
-    if not progress.finished:
-        raise RunError(f"stage 2 ended after step {len(progress.state.records)}, before its last")
-    return progress, snapshot
+class _Deaths(ray.train.UserCallback):
+    """Counts, in the process that watches over the workers, how often they are started again."""
+
+    def __init__(self, survived: Survived, events: EventChannel) -> None:
+        self._survived, self._events = survived, events
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        ranks = ", ".join(f"rank {rank}" for rank in sorted(worker_exceptions))
+        self._survived.note("worker restart", ranks)
+        self._events.send("died", ranks)
 
 
 def _cause(error: BaseException) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 
 from ice_ray.cluster.events import EventChannel
+from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.process_group import ProcessGroup
@@ -21,22 +23,28 @@ from ice_ray.errors import DivergedError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.replay.checkpoint import ReplayProgress
+from ice_ray.replay.checkpoint import Checkpoints, ReplayProgress
 
 
 @dataclass(frozen=True)
 class ReplayOrder:
-    """What stage 2 is asked to do."""
+    """What stage 2 is asked to do.
+
+    Attributes:
+        checkpoints: of this replay, an interrupted part of it included.
+    """
 
     workload: Workload
     hyperparameters: Hyperparameters
     cpus: float
     gpus: float
     events: EventChannel
+    checkpoints: Checkpoints
+    survived: Survived
 
 
 def replay_worker(config: dict[str, Any]) -> None:
-    """Run the whole replay in step with the other ranks; goes on from the group's last checkpoint, if there is one."""
+    """Run the whole replay in step with the other ranks; goes on from the last checkpoint, if there is one."""
     order: ReplayOrder = config["order"]
     try:
         _replay(order)
@@ -52,7 +60,7 @@ def _replay(order: ReplayOrder) -> None:
     settings = order.workload.settings
     pipeline = build_pipeline(settings, order.hyperparameters)
     executor.recovery.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
-    progress = _resumed(executor)
+    progress = _resumed(order, executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
         preparation = prepare(
@@ -65,14 +73,14 @@ def _replay(order: ReplayOrder) -> None:
     _tell(order, "images", executor.residence)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)
-        progress = _report(executor, dataclasses.replace(progress, state=state))
+        progress = _report(order, executor, dataclasses.replace(progress, state=state))
         _tell(order, "step", progress)
     if not progress.finished:
         state, cost = pipeline.finish(executor, progress.state, progress.preparation)
         retrained = state.snapshot != progress.state.snapshot
         final = cost.wall_seconds
         progress = dataclasses.replace(progress, state=state, final_seconds=final, finished=True, retrained=retrained)
-        _report(executor, progress)
+        _report(order, executor, progress)
 
 
 def _device(order: ReplayOrder) -> torch.device:
@@ -81,7 +89,7 @@ def _device(order: ReplayOrder) -> torch.device:
     return own_device(order.cpus, order.gpus, own)
 
 
-def _report(executor: Executor, progress: ReplayProgress) -> ReplayProgress:
+def _report(order: ReplayOrder, executor: Executor, progress: ReplayProgress) -> ReplayProgress:
     """Report a step to Ray Train; rank 0 alone saves, all ranks hold the same bits."""
     metrics = {"step": len(progress.state.records), "finished": progress.finished}
     if ray.train.get_context().get_world_rank() != 0:
@@ -90,18 +98,31 @@ def _report(executor: Executor, progress: ReplayProgress) -> ReplayProgress:
             executor.store.keep_only(progress.state.kept)
         ray.train.report(metrics)
         return progress
-    with tempfile.TemporaryDirectory() as folder:
-        saved = progress.save(Path(folder), executor)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    # Where it is to stay, so that it is renamed and not copied: a copy could be left half-way.
+    unfinished = order.checkpoints.begin(len(progress.state.records))
+    saved = progress.save(unfinished, executor)
+    checkpoint = ray.train.Checkpoint.from_directory(unfinished)
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=partial(_finish, order.checkpoints))
+    order.survived.note_retries()
     return saved
 
 
-def _resumed(executor: Executor) -> ReplayProgress | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+def _finish(checkpoints: Checkpoints, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    return ray.train.Checkpoint.from_directory(checkpoints.finish(Path(checkpoint.path), name))
+
+
+def _resumed(order: ReplayOrder, executor: Executor) -> ReplayProgress | None:
+    """Where the last checkpoint that can be read stands. One rank chooses, for all must go on from the same."""
+    chosen: str | None = None
+    if ray.train.get_context().get_world_rank() == 0:
+        newest, damaged = order.checkpoints.newest()
+        chosen = newest.name if newest is not None else None
+        for path in damaged:
+            order.survived.note("damaged file", path.name)
+    chosen = ray.train.collective.broadcast_from_rank_zero(chosen)
+    if chosen is None:
         return None
-    with checkpoint.as_directory() as folder:
-        progress, snapshot, kept = ReplayProgress.load(Path(folder))
+    progress, snapshot, kept = ReplayProgress.load(order.checkpoints.named(chosen))
     for each in (snapshot, *kept):
         executor.store.put(each)
     return progress

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, write_json
+from ice_ray.files import damage_named, make_folder, write_json
 from ice_ray.hyperparameters import Hyperparameters
 
 
@@ -50,5 +50,5 @@ class PointLog:
         return len(points) - 1
 
     def _save(self, points: tuple[Hyperparameters, ...]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         write_json(self._path, [point.as_dict() for point in points])

@@ -14,7 +14,7 @@ from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.cost import calibrate_speed
-from ice_ray.files import write_json
+from ice_ray.files import damage_named, write_json
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import Preparation
 
@@ -45,16 +45,21 @@ class SearchPreparation:
 
     @classmethod
     def load(cls, path: Path) -> SearchPreparation:
-        """What `save` wrote."""
-        content = json.loads(path.read_text())
-        return cls(
-            Preparation.from_dict(content["preparation"]),
-            content["flops_per_second"],
-            content["device"],
-            content["residence"],
-            content["root"],
-            content["decision_images"],
-        )
+        """What `save` wrote.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        with damage_named(path):
+            content = json.loads(path.read_text())
+            return cls(
+                Preparation.from_dict(content["preparation"]),
+                content["flops_per_second"],
+                content["device"],
+                content["residence"],
+                content["root"],
+                content["decision_images"],
+            )
 
 
 def prepare_search(

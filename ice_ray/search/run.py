@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
+from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
-from ice_ray.errors import RunError
+from ice_ray.errors import RunError, StorageError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
@@ -77,10 +79,15 @@ def run_search(
 
     Raises:
         RunError: interrupted before every trial had ended.
+        StorageError: by storage that took nothing any more.
         UserError: what was left there began with other points.
     """
     store, log = TrialStore(folder / STATES), point_log(folder, workload.settings.pipeline)
+    survived = Survived.of(folder)
     log.begin(proposals.known)
+    for index in range(len(log.load())):
+        if store.drop_damaged(index):
+            survived.note("damaged file", trial_name(index))
     ended = _ended(store, log.load())
     died: dict[int, str] = {}
     if len(ended) < proposals.total:
@@ -89,7 +96,9 @@ def run_search(
             dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
-            searcher = TrialSearcher(dispatcher, log, proposals.sampling, objective, told, config.max_failures)
+            searcher = TrialSearcher(
+                dispatcher, log, proposals.sampling, objective, told, config.max_failures, survived
+            )
             trainable = tune.with_parameters(
                 PruningTrial,
                 workload=workload,
@@ -101,10 +110,12 @@ def run_search(
             )
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": config.cpus, "gpu": gpus}),
-                run_config=_run_config(config, folder, callbacks),
+                run_config=_run_config(config, folder, callbacks, _Refusal(searcher)),
                 tune_config=_tune_config(searcher, dispatcher),
             )
             died = _fit(tuner)
+            if searcher.refused:
+                raise StorageError(searcher.refused)
             if not searcher.missing:
                 memory.clear()
     points = log.load()
@@ -153,7 +164,22 @@ def _tune_config(searcher: TrialSearcher, dispatcher: Dispatcher) -> tune.TuneCo
     )
 
 
-def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callback]) -> tune.RunConfig:
+class _Refusal(tune.Stopper):
+    """Ends the search where the storage takes nothing any more: every other trial would only find the same."""
+
+    def __init__(self, searcher: TrialSearcher) -> None:
+        self._searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self._searcher.refused)
+
+
+def _run_config(
+    config: SearchConfig, folder: Path, callbacks: list[tune.Callback], stopper: tune.Stopper
+) -> tune.RunConfig:
     return tune.RunConfig(
         name=EXPERIMENT,
         storage_path=str(folder),
@@ -161,6 +187,7 @@ def _run_config(config: SearchConfig, folder: Path, callbacks: list[tune.Callbac
         # Trials keep their own progress (TrialStore); Tune has nothing to save.
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         callbacks=callbacks,
+        stop=stopper,
         verbose=0,
     )
 

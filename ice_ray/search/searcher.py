@@ -7,12 +7,14 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from ice_ray.cluster.survived import Survived
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
 from ice_ray.search.dispatcher import Dispatcher
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.restarts import Restarts
 from ice_ray.search.sampler import Outcome, Sampling
+from ice_ray.search.trial_store import trial_name
 
 
 class TrialSearcher(Searcher):
@@ -26,6 +28,10 @@ class TrialSearcher(Searcher):
         sampling: how points are found while the search runs; None where all are known.
         ended: what became of the trials that an earlier part of this run ended; None for those that failed.
         max_failures: how often a trial whose process died is started again.
+        survived: where it is noted that one was.
+
+    Attributes:
+        refused: what the storage said when it took nothing any more; the search ends then. Empty while it does.
     """
 
     def __init__(
@@ -36,12 +42,13 @@ class TrialSearcher(Searcher):
         objective: Objective,
         ended: Mapping[int, Candidate | None],
         max_failures: int,
+        survived: Survived,
     ) -> None:
         super().__init__()
         self._dispatcher, self._log = dispatcher, log
         self._sampling, self._objective = sampling, objective
         self._ended, self._live = dict(ended), dict[str, int]()
-        self._restarts = Restarts(max_failures)
+        self._restarts, self._survived, self.refused = Restarts(max_failures), survived, ""
         self._points = log.load()
         for index, point in enumerate(self._points):
             if index not in self._ended:
@@ -54,7 +61,7 @@ class TrialSearcher(Searcher):
         return total - len(self._ended)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        if not self.missing:
+        if not self.missing or self.refused:
             return Searcher.FINISHED
         index = self._dispatcher.next()
         if index is None and self._dispatcher.has_place():
@@ -69,9 +76,13 @@ class TrialSearcher(Searcher):
         index = self._live.pop(trial_id, None)
         if index is None:
             return  # told already
+        if result and result.get("refused"):
+            self.refused = str(result["refused"])
+            return
         if error:
             self._dispatcher.lose(index)
             if self._restarts.again(index):
+                self._survived.note("trial restart", trial_name(index))
                 return  # open again
         self._dispatcher.end(index)
         if error or not result or result.get("failure"):

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ice_ray.cluster.survived import Survived
 from ice_ray.engine.actions import Action, SnapshotId
 from ice_ray.engine.deed_log import DeedLog
 from ice_ray.engine.memory import Answer, Deed, Key, MemoryIndex, key_of
@@ -58,11 +59,14 @@ class Keeper:
             NetworkFiles(folder / "networks"),
             budget,
         )
+        self._survived = Survived.of(folder.parent)
         self._index = MemoryIndex(LEASE_SECONDS)
         for deed in self._log.load():
             self._index.tell(deed)
         self._sizes, self._needed = self._files.sizes(), set[SnapshotId]()
         self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        if _was_restarted():
+            self._survived.note("memory restart")
 
     def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
         """As `MemoryIndex.ask`."""
@@ -72,6 +76,7 @@ class Keeper:
         """Keep a deed."""
         if self._index.known(key_of(deed.snapshot, deed.action)) is None:
             self._log.append(deed)  # first: what has been told must outlive this process
+            self._survived.note_retries()
         self._index.tell(deed)
 
     def keep(self, snapshot: SnapshotId, size: int, content: Sequence[Any]) -> None:
@@ -139,6 +144,13 @@ class Keeper:
         }
 
 
+def _was_restarted() -> bool:
+    """Whether this process is an actor that Ray has made anew after its process died."""
+    if not ray.is_initialized() or (context := ray.get_runtime_context()).get_actor_id() is None:
+        return False
+    return bool(context.was_current_actor_reconstructed)
+
+
 def excess(
     sizes: dict[SnapshotId, int], seconds: dict[SnapshotId, float], needed: Collection[SnapshotId], budget: float
 ) -> list[SnapshotId]:
@@ -190,6 +202,7 @@ class RemoteMemory:
 
     def __init__(self, shared: SharedMemory) -> None:
         self._keeper, self._files = shared.keeper, _networks(shared.folder)
+        self._survived = Survived.of(shared.folder.parent)
         self._known: OrderedDict[Key, Deed] = OrderedDict()
         self._owner = ""
         threading.Thread(target=self._give_signs, name="claims", daemon=True).start()
@@ -237,8 +250,11 @@ class RemoteMemory:
 
     def content(self, snapshot: SnapshotId) -> Snapshot | None:
         """The network of a snapshot: from memory, else from storage, else None."""
-        content: Snapshot | None = _held(self._keeper, snapshot)
-        return content or self._files.load(snapshot)
+        content: Snapshot | None = _held(self._keeper, snapshot) or self._files.load(snapshot)
+        if content is None and self._files.holds(snapshot):
+            self._survived.note("damaged file", f"network {snapshot}")
+            self._files.remove(snapshot)
+        return content
 
     def is_taken(self, key: Key) -> bool:
         """Whether somebody is at work on it."""

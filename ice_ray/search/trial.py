@@ -8,9 +8,10 @@ from typing import Any
 
 from ray import tune
 
+from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
-from ice_ray.errors import TrialFailure
+from ice_ray.errors import ForgottenError, StorageError, TrialFailure
 from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
@@ -30,8 +31,9 @@ class PruningTrial(tune.Trainable):
     Every report holds the step's record, `pruning_seconds` and `cost_so_far` on the search's clock, and whether the
     step was `inherited`: nothing of it was carried out here. The last one also holds `cost` (eq. 2). A fault that
     belongs to the hyperparameters (a diverged loss, no memory) ends the trial with `failure` in words instead. A
-    report of `waiting` alone: another trial is at the next action, and this one may give its device away. A trial
-    that is started again goes on from its last step in the store.
+    report of `waiting` alone: another trial is at the next action, and this one may give its device away. A report
+    of `refused` alone: the storage took nothing any more, and no trial can go on. A trial that is started again goes
+    on from its last step in the store.
     """
 
     _pipeline: Pipeline
@@ -40,6 +42,7 @@ class PruningTrial(tune.Trainable):
     _inherited: tuple[bool, ...]
     _has_worked: bool
     _executed: int
+    _began_anew: bool
 
     def setup(  # type: ignore[override]
         self,
@@ -54,7 +57,7 @@ class PruningTrial(tune.Trainable):
         self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
         self._executor = workload.executor(own_device(search.cpus, gpus))
         self._executor.warm_up()
-        self._memory = RemoteMemory(memory)
+        self._memory, self._survived = RemoteMemory(memory), Survived.of(memory.folder.parent)
         if search.share_work:
             self._executor.recovery.lessons = RemoteLessons(memory)
         self._begin(config)
@@ -64,6 +67,21 @@ class PruningTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except StorageError as fault:
+            self._memory.release()
+            return {"done": True, "refused": str(fault)}
+        except ForgottenError as fault:
+            if self._began_anew:
+                raise
+            # What it stood on went with a damaged file. From the start on it is known, or made, again.
+            self._survived.note("damaged file", str(fault))
+            self._began_anew = True
+            self._start_over()
+            return {"waiting": "", "done": False}
+
+    def _step(self) -> dict[str, Any]:
         if self._pipeline.is_done(self._worker, self._state):
             return self._report()  # its process died between the last step and the report of it
         self._wait()
@@ -110,20 +128,24 @@ class PruningTrial(tune.Trainable):
         return report
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._index, self._awaited = config["point"]["index"], ""
+        self._index, self._awaited, self._began_anew = config["point"]["index"], "", False
         settings = self._workload.settings
         kind = pipeline_kind(settings.pipeline).hyperparameters
         self._pipeline = build_pipeline(settings, kind.from_mapping(config["point"]["hyperparameters"]))
         self._memory.work_for(owner_name(self._index))
         self._executor.rename_root(root_of(self._index, self._prepared, self._search))
-        self._worker = RememberingExecutor(self._executor, self._memory)
-        self._state, self._inherited = self._pipeline.begin(self._worker), ()
-        self._executed, self._has_worked = 0, False
+        self._start_over()
         progress = self._store.load(self._index)
         if progress is not None:
             self._has_worked = progress.has_worked
             if progress.state.records:
                 self._state, self._inherited = progress.state, progress.inherited
 
+    def _start_over(self) -> None:
+        self._worker = RememberingExecutor(self._executor, self._memory)
+        self._state, self._inherited = self._pipeline.begin(self._worker), ()
+        self._executed, self._has_worked = 0, False
+
     def _save(self, progress: TrialProgress) -> None:
         self._store.save(self._index, progress)
+        self._survived.note_retries()

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.files import write_json
+from ice_ray.files import make_folder, write_json
 from ice_ray.pipelines.records import PipelineState
 
 
@@ -50,21 +50,35 @@ class TrialStore:
 
     def save(self, index: int, progress: TrialProgress) -> None:
         """Write a trial's progress."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         content = {**vars(progress), "state": json.loads(progress.state.to_json())}
         write_json(self._of(index), content)
 
     def load(self, index: int) -> TrialProgress | None:
-        """A trial's progress; None where it has not taken a step."""
+        """A trial's progress; None where it has not taken a step, or what is there cannot be read: it begins anew then,
+        and what it had done is remembered.
+        """
+        return _read(self._of(index))
+
+    def drop_damaged(self, index: int) -> bool:
+        """Remove what cannot be read of a trial; whether there was such."""
         path = self._of(index)
-        if not path.is_file():
-            return None
-        content = json.loads(path.read_text())
-        state, inherited = PipelineState.from_json(json.dumps(content["state"])), tuple(content["inherited"])
-        return TrialProgress(**{**content, "state": state, "inherited": inherited})
+        damaged = path.is_file() and _read(path) is None
+        if damaged:
+            path.unlink(missing_ok=True)
+        return damaged
 
     def _of(self, index: int) -> Path:
         return self._folder / f"{trial_name(index)}.json"
+
+
+def _read(path: Path) -> TrialProgress | None:
+    try:
+        content = json.loads(path.read_text())
+        state, inherited = PipelineState.from_json(json.dumps(content["state"])), tuple(content["inherited"])
+        return TrialProgress(**{**content, "state": state, "inherited": inherited})
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def trial_name(index: int) -> str:

@@ -19,6 +19,7 @@ from ice_ray.cluster.capacity import (
     placements,
     provide,
 )
+from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages, StreamedImages, load
@@ -47,6 +48,11 @@ class JobContext:
     folder: RunFolder
     commands: tuple[str, ...]
     times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def survived(self) -> Survived:
+        """What this run has gone on after."""
+        return Survived.of(self.folder.path)
 
     @contextmanager
     def timed(self, part: str, watched: bool = False) -> Iterator[None]:

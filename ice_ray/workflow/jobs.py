@@ -15,7 +15,7 @@ from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import RunError, TrialFailure, UserError, in_one_line
+from ice_ray.errors import RunError, StorageError, TrialFailure, UserError, in_one_line
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
 from ice_ray.observe.terminal import say, shown_path, warn
@@ -41,6 +41,7 @@ def prune_job(config: RunConfig) -> None:
             say(f"run '{path}' is finished; its pruned model is in {model}")
             return
         with _cluster(config.verbose):
+            _note_resumption(context, config.resume)
             _both_stages(context)
 
 
@@ -55,10 +56,16 @@ def _both_stages(context: JobContext) -> None:
     report_on(context.folder)
 
 
+def _note_resumption(context: JobContext, resumed: bool) -> None:
+    if resumed and context.folder.path.is_dir():
+        context.survived.note("resumption")
+
+
 def search_job(config: RunConfig) -> None:
     """Stage 1 alone: `jobs/ice_search.py`."""
     with _context(config, "ice_search.py") as context:
         with _cluster(config.verbose):
+            _note_resumption(context, config.resume)
             search_stage(context)
             report_on(context.folder)
         best = shown_path(context.folder.best)
@@ -81,7 +88,9 @@ def replay_job(job: ReplayJobConfig) -> None:
     with _planned(config, folder) as plan, _cluster(job.verbose):
         results.path.mkdir(parents=True, exist_ok=True)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
-        replay_stage(JobContext(plan, results, commands), point)
+        context = JobContext(plan, results, commands)
+        _note_resumption(context, job.resume)
+        replay_stage(context, point)
         report_on(results)
 
 
@@ -94,6 +103,11 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
         return 2
     except (RunError, TrialFailure) as error:
         print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of the storage, or of the machine
+        said = error.strerror or type(error).__name__
+        where = f"'{error.filename}': " if error.filename else ""
+        print(f"{program}: {in_one_line(where + said)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -113,6 +127,8 @@ def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
                 check_search(context)
         try:
             yield context
+        except StorageError as error:
+            raise RunError(f"{error}; the run is kept: --resume --name {folder.path.name}") from error
         except KeyboardInterrupt:
             if folder.description.is_file():
                 say(f"interrupted; the run is kept: --resume --name {folder.path.name}")

@@ -12,14 +12,22 @@ from typing import Any
 from ice_ray.artifact import read_description, save_pruned
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.errors import UserError
-from ice_ray.files import write_json
+from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import normalized_cost
 from ice_ray.observe.live import ReplayView, shown_live
 from ice_ray.observe.model_card import write_card
 from ice_ray.observe.step_log import StepLog
 from ice_ray.observe.tensorboard import StepWriter
-from ice_ray.observe.terminal import describe_preparation, describe_step, say, show_assessment, show_times, shown_path
+from ice_ray.observe.terminal import (
+    describe_preparation,
+    describe_step,
+    say,
+    say_survived,
+    show_assessment,
+    show_times,
+    shown_path,
+)
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackedReplay
 from ice_ray.replay.assess import Known, assess
@@ -67,6 +75,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         for replay in told:
             replay.measured(assessment)
     times = context.times | _replay_times(progress)
+    context.survived.note_retries()
     facts = {
         "metrics": assessment,
         "class_names": list(plan.dataset.class_names),
@@ -85,6 +94,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "steps": [record.as_dict() for record in progress.state.records],
         "seconds": times,
         "resources": dataclasses.asdict(resources),
+        "survived": context.survived.counts(),
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),
@@ -93,6 +103,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     write_json(folder.summary, summary)
     show_assessment(assessment["dense"], assessment["pruned"])
     show_times(times)
+    say_survived(context.survived)
     where = shown_path(folder.pruned_model)
     say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {where}")
     return summary
@@ -111,7 +122,8 @@ def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) 
     if not path.is_file():
         write_json(path, now)
         return
-    before = json.loads(path.read_text())
+    with damage_named(path):
+        before: dict[str, Any] = dict(json.loads(path.read_text()))
     changed = [option for option in now if now[option] != before.get(option)]
     if changed:
         shown = ", ".join(f"{option} was {before.get(option)} and is {now[option]}" for option in changed)
@@ -151,7 +163,9 @@ class _Watcher:
 
     def receive(self, kind: str, progress: ReplayProgress | str | list[float]) -> None:
         """One event of the workers."""
-        if isinstance(progress, str):
+        if kind == "died":
+            say(f"  a worker died ({progress}); all go on from the last step")
+        elif isinstance(progress, str):
             say(f"  training images {progress}")
         elif isinstance(progress, list):
             for log in self._logs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ice_ray.config.report_job import ReportConfig
 from ice_ray.errors import UserError
-from ice_ray.files import atomic_path
+from ice_ray.files import write_text
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.model_card import CARD
 from ice_ray.observe.report.page import comparison_page, run_page
@@ -26,11 +26,11 @@ def report_job(config: ReportConfig) -> None:
     folders = [RunFolder(path.resolve()) for path in config.runs]
     records = [read_run(folder) for folder in folders]
     for folder, record in zip(folders, records, strict=True):
-        _write(folder.report, run_page(record))
+        write_text(folder.report, run_page(record))
         say(shown_path(folder.report))
     if len(records) > 1:
         target = config.target or folders[0].path.parent / "comparison.html"
-        _write(target, comparison_page(records))
+        write_text(target, comparison_page(records))
         say(shown_path(target))
 
 
@@ -40,7 +40,7 @@ def report_on(folder: RunFolder) -> None:
     """
     try:
         record = read_run(folder)
-        _write(folder.report, run_page(record))
+        write_text(folder.report, run_page(record))
         card = folder.pruned_model / CARD
         write_pages(folder.tensorboard / "run", record, card.read_text() if card.is_file() else None)
         say(f"  report in {shown_path(folder.report)}")
@@ -91,8 +91,3 @@ def _json(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise UserError(f"'{path}' is damaged ({error})") from error
     return content
-
-
-def _write(path: Path, page: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")

@@ -20,7 +20,15 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
 from ice_ray.observe.tensorboard import TensorBoardCallback
-from ice_ray.observe.terminal import ProgressCallback, describe_front, describe_preparation, say, shown_path, warn
+from ice_ray.observe.terminal import (
+    ProgressCallback,
+    describe_front,
+    describe_preparation,
+    say,
+    say_survived,
+    shown_path,
+    warn,
+)
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
@@ -94,9 +102,10 @@ def search_stage(context: JobContext) -> Winner:
     """
     plan, config, folder = context.plan, context.plan.config, context.folder
     if folder.best.is_file():
+        winner = Winner.read(folder)
         say("stage 1 is done: going on from its best.json")
         context.times |= json.loads(folder.best.read_text()).get("seconds", {})
-        return Winner.read(folder)
+        return winner
     gpus = context.trial_gpus()
     with context.timed("stage 1: reading images"):
         train, decide = (context.load(rows) for rows in plan.search_rows())
@@ -138,6 +147,8 @@ def search_stage(context: JobContext) -> Winner:
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")
+    context.survived.note_retries()
+    say_survived(context.survived)
     return _write_winner(context, results, prepared, work)
 
 
@@ -154,7 +165,12 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
     """Computed once per search, resumed ones included: every trial is judged by the same clock and ranking."""
     search, path = context.plan.config.search, context.folder.preparation
     if path.is_file():
-        return SearchPreparation.load(path)
+        try:
+            return SearchPreparation.load(path)
+        except UserError:
+            if search.work_speed is None:
+                raise  # the clock's speed was measured, and would be another now
+            context.survived.note("damaged file", path.name)
     prepared = prepare_search(workload, context.plan.probes, search.cpus, gpus, search.work_speed)
     prepared.save(path)
     return prepared
@@ -191,6 +207,7 @@ def _write_winner(
         "weight_changes": prepared.preparation.weight_changes,
         "work": dataclasses.asdict(work),
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
+        "survived": context.survived.counts(),
         "seconds": context.times,
         "config": config.as_dict(),
         "commands": context.commands,

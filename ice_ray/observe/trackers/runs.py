@@ -113,6 +113,8 @@ class TrackerCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
+        if result.get("refused"):
+            return  # it has not ended
         failed = bool(result.get("failure"))
         self._begin(trial)
         self._runs.end(str(trial), {} if failed else result, {}, failed)
