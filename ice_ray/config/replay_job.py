@@ -22,6 +22,8 @@ class ReplayJobConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False
     """Go on with a replay that was interrupted there."""
+    wait_for_resources: float = 15.0
+    """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
     log_to: tuple[Tracker, ...] = ()
     """Where the replay is logged besides: mlflow, wandb, or both; see jobs/ice_prune.py."""
     verbose: bool = False

@@ -28,7 +28,7 @@ _TYPES = {
 _STEP_FIELDS = [pa.field(field.name, _TYPES[str(field.type)]) for field in dataclasses.fields(StepRecord)]
 
 _STEP_NAMES = tuple(field.name for field in _STEP_FIELDS)
-_OF_A_TRIAL = ("trial", "failure", "node", "inherited")
+_OF_A_TRIAL = ("trial", "failure", "node", "device", "inherited")
 
 
 def column_of(name: str) -> str:
@@ -43,6 +43,7 @@ def schema_of(kind: type[Hyperparameters]) -> pa.Schema:
             pa.field("trial", pa.int64()),
             pa.field("failure", pa.string()),
             pa.field("node", pa.string()),
+            pa.field("device", pa.string()),
             *(pa.field(column_of(name), pa.float64()) for name in kind.names()),
             *_STEP_FIELDS,
             pa.field("inherited", pa.bool_()),
@@ -58,6 +59,7 @@ class TrialRecord:
         failure: why it ended before its last step; empty where it did not.
         records: of the steps that it took.
         inherited: how many of them another trial had taken before.
+        place: what it ran on, and where.
     """
 
     index: int
@@ -65,6 +67,7 @@ class TrialRecord:
     failure: str
     records: tuple[StepRecord, ...]
     inherited: int
+    place: str
 
 
 def read_trials(path: Path) -> list[TrialRecord]:
@@ -93,6 +96,7 @@ def read_trials(path: Path) -> list[TrialRecord]:
                     if row["step"] is not None
                 ),
                 sum(bool(row["inherited"]) for row in own),
+                f"{own[0].get('device') or 'unknown'} on {own[0]['node'] or 'no node'}",
             )
             for index, own in sorted(by_trial.items())
         ]
@@ -127,6 +131,7 @@ def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
             "trial": result.index,
             "failure": result.failure,
             "node": result.node,
+            "device": result.device,
             **{column_of(name): value for name, value in result.hyperparameters.as_dict().items()},
         }
         steps = zip(result.records, result.inherited, strict=True)

@@ -43,7 +43,8 @@ class TrialResult:
         index: position in the order of trials.
         records: its whole pruning steps; all of them where it finished.
         failure: why it did not finish, empty where it did.
-        node: host it ran on.
+        node: host it ran on, with its last step.
+        device: of that host, for people.
         inherited: of each step, whether nothing of it was carried out for this trial.
     """
 
@@ -53,6 +54,7 @@ class TrialResult:
     failure: str
     node: str
     inherited: tuple[bool, ...] = ()
+    device: str = ""
 
     def pruning_seconds(self, clock: Clock, flops_per_second: float) -> float:
         """PT of eq. 2."""
@@ -210,13 +212,11 @@ def _ended(store: TrialStore, points: Sequence[Hyperparameters]) -> dict[int, Tr
 
 
 def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, death: str) -> TrialResult:
-    if progress is not None and progress.has_ended:
-        return TrialResult(index, point, progress.state.records, progress.failure, progress.node, progress.inherited)
-    if not death:
+    if not death and (progress is None or not progress.has_ended):
         raise RunError("the search was interrupted before every trial had ended")
     begun = progress or TrialProgress(PipelineState(""))
-    failure = f"its process died too often: {death}"
-    return TrialResult(index, point, begun.state.records, failure, begun.node, begun.inherited)
+    failure = begun.failure if begun.has_ended else f"its process died too often: {death}"
+    return TrialResult(index, point, begun.state.records, failure, begun.node, begun.inherited, begun.device)
 
 
 def _last_line(error: Exception) -> str:

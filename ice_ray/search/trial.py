@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from ice_ray.cluster.survived import Survived
-from ice_ray.cluster.workload import Workload, own_device
+from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import ForgottenError, StorageError, TrialFailure
 from ice_ray.objective import normalized_cost
@@ -55,7 +56,9 @@ class PruningTrial(tune.Trainable):
         gpus: float,
     ) -> None:
         self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
-        self._executor = workload.executor(own_device(search.cpus, gpus))
+        device = own_device(search.cpus, gpus)
+        self._device = device_name(device)
+        self._executor = workload.executor(device)
         self._executor.warm_up()
         self._memory, self._survived = RemoteMemory(memory), Survived.of(memory.folder.parent)
         if search.share_work:
@@ -115,7 +118,8 @@ class PruningTrial(tune.Trainable):
         return self._has_worked or self._worker.executed > self._executed
 
     def _progress(self, **ended: Any) -> TrialProgress:
-        return TrialProgress(self._state, self._inherited, self._has_worked, node=platform.node(), **ended)
+        begun = TrialProgress(self._state, self._inherited, self._has_worked, node=platform.node(), device=self._device)
+        return dataclasses.replace(begun, **ended)
 
     def _report(self) -> dict[str, Any]:
         record = self._state.records[-1]

@@ -25,6 +25,7 @@ class TrialProgress:
         finished: whether every step has been taken.
         failure: why it can never finish (a diverged loss, no memory), else empty.
         node: host it ran on.
+        device: of that host, for people.
     """
 
     state: PipelineState
@@ -33,6 +34,7 @@ class TrialProgress:
     finished: bool = False
     failure: str = ""
     node: str = ""
+    device: str = ""
 
     @property
     def has_ended(self) -> bool:

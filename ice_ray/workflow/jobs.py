@@ -84,7 +84,13 @@ def replay_job(job: ReplayJobConfig) -> None:
         point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
     if results.replay.exists() and not job.resume:
         raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
-    config = dataclasses.replace(winner.config, replay=job.replay, log_to=job.log_to, verbose=job.verbose)
+    config = dataclasses.replace(
+        winner.config,
+        replay=job.replay,
+        wait_for_resources=job.wait_for_resources,
+        log_to=job.log_to,
+        verbose=job.verbose,
+    )
     with _planned(config, folder) as plan, _cluster(job.verbose):
         results.path.mkdir(parents=True, exist_ok=True)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))

@@ -1,6 +1,7 @@
 """What the report says of a run, from records alone: savings, reasons, places; nothing in a record becomes markup."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -37,8 +38,8 @@ STEPS = (step(1, 97.5, False), step(2, 90.0, True, 4.0), step(3, 96.5, False), s
 def run(tmp_path) -> RunRecord:
     """Three trials on the work clock, one of which failed."""
     results = [
-        TrialResult(0, POINT, STEPS, "", "here", (False,) * 4),
-        TrialResult(1, dataclasses.replace(POINT, steepness=9), STEPS[:1], "", "here", (True,)),
+        TrialResult(0, POINT, STEPS, "", "here", (False,) * 4, "a GPU"),
+        TrialResult(1, dataclasses.replace(POINT, steepness=9), STEPS[:1], "", "there", (True,), "a CPU"),
         TrialResult(2, dataclasses.replace(POINT, steepness=8), (), "diverged", "here", ()),
     ]
     write_trials(tmp_path / "trials.parquet", results)
@@ -127,6 +128,21 @@ def test_nothing_in_a_record_becomes_markup(run):
     assert "&lt;b&gt;&amp;" in page
     assert "failed: diverged" in page
     assert "Importance needs at least 4 finished trials; there are 2." in page
+
+
+def test_the_table_of_trials_has_a_cell_for_every_column_and_their_devices_where_they_differ(run):
+    def rows(run: RunRecord) -> list[list[str]]:
+        table = run_page(run).partition('<table id="trials-table">')[2].partition("</table>")[0]
+        found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+        return [row if not row[1].startswith("failed") else [*row[:2], "", "", "", *row[2:]] for row in found]
+
+    head, *body = rows(run)
+    assert {len(row) for row in body} == {len(head)}
+    assert [row[-1] for row in body] == ["a GPU on here", "a CPU on there", "unknown on here"]
+    assert "device of the trials</th><td>a CPU on there; a GPU on here</td>" in run_page(run)
+    head, *body = rows(dataclasses.replace(run, trials=[run.trials[0], run.trials[2]]))
+    assert {len(row) for row in body} == {len(head)}
+    assert not any("here" in cell for row in body for cell in row)
 
 
 def test_axes_have_room_and_ticks_inside():

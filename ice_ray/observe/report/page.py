@@ -124,7 +124,7 @@ def _widths(run: RunRecord) -> list[WidthRow]:
 
 def _environment(run: RunRecord) -> dict[str, str]:
     told = run.told
-    facts = {"device of the trials": run.best["device"]}
+    facts = {"device of the trials": "; ".join(run.places) if len(run.places) > 1 else run.best["device"]}
     if run.summary is not None:
         facts["device of the assessment"] = f"{run.summary['device']}, {run.summary['precision']}"
         facts["stage 2"] = str(WorkerResources(**run.summary["resources"]))

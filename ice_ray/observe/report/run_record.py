@@ -61,6 +61,11 @@ class RunRecord:
         state = PipelineState("", trial.records)
         return state.pruning_seconds(self.best["clock"], self.best["flops_per_second"])
 
+    @cached_property
+    def places(self) -> list[str]:
+        """Every device that trials ran on, with its node."""
+        return sorted({trial.place for trial in self.trials if trial.records})
+
     @property
     def winner(self) -> TrialRecord:
         """The trial that the search chose."""
