@@ -17,7 +17,7 @@ from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.roles import assign_roles
-from ice_ray.observe.tensorboard import STEP_TAGS
+from ice_ray.observe.step_log import STEP_TAGS
 from ice_ray.training.evaluate import count_correct
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
