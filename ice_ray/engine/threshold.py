@@ -42,14 +42,16 @@ class Threshold:
             return self.reached(at_best)
         if not self.error:
             return None
+        enough = self._least_that_spares(total)
+        if not enough:  # no network can lose so much: there is nothing to find out
+            return False
         from scipy.stats import hypergeom  # here: it takes a second to load, in every process
 
-        enough = self._least_that_spares(total)
         share = self.error / looks
         below = self.reached(_percent(correct, seen))  # the verdict must be what the images seen say, too
         if below and enough <= total and hypergeom.cdf(correct, total, enough, seen) <= share:
             return True
-        if not below and enough > 0 and hypergeom.sf(correct - 1, total, enough - 1, seen) <= share:
+        if not below and hypergeom.sf(correct - 1, total, enough - 1, seen) <= share:
             return False
         return None
 

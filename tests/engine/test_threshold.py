@@ -63,6 +63,12 @@ def test_what_was_seen_is_on_the_verdict_s_side(answers, every, original, drop, 
     assert verdict == threshold.reached(100.0 * correct / seen)
 
 
+@given(ANSWERS, st.integers(1, 20), st.floats(0, 99), st.floats(0.001, 0.49))
+def test_what_no_network_can_lose_is_not_looked_for(answers, every, original, error):
+    verdict, _, seen = first_verdict(Threshold(original, 100.0, error), answers, every)
+    assert (verdict, seen) == (False, min(every, len(answers)))
+
+
 def test_a_network_that_lost_much_is_not_measured_to_the_end(executor, monkeypatch):
     monkeypatch.setattr("ice_ray.training.evaluate._BATCH_PIXELS", 32 * 8 * 8)
     pruned = executor.run(executor.root, _half_of_every_layer(executor)).snapshot
