@@ -64,8 +64,8 @@ class RunConfig:
     least-squares = the layers behind refitted to what they gave in the dense model, then bn."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares
-    --decision-error 0.01 and a space of its own, with a final retraining; baseline = a fine-tune after every step; one-shot; aap; imp; bimp = imp
-    with a budgeted dense training in front; or package.module:function."""
+    --decision-error 0.01 and a space of its own, with a final retraining; baseline = a fine-tune after every step;
+    one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or package.module:function."""
     threshold: bool = True
     """Whether ice fine-tunes only where the drop has reached theta; without, after every step."""
     freezing: bool = True
