@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,16 @@ def has_gpus() -> bool:
 def placements(cpus: float, gpus: float) -> int:
     """How many processes of that size the cluster's nodes can hold together."""
     return sum(holds(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+
+
+def sharers(cpus: float, gpus: float) -> int:
+    """How many processes of that size may be on one device at most: on a GPU, or without one on the CPUs of a node."""
+    found = [1]
+    for node in ray.nodes():
+        if node["Alive"]:
+            devices = int(node["Resources"].get("GPU", 0)) if gpus else 1
+            found.append(math.ceil(holds(node["Resources"], cpus, gpus) / max(1, devices)))
+    return max(found)
 
 
 def check_possible(request: Request) -> None:

@@ -14,6 +14,7 @@ from ice_ray.data.images import Preprocessing, PruningData
 from ice_ray.engine.collective import Collective
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights
@@ -79,10 +80,18 @@ def own_device(cpus: float, gpus: float, device: torch.device | None = None) -> 
 
     Args:
         device: the GPU to take where this process sees several; else the first it sees, which is the one it owns.
+
+    Raises:
+        UserError: torch finds no GPU where Ray has given one.
     """
     torch.set_num_threads(max(1, int(cpus)))
     if gpus <= 0:
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "Ray has given a process a GPU and torch finds none there: a node whose --num-gpus is more than it has, or "
+            "a torch without CUDA"
+        )
     device = device or torch.device("cuda", 0)
     torch.cuda.set_device(device)
     if gpus < 1:

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.torch
 from ray import tune
 
-from ice_ray.cluster.capacity import wanted
+from ice_ray.cluster.capacity import sharers, wanted
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
@@ -136,6 +136,13 @@ def search_stage(context: JobContext) -> Winner:
             LiveCallback(view, plan.space.kind),
         ]
         at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
+        together = min(at_once, sharers(config.search.cpus, gpus))
+        if config.search.clock == "wall" and together > 1:
+            shared = "a GPU" if gpus else "the CPUs of a node"
+            warn(
+                f"up to {together} trials share {shared}, so how long one takes depends on what the others do; by "
+                "--search.clock work it does not, nor with --search.concurrent 1"
+            )
         with (
             wanted(context.trial(at_once)),
             seen_by_all(folder.path),
