@@ -184,12 +184,12 @@ class ReplayView:
 
     Attributes:
         length: pruning steps at most.
-        retrains: whether a retraining comes after them.
+        retraining: the epochs of a retraining that comes after them; each is taken to be worth a step.
         taken: rounds so far, those of an earlier part of the run included.
     """
 
     length: int
-    retrains: bool = False
+    retraining: float = 0.0
     taken: int = 0
     accuracy: float | None = None
     began: float = field(default_factory=time.monotonic)
@@ -209,9 +209,10 @@ class ReplayView:
     def render(self) -> RenderableType:
         """The step at hand, accuracy, time."""
         now = time.monotonic()
-        where = "starting" if self._resumed is None else place(self.taken, self.length, self.retrains)
+        where = "starting" if self._resumed is None else place(self.taken, self.length, self.retraining > 0)
         line = f"stage 2: {where}; {in_words(now - self.began)} so far"
-        left = self.pace.left(max(0, self.length + self.retrains - self.taken), now)
+        steps, after = max(0, self.length - self.taken), self.retraining if self.taken <= self.length else 0.0
+        left = self.pace.left(steps + after, now, 1.0 if steps else after)
         if left is not None:
             line += f", {roughly(left)} left"
         if self.accuracy is not None:

@@ -27,12 +27,12 @@ class Pace:
         if done > self._done:
             self._at, self._done = now, done
 
-    def left(self, remaining: int, now: float) -> float | None:
-        """Seconds that so many parts still take; None before one has been done."""
+    def left(self, remaining: float, now: float, at_hand: float = 1.0) -> float | None:
+        """Seconds that so many parts still take, of which so many are at hand; None before one has been done."""
         if not self._done or self._began is None:
             return None
         each = (self._at - self._began) / self._done
-        return max(0.0, each - (now - self._at)) + each * (remaining - 1) if remaining else 0.0
+        return max(0.0, each * at_hand - (now - self._at)) + each * (remaining - at_hand) if remaining else 0.0
 
 
 def in_words(seconds: float) -> str:

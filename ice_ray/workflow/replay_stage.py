@@ -55,9 +55,9 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
     with tracked(plan.config.log_to, run, folder.path) as trackers:
         told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
-        retrains = bool(hyperparameters.final_epochs or plan.config.replay.final_epochs)
+        retraining = hyperparameters.final_epochs or plan.config.replay.final_epochs
         watcher = _Watcher(
-            length, retrains, [StepWriter(folder.tensorboard / "replay", folder.path.name), *told], per_epoch
+            length, retraining, [StepWriter(folder.tensorboard / "replay", folder.path.name), *told], per_epoch
         )
         with (
             context.timed("stage 2: replay, start of workers included", watched=True),
@@ -156,10 +156,10 @@ class _Watcher:
         per_epoch: SGD steps of an epoch.
     """
 
-    def __init__(self, steps: int, retrains: bool, logs: Sequence[StepLog], per_epoch: int) -> None:
+    def __init__(self, steps: int, retraining: float, logs: Sequence[StepLog], per_epoch: int) -> None:
         self._steps, self._logs = steps, logs
         self._per_epoch, self._trained = per_epoch, 0
-        self.view = ReplayView(steps, retrains)
+        self.view = ReplayView(steps, retraining)
 
     def receive(self, kind: str, progress: ReplayProgress | str | list[float]) -> None:
         """One event of the workers."""

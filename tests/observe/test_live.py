@@ -81,13 +81,13 @@ def test_stage_2_counts_from_where_it_went_on():
 
 
 def test_a_retraining_is_a_round_after_the_last_step(view):
-    replay = ReplayView(9, retrains=True)
+    replay = ReplayView(9, retraining=4.0)
     replay.began -= 300
     now = replay.began + 30
     replay.start(0, now)
     replay.took(9, 70.0, now + 270)
     assert replay.pace.left(1, now + 270) == pytest.approx(30)
-    assert text_of(replay.render())[0].startswith("stage 2: retraining; 5 min so far, about 30 s left")
+    assert text_of(replay.render())[0].startswith("stage 2: retraining; 5 min so far, about 2 min left")  # 4 epochs
     view.retrains = True
     view.began_trial("trial-000", now)
     view.ended["trial-000"] = False
