@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -12,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ice_ray.address import Place, check_place, place
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, sha256, write_json, write_tensors
+from ice_ray.files import damage_named, make_folder, on_disk, sha256, write_json, write_tensors
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -23,7 +23,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_pruned(
-    folder: Path,
+    folder: Place,
     spec: ModelSpec,
     image_shape: tuple[int, int, int],
     widths: dict[str, int],
@@ -38,7 +38,7 @@ def save_pruned(
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
     description = {
         "schema_version": SCHEMA_VERSION,
@@ -52,20 +52,21 @@ def save_pruned(
 
 
 @torch.inference_mode(False)  # surgery follows the network's graph through autograd
-def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
+def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 
     Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives.
 
     Args:
-        path: the `pruned_model` folder.
+        path: the `pruned_model` folder, or its address (`s3://bucket/path`).
         builder: for a model of your own, the function that builds its dense form, as for `--model`: it may take
             `num_classes`. It is never imported from a name in the file: a file must not choose what code runs.
 
     Raises:
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
     """
-    folder = Path(path)
+    folder = place(path) if isinstance(path, str) else path
+    check_place(folder, "pruned model")
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
@@ -74,18 +75,19 @@ def load_pruned(path: str | Path, builder: Callable[[int], nn.Module] | None = N
         module = ModelSpec(name, classes).build()
     else:
         raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")
-    if sha256(folder / WEIGHTS) != description["sha256"]:
-        raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
-    try:
-        shrink_to(module, tuple(description["image_shape"]), description["widths"])
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
-    except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"'{folder}' does not describe a pruned {name} ({error})") from error
+    with on_disk(folder / WEIGHTS) as file:
+        if sha256(file) != description["sha256"]:
+            raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
+        try:
+            shrink_to(module, tuple(description["image_shape"]), description["widths"])
+            weights = safetensors.torch.load_file(file)
+        except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"'{folder}' does not describe a pruned {name} ({error})") from error
     fit_weights(module, weights, str(folder / WEIGHTS))
     return module.eval()
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Place) -> dict[str, Any]:
     """What `model.json` in a `pruned_model` folder says, checked as far as rebuilding the module depends on it.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ice_ray.address import Place, place
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import flush
@@ -28,11 +29,11 @@ _Run = Callable[[Tensor], Tensor]
 
 
 def export(
-    path: str | Path,
+    path: str | Place,
     format: Format,
-    target: str | Path | None = None,
+    target: str | Place | None = None,
     builder: Callable[[int], nn.Module] | None = None,
-) -> Path:
+) -> Place:
     """Write a saved pruned model for another runtime, with a batch of any size, and return the file's path.
 
     Images go in as float32 (N, C, H, W) under the name `images`, normalised with the mean and std that `model.json`
@@ -41,7 +42,7 @@ def export(
     greatest of them.
 
     Args:
-        path: the `pruned_model` folder.
+        path: the `pruned_model` folder, or its address.
         format: `onnx` (a .onnx file with the class names and the preprocessing in its metadata; needs the extra
             `onnx`), or `torch` (a .pt2 file for `torch.export.load`).
         target: the file to write. Without it `model.onnx` or `model.pt2` in the folder.
@@ -55,19 +56,24 @@ def export(
         raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
     if format == "onnx":
         _need_onnx()
-    folder = Path(path)
+    folder = place(path) if isinstance(path, str) else path
     module, description = load_pruned(folder, builder), read_description(folder)
     module.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
     shape = tuple(description["image_shape"])
-    file = Path(target) if target is not None else folder / f"model.{SUFFIXES[format]}"
+    target = folder / f"model.{SUFFIXES[format]}" if target is None else target
+    file = place(target) if isinstance(target, str) else target
     write = _write_onnx if format == "onnx" else _write_torch
     try:
         # Beside the target, so that the finished file can be renamed to it.
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder_beside:
+        beside = file.parent if isinstance(file, Path) else None
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".export-") as folder_beside:
             written = Path(folder_beside) / f"model.{SUFFIXES[format]}"
             _check(module, write(module, shape, description, written), shape)
             flush(written)
-            written.replace(file)
+            if isinstance(file, Path):
+                written.replace(file)
+            else:
+                file.write_bytes(written.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
     return file

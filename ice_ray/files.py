@@ -1,4 +1,8 @@
-"""Writing files so that a reader sees the old content or the new, never half of it; reading what may be damaged."""
+"""Writing files so that a reader sees the old content or the new, never half of it; reading what may be damaged.
+
+A file lies in a folder or at an address. An object store has neither renaming nor appending, and needs no folders: what
+is put there is whole at once, and a line is an object of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,12 +23,16 @@ import safetensors.torch
 import yaml
 from torch import Tensor
 
+from ice_ray.address import Address, Place
 from ice_ray.errors import UserError
 from ice_ray.patience import patiently
 
+_READERS = 16  # at once, of many small objects
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary name beside `path`, which is flushed to disk and renamed to it when that went well.
+
+def write_whole(path: Place, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary name beside `path`, which is flushed to disk and renamed to it when that went well;
+    for an address a temporary file of this machine, which is put there.
 
     Raises:
         StorageError: the storage refused it, for longer than was worth waiting.
@@ -28,7 +40,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     patiently(f"cannot write '{path}'", lambda: _write_whole(path, write))
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def _write_whole(path: Place, write: Callable[[Path], object]) -> None:
+    if isinstance(path, Address):
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder, path.name))
+            path.write_bytes(Path(folder, path.name).read_bytes())
+        return
     # Two nodes may have processes of the same number, and may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -56,22 +73,27 @@ def flush_names(folder: Path) -> None:
         flush(folder)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there.
+def make_folder(path: Place) -> None:
+    """Make a folder and those above it, where they are not there; an address needs none.
 
     Raises:
         StorageError: the storage refused it, for longer than was worth waiting.
     """
-    patiently(f"cannot make '{path}'", lambda: path.mkdir(parents=True, exist_ok=True))
+    if isinstance(path, Path):
+        patiently(f"cannot make '{path}'", lambda: path.mkdir(parents=True, exist_ok=True))
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Place, line: str) -> None:
     """Add a line to a file, on the disk when this returns. A line that was left unfinished there is closed first.
 
     Raises:
         StorageError: the storage refused it, for longer than was worth waiting.
     """
-    patiently(f"cannot write '{path}'", lambda: _append_line(path, line))
+    if isinstance(path, Address):
+        # Named once: where it did arrive and the answer to that did not, the next attempt puts the same line there.
+        write_bytes(_lines_of(path) / f"{time.time_ns():020d}-{secrets.token_hex(4)}", line.encode())
+    else:
+        patiently(f"cannot write '{path}'", lambda: _append_line(path, line))
 
 
 def _append_line(path: Path, line: str) -> None:
@@ -88,25 +110,79 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def whole_lines(path: Path) -> list[str]:
+def _lines_of(path: Address) -> Address:
+    """Where the lines of a file are that has no end to append to. Their names have the order of their times."""
+    return path.parent / f"{path.name}.lines"
+
+
+def whole_lines(path: Place) -> list[str]:
     """The lines of a file that are text; none where it is not there."""
-    if not path.is_file():
-        return []
+    content = path.read_bytes() if path.is_file() else b""
+    if isinstance(path, Address):
+        with ThreadPoolExecutor(_READERS) as readers:
+            content = b"\n".join([content, *readers.map(Address.read_bytes, _lines_of(path).iterdir())])
     lines = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n") if content else ():
         with suppress(UnicodeDecodeError):
             lines.append(line.decode())
     return lines
 
 
-def sha256(path: Path) -> str:
+def read_now(path: Place) -> bytes:
+    """The content of a file, without patience.
+
+    Raises:
+        OSError: it is not there, or the storage refuses it.
+    """
+    return path.read_bytes() if isinstance(path, Path) else path.read_now()
+
+
+@contextmanager
+def on_disk(path: Place) -> Iterator[Path]:
+    """A file, or a folder without those in it, as one of this machine: itself, or a copy that goes with the block.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the storage refused it, for longer than was worth waiting.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.name)
+        if path.is_dir():
+            copy.mkdir()
+            for name in path.sizes():
+                (copy / name).write_bytes((path / name).read_bytes())
+        else:
+            copy.write_bytes(path.read_bytes())
+        yield copy
+
+
+def file_size(path: Place) -> int:
+    """Bytes of a file."""
+    return path.stat().st_size if isinstance(path, Path) else path.parent.sizes()[path.name]
+
+
+def remove_folder(path: Place) -> None:
+    """Remove a folder with all that is in it, as far as the storage lets that happen."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.remove_all()
+
+
+def sha256(path: Place) -> str:
     """The digest of a file's content."""
+    if isinstance(path, Address):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Place) -> Iterator[None]:
     """What goes wrong in the block is put down to the file that a run wrote and that is read there.
 
     Raises:
@@ -132,11 +208,20 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin} is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_bytes(path: Place, content: bytes) -> None:
+    """Write `content`, atomically."""
+    if isinstance(path, Address):
+        patiently(f"cannot write '{path}'", lambda: path.write_bytes(content))
+    else:
+        write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_tensors(path: Place, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write one safetensors file, atomically."""
     # As bytes: the library's own writer says in words alone what the system said in numbers.
-    content = safetensors.torch.save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, metadata)
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(
+        path, safetensors.torch.save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+    )
 
 
 def tensors_size(tensors: Mapping[str, Tensor]) -> int:
@@ -144,11 +229,11 @@ def tensors_size(tensors: Mapping[str, Tensor]) -> int:
     return len(safetensors.torch.save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}))
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_bytes(path, text.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Place, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")

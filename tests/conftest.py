@@ -13,9 +13,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numpy as np
 import pytest
 import torch
+from object_storage import new_server
 from playwright.sync_api import Browser, sync_playwright
 from torch import nn
 
+from ice_ray.address import Address, place
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
@@ -80,6 +82,18 @@ def network(trained: nn.Module, data: PruningData) -> DenseNetwork:
 def executor(network: DenseNetwork, data: PruningData) -> Executor:
     """A fresh executor on the CPU in float32."""
     return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Address]:
+    """A bucket on a server that speaks S3, for this process and those that it starts."""
+    server = new_server()
+    with server.running("bucket"), pytest.MonkeyPatch.context() as environment:
+        for name, value in server.variables.items():
+            environment.setenv(name, value)
+        found = place("s3://bucket")
+        assert isinstance(found, Address)
+        yield found
 
 
 @pytest.fixture(scope="session")

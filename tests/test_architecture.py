@@ -10,7 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ice_ray"
 # From the ground up. A module may import from its own storey and from those before it.
 STOREYS = [
-    ["errors", "patience", "files", "randomness", "hyperparameters", "ray_environment", "processor", "extensions"],
+    [
+        "errors",
+        "patience",
+        "object_store",
+        "address",
+        "files",
+        "randomness",
+        "hyperparameters",
+        "ray_environment",
+        "processor",
+        "extensions",
+    ],
     ["objective", "objectives", "data", "models"],
     ["training"],
     ["pruning"],

@@ -6,19 +6,21 @@ import _thread
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.errors import RunError
-from ice_ray.files import write_text
+from ice_ray.address import Address, Place
+from ice_ray.errors import RunError, UserError
+from ice_ray.files import read_now, write_text
 
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
 
 
-def unseen_from(folder: Path, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
+def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
     """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing.
 
     Args:
@@ -37,14 +39,12 @@ def unseen_from(folder: Path, token: str, nodes: list[str], answered: set[str] |
         if answered is not None:
             answered.add(node)
         if found != token:
-            return (
-                f"--storage: node {hosts.get(node, node)} does not see '{folder}': mount one folder there on all nodes"
-            )
+            return f"--storage: node {hosts.get(node, node)} does not see '{folder}': {_mend(folder)}"
     return ""
 
 
 @contextmanager
-def seen_by_all(folder: Path) -> Iterator[None]:
+def seen_by_all(folder: Place) -> Iterator[None]:
     """Hold that every node sees the folder while the block runs, those that join meanwhile included.
 
     Raises:
@@ -52,7 +52,8 @@ def seen_by_all(folder: Path) -> Iterator[None]:
     """
     token, file = secrets.token_hex(16), _file(folder)
     write_text(file, token)
-    known = {ray.get_runtime_context().get_node_id()}
+    # This node sees its own folders; whether its other processes reach an address is asked like that of any node's.
+    known = {ray.get_runtime_context().get_node_id()} if isinstance(folder, Path) else set[str]()
     done, fault = threading.Event(), list[str]()
 
     def check() -> str:
@@ -79,16 +80,30 @@ def seen_by_all(folder: Path) -> Iterator[None]:
     finally:
         done.set()
         watcher.join(_ANSWER_SECONDS)
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # a token that stays harms nobody, and what ended the block says more
+            file.unlink(missing_ok=True)
 
 
-def _file(folder: Path) -> Path:
+def rays_own(folder: Place) -> dict[str, Any]:
+    """Where Tune and Train keep what is theirs: the same folder, or the same address by the same file system."""
+    if isinstance(folder, Address):
+        return {"storage_path": folder.path, "storage_filesystem": folder.file_system}
+    return {"storage_path": str(folder)}
+
+
+def _file(folder: Place) -> Place:
     return folder / ".token"
 
 
+def _mend(folder: Place) -> str:
+    if isinstance(folder, Address):
+        return "give all nodes credentials for it, and the endpoint's variable if it has one"
+    return "mount one folder there on all nodes"
+
+
 @ray.remote(num_cpus=0)
-def _token(file: Path) -> str:
+def _token(file: Place) -> str:
     try:
-        return file.read_text()
-    except OSError:
+        return read_now(file).decode()
+    except (OSError, UserError):  # a node may even lack what the address needs
         return ""

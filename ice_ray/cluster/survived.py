@@ -7,9 +7,9 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
+from ice_ray.address import Place
 from ice_ray.errors import StorageError
 from ice_ray.files import append_line, whole_lines
 from ice_ray.patience import retries_that_helped
@@ -34,10 +34,10 @@ class Survived:
         path: the file, which is only ever appended to.
     """
 
-    path: Path
+    path: Place
 
     @classmethod
-    def of(cls, folder: Path) -> Survived:
+    def of(cls, folder: Place) -> Survived:
         """Of the run in that folder."""
         return cls(folder / "survived.jsonl")
 

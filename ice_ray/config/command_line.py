@@ -8,7 +8,6 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -61,7 +60,7 @@ def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:
             config = dataclasses.replace(config, ratio=None)  # it takes the place of the preset's ratio
         return for_pipeline(config, _given("--pipeline", arguments) or config.pipeline)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
-        return replay_defaults(Path(path))
+        return replay_defaults(path)
     return tyro.MISSING_NONPROP
 
 

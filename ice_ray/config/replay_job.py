@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ice_ray.address import place
 from ice_ray.errors import UserError
+from ice_ray.files import read_now
 from ice_ray.observe.trackers import Tracker
 from ice_ray.replay.config import ReplayConfig
 
@@ -15,8 +16,9 @@ from ice_ray.replay.config import ReplayConfig
 class ReplayJobConfig:
     """Replay the winner of a finished search, or any of its trials, on all the data: stage 2 alone."""
 
-    config: Path
-    """best.json, as a search wrote it; the replay's results go into its folder, its options default to the search's."""
+    config: str
+    """best.json, as a search wrote it, or its address; the replay's results go beside it, its options default to the
+    search's."""
     trial: int | None = None
     """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -30,10 +32,10 @@ class ReplayJobConfig:
     """Show Ray's own log lines too."""
 
 
-def replay_defaults(path: Path) -> ReplayJobConfig:
+def replay_defaults(path: str) -> ReplayJobConfig:
     """The defaults of a replay of `path`: stage 2's options as its search was given them."""
     try:
-        asked = json.loads(path.read_text())["config"]["replay"]
+        asked = json.loads(read_now(place(path)))["config"]["replay"]
         return ReplayJobConfig(path, replay=ReplayConfig(**asked))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
         return ReplayJobConfig(path)  # reading the file for good says what is wrong with it

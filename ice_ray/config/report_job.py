@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -15,9 +14,9 @@ from ice_ray.errors import UserError
 class ReportConfig:
     """Write report.html of a run anew, from its files; of several runs a comparison too."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of runs (or of replays below them) whose search has ended."""
-    target: Path | None = None
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders or addresses of runs (or of replays below them) whose search has ended."""
+    target: str | None = None
     """The comparison's file. [default: comparison.html beside the first run]"""
 
     def __post_init__(self) -> None:

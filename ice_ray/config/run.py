@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from ice_ray.address import place
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
@@ -107,8 +108,8 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     seed: int = 0
     """Every random choice comes from it."""
-    storage: Path = Path("runs")
-    """Folder of runs; on a cluster one that all nodes share."""
+    storage: str = "runs"
+    """Folder of runs; on a cluster one that all nodes share, or an address: s3://bucket/path, gs://bucket/path."""
     name: str | None = None
     """The run's folder below it. [default: carries the UTC time]"""
     resume: bool = False
@@ -145,8 +146,10 @@ class RunConfig:
             raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
         if not 0 < self.freeze.probe_learning_rate < math.inf:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
-        if ":/" in str(self.storage):
-            raise UserError(f"--storage '{self.storage}' must be a folder that all nodes see, not an address")
+        try:
+            place(self.storage)
+        except UserError as error:
+            raise UserError(f"--storage: {error}") from error
 
     @property
     def ablations(self) -> Ablations:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from ice_ray.address import Place
 from ice_ray.engine.actions import Action, Checks, Measured, Outcome, Recovered
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
@@ -26,7 +26,7 @@ class DeedLog:
     over.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
 
     def load(self) -> list[Deed]:

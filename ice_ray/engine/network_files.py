@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
-from pathlib import Path
 
+from ice_ray.address import Address, Place
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
-from ice_ray.files import make_folder
+from ice_ray.files import make_folder, remove_folder
 
 _SUFFIX = ".safetensors"
 
@@ -17,7 +16,7 @@ _SUFFIX = ".safetensors"
 class NetworkFiles:
     """A folder of them. A file is there whole or not at all; one that is gone can be made again from its history."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
 
     def save(self, snapshot: Snapshot) -> None:
@@ -38,6 +37,8 @@ class NetworkFiles:
 
     def sizes(self) -> dict[SnapshotId, int]:
         """Bytes of each."""
+        if isinstance(self._folder, Address):
+            return {name.removesuffix(_SUFFIX): size for name, size in self._folder.sizes().items()}
         return {path.stem: path.stat().st_size for path in self._folder.glob(f"[!.]*{_SUFFIX}")}
 
     def remove(self, snapshot: SnapshotId) -> None:
@@ -47,7 +48,7 @@ class NetworkFiles:
 
     def clear(self) -> None:
         """Drop all of them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
-    def _path(self, snapshot: SnapshotId) -> Path:
+    def _path(self, snapshot: SnapshotId) -> Place:
         return self._folder / f"{snapshot}{_SUFFIX}"

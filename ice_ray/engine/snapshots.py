@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import safetensors
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ice_ray.address import Place
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
-from ice_ray.files import write_tensors
+from ice_ray.files import on_disk, write_tensors
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Snapshot:
     widths: dict[str, int]
     tensors: dict[str, Tensor]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write one safetensors file, under a temporary name first."""
         write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
 
     @classmethod
-    def load(cls, path: Path) -> Snapshot:
+    def load(cls, path: Place) -> Snapshot:
         """Read what `save` wrote.
 
         Raises:
             RunError: the file is missing, cut short or not a snapshot.
         """
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with on_disk(path) as own, safetensors.safe_open(own, framework="pt") as file:
                 metadata = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             return cls(metadata["id"], json.loads(metadata["widths"]), tensors)

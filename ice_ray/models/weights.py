@@ -10,10 +10,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
+from ice_ray.files import on_disk
 
 
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+def load_state_dict(path: str | Place) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, or of a `.pth`/`.th`/`.pt` with a state dict.
 
     The state dict may be bare or under `state_dict` or `model`, with or without the `module.` prefix that
@@ -22,18 +24,23 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, or no state dict in it.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     if not path.is_file():
         raise UserError(f"weights '{path}': no such file")
+    with on_disk(path) as file:
+        return _read(file, path)
+
+
+def _read(file: Path, path: Place) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load_file(file)
         except (SafetensorError, OSError) as error:
             raise UserError(f"weights '{path}' is not a safetensors file ({error})") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickle protocols, just before refusing what they hold
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the reader raise almost anything
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -42,7 +49,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     return _plain(loaded, path)
 
 
-def _plain(loaded: object, path: Path) -> dict[str, Tensor]:
+def _plain(loaded: object, path: Place) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,7 +17,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from ice_ray.address import Address, Place
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.observe.event_files import event_file
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
 from ice_ray.search.restarts import Restarts
@@ -34,7 +35,7 @@ class StepWriter:
         run: the name of the run as a whole.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Place, run: str) -> None:
         self._folder = folder
         # The HParams tab cuts names after a dozen characters: what differs comes first.
         self._name = f"{folder.name} of {run}"
@@ -71,6 +72,10 @@ class StepWriter:
     @contextmanager
     def _open(self) -> Iterator[SummaryWriter]:
         try:
+            if isinstance(self._folder, Address):
+                with event_file(self._folder) as writer:
+                    yield writer
+                return
             self._writer = self._writer or SummaryWriter(str(self._folder))
             yield self._writer
         except OSError as error:
@@ -86,7 +91,7 @@ class TensorBoardCallback(tune.Callback):
         max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
     """
 
-    def __init__(self, folder: Path, run: str, max_failures: int) -> None:
+    def __init__(self, folder: Place, run: str, max_failures: int) -> None:
         self._folder, self._run, self._restarts = folder, run, Restarts(max_failures)
         self._writers: dict[str, StepWriter] = {}
 

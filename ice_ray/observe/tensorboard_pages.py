@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import yaml
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from ice_ray.address import Address, Place
+from ice_ray.files import remove_folder
 from ice_ray.objectives import pareto_front
+from ice_ray.observe.event_files import event_file
 from ice_ray.observe.report.run_record import RunRecord
 
 
-def write_pages(folder: Path, run: RunRecord, card: str | None) -> None:
+def write_pages(folder: Place, run: RunRecord, card: str | None) -> None:
     """Weight change by layer (the paper's Fig. 2), every trial's time against its loss, widths before and after;
     configuration and model card.
 
@@ -21,8 +21,16 @@ def write_pages(folder: Path, run: RunRecord, card: str | None) -> None:
         folder: of the event file; what was written there before goes.
         card: the model card; None before stage 2 has ended.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    writer = SummaryWriter(str(folder))
+    remove_folder(folder)
+    if isinstance(folder, Address):
+        with event_file(folder) as writer:
+            _write(writer, run, card)
+    else:
+        with SummaryWriter(str(folder)) as writer:
+            _write(writer, run, card)
+
+
+def _write(writer: SummaryWriter, run: RunRecord, card: str | None) -> None:
     configuration = yaml.safe_dump(dict(run.config), sort_keys=False).replace("\n", "\n    ")
     writer.add_text("run/configuration", f"    {configuration}")
     if card is not None:
@@ -33,7 +41,6 @@ def write_pages(folder: Path, run: RunRecord, card: str | None) -> None:
     if run.summary is not None:
         widths = {name: run.summary[name]["widths"] for name in ("dense", "pruned")}
         writer.add_figure("run/widths", bars(widths, "filters"))
-    writer.close()
 
 
 def bars(series: dict[str, dict[str, float]], unit: str) -> Figure:

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
+from ice_ray.address import Address, Place
 from ice_ray.cluster.survived import Survived
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
@@ -35,8 +36,10 @@ def warn(line: str) -> None:
     console.print(_fitted(f"warning: {line}"), markup=False, style="yellow")
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: Place) -> str:
     """As one would type it: from the working directory where it lies below that."""
+    if isinstance(path, Address):
+        return str(path)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

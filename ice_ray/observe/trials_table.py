@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, write_whole
+from ice_ray.files import damage_named, on_disk, write_whole
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.search.run import TrialResult
@@ -70,7 +70,7 @@ class TrialRecord:
     place: str
 
 
-def read_trials(path: Path) -> list[TrialRecord]:
+def read_trials(path: Place) -> list[TrialRecord]:
     """All trials, in order, as `write_trials` wrote them.
 
     Raises:
@@ -79,7 +79,8 @@ def read_trials(path: Path) -> list[TrialRecord]:
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
     try:
-        rows = pq.read_table(path).to_pylist()
+        with on_disk(path) as file:
+            rows = pq.read_table(file).to_pylist()
         by_trial = {index: list(group) for index, group in itertools.groupby(rows, key=lambda row: row["trial"])}
         return [
             TrialRecord(
@@ -105,7 +106,7 @@ def read_trials(path: Path) -> list[TrialRecord]:
         raise UserError(f"'{path}' is no trials.parquet of a search ({type(error).__name__}: {first})") from error
 
 
-def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
+def read_finished(path: Place, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
     """The hyperparameters of a trial that took all its steps.
 
     Raises:
@@ -113,8 +114,8 @@ def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperp
     """
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
-    with damage_named(path):
-        rows = pq.read_table(path, columns=["trial", "failure", *map(column_of, kind.names())]).to_pylist()
+    with damage_named(path), on_disk(path) as file:
+        rows = pq.read_table(file, columns=["trial", "failure", *map(column_of, kind.names())]).to_pylist()
         finished = {int(row["trial"]): row for row in rows if not row["failure"]}
     if trial not in finished:
         failure = next((f": {row['failure']}" for row in rows if row["trial"] == trial), "")
@@ -123,7 +124,7 @@ def read_finished(path: Path, trial: int, kind: type[Hyperparameters]) -> Hyperp
     return kind(**{name: finished[trial][column_of(name)] for name in kind.names()})
 
 
-def write_trials(path: Path, results: Sequence[TrialResult]) -> None:
+def write_trials(path: Place, results: Sequence[TrialResult]) -> None:
     """Write the records; a trial that failed before its first step ended has one row with empty step columns."""
     rows: list[dict[str, Any]] = []
     for result in results:

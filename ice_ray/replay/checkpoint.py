@@ -2,6 +2,9 @@
 
 Ray Train keeps a list of checkpoints, written in place, and takes what it names on trust. Here the folder itself is
 looked at: what counts is which checkpoints can be read, whole.
+
+In a folder a checkpoint is written beside and renamed. At an address it is written on this machine and put there file
+by file, last the one that holds the digests of the others: without it there is no checkpoint.
 """
 
 from __future__ import annotations
@@ -9,15 +12,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ice_ray.address import Address, Place
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
-from ice_ray.files import flush_names, make_folder, sha256, write_json
+from ice_ray.files import flush_names, make_folder, on_disk, remove_folder, sha256, write_bytes, write_json
 from ice_ray.patience import patiently
 from ice_ray.pipelines.records import PipelineState, Preparation
 
@@ -61,77 +65,100 @@ class ReplayProgress:
         return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
-    def load(cls, folder: Path) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
+    def load(cls, place: Place) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
         """What `save` wrote: the progress, its network, and those that the pipeline may go back to.
 
         Raises:
             RunError: a file is missing, cut short or not what was written.
         """
-        progress = cls._read(folder)
-        kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
-        return progress, Snapshot.load(folder / _SNAPSHOT), kept
+        with on_disk(place) as folder:
+            progress = cls._read(folder, place)
+            kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
+            return progress, Snapshot.load(folder / _SNAPSHOT), kept
 
     @classmethod
-    def _read(cls, folder: Path) -> ReplayProgress:
+    def _read(cls, folder: Path, place: Place) -> ReplayProgress:
         try:
             content = json.loads((folder / _PROGRESS).read_text())
             for name, digest in content.pop("sha256").items():
                 if sha256(folder / name) != digest:
-                    raise RunError(f"'{folder / name}' is not what was written")
+                    raise RunError(f"'{place / name}' is not what was written")
             content["state"] = PipelineState.from_json(json.dumps(content["state"]))
             content["preparation"] = Preparation.from_dict(content["preparation"])
             return cls(**content)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"checkpoint '{folder}' cannot be read ({type(error).__name__}: {error})") from error
+            raise RunError(f"checkpoint '{place}' cannot be read ({type(error).__name__}: {error})") from error
 
 
 class Checkpoints:
     """Those of one replay, a folder each, on storage that all nodes see."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
 
     def begin(self, step: int) -> Path:
         """An empty folder that a checkpoint is to be written into, under a name that counts for none."""
+        if isinstance(self._folder, Address):
+            return Path(tempfile.mkdtemp(prefix="checkpoint-"))
         path = self._folder / f"{_UNFINISHED}{step}-{secrets.token_hex(4)}"
         make_folder(path)
         return path
 
-    def finish(self, unfinished: Path, name: str) -> Path:
+    def finish(self, unfinished: Path, name: str) -> Place:
         """What was begun is whole: give it its name."""
+        if isinstance(self._folder, Address):
+            return _put(unfinished, self._folder / name)
         path = self._folder / name
         patiently(f"cannot rename '{unfinished}'", lambda: unfinished.replace(path))
         flush_names(self._folder)
         return path
 
-    def named(self, name: str) -> Path:
+    def named(self, name: str) -> Place:
         """Where the checkpoint of that name is."""
         return self._folder / name
 
-    def newest(self) -> tuple[Path | None, list[Path]]:
+    def newest(self) -> tuple[Place | None, list[Place]]:
         """The one that is furthest on of those that can be read, and those that cannot."""
         whole, damaged = self._sorted()
         return (whole[-1] if whole else None), damaged
 
-    def tidy(self) -> list[Path]:
+    def tidy(self) -> list[Place]:
         """Before a Train run: drop what cannot be read, what was not finished, all but the newest, and Train's own list
         of them, which may name what is gone. Returns what could not be read.
         """
         whole, damaged = self._sorted()
-        for path in (*damaged, *whole[:-KEPT], *self._folder.glob(f"{_UNFINISHED}*")):
-            shutil.rmtree(path, ignore_errors=True)
+        for path in (*damaged, *whole[:-KEPT], *self._unfinished()):
+            remove_folder(path)
         (self._folder / _TRAINS_OWN_LIST).unlink(missing_ok=True)
         return damaged
 
-    def _sorted(self) -> tuple[list[Path], list[Path]]:
-        found, damaged = dict[Path, tuple[bool, int]](), []
-        for path in sorted(path for path in self._folder.glob(f"{_CHECKPOINT}*") if path.is_dir()):
+    def _named(self) -> list[Place]:
+        return [path for path in self._folder.glob(f"{_CHECKPOINT}*") if path.is_dir()]
+
+    def _unfinished(self) -> list[Place]:
+        """What was begun and never will be a checkpoint."""
+        if isinstance(self._folder, Address):
+            return [path for path in self._named() if not (path / _PROGRESS).is_file()]
+        return list(self._folder.glob(f"{_UNFINISHED}*"))
+
+    def _sorted(self) -> tuple[list[Place], list[Place]]:
+        found, damaged = dict[Place, tuple[bool, int]](), []
+        unfinished = self._unfinished()
+        for path in sorted((path for path in self._named() if path not in unfinished), key=str):
             try:
                 progress, _, _ = ReplayProgress.load(path)
                 found[path] = progress.finished, len(progress.state.records)
             except RunError:
                 damaged.append(path)
         return sorted(found, key=lambda path: found[path]), damaged
+
+
+def _put(finished: Path, address: Address) -> Address:
+    """Put a folder's files at an address, the one with their digests last, and drop the folder."""
+    for file in sorted(finished.iterdir(), key=lambda file: file.name == _PROGRESS):
+        write_bytes(address / file.name, file.read_bytes())
+    remove_folder(finished)
+    return address
 
 
 def _kept(number: int) -> str:

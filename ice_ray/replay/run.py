@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.exceptions
 import ray.train
 import ray.train.torch
 
+from ice_ray.address import Place
 from ice_ray.cluster.events import LOST, EventChannel
+from ice_ray.cluster.storage import rays_own
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot
@@ -43,7 +44,7 @@ def run_replay(
     hyperparameters: Hyperparameters,
     config: ReplayConfig,
     resources: WorkerResources,
-    folder: Path,
+    folder: Place,
     receive: Callable[[str, Any], None],
 ) -> tuple[ReplayProgress, Snapshot]:
     """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
@@ -95,7 +96,7 @@ def run_replay(
 
 
 def _trainer(
-    order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: Path
+    order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: Place
 ) -> ray.train.torch.TorchTrainer:
     deaths: Any = [_Deaths(order.survived, order.events)]  # Ray's own type for them is that of the former Train
     return ray.train.torch.TorchTrainer(
@@ -108,7 +109,7 @@ def _trainer(
         ),
         run_config=ray.train.RunConfig(
             name=EXPERIMENT,
-            storage_path=str(folder),
+            **rays_own(folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
             callbacks=deaths,

@@ -14,6 +14,7 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
+from ice_ray.address import Address
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload, own_device
@@ -98,7 +99,7 @@ def _report(order: ReplayOrder, executor: Executor, progress: ReplayProgress) ->
             executor.store.keep_only(progress.state.kept)
         ray.train.report(metrics)
         return progress
-    # Where it is to stay, so that it is renamed and not copied: a copy could be left half-way.
+    # Beside the place where it is to stay, so that it is renamed and not copied: a copy could be left half-way.
     unfinished = order.checkpoints.begin(len(progress.state.records))
     saved = progress.save(unfinished, executor)
     checkpoint = ray.train.Checkpoint.from_directory(unfinished)
@@ -108,7 +109,10 @@ def _report(order: ReplayOrder, executor: Executor, progress: ReplayProgress) ->
 
 
 def _finish(checkpoints: Checkpoints, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-    return ray.train.Checkpoint.from_directory(checkpoints.finish(Path(checkpoint.path), name))
+    where = checkpoints.finish(Path(checkpoint.path), name)
+    if isinstance(where, Address):
+        return ray.train.Checkpoint(where.path, where.file_system)
+    return ray.train.Checkpoint.from_directory(where)
 
 
 def _resumed(order: ReplayOrder, executor: Executor) -> ReplayProgress | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ice_ray.engine.cost import Clock
@@ -25,7 +24,7 @@ class SearchConfig:
     trials: int | None = None
     """Trials to run. Of the grid that many points in seeded random order, all of them without it; the other
     algorithms need it."""
-    warm_start: Path | None = None
+    warm_start: str | None = None
     """best.json of an earlier run, whose winner is tried first, as one of the trials."""
     concurrent: int | None = None
     """Trials that run at once at most, for tpe and gp to learn from more of them. [default: as many as fit]"""

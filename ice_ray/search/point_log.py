@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, make_folder, write_json
 from ice_ray.hyperparameters import Hyperparameters
@@ -14,7 +14,7 @@ from ice_ray.hyperparameters import Hyperparameters
 class PointLog:
     """The file that says which hyperparameters a trial's index stands for, whatever has run of it."""
 
-    def __init__(self, path: Path, kind: type[Hyperparameters]) -> None:
+    def __init__(self, path: Place, kind: type[Hyperparameters]) -> None:
         self._path, self._kind = path, kind
 
     def load(self) -> tuple[Hyperparameters, ...]:

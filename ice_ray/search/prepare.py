@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 
+from ice_ray.address import Place
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.actions import SnapshotId
@@ -39,12 +39,12 @@ class SearchPreparation:
     root: SnapshotId
     decision_images: int
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write it, so that a resumed search judges all its trials alike."""
         write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> SearchPreparation:
+    def load(cls, path: Place) -> SearchPreparation:
         """What `save` wrote.
 
         Raises:

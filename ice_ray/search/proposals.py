@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ice_ray.address import place
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.search.box import Box
@@ -64,7 +65,7 @@ def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:
     """The earlier run's winner, where one is named."""
     if config.warm_start is None:
         return ()
-    point = read_winner(config.warm_start, box.kind)
+    point = read_winner(place(config.warm_start), box.kind)
     box.check(point, f"--search.warm-start '{config.warm_start}'")
     return (point,)
 

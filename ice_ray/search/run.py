@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
+from ice_ray.address import Place
+from ice_ray.cluster.storage import rays_own
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
@@ -72,7 +73,7 @@ def run_search(
     prepared: SearchPreparation,
     config: SearchConfig,
     gpus: float,
-    folder: Path,
+    folder: Place,
     callbacks: list[tune.Callback],
 ) -> tuple[TrialResult, ...]:
     """Run every proposal as a Tune trial, below `folder`; goes on with what an interrupted run left there.
@@ -126,12 +127,12 @@ def run_search(
     return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
 
 
-def point_log(folder: Path, pipeline: str) -> PointLog:
+def point_log(folder: Place, pipeline: str) -> PointLog:
     """The points of the search below `folder`, of a pipeline by name."""
     return PointLog(folder / STATES / "points.json", pipeline_kind(pipeline).hyperparameters)
 
 
-def work_of(results: Sequence[TrialResult], folder: Path) -> SharedWork:
+def work_of(results: Sequence[TrialResult], folder: Place) -> SharedWork:
     """What the trials of the search below `folder` asked for, and what was carried out."""
     return SharedWork.of((result.records for result in results), deed_log(folder / STATES).load())
 
@@ -180,11 +181,11 @@ class _Refusal(tune.Stopper):
 
 
 def _run_config(
-    config: SearchConfig, folder: Path, callbacks: list[tune.Callback], stopper: tune.Stopper
+    config: SearchConfig, folder: Place, callbacks: list[tune.Callback], stopper: tune.Stopper
 ) -> tune.RunConfig:
     return tune.RunConfig(
         name=EXPERIMENT,
-        storage_path=str(folder),
+        **rays_own(folder),
         failure_config=tune.FailureConfig(max_failures=0),  # the searcher starts them again
         # Trials keep their own progress (TrialStore); Tune has nothing to save.
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ice_ray.address import Place
 from ice_ray.cluster.survived import Survived
 from ice_ray.engine.actions import Action, SnapshotId
 from ice_ray.engine.deed_log import DeedLog
@@ -39,12 +39,12 @@ class Budget:
     disk: float
 
 
-def deed_log(folder: Path) -> DeedLog:
+def deed_log(folder: Place) -> DeedLog:
     """What has been carried out in the search whose storage is `folder`."""
     return DeedLog(folder / "deeds.jsonl")
 
 
-def _networks(folder: Path) -> NetworkFiles:
+def _networks(folder: Place) -> NetworkFiles:
     return NetworkFiles(folder / "networks")
 
 
@@ -53,7 +53,7 @@ class Keeper:
     its log holds; claims are lost then, so the worst is that something is done twice.
     """
 
-    def __init__(self, folder: Path, budget: Budget) -> None:
+    def __init__(self, folder: Place, budget: Budget) -> None:
         self._log, self._files, self._budget = (
             DeedLog(folder / "deeds.jsonl"),
             NetworkFiles(folder / "networks"),
@@ -175,11 +175,11 @@ class SharedMemory:
     """
 
     keeper: Any
-    folder: Path
+    folder: Place
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, budget: Budget) -> Iterator[SharedMemory]:
+    def open(cls, folder: Place, budget: Budget) -> Iterator[SharedMemory]:
         """A keeper beside the driver, which goes on with what is in the folder; it ends with the block."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
+from ice_ray.address import Place
 from ice_ray.files import make_folder, write_json
 from ice_ray.pipelines.records import PipelineState
 
@@ -47,7 +47,7 @@ class TrialStore:
     kept with what all trials remember.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
 
     def save(self, index: int, progress: TrialProgress) -> None:
@@ -70,11 +70,11 @@ class TrialStore:
             path.unlink(missing_ok=True)
         return damaged
 
-    def _of(self, index: int) -> Path:
+    def _of(self, index: int) -> Place:
         return self._folder / f"{trial_name(index)}.json"
 
 
-def _read(path: Path) -> TrialProgress | None:
+def _read(path: Place) -> TrialProgress | None:
     try:
         content = json.loads(path.read_text())
         state, inherited = PipelineState.from_json(json.dumps(content["state"])), tuple(content["inherited"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 
 
-def read_winner(path: Path, kind: type[Hyperparameters]) -> Hyperparameters:
+def read_winner(path: Place, kind: type[Hyperparameters]) -> Hyperparameters:
     """The winner in the best.json of an earlier search.
 
     Raises:

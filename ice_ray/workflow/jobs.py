@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
+from ice_ray.address import check_place, place, resolved
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.upload import uploaded_files
@@ -16,6 +17,7 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import RunError, StorageError, TrialFailure, UserError, in_one_line
+from ice_ray.files import make_folder
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
 from ice_ray.observe.terminal import say, shown_path, warn
@@ -74,8 +76,10 @@ def search_job(config: RunConfig) -> None:
 
 def replay_job(job: ReplayJobConfig) -> None:
     """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
-    folder = RunFolder(job.config.resolve().parent)
-    if job.config.name != folder.best.name:
+    best = resolved(place(job.config))
+    check_place(best, "--config")
+    folder = RunFolder(best.parent)
+    if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
     folder.check_files(winner.config)
@@ -92,7 +96,7 @@ def replay_job(job: ReplayJobConfig) -> None:
         verbose=job.verbose,
     )
     with _planned(config, folder) as plan, _cluster(job.verbose):
-        results.path.mkdir(parents=True, exist_ok=True)
+        make_folder(results.path)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
         context = JobContext(plan, results, commands)
         _note_resumption(context, job.resume)

@@ -6,12 +6,12 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ice_ray.address import Place
 from ice_ray.config.run import RunConfig
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.actions import Checks
@@ -160,7 +160,7 @@ class Plan:
         return subsample(self.dataset, self.roles.train, count, self.config.seed, "replay train")
 
 
-def make_plan(config: RunConfig, dense_weights: Path | None = None, found: Found | None = None) -> Plan:
+def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Found | None = None) -> Plan:
     """Check everything that can be checked without a cluster.
 
     Args:

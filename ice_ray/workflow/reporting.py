@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ice_ray.address import Place, check_place, place, resolved
 from ice_ray.config.report_job import ReportConfig
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
@@ -23,13 +23,16 @@ from ice_ray.workflow.run_folder import RunFolder
 
 def report_job(config: ReportConfig) -> None:
     """Write every run's report anew, and of several runs a comparison."""
-    folders = [RunFolder(path.resolve()) for path in config.runs]
+    places = [resolved(place(run)) for run in config.runs]
+    for each in places:
+        check_place(each, "run")
+    folders = [RunFolder(each) for each in places]
     records = [read_run(folder) for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         write_text(folder.report, run_page(record))
         say(shown_path(folder.report))
     if len(records) > 1:
-        target = config.target or folders[0].path.parent / "comparison.html"
+        target = place(config.target) if config.target else folders[0].path.parent / "comparison.html"
         write_text(target, comparison_page(records))
         say(shown_path(target))
 
@@ -83,7 +86,7 @@ def _kind(pipeline: str) -> type[Hyperparameters]:
         return Hyperparameters
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Place) -> Mapping[str, Any]:
     try:
         content: Mapping[str, Any] = json.loads(path.read_text())
     except OSError as error:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ice_ray.address import Place, check_place, place, resolved
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
@@ -26,20 +27,20 @@ _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 class RunFolder:
     """Paths of one run."""
 
-    path: Path
+    path: Place
 
     @property
-    def description(self) -> Path:
+    def description(self) -> Place:
         """run.json: every option, and the versions that ran."""
         return self.path / "run.json"
 
     @property
-    def dense_weights(self) -> Path:
+    def dense_weights(self) -> Place:
         """The dense model, where the job trained it itself."""
         return self.path / "dense.safetensors"
 
     @property
-    def target(self) -> Path:
+    def target(self) -> Place:
         """What --target led to."""
         return self.path / "target.json"
 
@@ -52,27 +53,27 @@ class RunFolder:
             return Found(float(found["ratio"]), float(found["share"]))
 
     @property
-    def best(self) -> Path:
+    def best(self) -> Place:
         """The winner."""
         return self.path / "best.json"
 
     @property
-    def preparation(self) -> Path:
+    def preparation(self) -> Place:
         """What all trials of the search start from."""
         return self.path / "preparation.json"
 
     @property
-    def replay(self) -> Path:
+    def replay(self) -> Place:
         """Stage 2's checkpoints."""
         return self.path / "replay"
 
     @property
-    def replay_description(self) -> Path:
+    def replay_description(self) -> Place:
         """replay.json: what decides the result of the replay that was begun here."""
         return self.path / "replay.json"
 
     @property
-    def trials(self) -> Path:
+    def trials(self) -> Place:
         """Every trial's steps."""
         return self.path / "trials.parquet"
 
@@ -87,22 +88,22 @@ class RunFolder:
         return above if not self.best.is_file() and above.best.is_file() else self
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Place:
         """What came out, as a page for people."""
         return self.path / "report.html"
 
     @property
-    def summary(self) -> Path:
+    def summary(self) -> Place:
         """What came out, with the time of each part."""
         return self.path / "summary.json"
 
     @property
-    def tensorboard(self) -> Path:
+    def tensorboard(self) -> Place:
         """Event files of all trials and of stage 2."""
         return self.path / "tensorboard"
 
     @property
-    def pruned_model(self) -> Path:
+    def pruned_model(self) -> Place:
         """The result."""
         return self.path / "pruned_model"
 
@@ -118,7 +119,8 @@ class RunFolder:
             labels: digest of the data's labels.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if isinstance(self.path, Path):
+                self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
@@ -148,11 +150,13 @@ def find_run_folder(config: RunConfig) -> RunFolder:
         UserError: the name is taken; or there is nothing to resume, or a result-determining option differs.
     """
     name = config.name or datetime.now(UTC).strftime("ice-%Y%m%d-%H%M%S")
-    folder = RunFolder((config.storage / name).resolve())
+    folder = RunFolder(resolved(place(config.storage) / name))
+    check_place(folder.path.parent, "--storage")
     if not config.resume:
         if folder.path.exists():
             raise UserError(f"run '{folder.path}' exists: go on with it (--resume) or take another --name")
-        _check_place(folder.path.parent)
+        if isinstance(folder.path, Path):
+            _check_folder(folder.path.parent)
         return folder
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
@@ -167,7 +171,7 @@ def find_run_folder(config: RunConfig) -> RunFolder:
     return folder
 
 
-def _check_place(storage: Path) -> None:
+def _check_folder(storage: Path) -> None:
     """Raises UserError: no folder can be made there."""
     nearest = next(path for path in (storage, *storage.parents) if path.exists())
     if not nearest.is_dir():
@@ -190,7 +194,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _recorded(path: Path) -> dict[str, Any]:
+def _recorded(path: Place) -> dict[str, Any]:
     """What `create` wrote: options, and digests of what they name."""
     with damage_named(path):
         content = json.loads(path.read_text())

@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 from ray import tune
 
 from ice_ray.cluster.capacity import sharers, wanted
@@ -17,6 +16,7 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.models.weights import load_state_dict
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
 from ice_ray.observe.tensorboard import TensorBoardCallback
@@ -85,7 +85,7 @@ def dense_model(context: JobContext) -> DenseModel:
     if plan.weights is not None:
         return DenseModel.share(plan.spec, plan.weights)
     if folder.dense_weights.is_file():
-        return DenseModel.share(plan.spec, safetensors.torch.load_file(folder.dense_weights))
+        return DenseModel.share(plan.spec, load_state_dict(folder.dense_weights))
     say(f"no weights given: training {plan.config.model} on {plan.config.data} first")
     with context.timed("training the dense model"):
         images = context.load(plan.roles.train)

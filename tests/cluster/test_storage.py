@@ -1,4 +1,4 @@
-"""A node that does not see the run's folder ends the job in one line, whether it was there or joins later."""
+"""A node that does not see where the run is kept ends the job in one line, whether it was there or joins later."""
 
 import time
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(bucket):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     ray.init(address=cluster.address)
     yield cluster
@@ -47,3 +47,25 @@ def test_a_node_that_joins_late(cluster, tmp_path):
 def test_an_interruption_stays_one(cluster, tmp_path):
     with pytest.raises(KeyboardInterrupt), seen_by_all(tmp_path):
         raise KeyboardInterrupt
+
+
+def test_an_address_that_all_nodes_reach(cluster, bucket):
+    with seen_by_all(bucket / "runs"):
+        (token,) = (bucket / "runs").iterdir()
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        assert unseen_from(bucket / "runs", token.read_text(), nodes) == ""
+    assert not (bucket / "runs" / ".token").exists()
+
+
+def test_an_address_that_one_node_does_not_reach(cluster, bucket):
+    """Its processes look for the store at a port where nobody listens."""
+    node = cluster.add_node(num_cpus=1, env_vars={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    cluster.wait_for_nodes()
+    try:
+        with (
+            pytest.raises(RunError, match=r"does not see 's3://bucket/runs': give all nodes credentials for it"),
+            seen_by_all(bucket / "runs"),
+        ):
+            pass
+    finally:
+        cluster.remove_node(node)

@@ -98,6 +98,7 @@ def weights(tmp_path) -> str:
     return str(path)
 
 
+SILENT = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"  # nobody listens there
 WRONG = {
     "unknown option": (["--ratoi", "0.5"], "--ratoi"),
     "not a number": (["--ratio", "half"], "half"),
@@ -141,7 +142,11 @@ WRONG = {
     "resume nothing": (["--resume", "--name", "nothing"], "no run to resume"),
     "resume nameless": (["--resume"], "needs the --name"),
     "name": (["--name", "../up"], "plain folder name"),
-    "storage": (["--storage", "s3://bucket/x"], "must be a folder"),
+    "storage": (["--storage", "hdfs://host/x"], "--storage: unknown kind of address 'hdfs'"),
+    "storage's password": (["--storage", "s3://key:secret@bucket/x"], "--storage: s3:// with a user or a password"),
+    "storage's key": (["--storage", "s3://bucket/x?access_key=k"], "not 'access_key'"),
+    "storage elsewhere": (["--storage", "file://host/x"], "is no folder of this machine"),
+    "storage that is silent": (["--storage", SILENT], "cannot be used (NETWORK_CONNECTION"),
     "replay gpus": (["--replay.gpus", "0.5"], "fraction with --replay.workers 1"),
     "target": (["--target", "flops=0.5"], "macs=, params= or latency="),
     "target share": (["--target", "macs=1.5"], "inside (0, 1)"),

@@ -158,7 +158,10 @@ def no_place_for_runs(case: Case) -> BadInput:
             case.prune("--storage", case.folder / "s", f"--name={name}"),
             case.prune("--storage", file),
             case.prune("--storage", file / "below"),
-            case.prune("--storage", chance.choice(["ftp://host/x", "s3:/bucket", "http://host/"])),
+            case.prune("--storage", chance.choice(["ftp://host/x", "s3:/bucket", "http://host/", "s3://", "gs:///x"])),
+            case.prune(
+                "--storage", chance.choice(["s3://k:s@bucket/x", "s3://b/../x", "s3://b/x?secret_key=s", "://x"])
+            ),
             case.prune("--storage", case.folder, "--resume", "--name", "none"),
         ]
     )

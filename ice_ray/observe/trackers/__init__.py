@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from ice_ray.address import Place
 
 if TYPE_CHECKING:
     from ice_ray.observe.trackers.runs import TrackedRuns
@@ -16,7 +17,7 @@ Tracker = Literal["mlflow", "wandb"]
 class _TrackerModule(Protocol):
     def check(self) -> None: ...
 
-    def open_tracker(self, run: str, folder: Path) -> TrackedRuns: ...
+    def open_tracker(self, run: str, folder: Place) -> TrackedRuns: ...
 
 
 def check_trackers(names: Sequence[Tracker]) -> None:
@@ -30,7 +31,7 @@ def check_trackers(names: Sequence[Tracker]) -> None:
 
 
 @contextmanager
-def tracked(names: Sequence[Tracker], run: str, folder: Path) -> Iterator[list[TrackedRuns]]:
+def tracked(names: Sequence[Tracker], run: str, folder: Place) -> Iterator[list[TrackedRuns]]:
     """One for each name, while the block runs; all of a run's in one place of theirs, called after it.
 
     Args:

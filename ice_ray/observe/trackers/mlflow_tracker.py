@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 # A server that is down must not hold a search up for minutes; read when mlflow is imported.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers.runs import TrackedRuns
 
@@ -33,7 +33,7 @@ def check() -> None:
         raise UserError(f"--log-to mlflow: '{uri}' (MLFLOW_TRACKING_URI) cannot be used ({error})") from error
 
 
-def open_tracker(run: str, folder: Path) -> TrackedRuns:
+def open_tracker(run: str, folder: Place) -> TrackedRuns:
     """Where MLFLOW_TRACKING_URI says, and under the experiment that MLFLOW_EXPERIMENT_NAME or _ID names, if any."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run
     logger = MLflowLoggerCallback(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,6 +12,7 @@ from ray.air.constants import TRAINING_ITERATION
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
+from ice_ray.address import Place
 from ice_ray.errors import in_one_line
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
@@ -45,7 +45,7 @@ class TrackedRuns:
         folder: where it may keep files.
     """
 
-    def __init__(self, tracker: str, logger: LoggerCallback, group: str, folder: Path) -> None:
+    def __init__(self, tracker: str, logger: LoggerCallback, group: str, folder: Place) -> None:
         self._tracker, self._logger, self._group, self._folder = tracker, logger, group, folder
         self._told: dict[str, _Told] = {}
         self._works = True

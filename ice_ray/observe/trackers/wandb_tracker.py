@@ -13,6 +13,7 @@ import ray
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers.runs import TrackedRuns
 
@@ -48,9 +49,11 @@ def check() -> None:
         raise UserError("--log-to wandb: no API key; run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline")
 
 
-def open_tracker(run: str, folder: Path) -> TrackedRuns:
-    """Under the project that WANDB_PROJECT names, with files where WANDB_DIR says, else in the run's folder."""
-    files = Path(os.environ.get("WANDB_DIR") or folder).resolve()
+def open_tracker(run: str, folder: Place) -> TrackedRuns:
+    """Under the project that WANDB_PROJECT names, with files where WANDB_DIR says, else in the run's folder; where that
+    is an address, in the working directory, as is wandb's own way.
+    """
+    files = Path(os.environ.get("WANDB_DIR") or (folder if isinstance(folder, Path) else ".")).resolve()
     files.mkdir(parents=True, exist_ok=True)
     logger = _Logger(
         project=os.environ.get("WANDB_PROJECT") or "ice_ray",
