@@ -20,6 +20,10 @@ PATIENCE_SECONDS = 600.0
 Stage = Literal["search", "replay"]
 
 
+class TooLateError(Exception):
+    """The job had come to its end, and a good one, before a fault could be inflicted."""
+
+
 class Job:
     """One of the two stages in a process of its own, on a cluster.
 
@@ -98,9 +102,19 @@ class Job:
             time.sleep(0.05)
         return True
 
-    def wait_for_progress(self, count: int) -> bool:
-        """As `wait_for`, until it has come so far."""
-        return self.wait_for(f"{self.stage} to come to {count}", lambda: self.progress >= count)
+    def expect(self, what: str, reached: Callable[[], bool]) -> None:
+        """As `wait_for`, of what must come before the job ends.
+
+        Raises:
+            TooLateError: the job ended well without it.
+        """
+        if not self.wait_for(what, reached):
+            assert self.finish() == 0, f"ended while waiting for {what}:\n{self.printed[-4000:]}"
+            raise TooLateError(what)
+
+    def has_come_to(self, count: int) -> bool:
+        """Whether it has come so far."""
+        return self.progress >= count
 
     def pause_within(self, share: float) -> None:
         """Wait for a share of the time that it takes for a step forward, as fast as this machine is just now."""

@@ -40,7 +40,7 @@ class Scene:
     def wait_for_refusals(self) -> None:
         """Until two more have been."""
         before = self.refusals()
-        assert self.job.wait_for("two refusals", lambda: self.refusals() >= before + 2), self.job.printed[-4000:]
+        self.job.expect("two refusals", lambda: self.refusals() >= before + 2)
 
     def victim(self, titles: Titles) -> Process:
         """A process of such a title, drawn; waits until there is one."""
@@ -50,7 +50,7 @@ class Scene:
             found[:] = workers(titles)
             return bool(found)
 
-        assert self.job.wait_for(titles[0], seen), f"no {titles[0]}:\n{self.job.printed[-4000:]}"
+        self.job.expect(titles[0], seen)
         return self.random.choice(found)
 
     def kill_driver(self) -> None:
@@ -100,7 +100,7 @@ def lose_trials_node(scene: Scene) -> None:
 def join_late(scene: Scene) -> None:
     """A node more, which is to get a trial before the search is over."""
     raylet = scene.ground.join()
-    assert scene.job.wait_for("a trial on the new node", lambda: bool(workers(TRIAL, raylet))), "it got none"
+    scene.job.expect("a trial on the new node", lambda: bool(workers(TRIAL, raylet)))
 
 
 def kill_memory(scene: Scene) -> None:

@@ -65,8 +65,8 @@ class Material:
             ),
             *("--image-size", "16", "--space", str(self.folder / "space.yaml"), "--search.trials", str(self.trials)),
             *("--search.clock", "work", "--search.work-speed", "1e9", "--precision", "fp32"),
-            *("--search.subsample", "0.05", "--search.eval-images", "100"),
-            *("--replay.workers", "2", "--replay.cpus", "1", "--replay.subsample", "0.25", "--batch-size", "64"),
+            *("--search.subsample", "0.2", "--search.eval-images", "100"),
+            *("--replay.workers", "2", "--replay.cpus", "1", "--replay.subsample", "1.0", "--batch-size", "64"),
         ]
 
     @property
