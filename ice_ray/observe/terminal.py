@@ -61,10 +61,13 @@ def say_survived(survived: Survived) -> None:
         say(f"survived: {survived}")
 
 
-def describe_step(record: StepRecord, steps: int) -> str:
-    """A step of stage 2 in one line."""
+def describe_step(record: StepRecord, steps: int, images: int) -> str:
+    """A step of stage 2 in one line; "about" says that fewer than all decision images were looked at."""
     where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
-    after_removal = "pruned" if record.accuracy_after_pruning is None else f"{record.accuracy_after_pruning:.2f}%"
+    about = "about " if 0 < record.images_measured < images else ""
+    after_removal = (
+        "pruned" if record.accuracy_after_pruning is None else f"{about}{record.accuracy_after_pruning:.2f}%"
+    )
     what = f"  {where}: {after_removal}"
     if record.fine_tuned:
         rate, seconds = record.learning_rate_max, record.recovery_seconds

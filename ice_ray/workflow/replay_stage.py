@@ -56,9 +56,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     with tracked(plan.config.log_to, run, folder.path) as trackers:
         told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
         retraining = hyperparameters.final_epochs or plan.config.replay.final_epochs
-        watcher = _Watcher(
-            length, retraining, [StepWriter(folder.tensorboard / "replay", folder.path.name), *told], per_epoch
-        )
+        logs: list[StepLog] = [StepWriter(folder.tensorboard / "replay", folder.path.name), *told]
+        watcher = _Watcher(length, retraining, logs, per_epoch, decide.count)
         with (
             context.timed("stage 2: replay, start of workers included", watched=True),
             seen_by_all(folder.path),
@@ -154,10 +153,11 @@ class _Watcher:
     Args:
         logs: told of every step.
         per_epoch: SGD steps of an epoch.
+        images: that decide.
     """
 
-    def __init__(self, steps: int, retraining: float, logs: Sequence[StepLog], per_epoch: int) -> None:
-        self._steps, self._logs = steps, logs
+    def __init__(self, steps: int, retraining: float, logs: Sequence[StepLog], per_epoch: int, images: int) -> None:
+        self._steps, self._logs, self._images = steps, logs, images
         self._per_epoch, self._trained = per_epoch, 0
         self.view = ReplayView(steps, retraining)
 
@@ -179,7 +179,7 @@ class _Watcher:
             self.view.start(len(progress.state.records), time.monotonic())
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
         elif kind == "step":
-            say(describe_step(progress.state.records[-1], self._steps))
+            say(describe_step(progress.state.records[-1], self._steps, self._images))
             for log in self._logs:
                 log.step(_with_cost(progress))
             self.view.took(len(progress.state.records), progress.state.accuracy, time.monotonic())

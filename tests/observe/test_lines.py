@@ -1,0 +1,39 @@
+"""A step in one line, as a person reads it."""
+
+from dataclasses import replace
+
+import pytest
+
+from ice_ray.observe.terminal import describe_step
+from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+
+SPARED = StepRecord(
+    step=2, layers="layer1.1.conv1", filters_removed=4, unpruned_share=0.978, accuracy_before=87.0,
+    accuracy_after_pruning=86.5, accuracy=86.5, drop=0.5, images_measured=200, fine_tuned=False,
+)  # fmt: skip
+TUNED = StepRecord(
+    step=2, layers="layer1.1.conv1", filters_removed=4, unpruned_share=0.978, accuracy_before=87.0,
+    accuracy_after_pruning=80.0, accuracy=86.5, drop=0.5, images_measured=50, fine_tuned=True, epochs=1.0,
+    learning_rate_max=0.0075, recovery_seconds=3.25,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (SPARED, "  step 2/9 layer1.1.conv1: 86.50%; 97.8% of the parameters left"),
+        (
+            TUNED,
+            "  step 2/9 layer1.1.conv1: about 80.00% -> 86.50% (fine-tuned at 0.0075, 3.2 s); 97.8% of the parameters"
+            " left",
+        ),
+    ],
+)
+def test_a_step(record, line):
+    assert describe_step(record, 9, 200) == line
+
+
+def test_a_step_that_was_not_measured_before_and_a_retraining():
+    unmeasured = replace(TUNED, accuracy_after_pruning=None, images_measured=200, accepted=False)
+    assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
+    assert describe_step(replace(TUNED, layers=FINAL_RETRAINING), 9, 50).startswith("  retraining: 80.00% -> 86.50%")
