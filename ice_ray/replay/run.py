@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import ray.exceptions
 import ray.train
 import ray.train.torch
+from ray._raylet import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from ice_ray.address import Place
 from ice_ray.cluster.events import LOST, EventChannel
@@ -59,6 +61,7 @@ def run_replay(
     events, survived, checkpoints = EventChannel(), Survived.of(folder), Checkpoints(folder / EXPERIMENT)
     order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events, checkpoints, survived)
     failures: list[str] = []
+    before = frozenset(placement_group_table())
 
     def listen(kind: str, content: Any) -> None:
         if kind == "failed":
@@ -81,6 +84,7 @@ def run_replay(
                 if not restarts_left:
                     raise RunError(f"stage 2 failed: {_cause(error)}") from error
                 survived.note("controller restart", _cause(error))
+                _free_places(before)
                 receive("died", "the one that watches over the others")
             except ray.train.TrainingFailedError as error:
                 raise RunError(f"stage 2 failed: {_cause(error)}") from error
@@ -127,6 +131,20 @@ class _Deaths(ray.train.UserCallback):
         ranks = ", ".join(f"rank {rank}" for rank in sorted(worker_exceptions))
         self._survived.note("worker restart", ranks)
         self._events.send("died", ranks)
+
+
+def _free_places(others: Collection[str]) -> None:
+    """Give back what a controller that died had reserved for its workers. Ray's own cleaner learns of such a death from
+    the dashboard, which may be off, or slow: until then there is no place for new workers.
+
+    Args:
+        others: placement groups that were there before.
+    """
+    own = ray.get_runtime_context().get_job_id()
+    for name, place in placement_group_table().items():
+        # Such a name ends with that of the job.
+        if name.endswith(own) and name not in others and place["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 def _cause(error: BaseException) -> str:
