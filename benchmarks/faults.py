@@ -91,8 +91,9 @@ def main() -> None:
     flat = [
         {"key": {**row["key"], "fault": number}, **each} for row in rows for number, each in enumerate(row["faults"])
     ]
-    write_parquet("faults", flat)
-    (RESULTS / "faults.md").write_text(page(flat))
+    name = f"faults-seed{options.seed}"
+    write_parquet(name, flat)
+    (RESULTS / f"{name}.md").write_text(page(flat))
 
 
 if __name__ == "__main__":
