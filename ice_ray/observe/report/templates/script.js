@@ -7,6 +7,10 @@
     mark.classList.add("on");
     tip.textContent = mark.dataset.tip;
     tip.hidden = false;
+    place(mark);
+  }
+
+  function place(mark) {
     const at = mark.getBoundingClientRect();
     const left = Math.min(at.right + 8, window.innerWidth - tip.offsetWidth - 8);
     const below = at.bottom + 6;
@@ -26,7 +30,10 @@
     mark.addEventListener("focus", () => show(mark));
     mark.addEventListener("blur", hide);
   }
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", () => {
+    const shown = document.querySelector(".on[data-tip]");
+    if (shown) place(shown);
+  }, { passive: true });
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // A plot is one stop of the Tab key; the arrow keys go from mark to mark.
