@@ -50,11 +50,11 @@ def test_an_interruption_stays_one(cluster, tmp_path):
 
 
 def test_an_address_that_all_nodes_reach(cluster, bucket):
-    with seen_by_all(bucket / "runs"):
-        (token,) = (bucket / "runs").iterdir()
+    with seen_by_all(bucket / "seen"):
+        (token,) = (bucket / "seen").iterdir()
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        assert unseen_from(bucket / "runs", token.read_text(), nodes) == ""
-    assert not (bucket / "runs" / ".token").exists()
+        assert unseen_from(bucket / "seen", token.read_text(), nodes) == ""
+    assert not (bucket / "seen" / ".token").exists()
 
 
 def test_an_address_that_one_node_does_not_reach(cluster, bucket):
@@ -64,7 +64,7 @@ def test_an_address_that_one_node_does_not_reach(cluster, bucket):
     try:
         with (
             pytest.raises(RunError, match=r"does not see 's3://bucket/runs': give all nodes credentials for it"),
-            seen_by_all(bucket / "runs"),
+            seen_by_all(bucket / "seen"),
         ):
             pass
     finally:
