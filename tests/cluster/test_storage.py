@@ -63,7 +63,7 @@ def test_an_address_that_one_node_does_not_reach(cluster, bucket):
     cluster.wait_for_nodes()
     try:
         with (
-            pytest.raises(RunError, match=r"does not see 's3://bucket/runs': give all nodes credentials for it"),
+            pytest.raises(RunError, match=r"does not see 's3://bucket/seen': give all nodes credentials for it"),
             seen_by_all(bucket / "seen"),
         ):
             pass
