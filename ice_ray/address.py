@@ -190,7 +190,7 @@ Place: TypeAlias = Path | Address
 """Where something of a run lies."""
 
 
-def place(text: str | Path) -> Place:
+def place(text: str | Place) -> Place:
     """A folder's or a file's path, or an address.
 
     >>> place("runs/a"), str(place("file:///data/runs")), str(place("s3://bucket/runs/"))
@@ -199,7 +199,7 @@ def place(text: str | Path) -> Place:
     Raises:
         UserError: an address that is none, of an unknown kind, or with credentials in it, which are not repeated.
     """
-    if isinstance(text, Path):
+    if not isinstance(text, str):
         return text
     if ":/" not in text:
         return Path(text)

@@ -65,7 +65,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
     Raises:
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
     """
-    folder = place(path) if isinstance(path, str) else path
+    folder = place(path)
     check_place(folder, "pruned model")
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]

@@ -56,12 +56,11 @@ def export(
         raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
     if format == "onnx":
         _need_onnx()
-    folder = place(path) if isinstance(path, str) else path
+    folder = place(path)
     module, description = load_pruned(folder, builder), read_description(folder)
     module.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
     shape = tuple(description["image_shape"])
-    target = folder / f"model.{SUFFIXES[format]}" if target is None else target
-    file = place(target) if isinstance(target, str) else target
+    file = folder / f"model.{SUFFIXES[format]}" if target is None else place(target)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
         # Beside the target, so that the finished file can be renamed to it.

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import ray
 
@@ -64,20 +65,26 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
             config = home / "ray_bootstrap_config.yaml"  # where `ray up` leaves it
             config.write_text(json.dumps({**autoscaling, "provider": provider}))
             command.append(f"--autoscaling-config={config}")
-        with (home / "head.log").open("w") as log:
-            process = subprocess.Popen(
-                command, env=head.environment, stdout=log, stderr=log, cwd=folder, start_new_session=True
-            )
-            try:
-                _wait_for(head, process, home / "head.log")
-                yield head
-            finally:
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        with (home / "head.log").open("w") as log, started(command, head.environment, log, home) as process:
+            _wait_for(head, process, home / "head.log")
+            yield head
+
+
+@contextmanager
+def started(
+    command: list[str], environment: dict[str, str], log: TextIO, folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process while the block runs; ended after it, with all that it has started."""
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_ports(count: int) -> list[int]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-RAY = str(Path(sys.executable).with_name("ray"))
+from own_head import RAY, ROOT, started
+
 _PORT = 6379
 
 
@@ -88,10 +87,12 @@ def two_hosts() -> Iterator[TwoHosts]:
         memory = f"--object-store-memory={200 * 2**20}"
         first = [*start, memory, "--head", f"--port={_PORT}", f"--node-ip-address={head.address}"]
         log = stack.enter_context((Path(folder) / "log").open("w+"))
-        stack.enter_context(_running(both, head, [*first, "--include-dashboard=false"], log))
+        stack.enter_context(started(head.command([*first, "--include-dashboard=false"]), both.environment, log, ROOT))
         _wait_for_nodes(both, 1, Path(log.name))
         second = [RAY, "start", "--block", "--num-cpus=1", memory, f"--address={head.address}:{_PORT}"]
-        stack.enter_context(_running(both, other, [*second, f"--node-ip-address={other.address}"], log))
+        stack.enter_context(
+            started(other.command([*second, f"--node-ip-address={other.address}"]), both.environment, log, ROOT)
+        )
         _wait_for_nodes(both, 2, Path(log.name))
         yield both
 
@@ -117,22 +118,6 @@ def _wired() -> Iterator[tuple[Host, Host]]:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-@contextmanager
-def _running(both: TwoHosts, host: Host, words: list[str], log: object) -> Iterator[None]:
-    process = subprocess.Popen(
-        host.command(words), env=both.environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True  # type: ignore[call-overload]
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _wait_for_nodes(both: TwoHosts, count: int, log: Path) -> None:

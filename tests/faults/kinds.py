@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -86,14 +86,14 @@ class Kind:
     small: bool = False
 
 
-def kill_trial(scene: Scene) -> None:
-    """Of those that are at work."""
-    scene.victim(TRIAL_AT_WORK).kill()
+def kill(titles: Titles, scene: Scene) -> None:
+    """A process of such a title, wherever it is."""
+    scene.victim(titles).kill()
 
 
-def lose_trials_node(scene: Scene) -> None:
-    """The raylet with its trials; another node joins instead."""
-    scene.ground.lose(scene.victim(TRIAL_AT_WORK).parent)
+def lose_node(titles: Titles, scene: Scene) -> None:
+    """The raylet of such a process with all that runs there; another node joins instead."""
+    scene.ground.lose(scene.victim(titles).parent)
     scene.ground.join()
 
 
@@ -101,11 +101,6 @@ def join_late(scene: Scene) -> None:
     """A node more, which is to get a trial before the search is over."""
     raylet = scene.ground.join()
     scene.job.expect("a trial on the new node", lambda: bool(workers(TRIAL, raylet)))
-
-
-def kill_memory(scene: Scene) -> None:
-    """The process that knows what all trials remember."""
-    scene.victim(MEMORY).kill()
 
 
 def lose_entries(scene: Scene) -> None:
@@ -164,33 +159,12 @@ def refuse(scene: Scene) -> None:
         scene.wait_for_refusals()
 
 
-def kill_worker(scene: Scene) -> None:
-    """One of stage 2's, wherever in its epoch it is."""
-    scene.victim(WORKER).kill()
-
-
-def lose_workers_node(scene: Scene) -> None:
-    """The raylet of one of stage 2's workers; another node joins instead."""
-    scene.ground.lose(scene.victim(WORKER).parent)
-    scene.ground.join()
-
-
-def kill_messenger(scene: Scene) -> None:
-    """The process by which stage 2's workers tell the driver how far they are."""
-    scene.victim(MESSENGER).kill()
-
-
-def kill_controller(scene: Scene) -> None:
-    """The process of Train that watches over stage 2's workers."""
-    scene.victim(CONTROLLER).kill()
-
-
 KINDS = (
-    Kind("trial killed", "search", kill_trial, "trial restart"),
-    Kind("stage 2 worker killed", "replay", kill_worker, "worker restart"),
-    Kind("raylet of a trial killed", "search", lose_trials_node, "trial restart"),
+    Kind("trial killed", "search", partial(kill, TRIAL_AT_WORK), "trial restart"),
+    Kind("stage 2 worker killed", "replay", partial(kill, WORKER), "worker restart"),
+    Kind("raylet of a trial killed", "search", partial(lose_node, TRIAL_AT_WORK), "trial restart"),
     Kind("driver killed in stage 1", "search", kill_driver, "resumption"),
-    Kind("shared memory killed", "search", kill_memory, "memory restart"),
+    Kind("shared memory killed", "search", partial(kill, MEMORY), "memory restart"),
     Kind("checkpoint truncated before resume", "replay", damage_checkpoint, "damaged file", least=2),
     Kind("storage refuses twice in stage 1", "search", refuse, "storage retry"),
     Kind("node joins late", "search", join_late, "", nodes=1, latest=0.4),
@@ -200,9 +174,9 @@ KINDS = (
     Kind("shared networks lost", "search", lose_entries, "memory restart"),
     Kind("disk full at a checkpoint", "replay", fill_disk_for_a_moment, "storage retry", small=True),
     Kind("storage refuses twice in stage 2", "replay", refuse, "storage retry"),
-    Kind("raylet of a stage 2 worker killed", "replay", lose_workers_node, "worker restart"),
-    Kind("messenger of stage 2 killed", "replay", kill_messenger, "messenger restart"),
-    Kind("controller of stage 2 killed", "replay", kill_controller, "controller restart"),
+    Kind("raylet of a stage 2 worker killed", "replay", partial(lose_node, WORKER), "worker restart"),
+    Kind("messenger of stage 2 killed", "replay", partial(kill, MESSENGER), "messenger restart"),
+    Kind("controller of stage 2 killed", "replay", partial(kill, CONTROLLER), "controller restart"),
 )
 
 
@@ -212,7 +186,7 @@ def _cut(path: Path, share: float) -> None:
         os.truncate(path, int(share * path.stat().st_size))
 
 
-@functools.cache
+@cache
 def may_mount() -> bool:
     """Whether this user may, here: root in a container often may not."""
     if os.geteuid():
