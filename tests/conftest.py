@@ -26,6 +26,8 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.training.fine_tune import Recipe, fine_tune
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Every job has a Ray of its own, unless it is told otherwise: never a cluster that another test, or a user, has here.
+os.environ["RAY_ADDRESS"] = "local"
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("ICE_RAY_SHARED", ROOT.parent / "shared"))
 

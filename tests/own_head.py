@@ -52,6 +52,7 @@ def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Ite
         address = f"{ray.util.get_node_ip_address()}:{port}"
         faster = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}  # read where there is an autoscaler
         own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        own |= {"RAY_ADDRESS": ""}  # none but the one that is named
         path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         head = Head(address, f"http://127.0.0.1:{dashboard}", os.environ | own | path | faster)
         made = head.run(RAY, "get-auth-token", "--generate")

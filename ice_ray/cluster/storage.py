@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import secrets
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from ice_ray.errors import RunError, UserError
 from ice_ray.files import read_now, write_text
 
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
+_UNSEEN = signal.SIGUSR2
+"""To the main thread. Not SIGINT: a job that a script starts in the background ignores that."""
 
 
 def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
@@ -45,7 +48,8 @@ def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] 
 
 @contextmanager
 def seen_by_all(folder: Place) -> Iterator[None]:
-    """Hold that every node sees the folder while the block runs, those that join meanwhile included.
+    """Hold that every node sees the folder while the block runs, those that join meanwhile included. For the main
+    thread.
 
     Raises:
         RunError: one does not; from within the block.
@@ -64,22 +68,28 @@ def seen_by_all(folder: Place) -> Iterator[None]:
         while not done.wait(_POLL_SECONDS):
             if wrong := check():
                 fault.append(wrong)
-                _thread.interrupt_main()
+                _thread.interrupt_main(_UNSEEN)
                 return
 
     if wrong := check():
         raise RunError(wrong)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # which Tune, too, lets through
+
+    before = signal.signal(_UNSEEN, interrupt)
     watcher = threading.Thread(target=watch, name="storage", daemon=True)
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as interruption:
         if fault:
-            raise RunError(fault[0]) from interrupt
+            raise RunError(fault[0]) from interruption
         raise
     finally:
         done.set()
         watcher.join(_ANSWER_SECONDS)
+        signal.signal(_UNSEEN, before)
         with suppress(OSError):  # a token that stays harms nobody, and what ended the block says more
             file.unlink(missing_ok=True)
 

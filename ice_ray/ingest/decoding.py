@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+import ray.exceptions
 from numpy.typing import NDArray
 
 from ice_ray.ingest.datasets.base import Dataset, Pixels, RowImage
@@ -19,6 +20,7 @@ from ice_ray.ingest.roles import Rows
 RESIZE = "bring all to one size with --image-size N"
 _ROWS_PER_TASK = 2500
 _BYTES_PER_TASK = 256 * 1024**2
+_ATTEMPTS = 4
 Shape = tuple[int, ...]
 
 
@@ -37,6 +39,9 @@ class DecodedSpan:
 def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Iterator[DecodedSpan]:
     """Every row once, in whatever order the tasks end.
 
+    A node that leaves in good order may report that this process, whose objects its tasks read, has died (a fault of
+    Ray, up to 2.60 at least): what is missing then is decoded again.
+
     Args:
         shape: (H, W, C) that every image must have; one of another has a fault.
         keep: whether the pixels are wanted.
@@ -45,19 +50,26 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
     reference, indices = ray.put(dataset), ray.put(rows.indices)
     split = rows.split
     length = max(1, min(_ROWS_PER_TASK, _BYTES_PER_TASK // int(np.prod(shape))))
-    starts = range(0, len(rows), length)
-    spans = [{"start": start, "stop": min(start + length, len(rows))} for start in starts]
+    missing = dict.fromkeys(range(0, len(rows), length))
 
     def read(span: dict[str, Any]) -> dict[str, Any]:
-        start, stop = int(span["start"][0]), int(span["stop"][0])
-        pixels, faults = decode_span(ray.get(reference), split, ray.get(indices)[start:stop], shape)
+        start = int(span["start"][0])
+        pixels, faults = decode_span(ray.get(reference), split, ray.get(indices)[start : start + length], shape)
         digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
         kept = pixels if keep else pixels[:0]
         return {"start": [start], "pixels": [kept], "faults": [faults], "digest": [digest]}
 
-    decoded = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(read, batch_size=1)
-    for row in decoded.iter_rows():
-        yield DecodedSpan(int(row["start"]), row["pixels"], [str(fault) for fault in row["faults"]], row["digest"])
+    for attempt in range(_ATTEMPTS):
+        spans = ray.data.from_items([{"start": start} for start in missing], override_num_blocks=len(missing))
+        try:
+            for row in spans.map_batches(read, batch_size=1).iter_rows():
+                del missing[start := int(row["start"])]
+                yield DecodedSpan(start, row["pixels"], [str(fault) for fault in row["faults"]], row["digest"])
+        except ray.exceptions.OwnerDiedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def decode_span(dataset: Dataset, split: str, rows: NDArray[np.int64], shape: Shape) -> tuple[Pixels, list[str]]:

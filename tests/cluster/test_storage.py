@@ -1,5 +1,6 @@
 """A node that does not see where the run is kept ends the job in one line, whether it was there or joins later."""
 
+import signal
 import time
 
 import pytest
@@ -35,7 +36,15 @@ def test_a_folder_that_nodes_do_not_share(cluster, tmp_path):
         assert "mount one folder there on all nodes" in unseen_from(tmp_path, "another", nodes)
 
 
-def test_a_node_that_joins_late(cluster, tmp_path):
+@pytest.fixture
+def in_the_background():
+    """As a script starts jobs: without ears for Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_node_that_joins_late(cluster, tmp_path, in_the_background):
     with pytest.raises(RunError, match="does not see"), seen_by_all(tmp_path):
         next(tmp_path.iterdir()).write_text("of another folder")
         cluster.add_node(num_cpus=1)

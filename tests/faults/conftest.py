@@ -16,12 +16,12 @@ def material(tmp_path_factory, shared) -> Material:
     return Material.make(tmp_path_factory.mktemp("faults") / "material", shared)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ground():
     with Ground.running() as ground:
         yield ground
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def undisturbed(ground, material, tmp_path_factory) -> Undisturbed:
     return Undisturbed.run(ground, material, tmp_path_factory.mktemp("undisturbed"))
