@@ -13,6 +13,7 @@ import ray.data
 import ray.exceptions
 from numpy.typing import NDArray
 
+from ice_ray.errors import UserError
 from ice_ray.ingest.datasets.base import Dataset, Pixels, RowImage
 from ice_ray.ingest.quiet import quiet_ray_data
 from ice_ray.ingest.roles import Rows
@@ -45,6 +46,9 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
     Args:
         shape: (H, W, C) that every image must have; one of another has a fault.
         keep: whether the pixels are wanted.
+
+    Raises:
+        UserError: the code of the dataset is not on a node.
     """
     quiet_ray_data()
     reference, indices = ray.put(dataset), ray.put(rows.indices)
@@ -54,15 +58,22 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
 
     def read(span: dict[str, Any]) -> dict[str, Any]:
         start = int(span["start"][0])
-        pixels, faults = decode_span(ray.get(reference), split, ray.get(indices)[start : start + length], shape)
+        try:
+            found = ray.get(reference)
+        except ray.exceptions.RaySystemError as error:  # Ray Data would try again for ever if it got out of here
+            return {"start": [start], "pixels": [()], "faults": [()], "digest": [b""], "unknown": [str(error)]}
+        pixels, faults = decode_span(found, split, ray.get(indices)[start : start + length], shape)
         digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
         kept = pixels if keep else pixels[:0]
-        return {"start": [start], "pixels": [kept], "faults": [faults], "digest": [digest]}
+        return {"start": [start], "pixels": [kept], "faults": [faults], "digest": [digest], "unknown": [""]}
 
     for attempt in range(_ATTEMPTS):
         spans = ray.data.from_items([{"start": start} for start in missing], override_num_blocks=len(missing))
         try:
             for row in spans.map_batches(read, batch_size=1).iter_rows():
+                if row["unknown"]:
+                    reason = str(row["unknown"]).partition("\n")[0].removeprefix("System error: ")
+                    raise UserError(f"--data: a node does not know the dataset ({reason}): install it on every node")
                 del missing[start := int(row["start"])]
                 yield DecodedSpan(start, row["pixels"], [str(fault) for fault in row["faults"]], row["digest"])
         except ray.exceptions.OwnerDiedError:

@@ -28,7 +28,7 @@ from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.scheduler import SharingScheduler
 from ice_ray.search.searcher import TrialSearcher
-from ice_ray.search.shared_memory import Budget, SharedMemory, deed_log
+from ice_ray.search.shared_memory import Budget, SharedMemory, clear_networks, deed_log
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
@@ -93,6 +93,7 @@ def run_search(
             survived.note("damaged file", trial_name(index))
     ended = _ended(store, log.load())
     died: dict[int, str] = {}
+    goes_on = False
     if len(ended) < proposals.total:
         budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
         with SharedMemory.open(folder / STATES, budget) as memory:
@@ -119,8 +120,9 @@ def run_search(
             died = _fit(tuner)
             if searcher.refused:
                 raise StorageError(searcher.refused)
-            if not searcher.missing:
-                memory.clear()
+            goes_on = bool(searcher.missing)
+    if not goes_on:
+        clear_networks(folder / STATES)
     points = log.load()
     if len(points) < proposals.total:
         raise RunError("the search was interrupted before every trial had begun")

@@ -44,6 +44,11 @@ def deed_log(folder: Place) -> DeedLog:
     return DeedLog(folder / "deeds.jsonl")
 
 
+def clear_networks(folder: Place) -> None:
+    """Drop all that were shared: nothing goes on from there."""
+    _networks(folder).clear()
+
+
 def _networks(folder: Place) -> NetworkFiles:
     return NetworkFiles(folder / "networks")
 
@@ -54,11 +59,7 @@ class Keeper:
     """
 
     def __init__(self, folder: Place, budget: Budget) -> None:
-        self._log, self._files, self._budget = (
-            DeedLog(folder / "deeds.jsonl"),
-            NetworkFiles(folder / "networks"),
-            budget,
-        )
+        self._log, self._files, self._budget = deed_log(folder), _networks(folder), budget
         self._survived = Survived.of(folder.parent)
         self._index = MemoryIndex(LEASE_SECONDS)
         for deed in self._log.load():
@@ -188,10 +189,6 @@ class SharedMemory:
             yield cls(keeper, folder)
         finally:
             ray.kill(keeper)
-
-    def clear(self) -> None:
-        """Nothing goes on from here: drop all networks."""
-        _networks(self.folder).clear()
 
 
 class RemoteMemory:

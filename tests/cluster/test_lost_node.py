@@ -1,9 +1,14 @@
 """A node is lost in the middle of a search: what it was at is done elsewhere, and the search ends as it would have."""
 
 import itertools
+import sys
+import threading
+import time
 
+import numpy as np
 import pytest
 import ray
+import torch
 from ray import tune
 from ray.cluster_utils import Cluster
 from searching import SETTINGS, SHAPE, facts
@@ -12,9 +17,11 @@ from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.memory import key_of
 from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.ingest import decoding
 from ice_ray.ingest.datasets import open_dataset
+from ice_ray.ingest.datasets.digits import Digits
 from ice_ray.ingest.load import load
-from ice_ray.ingest.roles import assign_roles, subsample
+from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import prepare_search
@@ -57,6 +64,30 @@ class Loss(tune.Callback):
 
     def __getstate__(self):
         return {}
+
+
+class SlowDigits(Digits):
+    """As from a slow disk."""
+
+    def read(self, split, rows):
+        time.sleep(0.5)
+        yield from super().read(split, rows)
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+def test_its_images_are_decoded_elsewhere(cluster, monkeypatch, graceful):
+    """As it leaves in good order, or dies."""
+    cluster, _ = cluster
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(decoding, "_ROWS_PER_TASK", 30)
+    leaving = cluster.add_node(num_cpus=2)
+    timer = threading.Timer(6, lambda: cluster.remove_node(leaving, allow_graceful=graceful))
+    timer.start()
+    dataset, rows = SlowDigits(), Rows("train", np.arange(1200))
+    own = load(dataset, rows, "stop", SHAPE).get()
+    timer.join()
+    whole = load(Digits(), rows, "stop", SHAPE).get()
+    assert torch.equal(own.images, whole.images) and torch.equal(own.labels, whole.labels)
 
 
 def search(workload, prepared, folder, callbacks=()):

@@ -17,22 +17,25 @@ from ice_ray.cluster.survived import Survived
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 _AWAY_SECONDS = 15
+_LONG = ("--search.trials", "4", "--no-threshold")
+"""Enough to do that faults find it at work, however fast the machine is."""
 
 
 @pytest.fixture(scope="module")
 def server():
-    """One of its own, for it is stopped for a while."""
+    """One of its own, for it is stopped for a while. So is its bucket: a process asks but once where one is."""
     server = new_server()
-    with server.running("bucket") as process, pytest.MonkeyPatch.context() as environment:
+    with server.running("at-risk") as process, pytest.MonkeyPatch.context() as environment:
         for name, value in server.variables.items():
             environment.setenv(name, value)
         yield process
 
 
 def test_it_ends_as_if_nothing_had_been(server, tmp_path):
-    finish(command("ice_prune.py", tmp_path, "--name", "whole"))
-    whole, run = tmp_path / "whole", place("s3://bucket/runs") / "suffered"
-    words = command("ice_prune.py", run.parent, "--name", run.name, "--weights", str(whole / "dense.safetensors"))
+    finish(command("ice_prune.py", tmp_path, "--name", "whole", *_LONG))
+    whole, run = tmp_path / "whole", place("s3://at-risk/runs") / "suffered"
+    weights = ("--weights", str(whole / "dense.safetensors"))
+    words = command("ice_prune.py", run.parent, "--name", run.name, *weights, *_LONG)
     printed = tmp_path / "printed"
     with printed.open("wb") as output:
         job = subprocess.Popen(words, stdout=output, stderr=output, cwd=ROOT)

@@ -1,5 +1,6 @@
 """Streamed images: those of memory, in the order asked for; shuffled so that files are read in runs."""
 
+import importlib
 import io
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 import ice_ray.ingest.stream as stream
 from ice_ray.cluster.session import ray_session
 from ice_ray.data.host_images import HostImages
-from ice_ray.errors import DataError
+from ice_ray.errors import DataError, UserError
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import StreamedImages, load
 from ice_ray.ingest.roles import Rows
@@ -128,3 +129,14 @@ def test_images_in_the_host_s_memory_come_in_the_same_batches(dataset, device):
         assert pixels.device.type == device.type
         assert torch.equal(pixels.cpu(), expected) and torch.equal(labels.cpu(), expected_labels)
     assert host.fingerprint() == images.fingerprint()
+
+
+def test_a_dataset_that_nodes_do_not_know_is_one_line(tmp_path, monkeypatch):
+    """Its module came to be after their processes had learnt where to look for modules."""
+    (tmp_path / "only_here.py").write_text(
+        "from ice_ray.ingest.datasets.digits import Digits as Base\n\n\nclass Digits(Base):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = importlib.import_module("only_here").Digits()
+    with pytest.raises(UserError, match=r"--data: a node does not know the dataset \(No module named 'only_here'\)"):
+        load(dataset, Rows("train", np.arange(30)), "stop", (3, 8, 8))

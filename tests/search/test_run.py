@@ -99,6 +99,16 @@ def test_a_resumed_grid_runs_what_is_open_and_nothing_else(results, workload, pr
     assert [facts(result.records) for result in again] == [facts(result.records) for result in results]
 
 
+def test_what_a_search_left_that_was_killed_at_its_end_is_cleared(results, workload, prepared, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    networks = copy / "search" / "networks"
+    networks.mkdir(exist_ok=True)
+    (networks / "left.safetensors").write_bytes(b"of a trial")
+    again = run_search(Proposals(POINTS), workload, prepared, SearchConfig(clock="work"), 0.0, copy, [])
+    assert [facts(result.records) for result in again] == [facts(result.records) for result in results]
+    assert not networks.exists()
+
+
 class Ended(tune.Callback):
     """Remembers which trials ended; brings the Tune run down at the first report of trial `interrupt`."""
 
