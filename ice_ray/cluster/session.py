@@ -39,6 +39,8 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
             signal.signal(signal.SIGTERM, _interrupt)
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+        # Ours is the state that a search goes on with: of Tune's own, what cannot be written is nobody's loss.
+        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.INFO if verbose else logging.CRITICAL)
         # At the end it lists every trial of which a process died once, though it went on and ended well.
         logging.getLogger("ray.tune.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
     try:

@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ice_ray.address import Place
+from ice_ray.cluster.session import fetch
 from ice_ray.cluster.survived import Survived
 from ice_ray.engine.actions import Action, SnapshotId
 from ice_ray.engine.deed_log import DeedLog
@@ -222,7 +223,7 @@ class RemoteMemory:
         """The network goes to storage first: whoever hears of the deed may ask for it."""
         if content is not None:
             self._files.save(content)
-        ray.get(self._keeper.tell.remote(deed))
+        fetch(self._keeper.tell.remote(deed))
         if content is not None:
             self._register(content)
 

@@ -31,13 +31,13 @@ class Job:
         address: of the cluster.
         folder: the run's.
         options: of the search.
+        log: takes what it prints; not on a disk that is filled.
     """
 
-    def __init__(self, stage: Stage, address: str, folder: Path, options: list[str]) -> None:
+    def __init__(self, stage: Stage, address: str, folder: Path, options: list[str], log: Path) -> None:
         self.stage, self.folder = stage, folder
-        self._address, self._options = address, options
-        self._log = folder.parent / f"{folder.name}-{stage}.log"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._address, self._options, self._log = address, options, log
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._log.touch()
         self._process: subprocess.Popen[bytes] | None = None
         self._look, self._at, self._pace = time.monotonic(), 0, 1.0

@@ -67,7 +67,7 @@ class Undisturbed:
         ground.have(2)
         length: dict[Stage, int] = {}
         for stage in ("search", "replay"):
-            job = Job(stage, ground.address, folder / "undisturbed", material.options)
+            job = Job(stage, ground.address, folder / "undisturbed", material.options, folder / f"{stage}.log")
             job.start()
             assert job.finish() == 0, job.printed
             length[stage] = job.progress
@@ -109,7 +109,8 @@ def _suffer(
     stage, small = kinds[0].stage, any(kind.small for kind in kinds)
     ground.have(min(kind.nodes for kind in kinds))
     with small_disk(folder / "disk") if small else contextlib.nullcontext():
-        job = Job(stage, ground.address, folder / "disk" / "run" if small else folder / "run", material.options)
+        place = folder / "disk" if small else folder
+        job = Job(stage, ground.address, place / "run", material.options, folder / "log")
         if stage == "replay":
             _copy_search(undisturbed.folder, job.folder)
         job.start()
