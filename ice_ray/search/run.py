@@ -117,9 +117,11 @@ def run_search(
                 run_config=_run_config(config, folder, callbacks, _Refusal(searcher)),
                 tune_config=_tune_config(searcher, dispatcher),
             )
-            died = _fit(tuner)
-            if searcher.refused:
-                raise StorageError(searcher.refused)
+            try:
+                died = _fit(tuner)
+            finally:
+                if searcher.refused:  # which says more than what Tune makes of files that it could not write
+                    raise StorageError(searcher.refused)
             goes_on = bool(searcher.missing)
     if not goes_on:
         clear_networks(folder / STATES)
