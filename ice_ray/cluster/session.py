@@ -36,7 +36,7 @@ def ray_session(verbose: bool = False) -> Iterator[None]:
         ray.init(logging_level=level, log_to_driver=verbose)
         if threading.current_thread() is threading.main_thread():
             # `ray job stop` sends it, and kills three seconds later: end as for Ctrl-C, Ray's own handler just exits.
-            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         for name in ("ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
         # Ours is the state that a search goes on with: of Tune's own, what cannot be written is nobody's loss.
@@ -67,10 +67,6 @@ def _check_address() -> None:
         which = "that RAY_ADDRESS names" if given else "last started here"
         mend = "" if given else ": `ray stop` forgets it, RAY_ADDRESS=local does without"
         raise UserError(f"the cluster {which}, {address}, does not answer ({error.strerror or error}){mend}") from error
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def fetch(reference: Any) -> Any:

@@ -73,11 +73,7 @@ def seen_by_all(folder: Place) -> Iterator[None]:
 
     if wrong := check():
         raise RunError(wrong)
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt  # which Tune, too, lets through
-
-    before = signal.signal(_UNSEEN, interrupt)
+    before = signal.signal(_UNSEEN, signal.default_int_handler)  # a KeyboardInterrupt, which Tune, too, lets through
     watcher = threading.Thread(target=watch, name="storage", daemon=True)
     watcher.start()
     try:

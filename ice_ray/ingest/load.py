@@ -83,6 +83,7 @@ def load(
     Raises:
         DataError: an image is corrupt (named by file and row) and `errors` is `stop`; one is of another size; none is
             left.
+        UserError: the code of the dataset is not on a node.
     """
     channels, height, width = image_shape
     streams = residence == "stream" or (residence == "auto" and not fits(len(rows), image_shape))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from ray.cluster_utils import Cluster
 
@@ -29,16 +30,13 @@ class Ground:
     def running(cls) -> Iterator[Ground]:
         """A head alone; it ends, with all that was added, with the block."""
         # One thread a process, here as in the runs that all are compared with: bits depend on it.
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"
-        head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            yield cls(cluster)
-        finally:
-            cluster.shutdown()
-            del os.environ["OMP_NUM_THREADS"]
-            os.environ |= {} if before is None else {"OMP_NUM_THREADS": before}
+        with patch.dict(os.environ, OMP_NUM_THREADS="1"):
+            head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            try:
+                yield cls(cluster)
+            finally:
+                cluster.shutdown()
 
     def have(self, count: int) -> None:
         """See that there are so many nodes, each with room for one trial or worker."""
