@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,10 @@ from ice_ray.engine.collective import Collective
 from ice_ray.engine.cost import compensation_flops, forward_flops, refit_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
+from ice_ray.engine.standings import Standings
+from ice_ray.models.passes import Entrance, going_on
+from ice_ray.models.trace import LayerTrace
+from ice_ray.pruning.calibration import Entering, from_the_start
 from ice_ray.pruning.compensation import compensate
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
@@ -22,6 +27,9 @@ from ice_ray.training.evaluate import evaluation_batch
 from ice_ray.training.precision import Precision, autocast
 
 _LARGEST_BATCH = 128
+_FLOAT_BYTES = 4
+MOST_BYTES = 256 * 2**20
+"""Of activations that a process holds for a network between two steps: more are computed again in every pass."""
 
 
 class Calibrator:
@@ -49,10 +57,12 @@ class Calibrator:
         self._collective, self._dense = collective, dense
         self._images = FixedSample(data.train, (seed, "calibration"))
         self._known: tuple[tuple[SnapshotId, int, int], dict[str, Any]] | None = None
+        self._standings = Standings(), Standings()  # in the network as it stands, in the dense one
 
     def forget(self) -> None:
         """What is known is of a network that is no more."""
         self._known = None
+        self._standings[0].forget()
 
     def score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
@@ -62,34 +72,39 @@ class Calibrator:
         with autocast(self._precision, self._data.train.device):
             scores = criterion.score(context)
         if not action.step:
-            self.forget()  # of all layers at once: too much to keep
+            self._known = None  # of all layers at once: too much to keep
         agreed = {
             layer: self._collective.agree(each.to(self._data.train.device).float()).cpu()
             for layer, each in scores.items()
         }
-        traces = self._network.traces
         if criterion.sets_up_refits:
+            traces = self._run_through(action.step, action.images)
             readers = dict.fromkeys(reader for unit in context.units for reader in unit.consumers)
             per_image = sum(refit_flops(model, self._dense(), traces, reader) for reader in readers)
         else:
-            per_image = criterion.passes * forward_flops(model, traces)
+            per_image = criterion.passes * forward_flops(model, self._network.traces)
         return agreed, per_image * min(action.images, len(self._data.train))
 
     def compensate(
-        self, model: nn.Module, action: Compensate, snapshot: SnapshotId
+        self, model: nn.Module, action: Compensate, snapshot: SnapshotId, after: SnapshotId
     ) -> tuple[dict[str, tuple[float, float]], float]:
         """Remove and repair, in place and in full precision; all processes end with the same bits. Errors of the
         repaired layers, and the operations spent.
+
+        Args:
+            after: the snapshot that this leads to.
         """
         order, removed = [trace.name for trace in self._network.traces], dict(action.removed)
         context = self._context(model, action, snapshot)
         errors = compensate(
             context, action.kind, removed, order, lambda: remove_filters(model, self._network.image_shape, removed)
         )
-        self.forget()
+        self._known = None
+        self._standings[0].rename((snapshot, action.images), (after, action.images))
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
-        per_image = compensation_flops(model, self._dense(), self._network.traces, errors, action.scored)
+        traces = self._run_through(action.step, action.images)
+        per_image = compensation_flops(model, self._dense(), traces, errors, action.scored)
         return errors, per_image * min(action.images, len(self._data.train))
 
     def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
@@ -106,7 +121,34 @@ class Calibrator:
             dense=self._dense,
             rank=self._collective.shard.rank,
             known=self._known[1],
+            entering=self._entering(model, snapshot, action),
         )
+
+    def _entering(self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate) -> Entering:
+        """Passes of a step's network, and of the dense one, begin where the step does, as far as that can be held."""
+        entrance = self._entrance(action.step, action.images)
+        if entrance is None:
+            return from_the_start
+
+        def entering(network: nn.Module, number: int) -> AbstractContextManager[None]:
+            standings = self._standings[0 if network is model else 1]
+            of = (snapshot, action.images) if network is model else action.images
+            return going_on(network, standings.at(entrance, network, of, self._batches(action.images))[number])
+
+        return entering
+
+    def _entrance(self, step: int, images: int) -> Entrance | None:
+        """Where passes of a step begin, if what stands there may be held."""
+        entrance = self._network.entrances.get(step)
+        own = math.ceil(min(images, len(self._data.train)) / self._collective.shard.world)
+        return entrance if entrance is not None and entrance.size * own * _FLOAT_BYTES <= MOST_BYTES else None
+
+    def _run_through(self, step: int, images: int) -> list[LayerTrace]:
+        """What passes of a step's network run through: from the entrance of the step before, whence the activations
+        are moved on, unless a fine-tune has come between.
+        """
+        entrance = self._entrance(step - 1, images) if self._entrance(step, images) is not None else None
+        return [trace for trace in self._network.traces if entrance is None or not entrance.is_behind(trace.name)]
 
     def _batches(self, count: int) -> Iterator[Batch]:
         """This process's share of the first `count` images."""

@@ -192,8 +192,8 @@ class Executor:
                 reinitialise(model, (self._seed, *action.key))
                 after = next_id(snapshot, action)
             case Compensate():
-                value, flops = self._calibrator.compensate(model, action, snapshot)
                 after = next_id(snapshot, action)
+                value, flops = self._calibrator.compensate(model, action, snapshot, after)
             case Measure():
                 value = self._measure(model, self._data.decide, action)
                 flops = forward_flops(model, self.network.traces) * value.images

@@ -15,6 +15,7 @@ from torch import nn
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.inference import foldable_norms, folded
+from ice_ray.models.passes import Entrance, find_entrances
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
@@ -106,6 +107,14 @@ class DenseNetwork:
         """
         lowest = next((layer for layer in self.freezable if layer not in frozen), self.traces[-1].name)
         return upstream_parameters(self._module, lowest, self.image_shape)
+
+    @cached_property
+    def entrances(self) -> dict[int, Entrance]:
+        """Per step, by number, the last place before it behind which passes of its network may begin."""
+        order = list(dict.fromkeys(trace.name for trace in self.traces))
+        first = {step.number: min((unit.layer for unit in step.units), key=order.index) for step in self.steps}
+        found = find_entrances(self._module, self.image_shape, sorted(first.values(), key=order.index))
+        return {number: found[layer] for number, layer in first.items() if layer in found}
 
     @cached_property
     def weights_hash(self) -> str:

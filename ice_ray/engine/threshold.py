@@ -21,6 +21,11 @@ class Threshold:
     drop: float
     error: float = 0.0
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether any network can lose so much."""
+        return self.reached(0.0)
+
     def reached(self, accuracy: float) -> bool:
         """Whether a network of that accuracy (percent) has lost too much."""
         return accuracy_drop(self.original, accuracy) >= self.drop
@@ -43,7 +48,7 @@ class Threshold:
         if not self.error:
             return None
         enough = self._least_that_spares(total)
-        if not enough:  # no network can lose so much: there is nothing to find out
+        if not self.is_reachable:  # no network can lose so much: there is nothing to find out
             return False
         from scipy.stats import hypergeom  # here: it takes a second to load, in every process
 

@@ -201,8 +201,8 @@ class ReplayView:
         self.taken = self._resumed = taken
         self.pace.begin(now)
 
-    def took(self, taken: int, accuracy: float, now: float) -> None:
-        """So many steps have been taken."""
+    def took(self, taken: int, accuracy: float | None, now: float) -> None:
+        """So many steps have been taken; the accuracy after the last one, where it was measured."""
         self.taken, self.accuracy = taken, accuracy
         self.pace.reach(taken - (self._resumed or 0), now)
 

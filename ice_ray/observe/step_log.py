@@ -16,6 +16,7 @@ STEP_TAGS = {
     "pruning_seconds": "pruning/seconds",
     "cost_so_far": "pruning/cost_so_far",
 }
+_OF_ACCURACY = ("accuracy", "drop", "cost_so_far")
 RESULT_TAGS = {"cost": "result/cost", "drop": "result/drop", "pruning_seconds": "result/pruning_seconds"}
 
 
@@ -33,9 +34,12 @@ class StepLog(Protocol):
 
 
 def figures(values: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:
-    """Those values that have a tag, by tag, where they are known.
+    """Those values that have a tag, by tag, where they are known. Of a step that was not measured, nothing that follows
+    from its accuracy is.
 
     >>> figures({"drop": 1, "cost": None, "layers": "conv"}, RESULT_TAGS)
     {'result/drop': 1.0}
     """
-    return {tag: float(values[name]) for name, tag in tags.items() if values.get(name) is not None}
+    unknown = () if values.get("measured", True) else _OF_ACCURACY
+    known = {name: tag for name, tag in tags.items() if name not in unknown and values.get(name) is not None}
+    return {tag: float(values[name]) for name, tag in known.items()}

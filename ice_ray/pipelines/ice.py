@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Counting, Measure, Recover, UnprunedShare
+from ice_ray.engine.actions import Counting, Measure, Outcome, Recover, UnprunedShare
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.engine.threshold import Threshold
@@ -15,6 +15,7 @@ from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
+from ice_ray.pipelines.rounds import accuracy_before
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
@@ -54,24 +55,29 @@ class IcePipeline(Pipeline):
         choice = choose_removal(executor, state.snapshot, step.number, self.removal)
         pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.compensation))
         share = executor.run(pruned.snapshot, UnprunedShare(self.counting))
-        measured = executor.run(pruned.snapshot, Measure(self._threshold(original)))
-        repairs = self.compensation != "none"
+        repairs, before = self.compensation != "none", accuracy_before(state, preparation)
         record = StepRecord(
             step=step.number,
             layers=step.name,
             filters_removed=choice.filters,
             unpruned_share=share.value,
-            accuracy_before=state.accuracy if state.records else original,
-            accuracy_after_pruning=measured.value.accuracy,
-            accuracy=measured.value.accuracy,
-            drop=accuracy_drop(original, measured.value.accuracy),
-            images_measured=measured.value.images,
+            accuracy_before=before,
+            accuracy=before,
+            drop=accuracy_drop(original, before),
+            measured=False,
             scoring_seconds=choice.cost.wall_seconds,
             removal_seconds=0.0 if repairs else pruned.cost.wall_seconds,
             compensation_seconds=pruned.cost.wall_seconds if repairs else 0.0,
-            measuring_seconds=measured.cost.wall_seconds,
-            flops=(choice.cost + pruned.cost + measured.cost).flops,
+            flops=(choice.cost + pruned.cost).flops,
         )
+        after = PipelineState(pruned.snapshot, (*state.records, record))
+        threshold = self._threshold(original)
+        # What no network can reach is not asked, but where a part of the images would not do for the record.
+        asks = not self.ablations.threshold or not self.decision_error or threshold.is_reachable
+        if not asks and step.number < len(executor.network.steps):
+            return after
+        measured = executor.run(pruned.snapshot, Measure(threshold if asks else None))
+        record = _with_accuracy(record, measured, original)
         after = PipelineState(pruned.snapshot, (*state.records, record))
         if self.needs_recovery(record):
             return self._recover(executor, after, preparation)
@@ -139,16 +145,7 @@ class IcePipeline(Pipeline):
         *earlier, record = state.records
         if record.images_measured == executor.decision_images:
             return state
-        measured = executor.run(state.snapshot, Measure())
-        whole = dataclasses.replace(
-            record,
-            accuracy_after_pruning=measured.value.accuracy,
-            accuracy=measured.value.accuracy,
-            drop=accuracy_drop(original, measured.value.accuracy),
-            images_measured=measured.value.images,
-            measuring_seconds=record.measuring_seconds + measured.cost.wall_seconds,
-            flops=record.flops + measured.cost.flops,
-        )
+        whole = _with_accuracy(record, executor.run(state.snapshot, Measure()), original)
         return PipelineState(state.snapshot, (*earlier, whole))
 
     @property
@@ -167,3 +164,18 @@ class IcePipeline(Pipeline):
         if not self.ablations.freezing:
             return ()
         return frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)
+
+
+def _with_accuracy(record: StepRecord, measured: Outcome, original: float) -> StepRecord:
+    """The record of a step that no fine-tune has followed yet, with what a measurement has found and cost."""
+    accuracy = measured.value.accuracy
+    return dataclasses.replace(
+        record,
+        accuracy_after_pruning=accuracy,
+        accuracy=accuracy,
+        drop=accuracy_drop(original, accuracy),
+        measured=True,
+        images_measured=measured.value.images,
+        measuring_seconds=record.measuring_seconds + measured.cost.wall_seconds,
+        flops=record.flops + measured.cost.flops,
+    )

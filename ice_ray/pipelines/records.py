@@ -29,6 +29,7 @@ class StepRecord:
         accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
             to the one after removal where none was needed). That after removal is None in pipelines that do not ask.
         drop: original accuracy minus `accuracy` (eq. 3).
+        measured: whether `accuracy` and `drop` are the step's own; else they are those of the last that was measured.
         images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the
             threshold's question was answered before all had been looked at.
         fine_tuned: whether the drop after removal reached the threshold.
@@ -47,6 +48,7 @@ class StepRecord:
     accuracy_after_pruning: float | None = None
     accuracy: float
     drop: float
+    measured: bool = True
     images_measured: int = 0
     fine_tuned: bool = False
     epochs: float = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,14 @@ class Reduction(Protocol):
         """The greatest over processes, element by element, on every process."""
 
 
+Entering = Callable[[nn.Module, int], AbstractContextManager[object]]
+
+
+def from_the_start(network: nn.Module, number: int) -> AbstractContextManager[object]:
+    """Passes are whole ones."""
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class ScoringContext:
     """What criteria and repairs may look at.
@@ -38,6 +47,8 @@ class ScoringContext:
         dense: the network as it was before anything was pruned, in eval mode; not to be changed.
         rank: this process's number, for random choices that are its own.
         known: what has been worked out of this very network, for others who ask; kept as long as it stays as it is.
+        entering: while its block runs, passes of the batch of that number, through the network or the dense one, begin
+            behind what lies before the step; without gradients, in full precision.
     """
 
     model: nn.Module
@@ -49,6 +60,7 @@ class ScoringContext:
     dense: Callable[[], nn.Module]
     rank: int = 0
     known: dict[str, Any] = field(default_factory=dict)
+    entering: Entering = from_the_start
 
     def weight(self, unit: PrunableUnit) -> Tensor:
         """(filters, weights of each) float32: a unit's weights, a row per filter."""

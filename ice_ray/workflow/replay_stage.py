@@ -182,7 +182,8 @@ class _Watcher:
             say(describe_step(progress.state.records[-1], self._steps, self._images))
             for log in self._logs:
                 log.step(_with_cost(progress))
-            self.view.took(len(progress.state.records), progress.state.accuracy, time.monotonic())
+            accuracy = progress.state.accuracy if progress.state.records[-1].measured else None
+            self.view.took(len(progress.state.records), accuracy, time.monotonic())
 
     def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
         """The replay is over."""

@@ -100,8 +100,10 @@ def test_scores_are_of_the_step_s_own_units(executor):
 
 
 def test_operations_of_scoring_by_refits_are_those_of_every_reader_s(executor):
-    """Layer 2's second convolution reads the first: two passes as far as it, and products of its 288 inputs."""
-    multiply_adds = 64 * 9 * 16 * (executor.network.image_shape[0] + 16 + 16) + 16 * 9 * 32 * (16 + 32)
+    """Layer 2's second convolution reads the first: two passes as far as it, and products of its 288 inputs. They begin
+    where the step before did, behind the first convolution.
+    """
+    multiply_adds = 64 * 9 * 16 * (16 + 16) + 16 * 9 * 32 * (16 + 32)
     cost = executor.run(executor.root, Score(2, "residual", 100)).cost
     assert cost.flops == 100 * (2 * 2 * multiply_adds + 2 * 16 * 288**2)
 

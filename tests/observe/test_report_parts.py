@@ -120,6 +120,19 @@ def test_rounds_that_are_rolled_back_and_drops_that_nobody_asked_for(run):
     assert "not measured" in page
 
 
+def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
+    """The line goes on to the next that was."""
+    silent = dataclasses.replace(step(1, 98.0, False), accuracy_after_pruning=None, measured=False, images_measured=0)
+    last = dataclasses.replace(step(3, 80.0, False), accuracy_before=98.0)
+    winner = dataclasses.replace(run.trials[0], records=(silent, dataclasses.replace(silent, step=2), last))
+    own = dataclasses.replace(run, trials=[winner, *run.trials[1:]])
+    figure = timeline(own)
+    assert [mark.kind for mark in figure.marks] == ["dense", "skipped"]
+    (line,) = [line for line in figure.lines if line.kind == "pruned"]
+    assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
+    assert run_page(own).count("not measured") == 4  # the drop and the accuracy of two steps
+
+
 def test_nothing_in_a_record_becomes_markup(run):
     page = run_page(run)
     assert "<script>alert" not in page

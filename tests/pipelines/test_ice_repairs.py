@@ -1,11 +1,13 @@
 """ICE-Pruning with repairs that need no training."""
 
+import pytest
 import torch
-from ice_runs import ice, run
+from ice_runs import decisions, ice, run
 
 from ice_ray.engine.executor import Executor
+from ice_ray.models import passes
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.removal_choice import RemovalRule
+from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.training.fine_tune import Recipe
 
@@ -47,3 +49,75 @@ class TestCompensation:
             state = pipeline.advance(fresh, state, preparation)
         assert state.snapshot == states[-1].snapshot
         assert all(torch.equal(whole[key], value) for key, value in fresh.commit(state.snapshot).tensors.items())
+
+
+class TestPassesFromTheMiddle:
+    """What lies before a step is not run through again; the bits are those of whole passes."""
+
+    @pytest.mark.parametrize("kind", ["bn", "least-squares"])
+    @pytest.mark.parametrize("threshold", [1.0, 100.0])  # with fine-tunes in between, and without
+    @pytest.mark.parametrize("criterion", ["l1", "residual"])
+    def test_they_change_no_bit_and_no_decision(
+        self, network, data, preparation, monkeypatch, kind, threshold, criterion
+    ):
+        ended = []
+        for most in (2**28, 0):
+            monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
+            executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+            pipeline = ice(threshold, RemovalRule(Amounts(0.5), criterion, 300), compensation=kind)
+            ended.append((executor, run(executor, pipeline, preparation)[-1]))
+        (executor, state), (other, whole) = ended
+        assert state.snapshot == whole.snapshot
+        for own, again in zip(decisions(state), decisions(whole), strict=True):
+            assert own[:-2] == again[:-2]  # all but the operations
+        expected = other.store.get(whole.snapshot).tensors
+        assert all(torch.equal(expected[key], value) for key, value in executor.commit(state.snapshot).tensors.items())
+
+    def test_a_layer_of_the_dense_network_runs_for_its_own_step_and_to_move_on_to_the_next(
+        self, network, data, preparation
+    ):
+        """However many steps there are. 300 images are three batches."""
+        runs: dict[str, int] = {}
+        executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        dense = executor._dense()
+        for trace in network.traces:
+            layer = dense.get_submodule(trace.name)
+            layer.register_forward_hook(lambda *_, name=trace.name: runs.update({name: runs.get(name, 0) + 1}))
+        rule = RemovalRule(Amounts(0.5), "residual", 300)
+        run(executor, ice(100.0, rule, compensation="least-squares"), preparation)
+        assert [runs[f"layer{block}.0.conv1"] for block in (1, 2, 3)] == [6, 6, 3]
+
+    def test_a_network_that_is_not_the_same_any_more_begins_anew(self, executor, monkeypatch):
+        """The same images, another history: nothing that was held is taken for its own."""
+        reached: list[bool] = []
+        whole = passes.reach
+        monkeypatch.setattr(
+            "ice_ray.engine.standings.reach", lambda *given: reached.append(given[3] is not None) or whole(*given)
+        )
+        rule = RemovalRule(Amounts(0.5), "residual", 100)
+        first = removal_action(choose_removal(executor, executor.root, 1, rule), 1, rule, "least-squares")
+        repaired = executor.run(executor.root, first).snapshot
+        executor.commit(repaired)
+        assert not any(reached)
+        choose_removal(executor, repaired, 2, rule)
+        assert reached[2:] == [True, True]
+        choose_removal(executor, executor.root, 2, rule)
+        assert reached[4:] == [False]  # the dense network stands where it did
+
+
+def test_what_no_network_can_lose_is_not_asked_before_the_last_step(executor, preparation):
+    """Where a part of the images would do; the last step is measured on all."""
+    rule = RemovalRule(Amounts(0.5), "residual", 300)
+    asked, silent = (
+        run(executor, ice(100.0, rule, compensation="least-squares", decision_error=error), preparation)[-1]
+        for error in (0.0, 0.01)
+    )
+    assert asked.snapshot == silent.snapshot
+    *earlier, last = silent.records
+    assert not any(record.measured for record in earlier)
+    assert {record.accuracy for record in earlier} == {preparation.original_accuracy}
+    assert {record.measuring_seconds for record in earlier} == {0.0}
+    assert last.measured
+    assert (last.accuracy, last.images_measured) == (asked.records[-1].accuracy, executor.decision_images)
+    reachable = run(executor, ice(90.0, rule, compensation="least-squares", decision_error=0.01), preparation)[-1]
+    assert all(record.measured for record in reachable.records)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ice_ray.models.passes import reads_and_gives
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
-from ice_ray.pruning.compensation.patches import Places, input_rows, output_rows, positions_of, reads_and_gives
+from ice_ray.pruning.compensation.patches import Places, input_rows, output_rows, positions_of
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,10 +5,11 @@ from compensating import SHAPE, Case, Chain, batches, pictures, with_statistics
 from torch import nn
 
 from ice_ray.engine.collective import Alone
+from ice_ray.models.passes import reads_and_gives
 from ice_ray.models.trace import trace_layers
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation import recalibrate
-from ice_ray.pruning.compensation.patches import Places, input_rows, output_rows, positions_of, reads_and_gives
+from ice_ray.pruning.compensation.patches import Places, input_rows, output_rows, positions_of
 from ice_ray.pruning.criteria import criterion_named, lowest
 from ice_ray.pruning.units import dissect
 

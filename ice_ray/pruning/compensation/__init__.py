@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from ice_ray.pruning.calibration import ScoringContext
@@ -50,6 +51,9 @@ def compensate(
     whole = whole_problem(context, readers[0]) if readers else None
     widths = {unit.layer: len(context.weight(unit)) for unit in context.units}
     remove()
+    recalibration = partial(
+        recalibrate, context.model, context.batches, context.reduction, first, entering=context.entering
+    )
     dense = context.dense()
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
     errors: dict[str, tuple[float, float]] = {}
@@ -63,8 +67,8 @@ def compensate(
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
             problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
         if problem is None:
-            recalibrate(context.model, context.batches, context.reduction, first, reader)  # fitted to what it will read
+            recalibration(reader)  # fitted to what it will read
             problem = problem_of(context, reader, outputs)
         errors[reader] = refit(context, reader, problem)
-    recalibrate(context.model, context.batches, context.reduction, first)
+    recalibration()
     return errors

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ice_ray.pruning.calibration import Batch, Reduction
-from ice_ray.pruning.compensation.patches import reads_and_gives
+from ice_ray.models.passes import reads_and_gives
+from ice_ray.pruning.calibration import Batch, Entering, Reduction, from_the_start
 
 
 def recalibrate(
@@ -19,6 +19,7 @@ def recalibrate(
     reduction: Reduction,
     first: str | None = None,
     last: str | None = None,
+    entering: Entering = from_the_start,
 ) -> None:
     """Set, in place, running mean and variance of the batch norms to those of the images of all processes.
 
@@ -28,13 +29,15 @@ def recalibrate(
     Args:
         first: module path of the layer from whose execution on norms are estimated; those before it stay.
         last: that of the layer at which forward passes end; norms behind it stay.
+        entering: where they begin, not behind `first`.
     """
     with _counting(model, first) as sums, torch.inference_mode():
-        for images, _ in batches():
-            if last is None:
-                model(images)
-            else:
-                reads_and_gives(model, last, images)
+        for number, (images, _) in enumerate(batches()):
+            with entering(model, number):
+                if last is None:
+                    model(images)
+                else:
+                    reads_and_gives(model, last, images)
     for name, found in sums.items():
         count, total, squares = (reduction.sum(each) for each in found)
         if not count:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ice_ray.models.passes import reads_and_gives
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.compensation.patches import (
@@ -18,7 +19,6 @@ from ice_ray.pruning.compensation.patches import (
     output_rows,
     places_per_image,
     positions_of,
-    reads_and_gives,
 )
 
 WIDEST = 8192
@@ -78,8 +78,9 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     dense = context.dense()
     some: tuple[Tensor, Tensor] | None = None
     for number, (images, _) in enumerate(context.batches()):
-        given, output = reads_and_gives(context.model, layer, images)
-        _, wanted = reads_and_gives(dense, layer, images)
+        with context.entering(context.model, number), context.entering(dense, number):
+            given, output = reads_and_gives(context.model, layer, images)
+            _, wanted = reads_and_gives(dense, layer, images)
         some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
         key = (*context.key, layer, number, context.rank)
         most = places_per_image(weight[0].numel())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from traceback import clear_frames
 
 import torch
 import torch.nn.functional as F
@@ -21,40 +19,6 @@ def places_per_image(inputs: int) -> int:
     for several rows an input with some hundred images.
     """
     return _FEW_PLACES if inputs <= _NARROW else _MANY_PLACES
-
-
-class _Reached(Exception):
-    """The layer has been reached: nothing behind it is wanted."""
-
-
-@contextmanager
-def _stopping(model: nn.Module, layer: str, caught: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """While the block runs, forward passes end at a layer, whose input and output are caught."""
-
-    def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        caught.append((given[0].detach(), output.detach()))
-        raise _Reached
-
-    handle = model.get_submodule(layer).register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a layer at its first use in a forward pass, which ends there; in full precision, whoever
-    asks: what a criterion has worked out serves the repair, bit for bit.
-    """
-    caught: list[tuple[Tensor, Tensor]] = []
-    full = torch.autocast(images.device.type, enabled=False)
-    with _stopping(model, layer, caught), torch.inference_mode(), full:
-        try:
-            model(images)
-        except _Reached as reached:
-            clear_frames(reached.__traceback__)  # they hold activations, in cycles that only the collector would end
-            return caught[0]
-    raise ValueError(f"layer '{layer}' was not reached")
 
 
 @dataclass(frozen=True)

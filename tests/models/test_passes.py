@@ -1,0 +1,126 @@
+"""Passes that begin in the middle end as whole ones do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from ice_ray.models.passes import find_entrances, going_on, reach, reads_and_gives
+from ice_ray.models.registry import ModelSpec
+from ice_ray.models.trace import trace_layers
+
+
+class Shared(nn.Module):
+    """One activation for all, as in torchvision; blocks that add what they read; one that changes it in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.relu(self.first(x))
+        x = x + self.relu(self.second(x))
+        return self.head(self.relu(self.third(x)).mean((2, 3)))
+
+
+class Repeated(nn.Module):
+    """A layer that runs twice: where it has run once, it will be needed again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.last(self.twice(F.relu(self.twice(x)))).mean((2, 3))
+
+
+class Skipping(nn.Module):
+    """The first layer's output is read by the last: nothing between is all that there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        early = self.first(x)
+        return (self.third(self.second(early)) + early).mean((2, 3))
+
+
+NETWORKS = {
+    "resnet": lambda: ModelSpec("cifar-resnet20", 10).build(),
+    "mobilenet": lambda: ModelSpec("cifar-mobilenetv2", 10).build(),
+    "torchvision's resnet": lambda: torchvision.models.resnet18(),
+    "squeeze": lambda: torchvision.models.mobilenet_v3_small(),
+    "chain": lambda: nn.Sequential(*torchvision.models.vgg11().features, nn.Flatten(), nn.LazyLinear(2)),
+    "concatenating": lambda: torchvision.models.DenseNet(4, (2, 3, 2), 8, num_classes=5),
+    "branching": lambda: torchvision.models.squeezenet1_1(),
+    "shared": Shared,
+    "repeated": Repeated,
+    "skipping": Skipping,
+}
+SIZES = {"resnet": 32, "mobilenet": 32}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pass_from_any_entrance_gives_the_same_bits(name):
+    torch.manual_seed(0)
+    model = NETWORKS[name]().eval()
+    size = SIZES.get(name, 64)
+    images = torch.rand(3, 3, size, size)
+    model(images)
+    layers = list(dict.fromkeys(trace.name for trace in trace_layers(model, (3, size, size))))
+    entrances = find_entrances(model, (3, size, size), layers)
+    with torch.inference_mode():
+        expected = model(images)
+        standing = None
+        for entrance in dict.fromkeys(entrances.values()):
+            standing = reach(model, entrance, images, standing)  # each from the one before
+            with going_on(model, standing):
+                assert torch.equal(model(images), expected)
+        assert torch.equal(model(images), expected)  # nothing stays behind
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def entered(model: nn.Module, size: int = 16) -> dict[str, str]:
+    layers = [trace.name for trace in trace_layers(model, (3, size, size))]
+    return {layer: own.module for layer, own in find_entrances(model, (3, size, size), layers).items()}
+
+
+def test_blocks_are_entered_behind_the_block_before():
+    found = entered(ModelSpec("cifar-resnet20", 10).build().eval(), 32)
+    assert found["layer1.0.conv1"] == "bn1"
+    assert found["layer1.1.conv1"] == "layer1.0"
+    assert found["layer2.0.conv1"] == "layer1"
+    assert found["layer1.1.conv2"] == "layer1.0"  # inside a block its shortcut is needed, too
+
+
+def test_what_is_needed_later_is_not_left_out():
+    torch.manual_seed(0)
+    assert entered(Skipping()) == {"second": "first", "third": "first"}
+    assert "last" not in entered(Repeated())
+    assert entered(Shared()) == {"second": "first", "third": "first", "head": "third"}
+
+
+def test_in_the_middle_of_a_network_a_layer_reads_what_it_read():
+    torch.manual_seed(0)
+    model, images = NETWORKS["mobilenet"]().eval(), torch.rand(2, 3, 32, 32)
+    layers = [trace.name for trace in trace_layers(model, (3, 32, 32))]
+    entrance = find_entrances(model, (3, 32, 32), layers)[layers[-2]]
+    whole = reads_and_gives(model, layers[-1], images)
+    with going_on(model, reach(model, entrance, images)):
+        assert all(map(torch.equal, reads_and_gives(model, layers[-1], images), whole))
+
+
+def test_a_network_that_does_not_bear_it_has_no_entrance():
+    class Counting(nn.Conv2d):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) * (1 + self.calls)
+
+    model = nn.Sequential(Counting(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Flatten())
+    assert entered(model, 4) == {}
