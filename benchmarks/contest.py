@@ -158,6 +158,7 @@ def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Imag
         candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), last.drop, last.unpruned_share))
         own = candidates[-1]
         trials.append({**point.as_dict(), "drop": own.drop, "left": own.unpruned_share, "seconds": own.pruning_seconds})
+        trials[-1]["taken"] = max(1 - record.unpruned_share for record in state.records)
     choice = objective_named(plan.config.search.objective, plan.config.search.max_drop).choose(candidates)
     return {
         "point": plan.proposals.known[choice.index].as_dict(),
@@ -233,6 +234,27 @@ def _rest_of_test(plan: Plan, report: Rows) -> Rows:
     return Rows(report.split, np.setdiff1d(everything, report.indices))
 
 
+def _is_bounded(contestant: Contestant) -> bool:
+    """Whether the ratio is but an upper bound of what goes."""
+    return "aap" in contestant.options
+
+
+def same_under_less(contestant: Contestant, key: Row, ledger: Ledger) -> Row | None:
+    """What a pipeline whose ratio is but an upper bound did under a smaller one that it never came to: it would do the
+    same again.
+    """
+    if not _is_bounded(contestant):
+        return None
+    for row in ledger.rows:
+        ratio = row["key"].get("ratio", 1.0)
+        if {**row["key"], "ratio": key["ratio"]} == key and ratio < key["ratio"]:
+            tried = row["trials"] if key["part"] == "search" else row["steps"]
+            taken = [each["taken"] if "taken" in each else 1 - each.get("unpruned_share", 0.0) for each in tried]
+            if max(taken) <= ratio:
+                return {name: value for name, value in row.items() if name != "key"} | {"as_under": ratio}
+    return None
+
+
 def run_contest(
     setting: Setting,
     contestants: Sequence[Contestant],
@@ -245,20 +267,25 @@ def run_contest(
     processor_seconds()
     decoded = cached_images()
     by_name = {contestant.name: contestant for contestant in contestants}
-    # Those who share a search stay in one process: two would find winners of their own.
+    # Those who share a search stay in one process: two would find winners of their own. So do ratios that bind nobody.
     searchers = [contestant for contestant in contestants if not contestant.tuned_as]
+    bounded = [[(ratio, own) for ratio in sorted(ratios)] for own in searchers if _is_bounded(own)]
+    others = [[task] for task in itertools.product(ratios, searchers) if not _is_bounded(task[1])]
     for ratio, contestant in (
         (ratio, own)
-        for ratio, searcher in list(itertools.product(ratios, searchers))[part]
+        for ratio, searcher in itertools.chain.from_iterable([*bounded, *others][part])
         for own in contestants
         if searcher.name in (own.name, own.tuned_as)
     ):
         tuner = by_name.get(contestant.tuned_as, contestant)
         key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name}
-        found = ledger.once({**key, "part": "search"}, partial(search, setting, tuner, ratio, decoded))
+        key["part"] = "search"
+        known = same_under_less(tuner, key, ledger)
+        found = ledger.once(key, partial(dict, known) if known else partial(search, setting, tuner, ratio, decoded))
         kind = pipeline_kind(plan_of(setting, contestant, ratio, 0).config.pipeline).hyperparameters
         point = kind.from_mapping(found["point"])
         for seed in seeds:
-            key = {"setting": setting.name, "ratio": ratio, "pipeline": contestant.name, "seed": seed}
+            key = {"setting": setting.name, "ratio": ratio, "pipeline": contestant.name, "seed": seed, "part": "replay"}
+            known = same_under_less(contestant, key, ledger)
             run = partial(replay, setting, contestant, ratio, seed, point, decoded)
-            ledger.once({**key, "part": "replay"}, run)
+            ledger.once(key, partial(dict, known) if known and known["point"] == point.as_dict() else run)
