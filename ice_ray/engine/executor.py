@@ -174,6 +174,8 @@ class Executor:
         if isinstance(action, (Prune, Mask, Reinitialise, Recover)):
             self._calibrator.forget()
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
+        if isinstance(action, (Score, Compensate)):
+            self._calibrator.get_ready(action)
         prepared = self.recovery.prepare(action, self.root) if isinstance(action, Recover) else None
         watch = Stopwatch(self.device)
         flops = 0.0

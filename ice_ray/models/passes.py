@@ -7,7 +7,7 @@ was, so the passes begin behind it: a whole run's passes take time in proportion
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_TRIES = 4
+_NEAREST = 4
+"""Modules before a layer that are looked at: inside a block it is often none of them."""
 
 
 class _Reached(Exception):
@@ -150,6 +151,9 @@ def _answering(module: nn.Module, answer: Callable[..., Tensor]) -> Iterator[Non
 def find_entrances(model: nn.Module, image_shape: tuple[int, int, int], layers: Sequence[str]) -> dict[str, Entrance]:
     """The last entrance before each layer, where there is one: found by trying.
 
+    What has run shortly before a layer is one, if a pass that begins there comes to the next one as a whole pass does:
+    tried from the last to the first, all of them take about the time of a pass.
+
     Args:
         layers: module paths, in the order in which they run.
     """
@@ -163,18 +167,20 @@ def find_entrances(model: nn.Module, image_shape: tuple[int, int, int], layers: 
     parameter = next(probe.parameters())
     images = torch.rand(2, *image_shape, generator=drawn).to(parameter)
     events = _events(probe, images)
+    candidates = {layer: _before(events, layer) for layer in layers}
+    standings, expected = _whole_pass(probe, images, [each for own in candidates.values() for each in own])
     with torch.inference_mode():
-        expected = probe(images)
+        probe(1 - images)  # so that what a module keeps beside its output is not that of these images by chance
+    behind: Standing | None = None
+    valid: set[Entrance] = set()
+    for standing in reversed(standings):
+        if _leads_to(probe, images, standing, behind, expected):
+            behind = standing
+            valid.add(standing.entrance)
     found: dict[str, Entrance] = {}
-    leads: dict[Entrance, bool] = {}
     last: Entrance | None = None
     for layer in layers:
-        for candidate in _candidates(events, layer)[:_TRIES]:
-            if candidate not in leads:
-                leads[candidate] = _leads_to(probe, images, expected, candidate)
-            if leads[candidate]:
-                last = candidate
-                break
+        last = next((each for each in reversed(candidates[layer]) if each in valid), last)
         if last is not None:
             found[layer] = last
     return found
@@ -206,27 +212,50 @@ def _events(model: nn.Module, images: Tensor) -> _Events:
     return events
 
 
-def _candidates(events: _Events, layer: str) -> list[Entrance]:
-    """What may be an entrance to a layer, the nearest first. Modules that run more than once, or give no tensor, run
-    all the same.
+def _before(events: _Events, layer: str) -> list[Entrance]:
+    """What has run last before a layer, in that order. Modules that run more than once, or give no tensor, do not count
+    and run all the same.
     """
     runs = Counter(name for kind, name, _ in events if kind == "in")
     done: list[str] = []
-    found: list[Entrance] = []
+    last: deque[Entrance] = deque(maxlen=_NEAREST)
     for kind, name, size in events:
         if kind == "in" and name == layer:
             break
         if kind == "out" and size and runs[name] == 1:
             done = [*(each for each in done if not each.startswith(f"{name}.")), name]
-            found.append(Entrance(name, tuple(done), size))
-    return found[::-1]
+            last.append(Entrance(name, tuple(done), size))
+    return list(last)
 
 
-def _leads_to(model: nn.Module, images: Tensor, expected: Tensor, entrance: Entrance) -> bool:
-    """Whether a pass that begins at the entrance ends as a whole one does."""
+def _whole_pass(model: nn.Module, images: Tensor, entrances: Sequence[Entrance]) -> tuple[list[Standing], Tensor]:
+    """Where a pass stands at each entrance, in the order in which it comes to them, and how it ends."""
+    outputs: dict[str, Tensor] = {}
+    shapes: dict[str, torch.Size] = {}
+    wanted = {entrance.module: entrance for entrance in entrances}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            shapes[name] = output.shape
+            if name in wanted:
+                outputs[name] = output.clone()  # what comes behind may change it in place
+
+        return hook
+
+    with ExitStack() as stack:
+        for name in dict.fromkeys(name for entrance in entrances for name in entrance.done):
+            stack.callback(model.get_submodule(name).register_forward_hook(note(name)).remove)
+        with torch.inference_mode():
+            expected = model(images)
+    return [Standing(wanted[name], output, shapes) for name, output in outputs.items()], expected
+
+
+def _leads_to(model: nn.Module, images: Tensor, standing: Standing, behind: Standing | None, expected: Tensor) -> bool:
+    """Whether a pass that begins at an entrance comes, as a whole one does, to the entrance behind it or to the end."""
     try:
-        standing = reach(model, entrance, images)
+        if behind is not None:
+            return bool(torch.equal(reach(model, behind.entrance, images, standing).output, behind.output))
         with going_on(model, standing), torch.inference_mode():
             return bool(torch.equal(model(images), expected))
-    except Exception:
+    except Exception:  # the network is anybody's, and need not bear what is tried with it
         return False

@@ -114,13 +114,40 @@ def test_in_the_middle_of_a_network_a_layer_reads_what_it_read():
         assert all(map(torch.equal, reads_and_gives(model, layers[-1], images), whole))
 
 
-def test_a_network_that_does_not_bear_it_has_no_entrance():
-    class Counting(nn.Conv2d):
-        calls = 0
+class Telling(nn.Conv2d):
+    """Leaves behind something that is no output."""
 
-        def forward(self, x):
-            self.calls += 1
-            return super().forward(x) * (1 + self.calls)
+    def forward(self, x):
+        self.told = x.mean((1, 2, 3))
+        return super().forward(x)
 
-    model = nn.Sequential(Counting(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Flatten())
-    assert entered(model, 4) == {}
+
+class Listening(Skipping):
+    """Reads at its end what its first layer has left behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Telling(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.third(self.second(self.first(x))).mean((2, 3)) * self.first.told[:, None]
+
+
+def test_what_goes_past_the_outputs_is_missed():
+    torch.manual_seed(0)
+    assert entered(Listening()) == {}
+
+
+class Strict(Skipping):
+    """Does not go on with nothing."""
+
+    def forward(self, x):
+        early = self.first(x)
+        if not early.any():
+            raise ValueError("nothing")
+        return self.third(self.second(early)).mean((2, 3))
+
+
+def test_a_network_that_does_not_bear_a_place_is_entered_before():
+    torch.manual_seed(0)
+    assert entered(Strict()) == {"second": "first", "third": "first"}
