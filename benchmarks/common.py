@@ -97,6 +97,8 @@ class Ledger:
 def write_parquet(name: str, rows: Sequence[Row]) -> None:
     """`benchmarks/results/NAME.parquet`, the keys as columns beside the figures; steps become lists of structs."""
     flat = [row["key"] | {key: value for key, value in row.items() if key != "key"} for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row)
+    flat = [{name: row.get(name) for name in names} for row in flat]  # the first row's would be all that there are
     pq.write_table(pa.Table.from_pylist(flat), RESULTS / f"{name}.parquet", compression="zstd")
 
 

@@ -251,7 +251,8 @@ def same_under_less(contestant: Contestant, key: Row, ledger: Ledger) -> Row | N
             tried = row["trials"] if key["part"] == "search" else row["steps"]
             taken = [each["taken"] if "taken" in each else 1 - each.get("unpruned_share", 0.0) for each in tried]
             if max(taken) <= ratio:
-                return {name: value for name, value in row.items() if name != "key"} | {"as_under": ratio}
+                same = {name: value for name, value in row.items() if name != "key"} | {"as_under": ratio}
+                return same | ({"config": {**row["config"], "ratio": key["ratio"]}} if "config" in row else {})
     return None
 
 

@@ -60,9 +60,10 @@ class Calibrator:
         self._standings = Standings(), Standings()  # in the network as it stands, in the dense one
 
     def forget(self) -> None:
-        """What is known is of a network that is no more."""
+        """What is known is of a network that is no more. Of the dense one, too, nothing is held: others need memory."""
         self._known = None
-        self._standings[0].forget()
+        for standings in self._standings:
+            standings.forget()
 
     def get_ready(self, action: Score | Compensate) -> None:
         """What an action needs to know of the network, whoever asks: no cost of its own."""
@@ -105,7 +106,7 @@ class Calibrator:
             context, action.kind, removed, order, lambda: remove_filters(model, self._network.image_shape, removed)
         )
         self._known = None
-        self._standings[0].rename((snapshot, action.images), (after, action.images))
+        self._standings[0].rename((snapshot, action.images), (after, action.images), removed)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         traces = self._run_through(action.step, action.images)
@@ -131,11 +132,11 @@ class Calibrator:
 
     def _entering(self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate) -> Entering:
         """Passes of a step's network, and of the dense one, begin where the step does, as far as that can be held."""
-        entrance = self._entrance(action.step, action.images)
-        if entrance is None:
-            return from_the_start
 
-        def entering(network: nn.Module, number: int) -> AbstractContextManager[None]:
+        def entering(network: nn.Module, number: int) -> AbstractContextManager[object]:
+            entrance = self._entrance(action.step, action.images)
+            if entrance is None:
+                return from_the_start(network, number)
             standings = self._standings[0 if network is model else 1]
             of = (snapshot, action.images) if network is model else action.images
             return going_on(network, standings.at(entrance, network, of, self._batches(action.images))[number])
@@ -149,11 +150,13 @@ class Calibrator:
         return entrance if entrance is not None and entrance.size * own * _FLOAT_BYTES <= MOST_BYTES else None
 
     def _run_through(self, step: int, images: int) -> list[LayerTrace]:
-        """What passes of a step's network run through: from the entrance of the step before, whence the activations
-        are moved on, unless a fine-tune has come between.
+        """What passes of a step's network run through at most: from the entrance of the step before, whence the
+        activations are moved on, as where no fine-tune has come between.
         """
-        entrance = self._entrance(step - 1, images) if self._entrance(step, images) is not None else None
-        return [trace for trace in self._network.traces if entrance is None or not entrance.is_behind(trace.name)]
+        before, own = self._entrance(step - 1, images), self._entrance(step, images)
+        if before is None or own is None or not own.follows(before):
+            return list(self._network.traces)
+        return [trace for trace in self._network.traces if not before.is_behind(trace.name)]
 
     def _batches(self, count: int) -> Iterator[Batch]:
         """This process's share of the first `count` images."""

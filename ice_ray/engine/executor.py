@@ -134,6 +134,7 @@ class Executor:
         """Give the dense network the name that it has for others who work together, or one that nobody else has."""
         self.root = root
         self._live = None
+        self._calibrator.forget()
 
     def holds(self, snapshot: SnapshotId) -> bool:
         """Whether the snapshot can be acted on: live, committed or the dense network."""

@@ -1,8 +1,13 @@
-"""How far the calibration images have come through a network, from one pruning step to the next."""
+"""How far the calibration images have come through a network, from one pruning step to the next.
+
+Whoever comes from elsewhere (a step that another process has taken, a fine-tune) runs through what lies before anew, on
+the clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -30,24 +35,31 @@ class Standings:
             of: names the network as it stands and the images.
             batches: looked at only where they stand elsewhere.
         """
-        before = self._held if self._of == of and self._held and self._leads_to(entrance) else []
-        if before and before[0].entrance == entrance:
-            return before
-        self._of = of
-        self._held = [
-            reach(model, entrance, batch, before[number] if before else None)
-            for number, (batch, _) in enumerate(batches)
-        ]
-        return self._held
+        held: list[Standing] = self._held if self._of == of else []
+        if held and held[0].entrance == entrance:
+            return held
+        moves_on = bool(held) and entrance.follows(held[0].entrance)
+        self.forget()  # a pass that fails leaves nothing that could be mistaken for another network's
+        if not moves_on:
+            held = []
+        for number, (batch, _) in enumerate(batches):
+            if moves_on:
+                held[number] = reach(model, entrance, batch, held[number])
+            else:
+                held.append(reach(model, entrance, batch))
+        if held:  # this process may have no image
+            self._of, self._held = of, held
+        return held
 
-    def rename(self, before: Hashable, after: Hashable) -> None:
-        """What has been done to the network lies behind the entrance: it is called something else now."""
-        if self._of == before:
+    def rename(self, before: Hashable, after: Hashable, removed: Mapping[str, Any]) -> None:
+        """Filters have been removed, by layer, and what lies behind the first of them repaired: what stands before it
+        stands in the network that this has led to.
+        """
+        if self._of == before and not any(self._held[0].entrance.is_behind(layer) for layer in removed):
             self._of = after
+        else:
+            self.forget()
 
     def forget(self) -> None:
-        """The network is no more."""
+        """Hold nothing."""
         self._of, self._held = None, []
-
-    def _leads_to(self, entrance: Entrance) -> bool:
-        return all(entrance.is_behind(name) for name in self._held[0].entrance.done)

@@ -47,9 +47,9 @@ class Threshold:
             return self.reached(at_best)
         if not self.error:
             return None
-        enough = self._least_that_spares(total)
         if not self.is_reachable:  # no network can lose so much: there is nothing to find out
             return False
+        enough = self._least_that_spares(total)
         from scipy.stats import hypergeom  # here: it takes a second to load, in every process
 
         share = self.error / looks

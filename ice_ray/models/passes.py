@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
@@ -72,6 +72,10 @@ class Entrance:
     def is_behind(self, layer: str) -> bool:
         """Whether a layer has run by then."""
         return any(layer == name or layer.startswith(f"{name}.") for name in self.done)
+
+    def follows(self, other: Entrance) -> bool:
+        """Whether all that has run by the other has run by this one."""
+        return all(self.is_behind(name) for name in other.done)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ def find_entrances(model: nn.Module, image_shape: tuple[int, int, int], layers: 
     parameter = next(probe.parameters())
     images = torch.rand(2, *image_shape, generator=drawn).to(parameter)
     events = _events(probe, images)
-    candidates = {layer: _before(events, layer) for layer in layers}
+    norms = {name for name, module in probe.named_modules() if isinstance(module, _BatchNorm)}
+    candidates = {layer: _before(events, layer, norms) for layer in layers}
     standings, expected = _whole_pass(probe, images, [each for own in candidates.values() for each in own])
     with torch.inference_mode():
         probe(1 - images)  # so that what a module keeps beside its output is not that of these images by chance
@@ -212,15 +217,16 @@ def _events(model: nn.Module, images: Tensor) -> _Events:
     return events
 
 
-def _before(events: _Events, layer: str) -> list[Entrance]:
+def _before(events: _Events, layer: str, norms: Container[str]) -> list[Entrance]:
     """What has run last before a layer, in that order. Modules that run more than once, or give no tensor, do not count
-    and run all the same.
+    and run all the same; behind a norm that runs more than once nothing counts: what it does before an entrance changes
+    with what it reads behind.
     """
     runs = Counter(name for kind, name, _ in events if kind == "in")
     done: list[str] = []
     last: deque[Entrance] = deque(maxlen=_NEAREST)
     for kind, name, size in events:
-        if kind == "in" and name == layer:
+        if (kind == "in" and name == layer) or (name in norms and runs[name] > 1):
             break
         if kind == "out" and size and runs[name] == 1:
             done = [*(each for each in done if not each.startswith(f"{name}.")), name]

@@ -27,7 +27,8 @@ class StepRecord:
         filters_removed: over the step's layers.
         unpruned_share: alpha of eq. 1 after the removal.
         accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
-            to the one after removal where none was needed). That after removal is None in pipelines that do not ask.
+            to the one after removal where none was needed). That after removal is None in pipelines that do not ask
+            and in steps that were not measured, behind which the next one's `accuracy_before` is not its own either.
         drop: original accuracy minus `accuracy` (eq. 3).
         measured: whether `accuracy` and `drop` are the step's own; else they are those of the last that was measured.
         images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the

@@ -2,10 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from ice_runs import decisions, ice, run
+from torch import nn
 
+from ice_ray.engine.actions import Compensate
 from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.standings import Standings
 from ice_ray.models import passes
+from ice_ray.models.passes import Entrance
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.amounts import Amounts
@@ -92,7 +98,7 @@ class TestPassesFromTheMiddle:
         reached: list[bool] = []
         whole = passes.reach
         monkeypatch.setattr(
-            "ice_ray.engine.standings.reach", lambda *given: reached.append(given[3] is not None) or whole(*given)
+            "ice_ray.engine.standings.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
         )
         rule = RemovalRule(Amounts(0.5), "residual", 100)
         first = removal_action(choose_removal(executor, executor.root, 1, rule), 1, rule, "least-squares")
@@ -103,6 +109,68 @@ class TestPassesFromTheMiddle:
         assert reached[2:] == [True, True]
         choose_removal(executor, executor.root, 2, rule)
         assert reached[4:] == [False]  # the dense network stands where it did
+
+
+class SharedNorm(nn.Module):
+    """Blocks with one batch norm for all: what the last of them reads changes what it does in the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(self.norm) for _ in range(3))
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), norm
+
+    def forward(self, x):
+        return x + self.norm(self.second(F.relu(self.first(x))))
+
+
+@pytest.mark.parametrize("kind", ["bn", "least-squares"])
+def test_a_norm_that_all_blocks_share_is_as_in_whole_passes(data, monkeypatch, kind):
+    torch.manual_seed(0)
+    network, found = DenseNetwork(SharedNorm(), data.train.image_shape), []
+    for most in (2**28, 0):
+        monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
+        executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        snapshot = executor.root
+        for step in network.steps:
+            removed = tuple((unit.layer, (0, 1, 2)) for unit in step.units)
+            snapshot = executor.run(snapshot, Compensate(step.number, kind, removed, 100)).snapshot
+        found.append(executor.commit(snapshot).tensors)
+    assert len(network.steps) == 3
+    assert all(torch.equal(found[1][key], value) for key, value in found[0].items())
+
+
+def test_a_pass_that_fails_leaves_nothing_behind_under_another_s_name():
+    first, second = (nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)) for _ in range(2))
+    images, standings, place = torch.ones(2, 1, 4, 4), Standings(), Entrance("0", ("0",), 32)
+    standings.at(place, first, "first", [(images, images)])
+    with pytest.raises(RuntimeError):
+        standings.at(place, second, "second", [(images[:, [0, 0]], images)])
+    (standing,) = standings.at(place, second, "second", [(images, images)])
+    assert torch.equal(standing.output, second[0](images))
+
+
+def test_who_looks_at_no_image_looks_for_no_entrance(trained, data):
+    executor = Executor(
+        DenseNetwork(trained, data.train.image_shape), data, Recipe(batch_size=64), 0, torch.device("cpu")
+    )
+    choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5)))
+    assert "entrances" not in vars(executor.network)
+    choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5), "residual", 100))
+    assert "entrances" in vars(executor.network)
 
 
 def test_what_no_network_can_lose_is_not_asked_before_the_last_step(executor, preparation):
