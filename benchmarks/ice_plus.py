@@ -9,9 +9,8 @@ searched once per row and ratio, with seed 0, by decision images: ICE's on six p
 does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
 fine-tuning and, in one-shot and ice-plus, the final retraining; the probe and the search stand beside it. `ice-plus,
-quick` never fine-tunes, looks at half as many calibration images (250) and retrains for an epoch at most; `ice-plus,
-long` never fine-tunes either and retrains for eight, about the baseline's time; `ice-plus` may retrain for four, as
-one-shot may.
+quick` never fine-tunes, looks at half as many calibration images (250) and retrains for an epoch at most; the other may
+retrain for four, as one-shot may.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from contest import ICE, Contestant, run_contest
 from contest_page import cells_of, write_results
 from settings import small
 
-QUICK, LONG = "benchmarks/spaces/ice-plus-quick.yaml", "benchmarks/spaces/ice-plus-long.yaml"
+QUICK = "benchmarks/spaces/ice-plus-quick.yaml"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
@@ -32,7 +31,6 @@ CONTESTANTS = (
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus", "--search.trials", "6")),
     Contestant("ice-plus, quick", ("--pipeline", "ice-plus", "--space", QUICK, "--prune.calibration-images", "250")),
-    Contestant("ice-plus, long", ("--pipeline", "ice-plus", "--space", LONG)),
 )
 
 
