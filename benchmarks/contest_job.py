@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from common import Ledger, arguments, share
 from contest import Contestant, run_contest
-from contest_page import cells_of, write_results
+from contest_page import cells_of, page_option, write_results
 from settings import setting_of, setting_options
 
 
@@ -21,11 +21,13 @@ def contest_job(doc: str | None, name: str, title: str, contestants: Sequence[Co
     """
     parser = arguments(doc, parts=True)
     setting_options(parser)
+    page_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     part, suffix = share(options.part)
     ledger, setting = Ledger(options.work, "contest", suffix), setting_of(options)
-    run_contest(setting, contestants, options.ratios, options.seeds, ledger, part)
+    if not options.page:
+        run_contest(setting, contestants, options.ratios, options.seeds, ledger, part)
     if not suffix:
         cells = cells_of(setting, contestants, options.ratios, options.seeds, ledger)
         rules = (doc or "").split("The rules. ", 1)[1].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from ice_ray.pipelines.registry import pipeline_kind
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+
+
+def page_option(parser: ArgumentParser) -> None:
+    """`--page`, for who does not want to wait."""
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page of what has been run")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from common import Ledger, arguments, share
 from contest import ICE, Contestant, run_contest
-from contest_page import cells_of, write_results
+from contest_page import cells_of, page_option, write_results
 from settings import small
 
 QUICK = "benchmarks/spaces/ice-plus-quick.yaml"
@@ -37,6 +37,7 @@ CONTESTANTS = (
 def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__, parts=True)
+    page_option(parser)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -46,7 +47,8 @@ def main() -> None:
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
     setting = small(options.shared, options.model, options.train_share)
-    run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
+    if not options.page:
+        run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:
         return
     settings = {small(options.shared, model, part).name: small(options.shared, model, part)
