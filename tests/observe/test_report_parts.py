@@ -128,6 +128,10 @@ def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
     own = dataclasses.replace(run, trials=[winner, *run.trials[1:]])
     figure = timeline(own)
     assert [mark.kind for mark in figure.marks] == ["dense", "skipped"]
+    assert any(line.kind == "threshold" for line in figure.lines)
+    far = dataclasses.replace(winner, hyperparameters=winner.hyperparameters | {"accuracy_drop_threshold": 100.0})
+    beyond = timeline(dataclasses.replace(own, trials=[far, *run.trials[1:]]))
+    assert not any(line.kind == "threshold" for line in beyond.lines)  # no network comes so low
     (line,) = [line for line in figure.lines if line.kind == "pruned"]
     assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
     assert run_page(own).count("not measured") == 4  # the drop and the accuracy of two steps

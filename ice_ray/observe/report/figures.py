@@ -72,8 +72,7 @@ def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
 
 def timeline(run: RunRecord) -> Figure:
     """Accuracy on the decision images over the pruning steps, before and after every fine-tune."""
-    original, steps = run.original_accuracy, run.steps
-    limit = None if run.threshold is None else original - run.threshold
+    original, steps, limit = run.original_accuracy, run.steps, run.limit
     looked_at = [(number, step) for number, step in enumerate(steps, start=1) if step.measured]
     measured = (value for _, step in looked_at for value in (step.accuracy_after_pruning, step.accuracy))
     values = [original, *(value for value in measured if value is not None)]

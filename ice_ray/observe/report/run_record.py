@@ -96,5 +96,12 @@ class RunRecord:
         """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none."""
         return self.shown.hyperparameters.get("accuracy_drop_threshold")
 
+    @property
+    def limit(self) -> float | None:
+        """The accuracy (percent) at or below which a step is fine-tuned; None where no network is so bad."""
+        if self.threshold is None or self.threshold > self.original_accuracy:
+            return None
+        return self.original_accuracy - self.threshold
+
     def _trial(self, index: int) -> TrialRecord:
         return next(trial for trial in self.trials if trial.index == index)
