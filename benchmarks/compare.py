@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py [--preset small|paper-cifar10|paper-tinyimagenet|paper-imagenet] [--seeds 0 1 2]
 
-(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
+(or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page; `--page`
+writes it from what has been run so far)
 
 The rules. Every pipeline has the same data, model, surgery, batch, epochs a round (one; IMP's are searched), teacher,
 clock and evaluation; the decisions differ, and with IMP the schedule. Hyperparameters are searched once per pipeline

@@ -1,7 +1,8 @@
 """Parts of a forward pass: those that end at a layer, and those that begin where an earlier one had come to.
 
 A network that is pruned from front to back is looked at again after every step. What lies before the step is as it
-was, so the passes begin behind it: a whole run's passes take time in proportion to the depth, not to its square.
+was, so the passes begin behind it: those that end at the step take time in proportion to the depth of a step, not of
+all that lies before.
 """
 
 from __future__ import annotations
