@@ -115,11 +115,13 @@ def draw(cells: Sequence[Cell], path: Path, title: str) -> None:
         shape: Any = "osD^"[number % 4]
         handles.append(plt.Line2D([], [], color="grey", marker=shape, ls="", label=f"{ratio:.0%}"))
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("pruning time, final epochs included (s)")
     axes.set_ylabel("accuracy on the report images (%)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(handles=handles, fontsize=8)
+    figure.legend(handles=handles, fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 
