@@ -156,9 +156,9 @@ def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Imag
             continue
         last = state.records[-1]
         candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), last.drop, last.unpruned_share))
-        own = candidates[-1]
-        trials.append({**point.as_dict(), "drop": own.drop, "left": own.unpruned_share, "seconds": own.pruning_seconds})
-        trials[-1]["taken"] = max(1 - record.unpruned_share for record in state.records)
+        own, taken = candidates[-1], max(1 - record.unpruned_share for record in state.records)
+        found = {"drop": own.drop, "left": own.unpruned_share, "taken": taken, "seconds": own.pruning_seconds}
+        trials.append(point.as_dict() | found)
     choice = objective_named(plan.config.search.objective, plan.config.search.max_drop).choose(candidates)
     return {
         "point": plan.proposals.known[choice.index].as_dict(),
@@ -248,8 +248,10 @@ def same_under_less(contestant: Contestant, key: Row, ledger: Ledger) -> Row | N
     for row in ledger.rows:
         ratio = row["key"].get("ratio", 1.0)
         if {**row["key"], "ratio": key["ratio"]} == key and ratio < key["ratio"]:
-            tried = row["trials"] if key["part"] == "search" else row["steps"]
-            taken = [each["taken"] if "taken" in each else 1 - each.get("unpruned_share", 0.0) for each in tried]
+            if key["part"] == "search":  # a trial that failed might have taken anything
+                taken = [trial.get("taken", 1.0) for trial in row["trials"]]
+            else:
+                taken = [1 - step["unpruned_share"] for step in row["steps"]]
             if max(taken) <= ratio:
                 same = {name: value for name, value in row.items() if name != "key"} | {"as_under": ratio}
                 return same | ({"config": {**row["config"], "ratio": key["ratio"]}} if "config" in row else {})
@@ -279,8 +281,7 @@ def run_contest(
         if searcher.name in (own.name, own.tuned_as)
     ):
         tuner = by_name.get(contestant.tuned_as, contestant)
-        key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name}
-        key["part"] = "search"
+        key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name, "part": "search"}
         known = same_under_less(tuner, key, ledger)
         found = ledger.once(key, partial(dict, known) if known else partial(search, setting, tuner, ratio, decoded))
         kind = pipeline_kind(plan_of(setting, contestant, ratio, 0).config.pipeline).hyperparameters

@@ -68,7 +68,7 @@ class Calibrator:
     def get_ready(self, action: Score | Compensate) -> None:
         """What an action needs to know of the network, whoever asks: no cost of its own."""
         if isinstance(action, Compensate) or criterion_named(action.criterion).sets_up_refits:
-            self._network.entrances  # noqa: B018 - found once, kept
+            _ = self._network.entrances  # found once, kept
 
     def score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.

@@ -14,8 +14,9 @@ from torch import nn
 
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
+from ice_ray.models.entrances import find_entrances
 from ice_ray.models.inference import foldable_norms, folded
-from ice_ray.models.passes import Entrance, find_entrances
+from ice_ray.models.passes import Entrance
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers

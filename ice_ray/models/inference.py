@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from ice_ray.models.probe import probe_of
+
 _CLOSE = 1e-3
 
 
@@ -44,14 +46,7 @@ def foldable_norms(
         for layer, norm in norms.items()
         if norm is not None and uses[norm] == 1 and _is_plain(model.get_submodule(norm))
     }
-    parameter = next(model.parameters())
-    drawn = torch.Generator().manual_seed(0)
-    images = torch.rand(2, *image_shape, generator=drawn).to(parameter)
-    probe = copy.deepcopy(model).eval()
-    for norm in found.values():  # far from what they are at first, which is nearly nothing
-        for tensor in probe.get_submodule(norm).state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=drawn))
+    probe, images = probe_of(model, image_shape)
     with torch.inference_mode():
         expected, answered = probe(images), folded(probe, found)(images)
     largest = expected.abs().max()

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ice_ray.models.passes import find_entrances, going_on, reach, reads_and_gives
+from ice_ray.models.entrances import find_entrances
+from ice_ray.models.passes import going_on, reach, reads_and_gives
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.trace import trace_layers
 
