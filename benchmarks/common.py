@@ -86,7 +86,7 @@ class Ledger:
         """The row of that key; run only where there is none yet."""
         found = next((row for row in self.rows if row["key"] == dict(key)), None)
         if found is None:
-            found = {"key": dict(key), **run()}
+            found = {"key": dict(key), **run(), "machine": machine()}
             self.rows.append(found)
             with self._path.open("a") as file:
                 file.write(json.dumps(found) + "\n")
