@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -73,14 +74,16 @@ class Ledger:
         work: folder of the ledgers.
         name: of the benchmark.
         part: names this process's own file where several share the work; every part's rows are read, and those of
-            `results/NAME_rows.jsonl`, where a benchmark that takes hours has been committed half-way.
+            `results/NAME_rows.jsonl.gz`, where a benchmark that takes hours has been committed half-way.
     """
 
     def __init__(self, work: Path, name: str, part: str = "") -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self._path = work / f"{name}{part}.jsonl"
-        files = [*RESULTS.glob(f"{name}_rows.jsonl"), *sorted(work.glob(f"{name}*.jsonl"))]
-        self.rows: list[Row] = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        self._path, self._kept = work / f"{name}{part}.jsonl", RESULTS / f"{name}_rows.jsonl.gz"
+        texts = [gzip.decompress(self._kept.read_bytes()).decode()] if self._kept.exists() else []
+        texts += [file.read_text() for file in sorted(work.glob(f"{name}*.jsonl"))]
+        rows = [json.loads(line) for text in texts for line in text.splitlines()]
+        self.rows: list[Row] = list({json.dumps(row["key"]): row for row in reversed(rows)}.values())[::-1]
 
     def once(self, key: Mapping[str, Any], run: Callable[[], Row]) -> Row:
         """The row of that key; run only where there is none yet."""
@@ -92,6 +95,11 @@ class Ledger:
                 file.write(json.dumps(found) + "\n")
             print(json.dumps({name: value for name, value in found.items() if name != "steps"}), flush=True)
         return found
+
+    def keep(self) -> None:
+        """Write all rows to where they can be committed, for who goes on with the benchmark on another machine."""
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        self._kept.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def write_parquet(name: str, rows: Sequence[Row]) -> None:

@@ -29,6 +29,7 @@ def contest_job(doc: str | None, name: str, title: str, contestants: Sequence[Co
     if not options.page:
         run_contest(setting, contestants, options.ratios, options.seeds, ledger, part)
     if not suffix:
+        ledger.keep()
         cells = cells_of(setting, contestants, options.ratios, options.seeds, ledger)
         rules = (doc or "").split("The rules. ", 1)[1].strip()
         write_results(f"{name}-{setting.name}", title, rules, [(setting.name, cells)], baseline)

@@ -54,6 +54,7 @@ def main() -> None:
         run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:
         return
+    ledger.keep()
     settings = {small(options.shared, model, part).name: small(options.shared, model, part)
                 for model in ("cifar-resnet20", "cifar-resnet56") for part in (0.1, 1.0)}  # fmt: skip
     found = [(name, cells_of(own, CONTESTANTS, (0.6, 0.7, 0.8), range(100), ledger)) for name, own in settings.items()]
