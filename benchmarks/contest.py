@@ -76,11 +76,13 @@ class Contestant:
     Attributes:
         options: of the job, beside the setting's.
         tuned_as: whose search found its hyperparameters; its own where that is empty.
+        twin: who asks a threshold before every fine-tune where this one does not, and is the same in all else.
     """
 
     name: str
     options: tuple[str, ...]
     tuned_as: str = ""
+    twin: str = ""
 
 
 ICE = Contestant("ice", ("--pipeline", "ice", "--search.trials", "6"))
@@ -258,6 +260,17 @@ def same_under_less(contestant: Contestant, key: Row, ledger: Ledger) -> Row | N
     return None
 
 
+def same_as_twin(contestant: Contestant, key: Row, ledger: Ledger) -> Row | None:
+    """What the twin did where its threshold was reached at every step: this one would do the same."""
+    if not contestant.twin:
+        return None
+    row = next((row for row in ledger.rows if row["key"] == key | {"pipeline": contestant.twin}), None)
+    if row is None or row["fine_tunes"] < row["records"]:
+        return None
+    same = {name: value for name, value in row.items() if name != "key"} | {"as_twin": contestant.twin}
+    return same | {"config": {**row["config"], "threshold": False}}
+
+
 def run_contest(
     setting: Setting,
     contestants: Sequence[Contestant],
@@ -288,6 +301,6 @@ def run_contest(
         point = kind.from_mapping(found["point"])
         for seed in seeds:
             key = {"setting": setting.name, "ratio": ratio, "pipeline": contestant.name, "seed": seed, "part": "replay"}
-            known = same_under_less(contestant, key, ledger)
+            known = same_under_less(contestant, key, ledger) or same_as_twin(contestant, key, ledger)
             run = partial(replay, setting, contestant, ratio, seed, point, decoded)
             ledger.once(key, partial(dict, known) if known and known["point"] == point.as_dict() else run)

@@ -206,6 +206,7 @@ def main() -> None:
         point = searches.once(key, partial(search, setting, ICE, ratio, decoded))["point"]
         own = {"setting": setting.name, "ratio": ratio, "seed": seed, "epochs": options.epochs, "rates": options.rates}
         rows.append(ledger.once(own, partial(run, options, setting, decoded, ratio, seed, point)))
+    ledger.keep()
     name = f"retraining-{setting.name}"
     flat = [{"key": row["key"] | {"number": n}, **result} for row in rows for n, result in enumerate(row["results"])]
     write_parquet(name, flat)
