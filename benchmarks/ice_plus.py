@@ -18,11 +18,13 @@ at 70%.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from common import Ledger, arguments, share
 from contest import ICE, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
-from settings import small
+from settings import PRECISIONS, small
 
 QUICK = "benchmarks/spaces/ice-plus-quick.yaml"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
@@ -44,20 +46,20 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--train-share", type=float, default=0.1, help="of the 50,000 training images")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
-    setting = small(options.shared, options.model, options.train_share)
+    setting = small(options.shared, options.model, options.train_share, options.precision)
     if not options.page:
         run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:
         return
     ledger.keep()
-    settings = {small(options.shared, model, part).name: small(options.shared, model, part)
-                for model in ("cifar-resnet20", "cifar-resnet56") for part in (0.1, 1.0)}  # fmt: skip
-    found = [(name, cells_of(own, CONTESTANTS, (0.6, 0.7, 0.8), range(100), ledger)) for name, own in settings.items()]
+    settings = [small(options.shared, *words) for words in itertools.product(MODELS, (0.1, 1.0), PRECISIONS)]
+    found = [(own.name, cells_of(own, CONTESTANTS, (0.6, 0.7, 0.8), range(100), ledger)) for own in settings]
     rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
     title = "Recovery without training first"
     write_results("ice_plus", title, rules, [(name, cells) for name, cells in found if cells], "baseline")

@@ -8,12 +8,14 @@ from pathlib import Path
 from contest import Setting
 
 PRESETS = ("small", "paper-cifar10", "paper-tinyimagenet", "paper-imagenet")
+PRECISIONS = ("fp32", "bf16")
 
 
 def setting_options(parser: ArgumentParser) -> None:
     """`--preset`, and what the paper's need beside it."""
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--model", help="for small: cifar-resnet20 (default) or cifar-resnet56")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="for small: number type of arithmetic")
     parser.add_argument("--weights", type=Path, help="trained weights, for the paper's presets")
     parser.add_argument("--data", help="dataset, where the preset's own is not in the default place")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
@@ -23,7 +25,7 @@ def setting_options(parser: ArgumentParser) -> None:
 def setting_of(options: Namespace) -> Setting:
     """What the options name."""
     if options.preset == "small":
-        return small(options.shared, options.model or "cifar-resnet20")
+        return small(options.shared, options.model or "cifar-resnet20", precision=options.precision)
     words = ["--preset", options.preset]
     for option in ("model", "weights", "data"):
         if getattr(options, option) is not None:
@@ -33,15 +35,18 @@ def setting_of(options: Namespace) -> Setting:
     return Setting(options.preset, tuple(words))
 
 
-def small(shared: Path, model: str = "cifar-resnet20", train_share: float = 0.1) -> Setting:
+def small(
+    shared: Path, model: str = "cifar-resnet20", train_share: float = 0.1, precision: str = PRECISIONS[0]
+) -> Setting:
     """5,000 stratified CIFAR-10 training images, one epoch a fine-tune; 2,000 images of one half of the test split
     decide, the other half reports. Searches: as many of the training images as the pipeline's trials have without
     being asked (1,000 or 5,000), in batches of 32, 1,000 deciding.
     """
     data = shared / "datasets" / "cifar10-jpeg"
     weights = shared / "weights" / f"{model.removeprefix('cifar-')}_cifar10jpeg.safetensors"
-    words = f"--model {model} --precision fp32 --batch-size 128 --replay.subsample {train_share}"
+    words = f"--model {model} --precision {precision} --batch-size 128 --replay.subsample {train_share}"
     words += " --search.batch-size 32 --search.eval-images 1000"
     places = ("--weights", str(weights), "--data", f"cifar10:{data}")
-    share = "" if train_share == 0.1 else f"-{train_share:g}"
-    return Setting(f"small-{model.removeprefix('cifar-')}{share}", (*words.split(), *places), 2000)
+    name = f"small-{model.removeprefix('cifar-')}" + ("" if train_share == 0.1 else f"-{train_share:g}")
+    name += "" if precision == PRECISIONS[0] else f"-{precision}"
+    return Setting(name, (*words.split(), *places), 2000)
