@@ -1,6 +1,7 @@
 """Small networks of which a part can be spared, and what is needed to prune and repair them."""
 
 import copy
+import gc
 
 import torch
 from torch import nn
@@ -21,6 +22,12 @@ def pictures(count: int = 48) -> torch.Tensor:
 
 def batches(images: torch.Tensor, size: int = 16):
     return lambda: ((part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(size))
+
+
+def live_bytes() -> int:
+    """Of all tensors that Python's collector knows, but for those of lazy layers that have no shape yet."""
+    tensors = (each for each in gc.get_objects() if isinstance(each, torch.Tensor))
+    return sum(each.numel() * each.element_size() for each in tensors if not nn.parameter.is_lazy(each))
 
 
 class Chain(nn.Module):

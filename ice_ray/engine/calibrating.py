@@ -13,14 +13,14 @@ from ice_ray.data.batches import Batch, evaluation_batches
 from ice_ray.data.images import PruningData
 from ice_ray.engine.actions import Compensate, Score, SnapshotId
 from ice_ray.engine.collective import Collective
-from ice_ray.engine.cost import compensation_flops, forward_flops, refit_flops
+from ice_ray.engine.cost import forward_flops, refit_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.standings import Standings
 from ice_ray.models.passes import Entrance, going_on
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.calibration import Entering, from_the_start
-from ice_ray.pruning.compensation import compensate
+from ice_ray.pruning.compensation import compensate, made_ready, misses_readers
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.training.evaluate import evaluation_batch
@@ -67,8 +67,8 @@ class Calibrator:
 
     def get_ready(self, action: Score | Compensate) -> None:
         """What an action needs to know of the network, whoever asks: no cost of its own."""
-        if isinstance(action, Compensate) or criterion_named(action.criterion).sets_up_refits:
-            _ = self._network.entrances  # found once, kept
+        if _refits(action):
+            _ = self._network.entrances, self._network.sums  # found once, kept
 
     def score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
@@ -86,7 +86,8 @@ class Calibrator:
         if criterion.sets_up_refits:
             traces = self._run_through(action.step, action.images)
             readers = dict.fromkeys(reader for unit in context.units for reader in unit.consumers)
-            per_image = sum(refit_flops(model, self._dense(), traces, reader) for reader in readers)
+            set_up = [*made_ready(context), *readers]
+            per_image = sum(refit_flops(model, self._dense(), traces, layer) for layer in set_up)
         else:
             per_image = criterion.passes * forward_flops(model, self._network.traces)
         return agreed, per_image * min(action.images, len(self._data.train))
@@ -110,7 +111,12 @@ class Calibrator:
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         traces = self._run_through(action.step, action.images)
-        per_image = compensation_flops(model, self._dense(), traces, errors, action.scored)
+        set_up = list(errors) if not action.scored else list(errors)[1:]
+        if errors and not action.scored:
+            set_up = [*made_ready(context), *set_up]
+        per_image = sum(refit_flops(model, self._dense(), traces, layer) for layer in set_up)
+        if misses_readers(context, errors):
+            per_image += forward_flops(model, traces)
         return errors, per_image * min(action.images, len(self._data.train))
 
     def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
@@ -128,6 +134,8 @@ class Calibrator:
             rank=self._collective.shard.rank,
             known=self._known[1],
             entering=self._entering(model, snapshot, action),
+            sums=self._network.sums if _refits(action) else (),
+            answers=self._network.answers if action.step == len(self._network.steps) else None,
         )
 
     def _entering(self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate) -> Entering:
@@ -168,3 +176,8 @@ class Calibrator:
         for batch, labels in evaluation_batches(images, self._data.preprocessing, size, shard):
             if len(labels):
                 yield batch, labels
+
+
+def _refits(action: Score | Compensate) -> bool:
+    """Whether layers are refitted, or tried to be."""
+    return isinstance(action, Compensate) or criterion_named(action.criterion).sets_up_refits

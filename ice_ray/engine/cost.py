@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,31 +54,14 @@ def forward_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
     return sum(2.0 * multiply_adds(model, trace) for trace in traces)
 
 
-def compensation_flops(
-    model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], refitted: Iterable[str], scored: bool
-) -> float:
-    """Of one calibration image: a pass for the batch norms, and for each refitted layer two passes of the network and
-    one of the dense network as far as that layer, and the products of all pairs of its inputs at every sampled place.
-
-    Args:
-        refitted: layers in their order; the first needs a pass of the network less.
-        scored: nothing of that for the first.
-    """
-    total = forward_flops(model, traces)
-    for number, layer in enumerate(refitted):
-        if not (scored and not number):
-            total += refit_flops(model, dense, traces, layer, 2 if number else 1)
-    return total
-
-
-def refit_flops(model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], layer: str, passes: int = 1) -> float:
-    """Of one calibration image: passes of the network and one of the dense network as far as the layer, and the
+def refit_flops(model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace], layer: str) -> float:
+    """Of one calibration image: a pass of the network and one of the dense network as far as the layer, and the
     products of all pairs of its inputs at every sampled place.
     """
     reached = traces[: [trace.name for trace in traces].index(layer) + 1]
     inputs = model.get_parameter(f"{layer}.weight")[0].numel()
     places = min(places_per_image(inputs), reached[-1].positions)
-    return passes * forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
+    return forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:

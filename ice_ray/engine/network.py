@@ -17,6 +17,7 @@ from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.entrances import find_entrances
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.passes import Entrance
+from ice_ray.models.sums import find_sums
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
@@ -116,6 +117,19 @@ class DenseNetwork:
         first = {step.number: min((unit.layer for unit in step.units), key=order.index) for step in self.steps}
         found = find_entrances(self._module, self.image_shape, sorted(first.values(), key=order.index))
         return {number: found[layer] for number, layer in first.items() if layer in found}
+
+    @cached_property
+    def sums(self) -> frozenset[str]:
+        """The layers whose output, behind the norm where there is one, is but a term of a sum."""
+        readers = dict.fromkeys(reader for unit in self.units for reader in unit.consumers)
+        ends = {reader: self.norms.get(reader) or reader for reader in readers}
+        return find_sums(self._module, self.image_shape, ends)
+
+    @property
+    def answers(self) -> str | None:
+        """The layer that runs last, if it is a linear one."""
+        last = self.traces[-1].name
+        return last if isinstance(self._module.get_submodule(last), nn.Linear) else None
 
     @cached_property
     def weights_hash(self) -> str:

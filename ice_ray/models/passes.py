@@ -7,7 +7,7 @@ all that lies before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ice_ray.models.sums import addend
 
 
 class _Reached(Exception):
@@ -35,8 +38,66 @@ def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tenso
     return caught[0]
 
 
+@dataclass(frozen=True)
+class Passage:
+    """What a layer reads and gives in a forward pass, and what its output (that of its norm, where one is behind) is
+    added to, where that was asked for.
+    """
+
+    given: Tensor
+    output: Tensor
+    addend: Tensor | None = None
+
+
+def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None) -> Passage:
+    """A layer's first use in a forward pass, which ends there, or, where that is asked for, at the sum behind it; in
+    full precision, whoever asks.
+
+    Args:
+        end: the module, the layer or its norm, whose output is added to something (`find_sums`).
+    """
+    if end is None:
+        return Passage(*reads_and_gives(model, layer, images))
+    caught: list[tuple[Tensor, Tensor]] = []
+    sums = _UpToSum()
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        if not caught:
+            caught.append((given[0].detach(), output.detach()))
+
+    def watch(_: nn.Module, __: object, output: Tensor) -> None:
+        sums.term = output
+
+    handle = model.get_submodule(layer).register_forward_hook(note)
+    try:
+        with sums:
+            _run_to(model, end, images, watch)
+    finally:
+        handle.remove()
+    assert sums.other is not None
+    return Passage(*caught[0], sums.other.detach())
+
+
+class _UpToSum(TorchFunctionMode):
+    """Ends a pass where something is added to `term`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.term: Tensor | None = None
+        self.other: Tensor | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if self.term is not None:
+            self.other = addend(func, args, kwargs or {}, self.term)
+            if self.other is not None:
+                raise _Reached
+        return func(*args, **(kwargs or {}))
+
+
 def _run_to(model: nn.Module, module: str, images: Tensor, hook: Callable[..., None]) -> None:
-    """A forward pass in full precision; the hook, at the module's first use, ends it."""
+    """A forward pass in full precision; the hook, at the module's first use, ends it, or what it sets going does."""
     full = torch.autocast(images.device.type, enabled=False)
     handle = model.get_submodule(module).register_forward_hook(hook)
     try:

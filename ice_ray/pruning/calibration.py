@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -49,6 +49,8 @@ class ScoringContext:
         known: what has been worked out of this very network, for others who ask; kept as long as it stays as it is.
         entering: while its block runs, passes of the batch of that number, through the network or the dense one, begin
             behind what lies before the step; without gradients, in full precision.
+        sums: layers whose output, behind the norm, is but a term of a sum.
+        answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
     """
 
     model: nn.Module
@@ -61,6 +63,8 @@ class ScoringContext:
     rank: int = 0
     known: dict[str, Any] = field(default_factory=dict)
     entering: Entering = from_the_start
+    sums: Collection[str] = ()
+    answers: str | None = None
 
     def weight(self, unit: PrunableUnit) -> Tensor:
         """(filters, weights of each) float32: a unit's weights, a row per filter."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal
+
+import torch
 
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.batch_norms import recalibrate
 from ice_ray.pruning.compensation.least_squares import (
+    assign,
     can_be_refitted,
+    made_ready,
     outputs_left,
     problem_of,
     readers_of,
+    ready_for,
     refit,
     remaining_problem,
     whole_problem,
@@ -20,7 +25,7 @@ from ice_ray.pruning.compensation.least_squares import (
 
 Compensation = Literal["none", "bn", "least-squares"]
 
-__all__ = ["Compensation", "compensate", "recalibrate"]
+__all__ = ["Compensation", "compensate", "made_ready", "misses_readers", "recalibrate"]
 
 
 def compensate(
@@ -32,10 +37,12 @@ def compensate(
 ) -> dict[str, tuple[float, float]]:
     """Remove filters of a context's units from its network, and repair it, in place.
 
-    `bn` estimates batch-norm statistics anew from the first pruned layer on. `least-squares` first refits, in the
-    order in which they run, the layers that read the removed filters, to what they give in the dense network. The
-    first of them reads after the removal what it read before, less what has gone: its problem is set up before, where
-    a criterion may have set it up already.
+    `bn` estimates batch-norm statistics anew from the first pruned layer on. `least-squares` refits the layers whose
+    filters are to go, to what they give in the dense network, and then, in the order in which they run, the layers that
+    read what is left, so that the sums in which they end are those of the dense network; norms behind keep the
+    statistics that go with it. The first reader reads after the removal what it read before, less what has gone: its
+    problem is set up before, where a criterion may have set it up already. After the last step the layer that gives the
+    answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well.
 
     Args:
         removed: per layer, the filters that go.
@@ -43,13 +50,16 @@ def compensate(
         remove: takes them.
 
     Returns:
-        Per refitted layer the share of its dense outputs' mean square that it does not reproduce, before and after.
+        Per refitted reader, and the layer that answers, the share of its targets' mean square that it does not
+        reproduce, before and after.
     """
     layers = {unit.layer for unit in context.units}
     first = next(layer for layer in order if layer in layers)
     readers = readers_of(context, order) if kind == "least-squares" else []
     whole = whole_problem(context, readers[0]) if readers else None
     widths = {unit.layer: len(context.weight(unit)) for unit in context.units}
+    if readers:
+        assign(context.model, ready_for(context))
     remove()
     recalibration = partial(
         recalibrate, context.model, context.batches, context.reduction, first, entering=context.entering
@@ -67,8 +77,17 @@ def compensate(
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
             problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
         if problem is None:
-            recalibration(reader)  # fitted to what it will read
             problem = problem_of(context, reader, outputs)
         errors[reader] = refit(context, reader, problem)
-    recalibration()
+    if misses_readers(context, errors):
+        recalibration()
+    last = context.answers
+    if kind == "least-squares" and last is not None and last not in errors:
+        outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
+        errors[last] = refit(context, last, problem_of(context, last, outputs))
     return errors
+
+
+def misses_readers(context: ScoringContext, refitted: Collection[str]) -> bool:
+    """Whether a layer that reads filters of the step is not among those that have been refitted."""
+    return any(reader not in refitted for unit in context.units for reader in unit.consumers)

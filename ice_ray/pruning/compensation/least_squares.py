@@ -1,17 +1,22 @@
-"""The layers that read what was pruned get the weights that best reproduce the dense network's outputs."""
+"""Layers get the weights that best reproduce what they, and the sums that they end in, gave in the dense network.
+
+All is fitted as it comes out of the batch norm behind a layer, whose factors stay: filters count by what they do.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ice_ray.models.passes import reads_and_gives
+from ice_ray.models.passes import passage, reads_and_gives
 from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.pruning.compensation.channel_norms import ChannelNorm, norm_behind, take_up
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.compensation.patches import (
     Places,
@@ -25,8 +30,11 @@ WIDEST = 8192
 """Inputs of a filter beyond which a layer is not refitted: their products alone fill half a gigabyte, solving takes
 several times that.
 """
-_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+_ABOUT_AS_WELL = 1.001
+"""Errors so near to the least differ by the last bits of the inputs, where some of these say the same as others."""
 _HELD_OUT, _SAMPLE = 4, 4
+_READY = "refitted to what the step reads"
 
 
 def can_be_refitted(layer: nn.Module) -> bool:
@@ -43,15 +51,17 @@ def can_be_refitted(layer: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a layer reads, and what it gave in the dense network, over the calibration images of all processes.
+    """What a layer reads, and what it is to give, over the calibration images of all processes.
 
     Attributes:
         fitted: over three of four images; held_out: over the others.
+        norm: behind the layer, in the network as it stands.
         images, given: some of this process's images, and what the layer reads of them.
     """
 
     fitted: NormalEquations
     held_out: NormalEquations
+    norm: ChannelNorm
     images: Tensor
     given: Tensor
 
@@ -64,7 +74,8 @@ class Problem:
 def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     """The least-squares problem of a layer in the network as it stands.
 
-    A constant is fitted where the layer has a bias, or a batch norm behind it takes it up.
+    What it is to give is what it gives in the dense network, behind its norm; where that is added to something, what
+    makes the sum what it is there. A constant is fitted where the layer has a bias or a norm that takes it up.
 
     Args:
         outputs: (filters,) int64, which of the dense layer's filters the layer still has.
@@ -72,22 +83,29 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
     weight, groups = own.weight, getattr(own, "groups", 1)
-    constant = own.bias is not None or context.norms.get(layer) is not None
+    dense, behind = context.dense(), context.norms.get(layer)
+    norm, dense_norm = (norm_behind(network, layer, _own_norm(context, layer)) for network in (context.model, dense))
+    is_known = behind is None or norm.module is not None
+    end = (behind or layer) if layer in context.sums and is_known else None
+    constant = own.bias is not None or norm.module is not None
     sizes = groups, weight[0].numel(), len(weight) // groups, constant, weight.device
     fitted, held_out = NormalEquations(*sizes), NormalEquations(*sizes)
-    dense = context.dense()
     some: tuple[Tensor, Tensor] | None = None
     for number, (images, _) in enumerate(context.batches()):
         with context.entering(context.model, number), context.entering(dense, number):
-            given, output = reads_and_gives(context.model, layer, images)
-            _, wanted = reads_and_gives(dense, layer, images)
+            now, then = (passage(network, layer, images, end) for network in (context.model, dense))
+        given, output = now.given, now.output
         some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
         key = (*context.key, layer, number, context.rank)
         most = places_per_image(weight[0].numel())
         places = Places.drawn(len(images), positions_of(own, output), most, key, images.device)
         size = output.shape[2:] if isinstance(own, nn.Conv2d) else output.shape[1:-1]
         inputs = input_rows(own, given.float(), size, places)
-        targets = output_rows(own, wanted.float(), places)[:, outputs].unflatten(1, (groups, -1)).movedim(1, 0)
+        wanted = dense_norm.of(output_rows(own, then.output.float(), places))[:, outputs]
+        if now.addend is not None and then.addend is not None:
+            wanted += output_rows(own, then.addend.float(), places)[:, outputs]
+            wanted -= output_rows(own, now.addend.float(), places)
+        targets = (wanted * (norm.scale != 0)).unflatten(1, (groups, -1)).movedim(1, 0)
         apart = (torch.arange(len(images), device=images.device) % _HELD_OUT == _HELD_OUT - 1).repeat_interleave(
             places.of_image.shape[1]
         )
@@ -96,12 +114,82 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     for equations in (fitted, held_out):
         equations.reduce(context.reduction)
     assert some is not None
-    return Problem(fitted, held_out, *some)
+    return Problem(fitted, held_out, norm, *some)
+
+
+def made_ready(context: ScoringContext) -> list[str]:
+    """The layers of the step that have been refitted to what they read, if that has been asked for."""
+    ready: dict[str, Tensor] = context.known.get(_READY, {})
+    return [unit.layer for unit in context.units if f"{unit.layer}.weight" in ready]
+
+
+def _own_norm(context: ScoringContext, layer: str) -> str | None:
+    """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
+    norm = context.norms.get(layer)
+    return norm if list(context.norms.values()).count(norm) == 1 else None
+
+
+def ready_for(context: ScoringContext) -> dict[str, Tensor]:
+    """Weights, and statistics of norms, with which the layers of the step best reproduce the dense network's outputs
+    from what they read now, before any of their filters goes; by name. Worked out once for all who ask; empty where
+    they read what they read there.
+    """
+    if _READY not in context.known:
+        found: dict[str, Tensor] = {}
+        for unit in context.units:
+            own, name = context.model.get_submodule(unit.layer), f"{unit.layer}.weight"
+            is_whole = len(context.weight(unit)) == len(context.dense().get_parameter(name))
+            if is_whole and can_be_refitted(own) and not _reads_the_same(context, unit.layer):
+                touched = [unit.layer, *filter(None, [context.norms.get(unit.layer)])]
+                with _restored(context.model, touched):
+                    refit(context, unit.layer, problem_of(context, unit.layer, torch.arange(unit.filters)))
+                    found |= {name: tensor.clone() for name, tensor in _tensors(context.model, touched).items()}
+        context.known[_READY] = found
+    ready: dict[str, Tensor] = context.known[_READY]
+    return ready
+
+
+def _reads_the_same(context: ScoringContext, layer: str) -> bool:
+    """Whether a layer reads what it reads in the dense network: judged by the first images of every process."""
+    differs = torch.zeros(1, dtype=torch.float64, device=context.model.get_parameter(f"{layer}.weight").device)
+    for number, (images, _) in enumerate(context.batches()):
+        dense = context.dense()
+        with context.entering(context.model, number), context.entering(dense, number):
+            read = [reads_and_gives(network, layer, images)[0] for network in (context.model, dense)]
+        differs += float(not torch.equal(*read))
+        break
+    return not float(context.reduction.max(differs))
+
+
+@contextmanager
+def _restored(model: nn.Module, modules: Iterable[str]) -> Iterator[None]:
+    """Whatever the block does to weights and statistics of these modules is undone."""
+    kept = {name: tensor.clone() for name, tensor in _tensors(model, modules).items()}
+    try:
+        yield
+    finally:
+        assign(model, kept)
+
+
+def assign(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Give weights and statistics, by name, their values, in place."""
+    own = _tensors(model, {name.rpartition(".")[0] for name in values})
+    for name, value in values.items():
+        own[name].copy_(value)
+
+
+def _tensors(model: nn.Module, modules: Iterable[str]) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for module in modules
+        for name, tensor in model.get_submodule(module).state_dict(prefix=f"{module}.").items()
+    }
 
 
 def whole_problem(context: ScoringContext, layer: str) -> Problem | None:
-    """That of a layer that reads filters of the step, before any of them has gone; set up once for all who ask. None
-    where it cannot be refitted, has lost outputs of its own, or does not read whole filters in their order.
+    """That of a layer that reads filters of the step, before any of them has gone, and with the step's layers made
+    ready; set up once for all who ask. None where it cannot be refitted, has lost outputs of its own, or does not read
+    whole filters in their order.
     """
     own, name = context.model.get_submodule(layer), f"{layer}.weight"
     if not can_be_refitted(own) or len(own.get_parameter("weight")) != len(context.dense().get_parameter(name)):
@@ -110,7 +198,10 @@ def whole_problem(context: ScoringContext, layer: str) -> Problem | None:
     if len(read) != 1 or inputs_of(own) % len(context.weight(read[0])):
         return None
     if layer not in context.known:
-        context.known[layer] = problem_of(context, layer, torch.arange(len(own.get_parameter("weight"))))
+        ready = ready_for(context)
+        with _restored(context.model, {name.rpartition(".")[0] for name in ready}):
+            assign(context.model, ready)
+            context.known[layer] = problem_of(context, layer, torch.arange(len(own.get_parameter("weight"))))
     problem: Problem = context.known[layer]
     return problem
 
@@ -143,9 +234,8 @@ def remaining_problem(
     columns = (within[:, :, None] * area + torch.arange(area, device=device)).flatten(1)
     kept = outputs.to(device).view(groups, -1)
     rows = kept - kept.new_tensor(range(groups))[:, None] * (problem.fitted.outputs)
-    return replace(
-        problem, fitted=problem.fitted.restricted(columns, rows), held_out=problem.held_out.restricted(columns, rows)
-    )
+    left_of = {name: getattr(problem, name).restricted(columns, rows) for name in ("fitted", "held_out")}
+    return replace(problem, norm=norm_behind(context.model, layer, _own_norm(context, layer)), **left_of)
 
 
 def inputs_of(layer: nn.Module) -> int:
@@ -154,28 +244,32 @@ def inputs_of(layer: nn.Module) -> int:
 
 
 def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float, float]:
-    """Give a layer, in place, the weights that best reproduce what it gave in the dense network.
+    """Give a layer, in place, the weights that best do what a problem asks; its norm or its bias takes up the constant.
 
-    Of several strengths with which its weights are held where they are, the one is taken that does best on images held
-    out of the fit; if none does better there than leaving it alone, it is left alone.
+    Of several strengths with which its weights are held where they are, the greatest is taken that does about as well
+    as any on images held out of the fit; if that does no better there than leaving it alone, it is left alone.
 
     Returns:
-        The share of the dense outputs' mean square (about their means, where the fit has a constant) that is not
-        reproduced, before and after.
+        The share of the targets' mean square (about their means, where the fit has a constant) that is not reproduced,
+        before and after.
     """
     fitted, held_out, whole = problem.fitted, problem.held_out, problem.whole
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
+    weight, scale = own.weight.detach().double().flatten(1), problem.norm.scale.double()[:, None]
     # (filters, inputs) to (groups, inputs, filters of a group) and back.
-    prior = own.weight.detach().double().flatten(1).unflatten(0, (getattr(own, "groups", 1), -1)).mT
-    ridge = min(_RIDGES, key=lambda ridge: held_out.error(fitted.solve(prior, ridge)))
-    if held_out.error(fitted.solve(prior, ridge)) >= held_out.error(prior):
-        return whole.error(prior), whole.error(prior)
-    found = whole.solve(prior, ridge)
-    own.weight.data.copy_(found.mT.flatten(0, 1).view_as(own.weight))
-    if own.bias is not None:
-        inputs, targets = whole.means
-        own.bias.data.copy_((targets - (inputs[:, None] @ found)[:, 0]).flatten())
+    prior = (weight * scale).unflatten(0, (getattr(own, "groups", 1), -1)).mT
+    errors = {ridge: held_out.error(fitted.solve(prior, ridge)) for ridge in _RIDGES}
+    ridge = next(ridge for ridge, error in errors.items() if error <= _ABOUT_AS_WELL * min(errors.values()))
+    improves = errors[ridge] < held_out.error(prior)
+    found = whole.solve(prior, ridge) if improves else prior
+    if improves:
+        heard = scale != 0
+        own.weight.data.copy_(
+            torch.where(heard, found.mT.flatten(0, 1) / torch.where(heard, scale, 1.0), weight).view_as(own.weight)
+        )
+    inputs, targets = whole.means
+    take_up(problem.norm, own, (targets - (inputs[:, None] @ found)[:, 0]).flatten().float())
     return whole.error(prior), whole.error(found)
 
 
