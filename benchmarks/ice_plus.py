@@ -26,7 +26,7 @@ from contest import ICE, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small
 
-QUICK = "benchmarks/spaces/ice-plus-quick.yaml"
+NO_TRAINING = ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/no-training.yaml")
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
@@ -35,7 +35,10 @@ CONTESTANTS = (
     Contestant("ice + least squares", (*ICE.options, "--compensate", "least-squares"), "ice"),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus", "--search.trials", "6")),
-    Contestant("ice-plus, quick", ("--pipeline", "ice-plus", "--space", QUICK, "--prune.calibration-images", "250")),
+    *(
+        Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
+        for images in (250, 1000, 2000)
+    ),
 )
 
 

@@ -62,7 +62,7 @@ class RunConfig:
     l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
     compensate: Compensation = "none"
     """Repair after every removal without training: none (the paper); bn = batch-norm statistics estimated anew;
-    least-squares = the layers behind refitted to what they gave in the dense model, then bn."""
+    least-squares = the layers around refitted, so that the sums behind are those of the dense model."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares
     --decision-error 0.01 and a space of its own, with a final retraining; baseline = a fine-tune after every step;
