@@ -40,10 +40,12 @@ class _Uses(TorchFunctionMode):
         given = kwargs or {}
         result = func(*args, **given)
         if _has_tensor(result):  # shapes and the like are no use of it
-            for name, output in self.outputs.items():
+            for name, output in list(self.outputs.items()):
                 if any(each is output for each in _flat([*args, *given.values()])):
                     self.uses[name] += 1
                     self.sums[name] += addend(func, args, given, output) is not None
+                    if result is output:
+                        self.outputs[name] = output.clone()  # changed in place: what reads it now reads what came of it
         return result
 
 

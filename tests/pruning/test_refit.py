@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from compensating import NETWORKS, SHAPE, Case, batches, live_bytes, pictures
+from compensating import NETWORKS, SHAPE, Case, batches, live_bytes, pictures, with_statistics
 from torch import nn
 
 from ice_ray.engine.collective import Alone
@@ -167,3 +167,97 @@ def test_memory_is_flat_in_the_number_of_images():
     compensate(own, "least-squares", gone, case.order, lambda: remove_filters(model, SHAPE, gone))
     assert len(seen) == 1 + 9  # whether the layer reads what it did, its reader
     assert max(seen[1:]) <= max(seen[1:3])
+
+
+class Branch(nn.Module):
+    """A residual branch behind a stem, and a layer that answers; all linear, so that what is lost can be had back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1, bias=False)
+        self.norm, self.second, self.last = nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.last(self.second(self.norm(self.first(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class TestBehindALayerThatHasDrifted:
+    """The stem gives another basis of what it gave: the first layer can undo that, the branch make up for the sum."""
+
+    @pytest.fixture
+    def case(self):
+        torch.manual_seed(2)
+        dense = with_statistics(Branch())
+        with torch.no_grad():
+            dense.stem.weight.copy_(torch.randn(4, 3)[:, :, None, None])
+        dense = with_statistics(dense)
+        with torch.no_grad():
+            dense.last.weight.uniform_(0.5, 2)
+            dense.last.bias.uniform_(-1, 1)
+        model = copy.deepcopy(dense)
+        with torch.no_grad():
+            mixed = torch.eye(4) + 0.3 * torch.randn(4, 4)
+            model.stem.weight.copy_((mixed @ dense.stem.weight[:, :, 0, 0])[:, :, None, None])
+            model.stem.bias.copy_(mixed @ dense.stem.bias + 0.1)
+        return dense, model
+
+    def repaired(self, case, **known):
+        dense, model = case
+        unit, gone = PrunableUnit("first", 8, ("second",)), {"first": (1, 4, 5, 7)}
+        own = ScoringContext(
+            model,
+            (unit,),
+            {"first": "norm", "second": "last"},
+            (0,),
+            batches(pictures(), 24),
+            Alone(),
+            lambda: dense,
+            **known,
+        )
+        order = ["stem", "first", "second", "head"]
+        errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone))
+        return dense, model, errors
+
+    def test_what_the_pruned_layer_reads_is_made_up_for_in_it(self, case):
+        dense, model, _ = self.repaired(case)
+        inner = dense.norm(dense.first(dense.stem(pictures())))[:, [0, 2, 3, 6]]
+        torch.testing.assert_close(model.norm(model.first(model.stem(pictures()))), inner, atol=1e-3, rtol=1e-3)
+
+    def test_the_branch_makes_up_for_the_sum(self, case):
+        dense, model, errors = self.repaired(case, sums=("second",))
+        assert errors["second"][1] < 1e-6
+        torch.testing.assert_close(model(pictures()), dense(pictures()), atol=2e-3, rtol=2e-3)
+
+    def test_where_it_is_no_sum_it_gives_what_it_gave(self, case):
+        dense, model, errors = self.repaired(case)
+        branch = dense.last(dense.second(dense.norm(dense.first(dense.stem(pictures())))))
+        found = model.last(model.second(model.norm(model.first(model.stem(pictures())))))
+        torch.testing.assert_close(found, branch, atol=2e-3, rtol=2e-3)
+        assert (model(pictures()) - dense(pictures())).abs().max() > 0.02
+        assert set(errors) == {"second"}
+
+    def test_after_the_last_step_the_answers_are_those_of_the_dense_network(self, case):
+        dense, model, errors = self.repaired(case, answers="head")
+        assert list(errors) == ["second", "head"]
+        assert errors["head"][1] < 1e-6 < errors["head"][0]
+        torch.testing.assert_close(model(pictures()), dense(pictures()), atol=2e-3, rtol=2e-3)
+
+    def test_a_filter_that_is_not_heard_keeps_its_weights(self, case):
+        for network in case:
+            network.last.weight.data[2] = 0
+        weights = case[1].second.weight[2, [0, 2, 3, 6]].clone()
+        _, model, _ = self.repaired(case, sums=("second",))
+        assert torch.equal(model.second.weight[2], weights)
+        assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+    def test_a_norm_that_serves_others_too_is_not_touched(self, case):
+        dense, model = case
+        unit, gone = PrunableUnit("first", 8, ("second",)), {"first": (1, 4)}
+        norms = {"first": "norm", "second": "last", "elsewhere": "last"}
+        mean = model.last.running_mean.clone()
+        own = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
+        compensate(own, "least-squares", gone, ["first", "second"], lambda: remove_filters(model, SHAPE, gone))
+        assert torch.equal(model.last.running_mean, mean)
