@@ -37,7 +37,7 @@ CONTESTANTS = (
     Contestant("ice-plus", ("--pipeline", "ice-plus", "--search.trials", "6")),
     *(
         Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
-        for images in (250, 1000, 2000)
+        for images in (250, 500, 1000, 2000)
     ),
 )
 
