@@ -111,9 +111,11 @@ class Calibrator:
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         traces = self._run_through(action.step, action.images)
-        set_up = list(errors) if not action.scored else list(errors)[1:]
-        if errors and not action.scored:
+        set_up = list(errors)
+        if not action.scored:
             set_up = [*made_ready(context), *set_up]
+        elif errors and any(set_up[0] in unit.consumers for unit in context.units):
+            set_up = set_up[1:]  # the scores have charged it
         per_image = sum(refit_flops(model, self._dense(), traces, layer) for layer in set_up)
         if misses_readers(context, errors):
             per_image += forward_flops(model, traces)

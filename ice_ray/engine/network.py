@@ -127,9 +127,10 @@ class DenseNetwork:
 
     @property
     def answers(self) -> str | None:
-        """The layer that runs last, if it is a linear one."""
-        last = self.traces[-1].name
-        return last if isinstance(self._module.get_submodule(last), nn.Linear) else None
+        """The layer that runs last, if it is a linear one, and does so once."""
+        order = [trace.name for trace in self.traces]
+        is_linear = isinstance(self._module.get_submodule(order[-1]), nn.Linear)
+        return order[-1] if is_linear and order.count(order[-1]) == 1 else None
 
     @cached_property
     def weights_hash(self) -> str:

@@ -81,8 +81,8 @@ def compensate(
         errors[reader] = refit(context, reader, problem)
     if misses_readers(context, errors):
         recalibration()
-    last = context.answers
-    if kind == "least-squares" and last is not None and last not in errors:
+    last = context.answers if kind == "least-squares" else None
+    if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
         outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
         errors[last] = refit(context, last, problem_of(context, last, outputs))
     return errors
