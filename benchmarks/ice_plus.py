@@ -9,11 +9,11 @@ The rules. Every row has the same data, model, surgery, batch, teacher, clock an
 searched once per row and ratio, with seed 0, by decision images: ICE's on six points of the paper's grid, as the paper
 does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
-fine-tuning and, in one-shot and ice-plus, the final retraining; the probe and the search stand beside it. `ice-plus,
-quick` never fine-tunes, looks at half as many calibration images (250) and retrains for an epoch at most; the other may
-retrain for four, as one-shot may. Seconds are the processor's, with a process on each of its two cores. `ice + least
-squares` at 60% was timed when the passes of its repairs still began at the images: they took 24 to 26 s there, 18 to 21
-at 70%.
+fine-tuning and, in one-shot and ice-plus, the final retraining of up to four epochs; the probe and the search stand
+beside it. `no training, N images` is `ice-plus` that neither fine-tunes nor retrains, with N calibration images; it has
+nothing to search, so its search is the run itself on the search's images. Seconds are the processor's, with a process
+on each of its two cores; some rows had a third beside them. ResNet-56's baseline has the rate that a search in fp32
+found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations
