@@ -19,7 +19,7 @@ learning-rate rewinding; the others' rates are constant inside a fine-tune, as p
 
 from __future__ import annotations
 
-from contest import ICE, Contestant
+from contest import ICE, STEADY, Contestant
 from contest_job import contest_job
 
 CONTESTANTS = (
@@ -28,6 +28,7 @@ CONTESTANTS = (
     Contestant("aap", ("--pipeline", "aap", "--search.trials", "6")),
     Contestant("imp", ("--pipeline", "imp", "--search.trials", "6")),
     Contestant("imp, rewinding", ("--pipeline", "imp", "--search.trials", "6", "--imp.schedule", "lrw")),
+    STEADY,
 )
 
 

@@ -22,7 +22,7 @@ import itertools
 
 import torch
 from common import Ledger, arguments, share
-from contest import ICE, Contestant, run_contest
+from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small
 
@@ -39,6 +39,7 @@ CONTESTANTS = (
         Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
         for images in (250, 500, 1000, 2000)
     ),
+    STEADY,
 )
 
 
