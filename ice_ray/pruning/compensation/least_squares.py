@@ -31,7 +31,7 @@ WIDEST = 8192
 several times that.
 """
 _RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
-_ABOUT_AS_WELL = 1.001
+_ABOUT_AS_WELL = 1.00001
 """Errors so near to the least differ by the last bits of the inputs, where some of these say the same as others."""
 _HELD_OUT, _SAMPLE = 4, 4
 _READY = "refitted to what the step reads"
