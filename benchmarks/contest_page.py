@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import RESULTS, Ledger, Row, command, machine, spread, table, write_parquet
+from common import RESULTS, Ledger, Row, command, spread, table, write_parquet
 from contest import Contestant, Setting
 
 from ice_ray.pipelines.registry import pipeline_kind
@@ -139,11 +139,12 @@ def write_results(name: str, title: str, rules: str, parts: Sequence[tuple[str, 
         picture = f"{name}{number or ''}.png"
         draw(cells, RESULTS / picture, heading)
         seeds = len({row["key"]["seed"] for cell in cells for row in cell.rows})
+        machines = " and ".join(sorted({row["machine"] for cell in cells for row in cell.rows}))
         sections.append(
-            f"## {heading}\n\n{seeds} seed{'s' if seeds > 1 else ''}, mean ± standard deviation; dense: "
+            f"## {heading}\n\n{seeds} seed{'s' if seeds > 1 else ''}, mean ± standard deviation; on {machines}. Dense: "
             f"{cells[0].of('dense_report')[0]:.2f}% on the report half, {cells[0].of('dense_test')[0]:.2f}% on the "
             f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{points_table(cells)}\n\n"
             f"![{heading}]({picture})\n"
         )
-    page = f"# {title}\n\n`{command()}`\n\n{rules}\n\n{machine()}; seconds {clock}.\n\n" + "\n".join(sections)
+    page = f"# {title}\n\n`{command()}`\n\n{rules}\n\nSeconds {clock}.\n\n" + "\n".join(sections)
     (RESULTS / f"{name}.md").write_text(page)

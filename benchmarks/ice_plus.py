@@ -13,7 +13,9 @@ fine-tuning and, in one-shot and ice-plus, the final retraining of up to four ep
 beside it. `no training, N images` is `ice-plus` that neither fine-tunes nor retrains, with N calibration images; it has
 nothing to search, so its search is the run itself on the search's images. Seconds are the processor's, with a process
 on each of its two cores; some rows had a third beside them. ResNet-56's baseline has the rate that a search in fp32
-found, on another machine, which took those seconds.
+found, on another machine, which took those seconds. The settings without `bf16` in their names are of that machine,
+too, and of repairs as they were before (commit 0b56c84): they refitted readers to what they alone had given, neither
+the sums behind them nor the layer that answers, and estimated norms anew.
 """
 
 from __future__ import annotations
