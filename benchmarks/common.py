@@ -89,7 +89,7 @@ class Ledger:
         """The row of that key; run only where there is none yet."""
         found = next((row for row in self.rows if row["key"] == dict(key)), None)
         if found is None:
-            found = {"key": dict(key), **run(), "machine": machine()}
+            found = {"key": dict(key), "machine": machine(), **run()}
             self.rows.append(found)
             with self._path.open("a") as file:
                 file.write(json.dumps(found) + "\n")

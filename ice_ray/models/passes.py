@@ -63,7 +63,7 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
 
     def note(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         if not caught:
-            caught.append((given[0].detach(), output.detach()))
+            caught.append((given[0].detach().clone(), output.detach().clone()))  # the pass goes on, perhaps in place
 
     def watch(_: nn.Module, __: object, output: Tensor) -> None:
         sums.term = output

@@ -261,3 +261,41 @@ class TestBehindALayerThatHasDrifted:
         own = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
         compensate(own, "least-squares", gone, ["first", "second"], lambda: remove_filters(model, SHAPE, gone))
         assert torch.equal(model.last.running_mean, mean)
+
+    def test_layers_of_one_step_are_made_ready_one_after_the_other(self, case):
+        """The second reads what the first gives once that has been refitted."""
+        dense, model = case
+        with torch.no_grad():  # as many filters as it reads: all that is lost can be had back
+            for network in case:
+                network.second.weight.copy_(torch.randn(4, 8, 1, 1, generator=torch.Generator().manual_seed(5)))
+        units = (PrunableUnit("second", 4, ("head",)), PrunableUnit("first", 8, ("second",)))
+        norms = {"first": "norm", "second": "last"}
+        own = ScoringContext(model, units, norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        ready = refitting.ready_for(own)
+        assert refitting.made_ready(own) == ["second", "first"]
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        refitting.assign(model, ready)
+        branch = dense.last(dense.second(dense.norm(dense.first(dense.stem(pictures())))))
+        found = model.last(model.second(model.norm(model.first(model.stem(pictures())))))
+        torch.testing.assert_close(found, branch, atol=2e-3, rtol=2e-3)
+
+    def test_a_norm_with_an_activation_in_it_is_not_aimed_at_sums(self, case):
+        class Activating(nn.BatchNorm2d):
+            def forward(self, x):
+                return super().forward(x).relu()
+
+        for network in case:
+            network.last.__class__ = Activating
+        aimed = self.repaired(copy.deepcopy(case), sums=("second",))[1].state_dict()
+        plain = self.repaired(copy.deepcopy(case))[1].state_dict()
+        assert all(torch.equal(tensor, plain[name]) for name, tensor in aimed.items())
+
+    def test_a_nearly_dead_filter_silences_no_other(self, case):
+        """Its factor is great for want of variance; what is heard behind the norm is no more for that."""
+        for network in case:
+            network.last.running_var[1] = 1e-12
+            network.last.running_mean[1] = 0
+            network.second.weight.data[1] = 0
+        own = refitting.norm_behind(case[1], "second", "last")
+        assert own.heard.all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -61,26 +60,34 @@ def compensate(
     if readers:
         assign(context.model, ready_for(context))
     remove()
-    recalibration = partial(
-        recalibrate, context.model, context.batches, context.reduction, first, entering=context.entering
-    )
     dense = context.dense()
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
     errors: dict[str, tuple[float, float]] = {}
+    missed = {reader for unit in context.units for reader in unit.consumers} - set(readers)
+
+    def estimate(last: str | None) -> None:
+        """Norms from the first pruned layer on, but for those that go with what has been refitted."""
+        refitted = [*made_ready(context), *errors] if readers else []
+        settled = [norm for norm in map(context.norms.get, refitted) if norm is not None]
+        recalibrate(context.model, context.batches, context.reduction, first, last, context.entering, settled)
+
     for reader in readers:
         own = context.model.get_submodule(reader)
         outputs = outputs_left(own, len(dense.get_parameter(f"{reader}.weight")), gone, reader)
         if outputs is None or not can_be_refitted(own):
+            missed.add(reader)
             continue
         problem = None
-        if whole is not None and reader == readers[0]:
+        if any(order.index(each) < order.index(reader) for each in missed):
+            estimate(reader)  # fitted to what it will read
+        elif whole is not None and reader == readers[0]:
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
             problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
         if problem is None:
             problem = problem_of(context, reader, outputs)
         errors[reader] = refit(context, reader, problem)
     if misses_readers(context, errors):
-        recalibration()
+        estimate(None)
     last = context.answers if kind == "least-squares" else None
     if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
         outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,6 +20,7 @@ def recalibrate(
     first: str | None = None,
     last: str | None = None,
     entering: Entering = from_the_start,
+    settled: Collection[str] = (),
 ) -> None:
     """Set, in place, running mean and variance of the batch norms to those of the images of all processes.
 
@@ -30,8 +31,9 @@ def recalibrate(
         first: module path of the layer from whose execution on norms are estimated; those before it stay.
         last: that of the layer at which forward passes end; norms behind it stay.
         entering: where they begin, not behind `first`.
+        settled: norms that stay.
     """
-    with _counting(model, first) as sums, torch.inference_mode():
+    with _counting(model, first, settled) as sums, torch.inference_mode():
         for number, (images, _) in enumerate(batches()):
             with entering(model, number):
                 if last is None:
@@ -53,7 +55,7 @@ def recalibrate(
 
 
 @contextmanager
-def _counting(model: nn.Module, first: str | None) -> Iterator[dict[str, list[Tensor]]]:
+def _counting(model: nn.Module, first: str | None, settled: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
     """While the block runs, norms from `first` on normalise by their batch and sum up what they read: how many
     values a channel has, their sum and the sum of their squares.
     """
@@ -83,7 +85,7 @@ def _counting(model: nn.Module, first: str | None) -> Iterator[dict[str, list[Te
     norms = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and name not in settled
     }
     sums = {name: _zeros(norm) for name, norm in norms.items()}
     kept = {name: (norm.momentum, norm.training) for name, norm in norms.items()}

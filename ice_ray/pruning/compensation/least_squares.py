@@ -85,7 +85,7 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     weight, groups = own.weight, getattr(own, "groups", 1)
     dense, behind = context.dense(), context.norms.get(layer)
     norm, dense_norm = (norm_behind(network, layer, _own_norm(context, layer)) for network in (context.model, dense))
-    is_known = behind is None or norm.module is not None
+    is_known = (behind is None or norm.module is not None) and norm.is_all
     end = (behind or layer) if layer in context.sums and is_known else None
     constant = own.bias is not None or norm.module is not None
     sizes = groups, weight[0].numel(), len(weight) // groups, constant, weight.device
@@ -105,7 +105,7 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
         if now.addend is not None and then.addend is not None:
             wanted += output_rows(own, then.addend.float(), places)[:, outputs]
             wanted -= output_rows(own, now.addend.float(), places)
-        targets = (wanted * (norm.scale != 0)).unflatten(1, (groups, -1)).movedim(1, 0)
+        targets = (wanted * norm.heard).unflatten(1, (groups, -1)).movedim(1, 0)
         apart = (torch.arange(len(images), device=images.device) % _HELD_OUT == _HELD_OUT - 1).repeat_interleave(
             places.of_image.shape[1]
         )
@@ -136,14 +136,17 @@ def ready_for(context: ScoringContext) -> dict[str, Tensor]:
     """
     if _READY not in context.known:
         found: dict[str, Tensor] = {}
-        for unit in context.units:
-            own, name = context.model.get_submodule(unit.layer), f"{unit.layer}.weight"
-            is_whole = len(context.weight(unit)) == len(context.dense().get_parameter(name))
-            if is_whole and can_be_refitted(own) and not _reads_the_same(context, unit.layer):
-                touched = [unit.layer, *filter(None, [context.norms.get(unit.layer)])]
-                with _restored(context.model, touched):
-                    refit(context, unit.layer, problem_of(context, unit.layer, torch.arange(unit.filters)))
-                    found |= {name: tensor.clone() for name, tensor in _tensors(context.model, touched).items()}
+        runs = {layer: number for number, layer in enumerate(context.norms)}  # a later one reads what an earlier gives
+        layers = sorted((unit.layer for unit in context.units), key=lambda layer: runs.get(layer, 0))
+        touched = {layer: [layer, *filter(None, [context.norms.get(layer)])] for layer in layers}
+        with _restored(context.model, [each for own in touched.values() for each in own]):
+            for layer in layers:
+                own, filters = context.model.get_submodule(layer), len(context.dense().get_parameter(f"{layer}.weight"))
+                is_whole = len(context.model.get_parameter(f"{layer}.weight")) == filters
+                if is_whole and can_be_refitted(own) and not _reads_the_same(context, layer):
+                    refit(context, layer, problem_of(context, layer, torch.arange(filters)))
+                    values = _tensors(context.model, touched[layer])
+                    found |= {name: tensor.clone() for name, tensor in values.items()}
         context.known[_READY] = found
     ready: dict[str, Tensor] = context.known[_READY]
     return ready
@@ -235,7 +238,8 @@ def remaining_problem(
     kept = outputs.to(device).view(groups, -1)
     rows = kept - kept.new_tensor(range(groups))[:, None] * (problem.fitted.outputs)
     left_of = {name: getattr(problem, name).restricted(columns, rows) for name in ("fitted", "held_out")}
-    return replace(problem, norm=norm_behind(context.model, layer, _own_norm(context, layer)), **left_of)
+    norm = norm_behind(context.model, layer, _own_norm(context, layer))
+    return replace(problem, norm=replace(norm, heard=problem.norm.heard[kept.flatten()]), **left_of)
 
 
 def inputs_of(layer: nn.Module) -> int:
@@ -256,7 +260,8 @@ def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float,
     fitted, held_out, whole = problem.fitted, problem.held_out, problem.whole
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
-    weight, scale = own.weight.detach().double().flatten(1), problem.norm.scale.double()[:, None]
+    weight, heard = own.weight.detach().double().flatten(1), problem.norm.heard[:, None]
+    scale = torch.where(heard, problem.norm.scale.double()[:, None], 0.0)
     # (filters, inputs) to (groups, inputs, filters of a group) and back.
     prior = (weight * scale).unflatten(0, (getattr(own, "groups", 1), -1)).mT
     errors = {ridge: held_out.error(fitted.solve(prior, ridge)) for ridge in _RIDGES}
@@ -264,7 +269,6 @@ def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float,
     improves = errors[ridge] < held_out.error(prior)
     found = whole.solve(prior, ridge) if improves else prior
     if improves:
-        heard = scale != 0
         own.weight.data.copy_(
             torch.where(heard, found.mT.flatten(0, 1) / torch.where(heard, scale, 1.0), weight).view_as(own.weight)
         )
