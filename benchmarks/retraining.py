@@ -159,7 +159,7 @@ def page(options: Namespace, setting: Setting, rows: list[Row]) -> str:
 
 {rules}
 
-{machine()}; {len({row["key"]["seed"] for row in rows})} seeds, mean ± standard deviation; {options.epochs:g} epochs;
+{machine()}; seeds {", ".join(map(str, options.seeds))}, mean ± standard deviation; {options.epochs:g} epochs;
 rates {", ".join(f"{rate:g}" for rate in options.rates)}.
 
 {table([head, *body])}

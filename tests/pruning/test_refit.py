@@ -14,8 +14,9 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning import compensation
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation import compensate, recalibrate
+from ice_ray.pruning.compensation import before_removal, compensate, recalibrate
 from ice_ray.pruning.compensation import least_squares as refitting
+from ice_ray.pruning.compensation.channel_norms import norm_behind
 from ice_ray.pruning.compensation.least_squares import problem_of
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.pruning.units import PrunableUnit
@@ -100,16 +101,16 @@ def test_behind_a_norm_over_channels_the_problem_is_set_up_anew():
     unit, gone = PrunableUnit("1", 8, ("4",)), (0, 3, 4)
     model = copy.deepcopy(dense)
     own = ScoringContext(model, (unit,), {}, (0,), batches(pictures(), 24), Alone(), lambda: dense)
-    whole = refitting.whole_problem(own, "4")
+    whole = before_removal.whole_problem(own, "4")
     kept = [index for index in range(8) if index not in gone]
     for name in ("weight", "bias"):
         for layer in (model[1], model[2]):
             setattr(layer, name, nn.Parameter(getattr(layer, name)[kept]))
     model[2].num_channels = len(kept)
     model[4].weight = nn.Parameter(model[4].weight[:, kept])
-    assert refitting.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
+    assert before_removal.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
     model[2] = nn.Identity()
-    assert refitting.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
+    assert before_removal.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
 
 
 class Standardised(nn.Conv2d):
@@ -265,17 +266,14 @@ class TestBehindALayerThatHasDrifted:
     def test_layers_of_one_step_are_made_ready_one_after_the_other(self, case):
         """The second reads what the first gives once that has been refitted."""
         dense, model = case
-        with torch.no_grad():  # as many filters as it reads: all that is lost can be had back
-            for network in case:
-                network.second.weight.copy_(torch.randn(4, 8, 1, 1, generator=torch.Generator().manual_seed(5)))
         units = (PrunableUnit("second", 4, ("head",)), PrunableUnit("first", 8, ("second",)))
         norms = {"first": "norm", "second": "last"}
         own = ScoringContext(model, units, norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        ready = refitting.ready_for(own)
-        assert refitting.made_ready(own) == ["second", "first"]
+        ready = before_removal.ready_for(own)
+        assert before_removal.made_ready(own) == ["second", "first"]
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-        refitting.assign(model, ready)
+        before_removal.assign(model, ready)
         branch = dense.last(dense.second(dense.norm(dense.first(dense.stem(pictures())))))
         found = model.last(model.second(model.norm(model.first(model.stem(pictures())))))
         torch.testing.assert_close(found, branch, atol=2e-3, rtol=2e-3)
@@ -297,5 +295,5 @@ class TestBehindALayerThatHasDrifted:
             network.last.running_var[1] = 1e-12
             network.last.running_mean[1] = 0
             network.second.weight.data[1] = 0
-        own = refitting.norm_behind(case[1], "second", "last")
+        own = norm_behind(case[1], "second", "last")
         assert own.heard.all()

@@ -9,18 +9,8 @@ import torch
 
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.batch_norms import recalibrate
-from ice_ray.pruning.compensation.least_squares import (
-    assign,
-    can_be_refitted,
-    made_ready,
-    outputs_left,
-    problem_of,
-    readers_of,
-    ready_for,
-    refit,
-    remaining_problem,
-    whole_problem,
-)
+from ice_ray.pruning.compensation.before_removal import assign, made_ready, ready_for, remaining_problem, whole_problem
+from ice_ray.pruning.compensation.least_squares import can_be_refitted, outputs_left, problem_of, readers_of, refit
 
 Compensation = Literal["none", "bn", "least-squares"]
 
@@ -63,7 +53,7 @@ def compensate(
     dense = context.dense()
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
     errors: dict[str, tuple[float, float]] = {}
-    missed = {reader for unit in context.units for reader in unit.consumers} - set(readers)
+    missed = _consumers(context) - set(readers)
 
     def estimate(last: str | None) -> None:
         """Norms from the first pruned layer on, but for those that go with what has been refitted."""
@@ -96,5 +86,9 @@ def compensate(
 
 
 def misses_readers(context: ScoringContext, refitted: Collection[str]) -> bool:
-    """Whether a layer that reads filters of the step is not among those that have been refitted."""
-    return any(reader not in refitted for unit in context.units for reader in unit.consumers)
+    """Whether a layer that reads filters of the step is not among those that have been refitted, or none is known."""
+    return not _consumers(context) or bool(_consumers(context) - set(refitted))
+
+
+def _consumers(context: ScoringContext) -> set[str]:
+    return {reader for unit in context.units for reader in unit.consumers}

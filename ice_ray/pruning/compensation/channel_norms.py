@@ -28,8 +28,8 @@ class ChannelNorm:
     module: _BatchNorm | None
 
     @property
-    def is_all(self) -> bool:
-        """Whether there is nothing but this in the norm: some have an activation built in."""
+    def is_affine(self) -> bool:
+        """Whether the norm does nothing else: some have an activation built in."""
         return self.module is None or type(self.module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
     def of(self, rows: Tensor) -> Tensor:

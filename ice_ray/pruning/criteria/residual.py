@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation.least_squares import whole_problem
+from ice_ray.pruning.compensation.before_removal import whole_problem
 from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.criteria.base import Criterion
 from ice_ray.pruning.units import PrunableUnit
