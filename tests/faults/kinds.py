@@ -43,15 +43,18 @@ class Scene:
         self.job.expect("two refusals", lambda: self.refusals() >= before + 2)
 
     def victim(self, titles: Titles) -> Process:
-        """A process of such a title, drawn; waits until there is one."""
+        """A process of such a title, drawn and held: it is still at that. Waits until there is one."""
         found: list[Process] = []
 
-        def seen() -> bool:
-            found[:] = workers(titles)
+        def held() -> bool:
+            there = workers(titles)
+            drawn = self.random.choice(there) if there else None
+            if drawn is not None and drawn.hold(titles):
+                found.append(drawn)
             return bool(found)
 
-        self.job.expect(titles[0], seen)
-        return self.random.choice(found)
+        self.job.expect(titles[0], held)
+        return found[0]
 
     def kill_driver(self) -> None:
         """And wait until Ray has noticed: what lives of the old job must not write beside the new one."""
@@ -93,7 +96,9 @@ def kill(titles: Titles, scene: Scene) -> None:
 
 def lose_node(titles: Titles, scene: Scene) -> None:
     """The raylet of such a process with all that runs there; another node joins instead."""
-    scene.ground.lose(scene.victim(titles).parent)
+    victim = scene.victim(titles)
+    scene.ground.lose(victim.parent)
+    victim.kill()
     scene.ground.join()
 
 

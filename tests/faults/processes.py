@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +31,20 @@ class Process:
     title: str
     parent: int
 
+    def hold(self, titles: Titles) -> bool:
+        """Stop it where it is; returns whether it was still at what such a title says. If not, it goes on."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP)
+            now = _read(Path("/proc") / str(self.pid))
+            if now is not None and now.title.startswith(titles):
+                return True
+            os.kill(self.pid, signal.SIGCONT)
+        return False
+
     def kill(self) -> None:
-        """At once, without a word to it."""
-        os.kill(self.pid, signal.SIGKILL)
+        """At once, without a word to it; nothing where it has ended already."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def processes_below(ancestor: int) -> list[Process]:

@@ -22,6 +22,7 @@ from kinds import KINDS, Kind, Scene, small_disk
 from material import Material
 
 import ice_ray
+from ice_ray.cluster.survived import Survived
 
 _OF_THE_WINNER = (
     "hyperparameters", "trial", "reason", "drop", "pruning_seconds", "cost", "front", "flops_per_second",
@@ -125,12 +126,15 @@ def _suffer(
                 over = time.monotonic()
                 job.wait_for("a step further", partial(job.has_come_to, min(at + 1, length)))
                 struck.append((kind, at, time.monotonic() - over))
+                # Another process may have gone that step. A job whose driver is lost next, or that ends, before this
+                # loss has been noticed has not survived anything.
+                job.wait_for("it to be counted", partial(_is_counted, job.folder, [kind for kind, *_ in struck]))
             code = job.finish()
         finally:
             job.kill()
         difference = f"exit code {code}:\n{job.printed}" if code else compare(stage, job.folder, undisturbed.folder)
         found = Counter({} if code else _survived(stage, job.folder))
-    inflicted = Counter(kind.survived for kind in kinds if kind.survived)
+    inflicted = _to_survive(kinds)
     counted = {kind: found[kind.survived] >= inflicted[kind.survived] for kind in kinds}
     return [Suffered(kind, at, length, seconds, counted[kind], difference) for kind, at, seconds in struck]
 
@@ -183,6 +187,14 @@ def _steps(run: Path) -> list[dict[str, Any]]:
 def _widths(run: Path) -> dict[str, Any]:
     pruned = _json(run / "summary.json")["pruned"]
     return {name: pruned[name] for name in ("widths", "decide_accuracy", "report_accuracy", "parameters")}
+
+
+def _to_survive(kinds: Sequence[Kind]) -> Counter[str]:
+    return Counter(kind.survived for kind in kinds if kind.survived)
+
+
+def _is_counted(run: Path, kinds: Sequence[Kind]) -> bool:
+    return Counter(Survived.of(run).counts()) >= _to_survive(kinds)
 
 
 def _survived(stage: Stage, run: Path) -> dict[str, int]:
