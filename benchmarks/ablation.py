@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 
+from claims import of_parts
 from contest import ICE, Contestant
 from contest_job import contest_job
 
@@ -37,4 +38,4 @@ CONTESTANTS = (ICE, *ABLATED)
 
 
 if __name__ == "__main__":
-    contest_job(__doc__, "ablation", "ICE-Pruning without its parts", CONTESTANTS, "ice")
+    contest_job(__doc__, "ablation", "ICE-Pruning without its parts", CONTESTANTS, "ice", of_parts)

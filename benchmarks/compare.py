@@ -21,6 +21,7 @@ worse on the benchmark's images, `baseline, rate 0.005` stands beside it.
 
 from __future__ import annotations
 
+from claims import against_rivals
 from contest import ICE, STEADY, Contestant
 from contest_job import contest_job
 
@@ -35,4 +36,4 @@ CONTESTANTS = (
 
 
 if __name__ == "__main__":
-    contest_job(__doc__, "compare", "Pipelines compared", CONTESTANTS, "baseline")
+    contest_job(__doc__, "compare", "Pipelines compared", CONTESTANTS, "baseline", against_rivals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,19 @@ def draw(cells: Sequence[Cell], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write_results(name: str, title: str, rules: str, parts: Sequence[tuple[str, list[Cell]]], baseline: str) -> None:
+def write_results(
+    name: str,
+    title: str,
+    rules: str,
+    parts: Sequence[tuple[str, list[Cell]]],
+    baseline: str,
+    claims: Callable[[Sequence[Cell]], str] | None = None,
+) -> None:
     """`results/NAME.md`, `.parquet`, and a picture per part.
 
     Args:
         parts: (heading, cells) per model or setting.
+        claims: what to say of a part's cells beside them.
     """
     rows = [row | {"search_seconds": cell.search_seconds} for _, cells in parts for cell in cells for row in cell.rows]
     write_parquet(name, [{**row, "config": str(row["config"]), "point": str(row["point"])} for row in rows])
@@ -140,10 +148,11 @@ def write_results(name: str, title: str, rules: str, parts: Sequence[tuple[str, 
         draw(cells, RESULTS / picture, heading)
         seeds = len({row["key"]["seed"] for cell in cells for row in cell.rows})
         machines = " and ".join(sorted({row["machine"] for cell in cells for row in cell.rows}))
+        said = f"{claims(cells)}\n\n" if claims else ""
         sections.append(
             f"## {heading}\n\n{seeds} seed{'s' if seeds > 1 else ''}, mean ± standard deviation; on {machines}. Dense: "
             f"{cells[0].of('dense_report')[0]:.2f}% on the report half, {cells[0].of('dense_test')[0]:.2f}% on the "
-            f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{points_table(cells)}\n\n"
+            f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{said}{points_table(cells)}\n\n"
             f"![{heading}]({picture})\n"
         )
     page = f"# {title}\n\n`{command()}`\n\n{rules}\n\nSeconds {clock}.\n\n" + "\n".join(sections)
