@@ -37,8 +37,8 @@ def against_rivals(cells: Sequence[Cell]) -> str:
         rows.append([f"{ratio:.0%}", f"`{rival}`", speed_there, f"{speed:.2f}x", gain_there, f"{gain:+.2f}", holds])
     return (
         "The paper's claim: ICE-Pruning is faster than both at similar accuracy. Published: ResNet-152 on CIFAR-10. "
-        f"Similar is at most {SIMILAR_POINTS:g} point less, between means; faster is by more than the standard deviations "
-        "of both. ICE saves the fine-tunes that its threshold lets it skip: the table above says how many it made. AAP "
+        f"Similar is at most {SIMILAR_POINTS:g} point less, between means; faster is by more than the standard "
+        "deviations of both. ICE saves the fine-tunes that its threshold lets it skip: the table above says how many it made. AAP "
         f"keeps what that table says, more than ICE does where it never comes to its bound.\n\n{table(rows)}"
     )
 
@@ -70,4 +70,4 @@ def _is_faster(own: Cell, other: Cell) -> bool:
 def _verdict(faster: bool, similar: bool) -> str:
     if faster and similar:
         return "yes"
-    return ", ".join(word for word, held in (("no: not faster", faster), ("no: less accurate", similar)) if not held)
+    return "no: " + ", ".join(word for word, held in (("not faster", faster), ("less accurate", similar)) if not held)
