@@ -39,7 +39,8 @@ def against_rivals(cells: Sequence[Cell]) -> str:
         "The paper's claim: ICE-Pruning is faster than both at similar accuracy. Published: ResNet-152 on CIFAR-10. "
         f"Similar is at most {SIMILAR_POINTS:g} point less, between means; faster is by more than the standard "
         "deviations of both. ICE saves the fine-tunes that its threshold lets it skip: the table above says how many "
-        f"it made. AAP keeps what that table says, more than ICE does where it never comes to its bound.\n\n{table(rows)}"
+        "it made. AAP keeps what that table says, more than ICE does where it never comes to its bound.\n\n"
+        f"{table(rows)}"
     )
 
 
