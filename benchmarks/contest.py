@@ -62,11 +62,13 @@ class Setting:
         name: of the setting; runs are kept by it.
         options: of the job: model, weights, data, sizes of both stages.
         decide_images: how many of the deciding images decide in the replay; None for all.
+        tuned_in: the setting whose searches found the hyperparameters, for what has not been searched in this one.
     """
 
     name: str
     options: tuple[str, ...]
     decide_images: int | None = None
+    tuned_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,14 @@ def same_as_twin(contestant: Contestant, key: Row, ledger: Ledger) -> Row | None
     return _copied(row, {"threshold": False}) | {"as_twin": contestant.twin}
 
 
+def same_in_other(setting: Setting, key: Row, ledger: Ledger) -> Row | None:
+    """What a search found in the setting whose searches stand for this one's."""
+    if not setting.tuned_in:
+        return None
+    other = next((row for row in ledger.rows if row["key"] == key | {"setting": setting.tuned_in}), None)
+    return _copied(other, {}) | {"as_in": setting.tuned_in} if other else None
+
+
 def _copied(row: Row, options: Row) -> Row:
     """What a run found, for another that differs in these options alone."""
     found = {name: value for name, value in row.items() if name != "key"}
@@ -303,7 +313,7 @@ def run_contest(
     ):
         tuner = by_name.get(contestant.tuned_as, contestant)
         key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name, "part": "search"}
-        known = same_under_less(tuner, key, ledger)
+        known = same_under_less(tuner, key, ledger) or same_in_other(setting, key, ledger)
         found = ledger.once(key, partial(dict, known) if known else partial(search, setting, tuner, ratio, decoded))
         kind = pipeline_kind(plan_of(setting, contestant, ratio, 0).config.pipeline).hyperparameters
         point = kind.from_mapping(found["point"])

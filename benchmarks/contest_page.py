@@ -28,12 +28,13 @@ def page_option(parser: ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """The replays of one pipeline at one ratio, and what its search took."""
+    """The replays of one pipeline at one ratio, and what its search took, in which other setting if not in this."""
 
     pipeline: str
     ratio: float
     rows: tuple[Row, ...]
     search_seconds: float
+    searched_in: str = ""
 
     def of(self, name: str) -> list[float]:
         """One figure of every seed."""
@@ -62,9 +63,9 @@ def cells_of(
         rows = tuple(row for row in rows if row["key"]["seed"] in seeds)
         tuner = contestant.tuned_as or contestant.name
         searched = {"setting": setting.name, "ratio": ratio, "pipeline": tuner, "part": "search"}
-        own = next((row["seconds"] for row in ledger.rows if row["key"] == searched), 0.0)
+        own: Row = next((row for row in ledger.rows if row["key"] == searched), {})
         if rows:
-            found.append(Cell(contestant.name, ratio, rows, own))
+            found.append(Cell(contestant.name, ratio, rows, own.get("seconds", 0.0), own.get("as_in", "")))
     return found
 
 
@@ -98,7 +99,8 @@ def contest_table(cells: Sequence[Cell], baseline: str) -> str:
 
 def points_table(cells: Sequence[Cell]) -> str:
     """The hyperparameters that each search chose."""
-    return table([["ratio", "pipeline", "chosen"], *([f"{c.ratio:.0%}", f"`{c.pipeline}`", c.point] for c in cells)])
+    head = ["ratio", "pipeline", "chosen", "by the search in"]
+    return table([head, *([f"{c.ratio:.0%}", f"`{c.pipeline}`", c.point, c.searched_in or "this"] for c in cells)])
 
 
 def draw(cells: Sequence[Cell], path: Path, title: str) -> None:

@@ -12,22 +12,23 @@ epoch, on images by which nothing has been decided. Time is PT: choosing filters
 fine-tuning and, in one-shot and ice-plus, the final retraining of up to four epochs; the probe and the search stand
 beside it. `no training, N images` is `ice-plus` that neither fine-tunes nor retrains, with N calibration images; `one
 retraining` has 1,000 of them and trains four epochs at the end. Both have nothing to search, so their search is the run
-itself on the search's images. Seconds are the processor's, with a process on each of its two cores; some rows had a
-third beside them. ResNet-56's baseline has the rate that a search in fp32
-found, on another machine, which took those seconds. The settings without `bf16` in their names are of that machine,
-too, and of repairs as they were before (commit 0b56c84): they refitted readers to what they alone had given, neither
-the sums behind them nor the layer that answers, and estimated norms anew.
+itself on the search's images. On ResNet-56 `ice-plus` has ResNet-20's choice (`--tuned-in`). Seconds are the
+processor's, with a process on each of its two cores; some rows had a third beside them. ResNet-56's baseline has the
+rate that a search in fp32 found, on another machine, which took those seconds. The settings without `bf16` in their
+names are of that machine, too, and of repairs as they were before (commit 0b56c84): they refitted readers to what they
+alone had given, neither the sums behind them nor the layer that answers, and estimated norms anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import torch
 from common import Ledger, arguments, share
 from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
-from settings import PRECISIONS, small
+from settings import PRECISIONS, small, tuned_in_option
 
 NO_TRAINING = ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/no-training.yaml")
 MODELS = ("cifar-resnet20", "cifar-resnet56")
@@ -51,6 +52,7 @@ def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__, parts=True)
     page_option(parser)
+    tuned_in_option(parser)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -61,6 +63,7 @@ def main() -> None:
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
     setting = small(options.shared, options.model, options.train_share, options.precision)
+    setting = dataclasses.replace(setting, tuned_in=options.tuned_in)
     if not options.page:
         run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:

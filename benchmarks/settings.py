@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from contest import Setting
@@ -18,21 +19,28 @@ def setting_options(parser: ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="for small: number type of arithmetic")
     parser.add_argument("--weights", type=Path, help="trained weights, for the paper's presets")
     parser.add_argument("--data", help="dataset, where the preset's own is not in the default place")
+    tuned_in_option(parser)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+
+
+def tuned_in_option(parser: ArgumentParser) -> None:
+    """`--tuned-in`, for who cannot wait for a search of every network."""
+    parser.add_argument("--tuned-in", default="", help="setting whose searches stand for those that this one lacks")
 
 
 def setting_of(options: Namespace) -> Setting:
     """What the options name."""
     if options.preset == "small":
-        return small(options.shared, options.model or "cifar-resnet20", precision=options.precision)
+        setting = small(options.shared, options.model or "cifar-resnet20", precision=options.precision)
+        return replace(setting, tuned_in=options.tuned_in)
     words = ["--preset", options.preset]
     for option in ("model", "weights", "data"):
         if getattr(options, option) is not None:
             words += [f"--{option}", str(getattr(options, option))]
     # The score is of images by which nothing is decided, and no pipeline has epochs that the others have not.
     words += ["--decide-on", "holdout", "--replay.final-epochs", "0"]
-    return Setting(options.preset, tuple(words))
+    return Setting(options.preset, tuple(words), tuned_in=options.tuned_in)
 
 
 def small(
