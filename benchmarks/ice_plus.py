@@ -14,9 +14,7 @@ beside it. `no training, N images` is `ice-plus` that neither fine-tunes nor ret
 retraining` has 1,000 of them and trains four epochs at the end. Both have nothing to search, so their search is the run
 itself on the search's images. On ResNet-56 `ice-plus` has ResNet-20's choice (`--tuned-in`). Seconds are the
 processor's, with a process on each of its two cores; some rows had a third beside them. ResNet-56's baseline has the
-rate that a search in fp32 found, on another machine, which took those seconds. The settings without `bf16` in their
-names are of that machine, too, and of repairs as they were before (commit 0b56c84): they refitted readers to what they
-alone had given, neither the sums behind them nor the layer that answers, and estimated norms anew.
+rate that a search in fp32 found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations
