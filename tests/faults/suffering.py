@@ -29,6 +29,7 @@ _OF_THE_WINNER = (
     "original_accuracy", "weight_changes", "trials",
 )  # fmt: skip
 _OF_A_SEARCH = ("best.json", "trials.parquet", "run.json", "preparation.json")
+_OF_ANOTHER_DRIVER = ("resumption", "damaged file")
 _TOGETHER, _ATTEMPTS = 5, 4
 
 
@@ -119,16 +120,19 @@ def _suffer(
         struck: list[tuple[Kind, int, float]] = []
         try:
             for kind, moment in _moments(kinds, length, random):
+                if kind.survived in _OF_ANOTHER_DRIVER:
+                    # What the driver that is about to be lost has not noticed yet, nobody will have survived.
+                    before = [each for each, *_ in struck]
+                    job.wait_for("losses to be counted", partial(_are_counted, job.folder, before))
                 job.expect(f"{stage} to come to {moment}", partial(job.has_come_to, moment))
                 job.pause_within(random.random())
                 at = job.progress
+                if stage == "replay" and at >= length:  # no step is left that could suffer: let it end
+                    job.expect("more to do", lambda: False)
                 kind.inflict(scene)
                 over = time.monotonic()
                 job.wait_for("a step further", partial(job.has_come_to, min(at + 1, length)))
                 struck.append((kind, at, time.monotonic() - over))
-                # Another process may have gone that step. A job whose driver is lost next, or that ends, before this
-                # loss has been noticed has not survived anything.
-                job.wait_for("it to be counted", partial(_is_counted, job.folder, [kind for kind, *_ in struck]))
             code = job.finish()
         finally:
             job.kill()
@@ -193,7 +197,7 @@ def _to_survive(kinds: Sequence[Kind]) -> Counter[str]:
     return Counter(kind.survived for kind in kinds if kind.survived)
 
 
-def _is_counted(run: Path, kinds: Sequence[Kind]) -> bool:
+def _are_counted(run: Path, kinds: Sequence[Kind]) -> bool:
     return Counter(Survived.of(run).counts()) >= _to_survive(kinds)
 
 
