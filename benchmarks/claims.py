@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from common import table
 from contest_page import Cell
@@ -21,20 +22,25 @@ _OF_PARTS = {"threshold": 56.43, "freezing": 10.75, "scheduler": 11.68}
 """By how many percent at most each part shortens pruning (section V)."""
 
 
+@dataclass(frozen=True)
+class Difference:
+    """ICE beside another row at its ratio: how many times as fast, how many points more, whether the claim holds."""
+
+    ratio: float
+    other: str
+    speed: float
+    points: float
+    verdict: str
+
+
 def against_rivals(cells: Sequence[Cell]) -> str:
     """Whether ICE is faster than the baseline and AAP at similar accuracy, ratio by ratio."""
-    found = {(cell.pipeline, cell.ratio): cell for cell in cells}
     rows = [["ratio", "ICE against", "speed-up, published", "here", "accuracy, published", "here", "holds"]]
-    for ratio, rival in itertools.product(sorted({cell.ratio for cell in cells}), ("baseline", "aap")):
-        own, other = found.get(("ice", ratio)), found.get((rival, ratio))
-        if own is None or other is None:
-            continue
-        speed = statistics.mean(other.seconds) / statistics.mean(own.seconds)
-        gain = statistics.mean(own.of("report")) - statistics.mean(other.of("report"))
-        published = _AGAINST_RIVALS.get((rival, ratio))
-        speed_there, gain_there = (f"{published[0]:.2f}x", f"{published[1]:+.2f}") if published else ("", "")
-        holds = _verdict(_is_faster(own, other), gain > -SIMILAR_POINTS)
-        rows.append([f"{ratio:.0%}", f"`{rival}`", speed_there, f"{speed:.2f}x", gain_there, f"{gain:+.2f}", holds])
+    for each in _differences(cells, ("baseline", "aap")):
+        published = _AGAINST_RIVALS.get((each.other, each.ratio))
+        speed, points = (f"{published[0]:.2f}x", f"{published[1]:+.2f}") if published else ("", "")
+        here = (f"{each.speed:.2f}x", f"{each.points:+.2f}")
+        rows.append([f"{each.ratio:.0%}", f"`{each.other}`", speed, here[0], points, here[1], each.verdict])
     return (
         "The paper's claim: ICE-Pruning is faster than both at similar accuracy. Published: ResNet-152 on CIFAR-10. "
         f"Similar is at most {SIMILAR_POINTS:g} point less, between means; faster is by more than the standard "
@@ -46,29 +52,37 @@ def against_rivals(cells: Sequence[Cell]) -> str:
 
 def of_parts(cells: Sequence[Cell]) -> str:
     """Whether each part of ICE shortens pruning, ratio by ratio."""
-    found = {(cell.pipeline, cell.ratio): cell for cell in cells}
     rows = [["ratio", "part", "time saved, published at most", "here", "accuracy against the row without it", "holds"]]
-    for ratio, (part, most) in itertools.product(sorted({cell.ratio for cell in cells}), _OF_PARTS.items()):
-        own, without = found.get(("ice", ratio)), found.get((f"ice, no {part}", ratio))
-        if own is None or without is None:
-            continue
-        saved = 100 * (1 - statistics.mean(own.seconds) / statistics.mean(without.seconds))
-        gain = statistics.mean(own.of("report")) - statistics.mean(without.of("report"))
-        holds = _verdict(_is_faster(own, without), gain > -SIMILAR_POINTS)
-        rows.append([f"{ratio:.0%}", part, f"{most:.2f}%", f"{saved:.1f}%", f"{gain:+.2f}", holds])
+    parts = {f"ice, no {part}": part for part in _OF_PARTS}
+    for each in _differences(cells, parts):
+        part, saved = parts[each.other], f"{100 * (1 - 1 / each.speed):.1f}%"
+        published = f"{_OF_PARTS[part]:.2f}%"
+        rows.append([f"{each.ratio:.0%}", part, published, saved, f"{each.points:+.2f}", each.verdict])
     return (
         "The paper's claim: every part shortens pruning, and all of them together trade time for accuracy best. "
         f"It holds where time is saved and accuracy is at most {SIMILAR_POINTS:g} point less.\n\n{table(rows)}"
     )
 
 
+def _differences(cells: Sequence[Cell], others: Iterable[str]) -> list[Difference]:
+    """Where both rows are there, by ratio."""
+    found = {(cell.pipeline, cell.ratio): cell for cell in cells}
+    return [
+        _difference(found["ice", ratio], found[other, ratio])
+        for ratio, other in itertools.product(sorted({cell.ratio for cell in cells}), others)
+        if ("ice", ratio) in found and (other, ratio) in found
+    ]
+
+
+def _difference(own: Cell, other: Cell) -> Difference:
+    speed = statistics.mean(other.seconds) / statistics.mean(own.seconds)
+    points = statistics.mean(own.of("report")) - statistics.mean(other.of("report"))
+    failed = {"not faster": not _is_faster(own, other), "less accurate": points <= -SIMILAR_POINTS}
+    no = ", ".join(word for word, holds in failed.items() if holds)
+    return Difference(own.ratio, other.pipeline, speed, points, f"no: {no}" if no else "yes")
+
+
 def _is_faster(own: Cell, other: Cell) -> bool:
-    """By more than one standard deviation of either."""
+    """By more than the standard deviations of both."""
     spreads = sum(statistics.stdev(cell.seconds) for cell in (own, other) if len(cell.seconds) > 1)
     return statistics.mean(other.seconds) - statistics.mean(own.seconds) > spreads
-
-
-def _verdict(faster: bool, similar: bool) -> str:
-    if faster and similar:
-        return "yes"
-    return "no: " + ", ".join(word for word, held in (("not faster", faster), ("less accurate", similar)) if not held)

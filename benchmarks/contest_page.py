@@ -148,11 +148,12 @@ def write_results(
     for number, (heading, cells) in enumerate(parts):
         picture = f"{name}{number or ''}.png"
         draw(cells, RESULTS / picture, heading)
-        seeds = len({row["key"]["seed"] for cell in cells for row in cell.rows})
+        least, most = (pick(len(cell.rows) for cell in cells) for pick in (min, max))
+        seeds = f"{most} seed{'s' if most > 1 else ''}" + (f" ({least} in some rows)" if least < most else "")
         machines = " and ".join(sorted({row["machine"] for cell in cells for row in cell.rows}))
         said = f"{claims(cells)}\n\n" if claims else ""
         sections.append(
-            f"## {heading}\n\n{seeds} seed{'s' if seeds > 1 else ''}, mean ± standard deviation; on {machines}. Dense: "
+            f"## {heading}\n\n{seeds}, mean ± standard deviation; on {machines}. Dense: "
             f"{cells[0].of('dense_report')[0]:.2f}% on the report half, {cells[0].of('dense_test')[0]:.2f}% on the "
             f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{said}{points_table(cells)}\n\n"
             f"![{heading}]({picture})\n"

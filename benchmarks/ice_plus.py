@@ -19,7 +19,6 @@ rate that a search in fp32 found, on another machine, which took those seconds.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import torch
@@ -60,8 +59,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
-    setting = small(options.shared, options.model, options.train_share, options.precision)
-    setting = dataclasses.replace(setting, tuned_in=options.tuned_in)
+    setting = small(options.shared, options.model, options.train_share, options.precision, options.tuned_in)
     if not options.page:
         run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
     if suffix:

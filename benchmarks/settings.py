@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 
 from contest import Setting
@@ -32,8 +31,8 @@ def tuned_in_option(parser: ArgumentParser) -> None:
 def setting_of(options: Namespace) -> Setting:
     """What the options name."""
     if options.preset == "small":
-        setting = small(options.shared, options.model or "cifar-resnet20", precision=options.precision)
-        return replace(setting, tuned_in=options.tuned_in)
+        model = options.model or "cifar-resnet20"
+        return small(options.shared, model, precision=options.precision, tuned_in=options.tuned_in)
     words = ["--preset", options.preset]
     for option in ("model", "weights", "data"):
         if getattr(options, option) is not None:
@@ -44,7 +43,11 @@ def setting_of(options: Namespace) -> Setting:
 
 
 def small(
-    shared: Path, model: str = "cifar-resnet20", train_share: float = 0.1, precision: str = PRECISIONS[0]
+    shared: Path,
+    model: str = "cifar-resnet20",
+    train_share: float = 0.1,
+    precision: str = PRECISIONS[0],
+    tuned_in: str = "",
 ) -> Setting:
     """5,000 stratified CIFAR-10 training images, one epoch a fine-tune; 2,000 images of one half of the test split
     decide, the other half reports. Searches: as many of the training images as the pipeline's trials have without
@@ -57,4 +60,4 @@ def small(
     places = ("--weights", str(weights), "--data", f"cifar10:{data}")
     name = f"small-{model.removeprefix('cifar-')}" + ("" if train_share == 0.1 else f"-{train_share:g}")
     name += "" if precision == PRECISIONS[0] else f"-{precision}"
-    return Setting(name, (*words.split(), *places), 2000)
+    return Setting(name, (*words.split(), *places), 2000, tuned_in)
