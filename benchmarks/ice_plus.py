@@ -35,13 +35,18 @@ CONTESTANTS = (
     Contestant("ice + bn", (*ICE.options, "--compensate", "bn"), "ice"),
     Contestant("ice + least squares", (*ICE.options, "--compensate", "least-squares"), "ice"),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
-    Contestant("ice-plus", ("--pipeline", "ice-plus", "--search.trials", "6")),
+    Contestant("ice-plus", ("--pipeline", "ice-plus")),
     *(
         Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
         for images in (250, 500, 1000, 2000)
     ),
     STEADY,
     Contestant("one retraining", ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/one-retraining.yaml")),
+    Contestant("half an epoch", ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/half-epoch.yaml")),
+    Contestant(
+        "ice-plus with a threshold",
+        ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/with-threshold.yaml", "--search.trials", "6"),
+    ),
 )
 
 
