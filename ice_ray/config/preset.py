@@ -33,10 +33,12 @@ def load_preset(name: str) -> RunConfig:
 
 def for_pipeline(config: RunConfig, pipeline: str) -> RunConfig:
     """The description with what goes with a pipeline by name: its recipe, where it has one (`ice-plus`); and without
-    the grid, and the number of its points, that a preset names for another.
+    the grid, and the number of its points, that a preset names for another. A grid of the same name is the pipeline's
+    own, of as many points as it has.
     """
-    if pipeline in PIPELINES and config.space is not None and config.space not in named_spaces(pipeline):
-        config = replace(config, space=None, search=replace(config.search, trials=None))
+    if pipeline in PIPELINES and pipeline != config.pipeline and config.space is not None:
+        space = config.space if config.space in named_spaces(pipeline) else None
+        config = replace(config, space=space, search=replace(config.search, trials=None))
     recipe = resources.files("ice_ray.config") / "recipes" / f"{pipeline}.yaml"
     if not recipe.is_file():
         return config
