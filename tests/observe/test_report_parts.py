@@ -130,8 +130,10 @@ def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
     assert [mark.kind for mark in figure.marks] == ["dense", "skipped"]
     assert any(line.kind == "threshold" for line in figure.lines)
     far = dataclasses.replace(winner, hyperparameters=winner.hyperparameters | {"accuracy_drop_threshold": 100.0})
-    beyond = timeline(dataclasses.replace(own, trials=[far, *run.trials[1:]]))
-    assert not any(line.kind == "threshold" for line in beyond.lines)  # no network comes so low
+    beyond = dataclasses.replace(own, trials=[far, *run.trials[1:]])
+    assert not any(line.kind == "threshold" for line in timeline(beyond).lines)  # no network comes so low
+    assert "No network can lose 100 points, the threshold: no step is followed by a fine-tune, and" in run_page(beyond)
+    assert "reached the threshold of" in run_page(own) and "No network can lose" not in run_page(own)
     (line,) = [line for line in figure.lines if line.kind == "pruned"]
     assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
     assert run_page(own).count("not measured") == 4  # the drop and the accuracy of two steps
