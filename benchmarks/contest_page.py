@@ -108,7 +108,7 @@ def draw(cells: Sequence[Cell], path: Path, title: str) -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     names = list(dict.fromkeys(cell.pipeline for cell in cells))
     ratios = sorted({cell.ratio for cell in cells})
-    colours = plt.get_cmap("tab10")
+    colours = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
     for cell in cells:
         marker: Any = "osD^"[ratios.index(cell.ratio) % 4]
         axes.scatter(cell.seconds, cell.of("report"), color=colours(names.index(cell.pipeline)), marker=marker, s=24)
