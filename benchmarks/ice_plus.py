@@ -41,7 +41,7 @@ CONTESTANTS = (
     Contestant("ice-plus", ("--pipeline", "ice-plus")),
     *(
         Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
-        for images in (250, 500, 1000, 2000)
+        for images in (250, 400, 500, 1000, 2000)
     ),
     STEADY,
     Contestant("one retraining", ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/one-retraining.yaml")),

@@ -55,6 +55,17 @@ def test_inputs_that_are_dead_or_constant_keep_their_weights():
     torch.testing.assert_close(equations.solve(prior, 1e-4)[0], prior[0], atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("inputs", [127, 128, 129, 200, 257])
+def test_products_are_summed_over_rows_however_wide_a_layer_is(inputs):
+    x, y = torch.randn(2, 40, inputs).double(), torch.randn(2, 40, 3).double()
+    equations = NormalEquations(2, inputs, 3, False, torch.device("cpu"))
+    for part, targets in zip(x.split(15, dim=1), y.split(15, dim=1), strict=True):
+        equations.add(part, targets)
+    products, crossed, _ = equations.moments()
+    torch.testing.assert_close(products, x.mT @ x / 40)
+    torch.testing.assert_close(crossed, x.mT @ y / 40)
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rows_times_weights_are_the_layer_s_own_outputs(data):

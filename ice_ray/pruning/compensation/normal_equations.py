@@ -11,6 +11,7 @@ from ice_ray.pruning.calibration import Reduction
 
 _SUMS = ("_rows", "_x", "_y", "_xx", "_xy", "_yy")
 _TINY = torch.finfo(torch.float64).tiny
+_NARROW, _STRIPES, _ALIGNED = 128, 4, 16
 
 
 class NormalEquations:
@@ -35,7 +36,7 @@ class NormalEquations:
         self._rows += x.shape[1]
         self._x += x.sum(dim=1)
         self._y += y.sum(dim=1)
-        self._xx.baddbmm_(x.mT, x)
+        _add_products(self._xx, x)
         self._xy.baddbmm_(x.mT, y)
         self._yy += y.square().sum(dim=1)
 
@@ -119,3 +120,13 @@ class NormalEquations:
         scale = torch.maximum(spread, 1e-8 * size)
         strength = ridge * torch.where(scale > 0, scale, 1.0)
         return xx + torch.diag_embed(strength[:, None].expand(-1, xx.shape[1]))
+
+
+def _add_products(sums: Tensor, x: Tensor) -> None:
+    """Add x'x (groups, inputs, inputs), which is symmetric: in stripes from the diagonal on, mirrored."""
+    width = x.shape[2]
+    stripe = width if width < _NARROW else -(-width // (_STRIPES * _ALIGNED)) * _ALIGNED
+    for start in range(0, width, stripe):
+        end = min(start + stripe, width)
+        sums[:, start:end, start:].baddbmm_(x[:, :, start:end].mT, x[:, :, start:])
+        sums[:, end:, start:end] = sums[:, start:end, end:].mT
