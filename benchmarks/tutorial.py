@@ -2,9 +2,9 @@
 
     python benchmarks/tutorial.py
 
-Runs the command on a terminal of 120 columns, in a folder of its own below `--work`, unless it has run there already,
-and writes `results/tutorial.md` and the pictures in `images/`: the terminal while trials ran, the report, TensorBoard.
-Needs Chromium.
+Runs the command on a terminal of 120 columns, in a folder of its own below `--work`, and writes `results/tutorial.md`
+and the pictures in `images/`: the terminal while trials ran, the report, TensorBoard. Where it has run there already,
+only the pictures of the report and of TensorBoard are taken anew. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import fcntl
 import html
 import io
+import json
 import os
-import platform
 import pty
 import shutil
 import socket
@@ -30,13 +30,10 @@ from pathlib import Path
 from typing import Literal
 
 import pyte
-import torch
-from common import RESULTS, arguments
+from common import RESULTS, arguments, machine
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from pyte.screens import Char
-
-from ice_ray.cluster.workload import device_name
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "images"
@@ -46,7 +43,7 @@ WEIGHTS, DATA = "weights/resnet20_cifar10jpeg.safetensors", "datasets/cifar10-jp
 OWN_WEIGHTS, OWN_DATA = "resnet20.safetensors", "cifar10"
 COMMAND = f"jobs/ice_prune.py --model cifar-resnet20 --weights {OWN_WEIGHTS} --data parquet:{OWN_DATA}"
 OPTIONS = f"--ratio 0.6 --pipeline ice-plus --space cifar10 --search.trials 6 --replay.subsample 0.1 --name {NAME}"
-VERSIONS = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning", "tensorboard")
+VERSIONS = ("ice_ray", "torchvision", "ray", "numpy", "torch-pruning", "tensorboard")
 COLOURS = {"default": "#d5dae0", "brown": "#e5c07b", "red": "#e06c75", "green": "#98c379", "cyan": "#56b6c2"}
 Line = list[Char]
 
@@ -136,7 +133,7 @@ def beside(name: str, shots: Sequence[Image.Image], gap: int = 0) -> None:
 def tensorboard(browser: Browser, folder: Path) -> None:
     """`scalars.png`, `images.png` and `hparams.png`."""
     with _serving(folder) as address:
-        wanted = "tagFilter=accuracy%2F%7Ccost%7Cunpruned&_smoothingWeight=0"
+        wanted = "tagFilter=after_recovery%7Cunpruned%7Cpruning%2Fseconds%7Ccost_so&_smoothingWeight=0"
         for name, place, width, height in (
             ("scalars", f"#scalars&{wanted}", 1280, 722),
             ("images", "#images", 1280, 552),
@@ -162,24 +159,26 @@ def _serving(folder: Path) -> Iterator[str]:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).close()
                 break
             time.sleep(1)
+        else:
+            raise SystemExit("TensorBoard does not answer")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait()
 
 
-def page_of(left: Sequence[str]) -> str:
+def page_of(left: Sequence[str], run: Path) -> str:
     """`tutorial.md`."""
-    hardware = f"{os.cpu_count()} CPU cores ({device_name(torch.device('cpu')).split(',')[0]}), no GPU"
     versions = ", ".join(f"{name} {version(name).split('+')[0]}" for name in VERSIONS)
+    precision = json.loads((run / "summary.json").read_text())["precision"]
     return f"""# A first run, as in the README
 
 `python {COMMAND} {OPTIONS}`
 
-Hardware: {hardware}; arithmetic in bf16. Python {platform.python_version()}, {versions}.
-One run, by `python benchmarks/tutorial.py`, which took the pictures in `images/` too. `resnet20.safetensors` and
-`cifar10` are `{WEIGHTS}` and `{DATA}` of `../shared/`. What was left
-on a terminal of {COLUMNS} columns:
+{machine()}; {versions}; arithmetic in {precision}. One
+run, by `python benchmarks/tutorial.py`, which took the pictures in `images/` too. `resnet20.safetensors` and `cifar10`
+are `{WEIGHTS}` and `{DATA}` of `--shared`. What was left on a terminal
+of {COLUMNS} columns:
 
 ```
 {chr(10).join(left)}
@@ -191,19 +190,17 @@ def main() -> None:
     """Run it, write the page and take the pictures."""
     options = arguments(__doc__).parse_args()
     folder, shared = (options.work / "tutorial").resolve(), options.shared.resolve()
-    has_run = (folder / "runs" / NAME / "summary.json").exists()
-    if not has_run:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name, place in (("jobs", ROOT / "jobs"), (OWN_WEIGHTS, shared / WEIGHTS), (OWN_DATA, shared / DATA)):
-            (folder / name).symlink_to(place)
-        left, shown = run(folder)
-        (RESULTS / "tutorial.md").write_text(page_of(left))
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        if not has_run:
+        if not (folder / "runs" / NAME / "summary.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for name, place in (("jobs", ROOT / "jobs"), (OWN_WEIGHTS, shared / WEIGHTS), (OWN_DATA, shared / DATA)):
+                (folder / name).symlink_to(place)
+            left, shown = run(folder)
             terminal(browser, shown)
+            (RESULTS / "tutorial.md").write_text(page_of(left, folder / "runs" / NAME))
         report(browser, folder / "runs" / NAME)
         tensorboard(browser, folder)
         browser.close()

@@ -65,8 +65,9 @@ class RunConfig:
     least-squares = the layers around refitted, so that the sums behind are those of the dense model."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares
-    --decision-error 0.01 and a space of its own, with a final retraining; baseline = a fine-tune after every step;
-    one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or package.module:function."""
+    --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), a final retraining; baseline = a fine-tune
+    after every step; one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or
+    package.module:function."""
     threshold: bool = True
     """Whether ice fine-tunes only where the drop has reached theta; without, after every step."""
     freezing: bool = True

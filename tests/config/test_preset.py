@@ -103,6 +103,7 @@ def test_every_preset_goes_with_every_pipeline(preset, pipeline):
     config = parse(RunConfig, ["--preset", preset, "--pipeline", pipeline], "p")
     space = load_space(config.space or default_space(pipeline, "cifar10"), pipeline)
     assert space.sample(config.search.trials, 0)
+    assert config.search.trials == (load_preset(preset).search.trials if pipeline == "ice" else None)
     assert (config.space == load_preset(preset).space) == (pipeline in ("ice", "ice-plus"))
 
 

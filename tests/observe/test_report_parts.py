@@ -133,10 +133,20 @@ def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
     beyond = dataclasses.replace(own, trials=[far, *run.trials[1:]])
     assert not any(line.kind == "threshold" for line in timeline(beyond).lines)  # no network comes so low
     assert "No network can lose 100 points, the threshold: no step is followed by a fine-tune, and" in run_page(beyond)
+    no_question = beyond.best | {"config": beyond.best["config"] | {"threshold": False}}
+    assert "No network can lose" not in run_page(dataclasses.replace(beyond, best=no_question))
     assert "reached the threshold of" in run_page(own) and "No network can lose" not in run_page(own)
     (line,) = [line for line in figure.lines if line.kind == "pruned"]
     assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
     assert run_page(own).count("not measured") == 4  # the drop and the accuracy of two steps
+
+
+def test_the_time_that_sharing_saved_is_told_where_no_step_was_fine_tuned(run):
+    work = {"asked_seconds": 430.0, "seconds": 338.0}
+    never = dataclasses.replace(run.trials[0], records=(step(1, 97.5, False),))
+    assert "carried out once" not in run_page(run)
+    told = run_page(dataclasses.replace(run, trials=[never, *run.trials[1:]], best=run.best | {"work": work}))
+    assert "carried out once: 7 min 10 s of pruning in 5 min 38 s of work" in told
 
 
 def test_nothing_in_a_record_becomes_markup(run):

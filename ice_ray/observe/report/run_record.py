@@ -93,7 +93,11 @@ class RunRecord:
 
     @property
     def threshold(self) -> float | None:
-        """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none."""
+        """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none, or
+        does not ask (`--no-threshold`).
+        """
+        if not self.config["threshold"]:
+            return None
         return self.shown.hyperparameters.get("accuracy_drop_threshold")
 
     @property

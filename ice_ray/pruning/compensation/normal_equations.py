@@ -125,7 +125,7 @@ class NormalEquations:
 def _add_products(sums: Tensor, x: Tensor) -> None:
     """Add x'x (groups, inputs, inputs), which is symmetric: in stripes from the diagonal on, mirrored."""
     width = x.shape[2]
-    stripe = width if width < _NARROW else -(-width // (_STRIPES * _ALIGNED)) * _ALIGNED
+    stripe = max(1, width) if width < _NARROW else -(-width // (_STRIPES * _ALIGNED)) * _ALIGNED
     for start in range(0, width, stripe):
         end = min(start + stripe, width)
         sums[:, start:end, start:].baddbmm_(x[:, :, start:end].mT, x[:, :, start:])
