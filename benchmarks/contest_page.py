@@ -14,6 +14,7 @@ import matplotlib
 import torch
 from common import RESULTS, Ledger, Row, command, spread, table, write_parquet
 from contest import Contestant, Setting
+from matplotlib.ticker import LogLocator
 
 from ice_ray.pipelines.registry import pipeline_kind
 
@@ -118,6 +119,7 @@ def draw(cells: Sequence[Cell], path: Path, title: str) -> None:
         handles.append(plt.Line2D([], [], color="grey", marker=shape, ls="", label=f"{ratio:.0%}"))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("pruning time, final epochs included (s)")
     axes.set_ylabel("accuracy on the report images (%)")
