@@ -103,15 +103,20 @@ def _seconds(cell: Cell) -> float:
     return statistics.mean(cell.seconds)
 
 
+def _against(own: Cell, other: Cell) -> tuple[float, float]:
+    """How many times as fast, and how many points more, between means."""
+    return _seconds(other) / _seconds(own), _accuracy(own) - _accuracy(other)
+
+
 def _goal(cell: Cell, bar: Cell, fast: bool) -> str:
     """The row that comes closest to a goal, and whether it is there."""
-    speed, points = _seconds(bar) / _seconds(cell), _accuracy(cell) - _accuracy(bar)
+    speed, points = _against(cell, bar)
     reached = speed >= GOAL_SPEED if fast else points >= GOAL_POINTS
     return f"{'yes' if reached else 'no'}: `{cell.pipeline}`, {speed:.1f}x, {points:+.1f}"
 
 
 def _beside(own: Cell, other: Cell) -> str:
-    speed, points = _seconds(other) / _seconds(own), _accuracy(own) - _accuracy(other)
+    speed, points = _against(own, other)
     return f"{'yes' if speed >= 1 and points >= 0 else 'no'}: {speed:.1f}x, {points:+.1f}"
 
 
@@ -126,8 +131,7 @@ def _differences(cells: Sequence[Cell], others: Iterable[str]) -> list[Differenc
 
 
 def _difference(own: Cell, other: Cell) -> Difference:
-    speed = statistics.mean(other.seconds) / statistics.mean(own.seconds)
-    points = statistics.mean(own.of("report")) - statistics.mean(other.of("report"))
+    speed, points = _against(own, other)
     failed = {"not faster": not _is_faster(own, other), "less accurate": points <= -SIMILAR_POINTS}
     no = ", ".join(word for word, holds in failed.items() if holds)
     return Difference(own.ratio, other.pipeline, speed, points, f"no: {no}" if no else "yes")
@@ -136,4 +140,4 @@ def _difference(own: Cell, other: Cell) -> Difference:
 def _is_faster(own: Cell, other: Cell) -> bool:
     """By more than the standard deviations of both."""
     spreads = sum(statistics.stdev(cell.seconds) for cell in (own, other) if len(cell.seconds) > 1)
-    return statistics.mean(other.seconds) - statistics.mean(own.seconds) > spreads
+    return _seconds(other) - _seconds(own) > spreads

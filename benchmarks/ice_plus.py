@@ -16,8 +16,8 @@ is searched. The first two have nothing to search, so their search is the run it
 with a threshold` is what its spaces were before, where its search may fine-tune between steps too. On ResNet-56, and
 with all training images, some hyperparameters are those that ResNet-20's searches found (`--tuned-in`): the last table
 says which. Seconds are the processor's, with a process on each of its two cores; some rows had a third beside them.
-Rows with 400 images came last: an engine that spends 3% less on repairs. At 60% ResNet-56's baseline has the rate that
-a search in fp32 found, on another machine, which took those seconds.
+Rows with 400 images came last, when wide layers' products were no longer summed twice. At 60% ResNet-56's baseline has
+the rate that a search in fp32 found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations

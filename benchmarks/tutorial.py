@@ -88,7 +88,7 @@ def terminal(browser: Browser, lines: Sequence[Line]) -> None:
     page = browser.new_page(viewport=ViewportSize(width=1045, height=100))
     style = "margin:0;padding:14px 16px;background:#1c2026;color:#d5dae0;font:14px/18.8px 'DejaVu Sans Mono'"
     page.set_content(f"<body style=\"{style}\"><pre style='margin:0;font:inherit'>" + "\n".join(rows) + "</pre>")
-    page.screenshot(path=PICTURES / "terminal.png", full_page=True)
+    _save("terminal", _image(page.screenshot(full_page=True)))
 
 
 def _marked(char: Char) -> str:
@@ -101,8 +101,8 @@ def _marked(char: Char) -> str:
 def report(browser: Browser, run: Path) -> None:
     """`report.png`: its head in light, what follows in dark; `phone.png`: three places of it on a phone."""
     loss, replay = "Time against loss, every trial", "The replay, step by step"
-    beside("report", [_shot(browser, run, 1075, 1330, 0.72, *at) for at in (("light", ""), ("dark", loss))])
-    beside("phone", [_shot(browser, run, 390, 844, 1, "light", at) for at in ("", loss, replay)], 20)
+    _save("report", _beside([_shot(browser, run, 1075, 1330, 0.72, *at) for at in (("light", ""), ("dark", loss))]))
+    _save("phone", _beside([_shot(browser, run, 390, 844, 1, "light", at) for at in ("", loss, replay)], 20))
 
 
 def _shot(
@@ -115,19 +115,28 @@ def _shot(
     if heading:
         page.get_by_role("heading", name=heading).evaluate("it => scrollTo(0, it.getBoundingClientRect().top - 40)")
     page.wait_for_timeout(300)
-    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shot = _image(page.screenshot())
     page.close()
     return shot
 
 
-def beside(name: str, shots: Sequence[Image.Image], gap: int = 0) -> None:
+def _beside(shots: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     """Pictures of one height, from left to right."""
     width = sum(shot.width for shot in shots) + gap * (len(shots) - 1)
     whole, at = Image.new("RGB", (width, shots[0].height), "white"), 0
     for shot in shots:
         whole.paste(shot, (at, 0))
         at += shot.width + gap
-    whole.save(PICTURES / f"{name}.png", optimize=True)
+    return whole
+
+
+def _image(shot: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(shot)).convert("RGB")
+
+
+def _save(name: str, picture: Image.Image) -> None:
+    """With 256 colours: a page has no more, and takes a third of the bytes."""
+    picture.quantize(256).save(PICTURES / f"{name}.png", optimize=True)
 
 
 def tensorboard(browser: Browser, folder: Path) -> None:
@@ -142,7 +151,7 @@ def tensorboard(browser: Browser, folder: Path) -> None:
             page: Page = browser.new_page(viewport=ViewportSize(width=width, height=height))
             page.goto(f"{address}/{place}")
             page.wait_for_timeout(8000)  # it draws piece by piece and says of none that it is done
-            page.screenshot(path=PICTURES / f"{name}.png")
+            _save(name, _image(page.screenshot()))
             page.close()
 
 
