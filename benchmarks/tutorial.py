@@ -135,8 +135,7 @@ def _image(shot: bytes) -> Image.Image:
 
 
 def _save(name: str, picture: Image.Image) -> None:
-    """With 256 colours: a page has no more, and takes a third of the bytes."""
-    picture.quantize(256).save(PICTURES / f"{name}.png", optimize=True)
+    picture.save(PICTURES / f"{name}.png", optimize=True)
 
 
 def tensorboard(browser: Browser, folder: Path) -> None:
