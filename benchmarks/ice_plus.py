@@ -64,13 +64,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--train-share", type=float, default=0.1, help="of the 50,000 training images")
+    names = [own.name for own in CONTESTANTS]
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="NAME", help="only these pipelines")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     part, suffix = share(options.part)
     ledger = Ledger(options.work, "contest", suffix)
     setting = small(options.shared, options.model, options.train_share, options.precision, options.tuned_in)
     if not options.page:
-        run_contest(setting, CONTESTANTS, options.ratios, options.seeds, ledger, part)
+        chosen = [own for own in CONTESTANTS if own.name in options.rows]
+        run_contest(setting, chosen, options.ratios, options.seeds, ledger, part)
     if suffix:
         return
     ledger.keep()

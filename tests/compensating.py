@@ -86,7 +86,7 @@ def hidden_units() -> tuple[nn.Module, nn.Module | None]:
 class TwoReaders(Chain):
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU())
-        self.left, self.right = nn.Conv2d(8, 4, 3), nn.Conv2d(8, 2, 1, stride=2)
+        self.left, self.right = nn.Conv2d(8, 4, 3), nn.Conv2d(8, 2, 3, stride=2)
 
     def forward(self, x):
         read = self.parts(x)
@@ -122,10 +122,11 @@ class Case:
         self.unit = next(unit for step in anatomy.steps for unit in step.units if unit.layer == self.layer)
         self.order = [trace.name for trace in self.traces]
 
-    def context(self, model: nn.Module, images=None, size: int = 48) -> ScoringContext:
+    def context(self, model: nn.Module, images=None, size: int = 48, **others) -> ScoringContext:
         norms = {trace.name: trace.norm for trace in self.traces}
         given = batches(pictures() if images is None else images, size)
-        return ScoringContext(model, (self.unit,), norms, (0, "step", 1), given, Alone(), lambda: self.dense)
+        key, alone = (0, "step", 1), Alone()
+        return ScoringContext(model, (self.unit,), norms, key, given, alone, lambda: self.dense, **others)
 
     def pruned(self, kind: str, removed: tuple[int, ...]) -> tuple[nn.Module, dict]:
         model = copy.deepcopy(self.dense)
@@ -133,6 +134,5 @@ class Case:
         if kind == "none":
             remove_filters(model, SHAPE, gone)
             return model, {}
-        return model, compensate(
-            self.context(model), kind, gone, self.order, lambda: remove_filters(model, SHAPE, gone)
-        )
+        repairs = compensate(self.context(model), kind, gone, self.order, lambda: remove_filters(model, SHAPE, gone))
+        return model, repairs.refitted

@@ -61,8 +61,9 @@ class RunConfig:
     """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
     l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
     compensate: Compensation = "none"
-    """Repair after every removal without training: none (the paper); bn = batch-norm statistics estimated anew;
-    least-squares = the layers around refitted, so that the sums behind are those of the dense model."""
+    """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
+    least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
+    these layers then trained by themselves towards the same."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate least-squares
     --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), a final retraining; baseline = a fine-tune

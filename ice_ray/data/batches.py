@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ice_ray.data.images import ImageSource, Preprocessing
+from ice_ray.data.images import ImageSet, ImageSource, Preprocessing
 from ice_ray.randomness import generator
 
 Batch = tuple[Tensor, Tensor]
@@ -55,13 +55,23 @@ def evaluation_batches(
     Args:
         order: int64 indices on the CPU, else the stored order.
     """
-    count = len(images)
-    whole = batch_size * shard.world
-    rows = [min(whole, count - start) for start in range(0, count, whole)]
-    places, sizes = _own_places(rows, shard)
+    places, sizes = evaluation_places(len(images), batch_size, shard)
     normalise = _Normalisation(preprocessing, images.device)
     for pixels, labels in images.fetch(places if order is None else order[places], sizes):
         yield normalise(pixels), labels
+
+
+def evaluation_places(count: int, batch_size: int, shard: Shard) -> tuple[Tensor, list[int]]:
+    """Of so many images the places (int64) of those that a process is given to evaluate, in the order in which they
+    come, and how many of them are in each batch.
+    """
+    whole = batch_size * shard.world
+    return _own_places([min(whole, count - start) for start in range(0, count, whole)], shard)
+
+
+def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
+    """All of them in one batch, (n, 3, H, W) float32 channels_last."""
+    return _Normalisation(preprocessing, images.device)(images.images)
 
 
 def _own_places(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:

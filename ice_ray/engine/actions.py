@@ -64,17 +64,15 @@ class Reinitialise:
 
 @dataclass(frozen=True)
 class Compensate:
-    """Remove filters for real, and repair without training what that has done. Leads to a new snapshot.
-
-    Value: {layer: (before, after)}, per refitted layer the share of its dense outputs' mean square that it does not
-    reproduce.
+    """Remove filters for real, and repair without labels what that has done. Leads to a new snapshot. Value: `Repairs`.
 
     Attributes:
         step: whose units lost filters.
-        kind: `bn` or `least-squares`.
+        kind: `bn`, `least-squares` or `reconstruction`.
         removed: as in `Prune`.
         images: training images that are looked at.
         scored: whether the scoring of the same network has set the problem up already, so that it is no cost of this.
+        epochs: of a reconstruction.
     """
 
     step: int
@@ -82,6 +80,7 @@ class Compensate:
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     images: int = 1000
     scored: bool = False
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True)

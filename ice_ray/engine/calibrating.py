@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 
-from ice_ray.data.batches import Batch, evaluation_batches
+from ice_ray.data.batches import Batch, Shard, evaluation_batches
 from ice_ray.data.images import PruningData
 from ice_ray.engine.actions import Compensate, Score, SnapshotId
 from ice_ray.engine.collective import Collective
 from ice_ray.engine.cost import forward_flops, refit_flops
+from ice_ray.engine.drawn import Drawn
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.standings import Standings
-from ice_ray.models.passes import Entrance, going_on
+from ice_ray.models.passes import Entrance, Standing, going_on
 from ice_ray.models.trace import LayerTrace
-from ice_ray.pruning.calibration import Entering, from_the_start
-from ice_ray.pruning.compensation import compensate, made_ready, misses_readers
+from ice_ray.pruning.calibration import from_the_start
+from ice_ray.pruning.compensation import Repairs, compensate, made_ready, misses_readers
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
+from ice_ray.pruning.units import PrunableUnit
 from ice_ray.training.evaluate import evaluation_batch
 from ice_ray.training.precision import Precision, autocast
 
@@ -94,37 +96,62 @@ class Calibrator:
 
     def compensate(
         self, model: nn.Module, action: Compensate, snapshot: SnapshotId, after: SnapshotId
-    ) -> tuple[dict[str, tuple[float, float]], float]:
-        """Remove and repair, in place and in full precision; all processes end with the same bits. Errors of the
-        repaired layers, and the operations spent.
+    ) -> tuple[Repairs, float]:
+        """Remove and repair, in place and in full precision; all processes end with the same bits. What has come of
+        it, and the operations spent.
 
         Args:
             after: the snapshot that this leads to.
         """
         order, removed = [trace.name for trace in self._network.traces], dict(action.removed)
         context = self._context(model, action, snapshot)
-        errors = compensate(
-            context, action.kind, removed, order, lambda: remove_filters(model, self._network.image_shape, removed)
+        repairs = compensate(
+            context,
+            action.kind,
+            removed,
+            order,
+            lambda: remove_filters(model, self._network.image_shape, removed),
+            action.epochs,
         )
         self._known = None
         self._standings[0].rename((snapshot, action.images), (after, action.images), removed)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         traces = self._run_through(action.step, action.images)
-        set_up = list(errors)
+        set_up = list(repairs.refitted)
         if not action.scored:
             set_up = [*made_ready(context), *set_up]
-        elif errors and any(set_up[0] in unit.consumers for unit in context.units):
+        elif set_up and any(set_up[0] in unit.consumers for unit in context.units):
             set_up = set_up[1:]  # the scores have charged it
         per_image = sum(refit_flops(model, self._dense(), traces, layer) for layer in set_up)
-        if misses_readers(context, errors):
+        if misses_readers(context, repairs.refitted):
             per_image += forward_flops(model, traces)
-        return errors, per_image * min(action.images, len(self._data.train))
+        if repairs.reconstructed:
+            per_image += self._reconstruction_flops(model, action, context.units)
+        return repairs, per_image * min(action.images, len(self._data.train))
+
+    def _reconstruction_flops(self, model: nn.Module, action: Compensate, units: Sequence[PrunableUnit]) -> float:
+        """Of one calibration image: the dense network's pass, those that measure what is left before and after, and per
+        epoch a pass and, from the step's first layer on, the way back, which takes twice as long.
+        """
+        layers = {name for unit in units for name in (unit.layer, *unit.consumers)}
+        entrance = self._entrance(action.step, action.images)
+        traces = [each for each in self._network.traces if entrance is None or not entrance.is_behind(each.name)]
+        first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
+        passed, trained = traces[: last + 1], traces[first : last + 1]
+        once = forward_flops(self._dense(), passed) + (2 + action.epochs) * forward_flops(model, passed)
+        return once + 2 * action.epochs * forward_flops(model, trained)
 
     def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
         about = snapshot, action.step, action.images
         if self._known is None or self._known[0] != about:
             self._known = about, {}
+        standing = self._standing(model, snapshot, action)
+
+        def entering(network: nn.Module, number: int) -> AbstractContextManager[object]:
+            found = standing(network)
+            return from_the_start(network, number) if found is None else going_on(network, found[number])
+
         return ScoringContext(
             model=model,
             units=self._network.steps[action.step - 1].units if action.step else self._network.units,
@@ -135,23 +162,30 @@ class Calibrator:
             dense=self._dense,
             rank=self._collective.shard.rank,
             known=self._known[1],
-            entering=self._entering(model, snapshot, action),
+            entering=entering,
             sums=self._network.sums if _refits(action) else (),
             answers=self._network.answers if action.step == len(self._network.steps) else None,
+            draws=lambda: Drawn(
+                self._images.take(action.images), self._data.preprocessing, *self._shares(action.images), standing
+            ),
         )
 
-    def _entering(self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate) -> Entering:
-        """Passes of a step's network, and of the dense one, begin where the step does, as far as that can be held."""
+    def _standing(
+        self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate
+    ) -> Callable[[nn.Module], Sequence[Standing] | None]:
+        """Where the batches stand in a step's network, and in the dense one: where the step begins, as far as that can
+        be held.
+        """
 
-        def entering(network: nn.Module, number: int) -> AbstractContextManager[object]:
+        def standing(network: nn.Module) -> Sequence[Standing] | None:
             entrance = self._entrance(action.step, action.images)
             if entrance is None:
-                return from_the_start(network, number)
+                return None
             standings = self._standings[0 if network is model else 1]
             of = (snapshot, action.images) if network is model else action.images
-            return going_on(network, standings.at(entrance, network, of, self._batches(action.images))[number])
+            return standings.at(entrance, network, of, self._batches(action.images))
 
-        return entering
+        return standing
 
     def _entrance(self, step: int, images: int) -> Entrance | None:
         """Where passes of a step begin, if what stands there may be held."""
@@ -170,14 +204,18 @@ class Calibrator:
 
     def _batches(self, count: int) -> Iterator[Batch]:
         """This process's share of the first `count` images."""
+        images, (size, shard) = self._images.take(count), self._shares(count)
+        for batch, labels in evaluation_batches(images, self._data.preprocessing, size, shard):
+            if len(labels):
+                yield batch, labels
+
+    def _shares(self, count: int) -> tuple[int, Shard]:
+        """Images of a batch of each process, and which process this is."""
         images, shard = self._images.take(count), self._collective.shard
         largest = min(_LARGEST_BATCH, evaluation_batch(images.image_shape, images.device))
         batches = math.ceil(len(images) / (largest * shard.world))
         # Of even sizes: a last batch of a few images would have no statistics worth the name.
-        size = math.ceil(len(images) / (batches * shard.world))
-        for batch, labels in evaluation_batches(images, self._data.preprocessing, size, shard):
-            if len(labels):
-                yield batch, labels
+        return math.ceil(len(images) / (batches * shard.world)), shard
 
 
 def _refits(action: Score | Compensate) -> bool:

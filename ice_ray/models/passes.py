@@ -78,6 +78,65 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
     return Passage(*caught[0], sums.other.detach())
 
 
+@dataclass(frozen=True)
+class End:
+    """A place in a forward pass that is looked at: a module's output, or the sum that it is a term of (`find_sums`)."""
+
+    module: str
+    is_term: bool = False
+
+
+def outputs_at(model: nn.Module, ends: Sequence[End], images: Tensor) -> list[Tensor]:
+    """What a forward pass gives at each of some places, at the module's first use; it ends when all are known. In full
+    precision, and with gradients where they are enabled.
+    """
+    sums = _UpToSums(ends)
+    with ExitStack() as stack:
+        for end in ends:
+            stack.callback(model.get_submodule(end.module).register_forward_hook(sums.watching(end)).remove)
+        stack.enter_context(torch.autocast(images.device.type, enabled=False))
+        stack.enter_context(sums)
+        try:
+            model(images)
+        except _Reached as reached:
+            clear_frames(reached.__traceback__)
+    return [sums.found[end] for end in ends]
+
+
+class _UpToSums(TorchFunctionMode):
+    """Ends a pass where the last of some places is reached."""
+
+    def __init__(self, ends: Sequence[End]) -> None:
+        super().__init__()
+        self.found: dict[End, Tensor] = {}
+        self._count, self._terms = len(ends), dict[End, Tensor]()
+
+    def watching(self, end: End) -> Callable[..., None]:
+        """A forward hook for the module of that place."""
+
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            if end.is_term:
+                self._terms.setdefault(end, output)
+            elif end not in self.found:
+                self._reach(end, output.clone())  # the pass goes on, perhaps in place
+
+        return hook
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        for end, term in self._terms.items():
+            other = None if end in self.found else addend(func, args, kwargs or {}, term)
+            if other is not None:
+                self._reach(end, term + other)
+        return func(*args, **(kwargs or {}))
+
+    def _reach(self, end: End, value: Tensor) -> None:
+        self.found[end] = value
+        if len(self.found) == self._count:
+            raise _Reached
+
+
 class _UpToSum(TorchFunctionMode):
     """Ends a pass where something is added to `term`."""
 
@@ -188,6 +247,26 @@ def going_on(model: nn.Module, standing: Standing) -> Iterator[None]:
             own = model.get_submodule(name)
             stack.enter_context(_answering(own, _answer(standing, name)))
         yield
+
+
+def chosen(standings: Sequence[Standing], rows: Tensor) -> Standing | None:
+    """Of passes of several batches that have come to the same entrance, that of some of their images together; None
+    where what stands there has no row for each image.
+
+    Args:
+        rows: int64, ascending, on the CPU: of all images in the order of the batches.
+    """
+    entrance, shapes = standings[0].entrance, standings[0].shapes
+    parts, start = [], 0
+    for standing in standings:
+        count = len(standing.output)
+        if any(not shape or shape[0] != count for shape in standing.shapes.values()):
+            return None
+        inside = rows[(rows >= start) & (rows < start + count)] - start
+        parts.append(standing.output[inside.to(standing.output.device)])
+        start += count
+    one = {name: torch.Size((len(rows), *shape[1:])) for name, shape in shapes.items()}
+    return Standing(entrance, torch.cat(parts), one)
 
 
 def _answer(standing: Standing, name: str) -> Callable[..., Tensor]:

@@ -8,7 +8,7 @@ from ice_ray.engine.actions import Compensate, Prune, Score, SnapshotId
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.runner import Runner
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.compensation import Compensation
+from ice_ray.pruning.compensation import Compensation, refits
 from ice_ray.pruning.criteria import lowest
 
 
@@ -20,11 +20,13 @@ class RemovalRule:
         amounts: how many go from each layer.
         criterion: by name; the lowest scores go first.
         calibration_images: training images that a criterion which looks at data looks at.
+        reconstruction_epochs: passes over them of a repair that reconstructs.
     """
 
     amounts: Amounts
     criterion: str = "l1"
     calibration_images: int = 1000
+    reconstruction_epochs: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,5 +56,6 @@ def removal_action(
     """What takes the chosen filters: removal alone, or removal and repair."""
     if compensation == "none":
         return Prune(choice.removed)
-    scored = rule.criterion == "residual" and compensation == "least-squares"
-    return Compensate(step, compensation, choice.removed, rule.calibration_images, scored)
+    scored = rule.criterion == "residual" and refits(compensation)
+    epochs = rule.reconstruction_epochs if compensation == "reconstruction" else 0.0
+    return Compensate(step, compensation, choice.removed, rule.calibration_images, scored, epochs)

@@ -26,6 +26,7 @@ class PruningSettings:
         selection: which layers are pruned.
         criterion: by name.
         calibration_images: training images that criteria and repairs look at.
+        reconstruction_epochs: passes over those of a repair that reconstructs.
         compensation: repair after every removal.
         pipeline: by name.
         seed: every random choice comes from it.
@@ -43,6 +44,7 @@ class PruningSettings:
     selection: Selection = Selection()
     criterion: str = "l1"
     calibration_images: int = 1000
+    reconstruction_epochs: float = 5.0
     compensation: Compensation = "none"
     pipeline: str = "ice"
     seed: int = 0
@@ -59,4 +61,4 @@ class PruningSettings:
     @property
     def removal(self) -> RemovalRule:
         """Which filters a step removes."""
-        return RemovalRule(self.amounts, self.criterion, self.calibration_images)
+        return RemovalRule(self.amounts, self.criterion, self.calibration_images, self.reconstruction_epochs)

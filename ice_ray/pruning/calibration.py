@@ -27,6 +27,24 @@ class Reduction(Protocol):
 Entering = Callable[[nn.Module, int], AbstractContextManager[object]]
 
 
+class Draws(Protocol):
+    """The calibration images one by one, by their places among those of all processes.
+
+    Attributes:
+        count: of all processes.
+        held: (count,) bool, which of them are this process's.
+    """
+
+    count: int
+    held: Tensor
+
+    def passing(self, network: nn.Module, places: Tensor) -> AbstractContextManager[Tensor]:
+        """While its block runs, passes of these images of this process's, through the network or the dense one, begin
+        behind what lies before the step; gives what to call the network with: normalised images (n, C, H, W) on the
+        model's device, or, where nothing looks at them any more, something of their shape. Places ascend.
+        """
+
+
 def from_the_start(network: nn.Module, number: int) -> AbstractContextManager[object]:
     """Passes are whole ones."""
     return nullcontext()
@@ -51,6 +69,7 @@ class ScoringContext:
             behind what lies before the step; without gradients, in full precision.
         sums: layers whose output, behind the norm, is but a term of a sum.
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
+        draws: gives the images one by one; whoever reconstructs needs it.
     """
 
     model: nn.Module
@@ -65,6 +84,7 @@ class ScoringContext:
     entering: Entering = from_the_start
     sums: Collection[str] = ()
     answers: str | None = None
+    draws: Callable[[], Draws] | None = None
 
     def weight(self, unit: PrunableUnit) -> Tensor:
         """(filters, weights of each) float32: a unit's weights, a row per filter."""

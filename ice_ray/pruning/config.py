@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,16 @@ class PruneConfig:
     """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up."""
     calibration_images: int = 1000
     """Training images that criteria which look at activations, and repairs, look at."""
+    reconstruction_epochs: float = 5.0
+    """Passes over them, for every step, of --compensate reconstruction."""
 
     def __post_init__(self) -> None:
         if self.round_to < 1:
             raise UserError(f"--prune.round-to {self.round_to} must be at least 1")
         if self.calibration_images < 1:
             raise UserError(f"--prune.calibration-images {self.calibration_images} must be at least 1")
+        if not 0 < self.reconstruction_epochs < math.inf:
+            raise UserError(f"--prune.reconstruction-epochs {self.reconstruction_epochs} must be above 0")
 
     @property
     def selection(self) -> Selection:

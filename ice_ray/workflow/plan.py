@@ -97,6 +97,7 @@ class Plan:
             criterion=config.criterion,
             compensation=config.compensate,
             calibration_images=config.prune.calibration_images,
+            reconstruction_epochs=config.prune.reconstruction_epochs,
             pipeline=config.pipeline,
             seed=config.seed,
             recipe=config.recovery.recipe(batch_size),

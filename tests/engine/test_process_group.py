@@ -49,15 +49,16 @@ def scores(executor: Executor) -> dict[str, torch.Tensor]:
     return {name: executor.run(executor.root, Score(2, name, 200)).value["layer2.0.conv1"] for name in CRITERIA}
 
 
-def repaired(executor: Executor) -> tuple[list[int], dict[str, float]]:
-    """Checksums of every step of a run that is repaired and never trained, and the errors that its refits left."""
+def repaired(executor: Executor, kind: str = "least-squares") -> tuple[list[int], dict[str, float]]:
+    """Checksums of every step of a run that is repaired and never trained, and the errors that its repairs left."""
     snapshot, sums, errors = executor.root, [], {}
     for step in executor.network.steps:
         choice = choose_removal(executor, snapshot, step.number, RULE)
-        outcome = executor.run(snapshot, Compensate(step.number, "least-squares", choice.removed, 200))
+        outcome = executor.run(snapshot, Compensate(step.number, kind, choice.removed, 200, epochs=4))
         snapshot = outcome.snapshot
         sums.append(int(checksum(executor.module(snapshot))))
-        errors |= {layer: after for layer, (_, after) in outcome.value.items()}
+        found = outcome.value.refitted if kind == "least-squares" else outcome.value.reconstructed
+        errors |= {layer: after for layer, (_, after) in found.items()}
     return sums, errors
 
 
@@ -85,7 +86,8 @@ def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folde
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
     train_with_a_spare_part(data)
-    torch.save((scores(executor), repaired(executor), *replay(executor)), folder / f"rank{rank}.pt")
+    mended = repaired(executor), repaired(executor, "reconstruction")
+    torch.save((scores(executor), *mended, *replay(executor)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -98,11 +100,12 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
     mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
-    (scored, mended, *ran), (other_scored, other_mended, *other_ran) = (
+    (scored, mended, trained, *ran), (other_scored, other_mended, other_trained, *other_ran) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
     assert ran == other_ran
     assert mended == other_mended
+    assert trained == other_trained
     sums, accuracies, epochs, measured = ran
     assert len(sums) == len(network.steps)
     assert min(measured) < 200  # a measurement ended early, on both ranks alike
@@ -113,6 +116,7 @@ def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
         torch.testing.assert_close(scored[name], expected, msg=name)
         assert lowest(scored[name], 16) == lowest(expected, 16)
     assert mended[1] == pytest.approx(repaired(executor)[1], rel=0.2)  # norms see half batches each
+    assert trained[1] == pytest.approx(repaired(executor, "reconstruction")[1], rel=0.05)  # the same batches
     _, alone, _, _ = replay(executor)
     # Two processes differ from one by batch-norm statistics of half batches: 200 images, so a few of them.
     assert accuracies[-1] == pytest.approx(alone[-1], abs=5)

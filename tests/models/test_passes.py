@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from ice_ray.models.entrances import find_entrances
-from ice_ray.models.passes import going_on, reach, reads_and_gives
+from ice_ray.models.passes import End, chosen, going_on, outputs_at, reach, reads_and_gives
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.trace import trace_layers
 
@@ -152,3 +152,31 @@ class Strict(Skipping):
 def test_a_network_that_does_not_bear_a_place_is_entered_before():
     torch.manual_seed(0)
     assert entered(Strict()) == {"second": "first", "third": "first"}
+
+
+def test_a_pass_gives_what_is_at_several_places_and_ends_at_the_last_with_gradients():
+    torch.manual_seed(0)
+    model, images = ModelSpec("cifar-resnet8", 10).build().eval(), torch.rand(2, 3, 32, 32)
+    block, after = model.layer1[0], []
+    model.layer2.register_forward_hook(lambda *_: after.append(1))
+    first, summed = outputs_at(model, [End("layer1.0.bn1"), End("layer1.0.bn2", is_term=True)], images)
+    read = F.relu(model.bn1(model.conv1(images)))
+    inner = block.bn1(block.conv1(read))
+    torch.testing.assert_close(first, inner)
+    torch.testing.assert_close(summed, block.bn2(block.conv2(F.relu(inner))) + block.shortcut(read))
+    assert not after
+    summed.sum().backward()
+    assert block.conv1.weight.grad is not None
+
+
+def test_images_of_several_batches_stand_together_as_they_would_in_one():
+    torch.manual_seed(0)
+    model, images = ModelSpec("cifar-resnet8", 10).build().eval(), torch.rand(7, 3, 32, 32)
+    (entrance,) = find_entrances(model, (3, 32, 32), ["layer2.0.conv1"]).values()
+    standings = [reach(model, entrance, part) for part in images.split(3)]
+    rows = torch.tensor([1, 2, 3, 6])
+    own = chosen(standings, rows)
+    with torch.inference_mode():
+        with going_on(model, own):
+            found = model(torch.zeros(4, 3, 32, 32))
+        torch.testing.assert_close(found, model(images[rows]))

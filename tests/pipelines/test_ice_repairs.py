@@ -27,28 +27,32 @@ class TestCompensation:
 
     def test_the_better_the_repair_the_smaller_the_drop(self, executor, preparation):
         drops = {
-            kind: self.ran(executor, preparation, kind)[-1].records[-1].drop for kind in ("none", "bn", "least-squares")
+            kind: self.ran(executor, preparation, kind)[-1].records[-1].drop
+            for kind in ("none", "bn", "least-squares", "reconstruction")
         }
         drops["residual"] = self.ran(executor, preparation, "least-squares", "residual")[-1].records[-1].drop
         assert drops["none"] > drops["bn"] > drops["least-squares"]
         assert drops["residual"] <= drops["least-squares"] + 2
+        assert drops["reconstruction"] < drops["least-squares"]
 
-    def test_it_takes_its_share_of_the_pruning_time_on_both_clocks(self, executor, preparation):
-        paper, repaired = (self.ran(executor, preparation, kind)[-1].records for kind in ("none", "least-squares"))
+    @pytest.mark.parametrize("kind", ["least-squares", "reconstruction"])
+    def test_it_takes_its_share_of_the_pruning_time_on_both_clocks(self, executor, preparation, kind):
+        paper, repaired = (self.ran(executor, preparation, each)[-1].records for each in ("none", kind))
         assert [record.compensation_seconds for record in paper] == [0.0] * 3
         for before, after in zip(paper, repaired, strict=True):
             assert 0 < after.compensation_seconds < after.cost.wall_seconds
             assert after.flops > before.flops
 
-    def test_going_on_from_its_snapshots_gives_the_same_bits(self, executor, preparation, network, data):
-        states = self.ran(executor, preparation, "least-squares")
+    @pytest.mark.parametrize("kind", ["least-squares", "reconstruction"])
+    def test_going_on_from_its_snapshots_gives_the_same_bits(self, executor, preparation, network, data, kind):
+        states = self.ran(executor, preparation, kind)
         whole = executor.store.get(states[-1].snapshot).tensors
         fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(executor.store.get(states[1].snapshot))
         pipeline = ice(
             100.0,
             RemovalRule(Amounts(0.5), "l1", 300),
-            compensation="least-squares",
+            compensation=kind,
         )
         state = states[1]
         while not pipeline.is_done(fresh, state):

@@ -72,7 +72,7 @@ def test_where_there_are_fewer_images_than_inputs_other_images_suffer_no_more():
     factors = torch.randn(10, *SHAPE)  # images have something in common, else there is nothing to learn from them
     some, others = (torch.einsum("nf,fchw->nchw", torch.randn(count, 10), factors) for count in (80, 500))
     own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), Alone(), lambda: dense)
-    errors = compensate(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone))
+    errors = compensate(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone)).refitted
     assert errors["3"][1] < errors["3"][0]
     wanted = dense(others)
     before, after = ((each(others) - wanted).square().mean() for each in (untouched, model))
@@ -139,7 +139,7 @@ def test_a_squeeze_and_excitation_is_refitted_with_the_block_around_it():
     images = torch.randn(40, 3, 32, 32)
     own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), Alone(), lambda: dense)
     order = [trace.name for trace in network.traces]
-    errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone))
+    errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone)).refitted
     assert {gate for unit in step.units for gate in unit.gates} <= set(errors)
     assert all(after <= before + 1e-9 for before, after in errors.values())
 
@@ -219,7 +219,7 @@ class TestBehindALayerThatHasDrifted:
             **known,
         )
         order = ["stem", "first", "second", "head"]
-        errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone))
+        errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone)).refitted
         return dense, model, errors
 
     def test_what_the_pruned_layer_reads_is_made_up_for_in_it(self, case):

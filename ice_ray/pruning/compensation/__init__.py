@@ -1,8 +1,11 @@
-"""Repairs without training, after filters have been removed: closed forms that need a few forward passes."""
+"""Repairs after filters have been removed, without labels: closed forms that need a few forward passes, and layers
+trained by themselves towards the dense network's outputs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,10 +14,30 @@ from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.batch_norms import recalibrate
 from ice_ray.pruning.compensation.before_removal import assign, made_ready, ready_for, remaining_problem, whole_problem
 from ice_ray.pruning.compensation.least_squares import can_be_refitted, outputs_left, problem_of, readers_of, refit
+from ice_ray.pruning.compensation.reconstruction import reconstruct
 
-Compensation = Literal["none", "bn", "least-squares"]
+Compensation = Literal["none", "bn", "least-squares", "reconstruction"]
+Errors = dict[str, tuple[float, float]]
 
-__all__ = ["Compensation", "compensate", "made_ready", "misses_readers", "recalibrate"]
+__all__ = ["Compensation", "Repairs", "compensate", "made_ready", "misses_readers", "recalibrate", "refits"]
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What repairs have come to, as shares of targets' mean squares that are not reproduced, before and after.
+
+    Attributes:
+        refitted: per refitted reader, and the layer that answers, of its targets about their means.
+        reconstructed: by the module behind which a step is looked at.
+    """
+
+    refitted: Errors = field(default_factory=dict)
+    reconstructed: Errors = field(default_factory=dict)
+
+
+def refits(kind: Compensation) -> bool:
+    """Whether a repair refits layers, whatever comes behind that."""
+    return kind in ("least-squares", "reconstruction")
 
 
 def compensate(
@@ -23,7 +46,8 @@ def compensate(
     removed: Mapping[str, Sequence[int]],
     order: Sequence[str],
     remove: Callable[[], None],
-) -> dict[str, tuple[float, float]]:
+    epochs: float = 0.0,
+) -> Repairs:
     """Remove filters of a context's units from its network, and repair it, in place.
 
     `bn` estimates batch-norm statistics anew from the first pruned layer on. `least-squares` refits the layers whose
@@ -31,20 +55,18 @@ def compensate(
     read what is left, so that the sums in which they end are those of the dense network; norms behind keep the
     statistics that go with it. The first reader reads after the removal what it read before, less what has gone: its
     problem is set up before, where a criterion may have set it up already. After the last step the layer that gives the
-    answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well.
+    answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well. `reconstruction`
+    begins with that, and then trains the step's layers and their readers together.
 
     Args:
         removed: per layer, the filters that go.
         order: convolutions and linear layers in the order in which they run.
         remove: takes them.
-
-    Returns:
-        Per refitted reader, and the layer that answers, the share of its targets' mean square that it does not
-        reproduce, before and after.
+        epochs: of a reconstruction.
     """
     layers = {unit.layer for unit in context.units}
     first = next(layer for layer in order if layer in layers)
-    readers = readers_of(context, order) if kind == "least-squares" else []
+    readers = readers_of(context, order) if refits(kind) else []
     whole = whole_problem(context, readers[0]) if readers else None
     widths = {unit.layer: len(context.weight(unit)) for unit in context.units}
     if readers:
@@ -52,7 +74,7 @@ def compensate(
     remove()
     dense = context.dense()
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
-    errors: dict[str, tuple[float, float]] = {}
+    errors: Errors = {}
     missed = _consumers(context) - set(readers)
 
     def estimate(last: str | None) -> None:
@@ -78,11 +100,12 @@ def compensate(
         errors[reader] = refit(context, reader, problem)
     if misses_readers(context, errors):
         estimate(None)
-    last = context.answers if kind == "least-squares" else None
+    reconstructed = reconstruct(context, errors, order, epochs) if kind == "reconstruction" else {}
+    last = context.answers if refits(kind) else None
     if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
         outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
         errors[last] = refit(context, last, problem_of(context, last, outputs))
-    return errors
+    return Repairs(errors, reconstructed)
 
 
 def misses_readers(context: ScoringContext, refitted: Collection[str]) -> bool:

@@ -1,0 +1,195 @@
+"""A step's layers trained by themselves: what they aim at, what they may touch, and what must never become worse."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compensating import NETWORKS, SHAPE, Case, pictures
+from torch import nn
+
+from ice_ray.engine.actions import Compensate, Score
+from ice_ray.engine.executor import Executor
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.pruning.compensation import compensate, reconstruction
+from ice_ray.pruning.criteria import lowest
+from ice_ray.pruning.removal import remove_filters
+from ice_ray.training.fine_tune import Recipe
+
+CPU = torch.device("cpu")
+
+
+class Pictures:
+    """All calibration images are this process's, and passes are whole ones."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self._images, self.count, self.held = images, len(images), torch.ones(len(images), dtype=torch.bool)
+
+    @contextmanager
+    def passing(self, network, places):
+        yield self._images[places]
+
+
+def reconstructed(case: Case, removed: tuple[int, ...], epochs: float = 10.0):
+    """The network with filters removed and its step reconstructed, and what that has come to."""
+    model, gone = copy.deepcopy(case.dense), {case.layer: removed}
+    context = case.context(model, draws=lambda: Pictures(pictures()))
+    repairs = compensate(
+        context, "reconstruction", gone, case.order, lambda: remove_filters(model, SHAPE, gone), epochs
+    )
+    return model, repairs
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_more_is_reproduced_than_by_least_squares_alone(name):
+    case = Case(name)
+    for removed in ((0, 1, 4, 5), (2, 6)):
+        model, repairs = reconstructed(case, removed)
+        assert repairs.reconstructed
+        assert all(after < before for before, after in repairs.reconstructed.values())
+        refitted, errors = case.pruned("least-squares", removed)
+        assert repairs.refitted == errors  # it begins with that
+        images = pictures()
+        wanted = case.dense(images)
+        least, own = ((network(images) - wanted).square().mean() for network in (refitted, model))
+        assert own < least or name == "several readers"  # there the ends are layers, the network's outputs their means
+
+
+def test_the_error_is_that_of_the_layer_s_own_outputs():
+    """By hand: what is left of the mean square of what the reader's norm gives in the dense network."""
+    case = Case("batch norm and activation")
+    model, repairs = reconstructed(case, (0, 1, 4, 5))
+    ((end, (before, after)),) = repairs.reconstructed.items()
+    assert end == "parts.4"
+    images = pictures()
+    refitted, _ = case.pruned("least-squares", (0, 1, 4, 5))
+    with torch.no_grad():
+        wanted = case.dense.parts(images)
+        for network, found in ((refitted, before), (model, after)):
+            left = (network.parts(images) - wanted).square().sum() / wanted.square().sum()
+            assert found == pytest.approx(float(left), rel=1e-4)
+
+
+def test_what_stood_for_all_is_left_alone_where_training_makes_it_worse(monkeypatch):
+    """A rate at which everything diverges: least squares' weights come back, to the bit."""
+    monkeypatch.setattr(reconstruction, "RATE", 1e30)
+    case = Case("batch norm and activation")
+    model, repairs = reconstructed(case, (0, 1, 4, 5))
+    assert all(before == after for before, after in repairs.reconstructed.values())
+    expected, _ = case.pruned("least-squares", (0, 1, 4, 5))
+    assert all(torch.equal(expected.state_dict()[key], value) for key, value in model.state_dict().items())
+
+
+def removal(executor: Executor, step: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    scored = executor.run(executor.root, Score(step, "l1")).value
+    return tuple((layer, lowest(each, len(each) // 2)) for layer, each in scored.items())
+
+
+def repaired(executor: Executor, kind: str, step: int = 2, images: int = 200, epochs: float = 12.0):
+    outcome = executor.run(executor.root, Compensate(step, kind, removal(executor, step), images, epochs=epochs))
+    return executor.commit(outcome.snapshot).tensors, outcome
+
+
+def fresh(network: DenseNetwork, data) -> Executor:
+    return Executor(network, data, Recipe(batch_size=64), 0, CPU)
+
+
+def test_only_the_step_s_layers_and_their_norms_factors_change(network, data):
+    least, _ = repaired(fresh(network, data), "least-squares")
+    own, outcome = repaired(fresh(network, data), "reconstruction")
+    changed = {key for key, value in own.items() if not torch.equal(value, least[key])}
+    block = [f"layer2.0.{name}" for name in ("conv1.weight", "conv2.weight")]
+    norms = [f"layer2.0.{norm}.{name}" for norm in ("bn1", "bn2") for name in ("weight", "bias")]
+    assert changed == {*block, *norms}
+    assert set(outcome.value.reconstructed) == {"layer2.0.bn2"}
+
+
+def test_it_aims_at_the_sum_that_the_block_ends_in(network, data):
+    """By hand, with the block's own parts: the branch and the shortcut, before the activation."""
+    executor = fresh(network, data)
+    _, outcome = repaired(executor, "reconstruction", step=2, images=100)
+    images = next(iter(executor._calibrator._batches(100)))[0]
+    model, dense = executor.module(outcome.snapshot), network.build(CPU)
+
+    def summed(own: nn.Module) -> torch.Tensor:
+        x = own.layer1(F.relu(own.bn1(own.conv1(images))))
+        block = own.layer2[0]
+        return block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x))))) + block.shortcut(x)
+
+    with torch.no_grad():
+        wanted = summed(dense)
+        left = (summed(model) - wanted).square().sum() / wanted.square().sum()
+    before, after = outcome.value.reconstructed["layer2.0.bn2"]
+    assert after == pytest.approx(float(left), rel=1e-4)
+    assert after < before
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(network, data):
+    first, second = (repaired(fresh(network, data), "reconstruction")[0] for _ in range(2))
+    assert all(torch.equal(second[key], value) for key, value in first.items())
+    other = repaired(Executor(network, data, Recipe(batch_size=64), 1, CPU), "reconstruction")[0]
+    assert any(not torch.equal(other[key], value) for key, value in first.items())
+
+
+@pytest.mark.parametrize("limit", ["ice_ray.engine.calibrating.MOST_BYTES", "reconstruction.MOST_BYTES"])
+def test_what_cannot_be_held_is_computed_again(network, data, monkeypatch, limit):
+    """Activations before the step, or the dense network's outputs behind it."""
+    held, _ = repaired(fresh(network, data), "reconstruction")
+    if limit.startswith("reconstruction"):
+        monkeypatch.setattr(reconstruction, "MOST_BYTES", 0)
+    else:
+        monkeypatch.setattr(limit, 0)
+    again, _ = repaired(fresh(network, data), "reconstruction")
+    for key, value in held.items():
+        torch.testing.assert_close(again[key], value, atol=1e-3, rtol=1e-3)
+
+
+def test_nothing_is_left_to_have_gradients_that_had_none(network, data):
+    executor = fresh(network, data)
+    _, outcome = repaired(executor, "reconstruction")
+    model = executor.module(outcome.snapshot)
+    assert all(each.requires_grad and each.grad is None for each in model.parameters())
+    assert not model.training
+
+
+def test_every_epoch_costs_the_same(network, data):
+    executor = fresh(network, data)
+    one, two, three = (repaired(executor, "reconstruction", epochs=epochs)[1].cost.flops for epochs in (1, 2, 3))
+    least = repaired(executor, "least-squares")[1].cost.flops
+    assert least < one < two < three
+    assert three - two == pytest.approx(two - one)
+
+
+class Bottleneck(nn.Module):
+    """A block of three convolutions, the first two of which are pruned in one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce, self.middle, self.expand = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return F.relu(x + self.expand(F.relu(self.middle(F.relu(self.reduce(x))))))
+
+
+class Bottlenecks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(Bottleneck(), Bottleneck())
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def test_both_layers_of_a_bottleneck_are_trained_towards_what_the_third_gives(data):
+    torch.manual_seed(0)
+    network = DenseNetwork(Bottlenecks(), data.train.image_shape)
+    assert {unit.layer for unit in network.steps[1].units} == {"blocks.1.reduce", "blocks.1.middle"}
+    least, _ = repaired(fresh(network, data), "least-squares", step=2)
+    own, outcome = repaired(fresh(network, data), "reconstruction", step=2)
+    assert set(outcome.value.reconstructed) == {"blocks.1.expand"}
+    changed = {key.removeprefix("blocks.1.") for key, value in own.items() if not torch.equal(value, least[key])}
+    trained = {f"{layer}.{name}" for layer in ("reduce", "middle", "expand") for name in ("weight", "bias")}
+    assert changed - {"head.weight", "head.bias"} == trained  # the head answers: refitted behind it
