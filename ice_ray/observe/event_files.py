@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from ice_ray.address import Address
+from ice_ray.address import Address, Place
 
 
 @contextmanager
@@ -27,3 +28,22 @@ def event_file(address: Address) -> Iterator[SummaryWriter]:
         for file in Path(folder).iterdir():
             name = f"events.out.tfevents.{time.time_ns():020d}.{platform.node()}"
             (address / name).write_bytes(file.read_bytes())
+
+
+def steps_with(folder: Place, tag: str) -> set[int]:
+    """The steps for which a scalar is in the event files of a run of TensorBoard's; they are read as far as they are
+    whole.
+
+    Raises:
+        OSError: the storage gives them not.
+    """
+    if not folder.is_dir():
+        return set()
+    with tempfile.TemporaryDirectory() as local:
+        copy = Path(local) / "events.out.tfevents"
+        found: set[int] = set()
+        for file in folder.iterdir():
+            copy.write_bytes(file.read_bytes())
+            for event in EventFileLoader(str(copy)).Load():
+                found |= {int(event.step) for value in event.summary.value if value.tag == tag}
+    return found

@@ -26,6 +26,9 @@ class StepLog(Protocol):
     def step(self, values: Mapping[str, Any]) -> None:
         """One pruning step: the fields of its record, with `pruning_seconds` and `cost_so_far` where they are known."""
 
+    def catch_up(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Steps that an earlier part of the run has taken; some may have been told."""
+
     def losses(self, values: Sequence[float], first: int) -> None:
         """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
 

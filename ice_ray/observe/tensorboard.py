@@ -19,7 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from ice_ray.address import Address, Place
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.observe.event_files import event_file
+from ice_ray.observe.event_files import event_file, steps_with
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
 from ice_ray.search.restarts import Restarts
@@ -47,6 +47,24 @@ class StepWriter:
             for tag, value in figures(values, STEP_TAGS).items():
                 writer.add_scalar(tag, value, int(values["step"]))
             writer.flush()
+
+    def catch_up(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Steps taken before: those that were not told, as the driver was lost in between."""
+        told = self._told(STEP_TAGS["unpruned_share"])
+        for values in reports:
+            if int(values["step"]) not in told:
+                self.step(values)
+
+    def has_ended(self) -> bool:
+        """Whether its results have been written."""
+        return bool(self._told(RESULT_TAGS["drop"]))
+
+    def _told(self, tag: str) -> set[int]:
+        try:
+            return steps_with(self._folder, tag)
+        except OSError as error:
+            warn(f"TensorBoard events that are there cannot be read ({error.strerror or error})")
+            return set()
 
     def losses(self, values: Sequence[float], first: int) -> None:
         """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
@@ -103,6 +121,17 @@ class TensorBoardCallback(tune.Callback):
             self._writers[name] = StepWriter(self._folder / name, self._run)
         if "step" in result:
             self._writers[name].step(result)
+
+    def catch_up(
+        self, trial: str, reports: Sequence[Mapping[str, Any]], hyperparameters: Mapping[str, float], ended: bool
+    ) -> None:
+        """What an earlier part of the run did, and the driver was lost before it could write it: steps, and, where the
+        trial has ended, its results; a failed one has no report that is done.
+        """
+        writer = StepWriter(self._folder / trial, self._run)
+        writer.catch_up(reports)
+        if ended and reports and reports[-1]["done"] and not writer.has_ended():
+            writer.end(hyperparameters, reports[-1])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial)

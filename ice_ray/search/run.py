@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,6 +129,15 @@ def run_search(
     if len(points) < proposals.total:
         raise RunError("the search was interrupted before every trial had begun")
     return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
+
+
+def earlier_trials(folder: Place, pipeline: str) -> Iterator[tuple[str, Hyperparameters, TrialProgress]]:
+    """The trials of the search below `folder` that an earlier part of the run has begun, by name."""
+    store = TrialStore(folder / STATES)
+    for index, point in enumerate(point_log(folder, pipeline).load()):
+        progress = store.load(index)
+        if progress is not None:
+            yield trial_name(index), point, progress
 
 
 def point_log(folder: Place, pipeline: str) -> PointLog:

@@ -13,13 +13,13 @@ from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import ForgottenError, StorageError, TrialFailure
-from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.dispatcher import owner_name, root_of
 from ice_ray.search.prepare import SearchPreparation
+from ice_ray.search.reports import step_reports
 from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
@@ -122,14 +122,9 @@ class PruningTrial(tune.Trainable):
         return dataclasses.replace(begun, **ended)
 
     def _report(self) -> dict[str, Any]:
-        record = self._state.records[-1]
-        seconds = self._state.pruning_seconds(self._search.clock, self._prepared.flops_per_second)
-        cost = normalized_cost(seconds, record.drop)
-        report = {**record.as_dict(), "pruning_seconds": seconds, "cost_so_far": cost, "done": False}
-        report["inherited"] = self._inherited[-1]
-        if self._pipeline.is_done(self._worker, self._state):
-            report |= {"done": True, "cost": cost, "failure": ""}
-        return report
+        is_done = self._pipeline.is_done(self._worker, self._state)
+        clock, speed = self._search.clock, self._prepared.flops_per_second
+        return step_reports(self._state.records, self._inherited, is_done, clock, speed)[-1]
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._index, self._awaited, self._began_anew = config["point"]["index"], "", False

@@ -30,6 +30,7 @@ from ice_ray.observe.terminal import (
 )
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackedReplay
+from ice_ray.pipelines.records import PipelineState
 from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
@@ -178,6 +179,8 @@ class _Watcher:
             say(f"  going on after step {len(progress.state.records)}/{self._steps}")
             self.view.start(len(progress.state.records), time.monotonic())
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
+            for log in self._logs:
+                log.catch_up([_with_cost(progress, count) for count in range(1, len(progress.state.records) + 1)])
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps, self._images))
             for log in self._logs:
@@ -192,7 +195,8 @@ class _Watcher:
             log.end(hyperparameters.as_dict(), values | {"cost": values["cost_so_far"]})
 
 
-def _with_cost(progress: ReplayProgress) -> dict[str, Any]:
-    record = progress.state.records[-1]
-    seconds = progress.state.pruning_seconds("wall", 1.0)
+def _with_cost(progress: ReplayProgress, count: int | None = None) -> dict[str, Any]:
+    """The record of the last step, or of that many's last, with what had been spent by then and eq. 2 of it."""
+    records = progress.state.records[:count]
+    record, seconds = records[-1], PipelineState("", records).pruning_seconds("wall", 1.0)
     return record.as_dict() | {"pruning_seconds": seconds, "cost_so_far": normalized_cost(seconds, record.drop)}

@@ -35,7 +35,8 @@ from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
-from ice_ray.search.run import TrialResult, finished_candidates, point_log, run_search, work_of
+from ice_ray.search.reports import step_reports
+from ice_ray.search.run import TrialResult, earlier_trials, finished_candidates, point_log, run_search, work_of
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import Plan
@@ -130,8 +131,13 @@ def search_stage(context: JobContext) -> Winner:
         view = SearchView(
             plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index, retrains
         )
+        events = TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths)
+        for name, point, progress in earlier_trials(folder.path, config.pipeline):
+            clock, speed = config.search.clock, prepared.flops_per_second
+            reports = step_reports(progress.state.records, progress.inherited, progress.finished, clock, speed)
+            events.catch_up(name, reports, point.as_dict(), progress.has_ended)
         callbacks: list[tune.Callback] = [
-            TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths),
+            events,
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
             LiveCallback(view, plan.space.kind),
         ]

@@ -132,12 +132,19 @@ class TrackedReplay:
     """Tells a tracker of stage 2. SGD losses are not told: thousands of calls to a server would hold the run up."""
 
     def __init__(self, runs: TrackedRuns, name: str, hyperparameters: Mapping[str, float]) -> None:
-        self._runs, self._name = runs, name
+        self._runs, self._name, self._last = runs, name, 0
         runs.begin(name, hyperparameters)
 
     def step(self, values: Mapping[str, Any]) -> None:
         """One pruning step."""
+        self._last = int(values["step"])
         self._runs.step(self._name, values)
+
+    def catch_up(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Those that this has not told: after a resumption all, for what it tells then is a run of its own."""
+        for values in reports:
+            if int(values["step"]) > self._last:
+                self.step(values)
 
     def losses(self, values: Sequence[float], first: int) -> None:
         """Not told."""
