@@ -31,7 +31,8 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-NO_TRAINING = ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/no-training.yaml")
+IN_CLOSED_FORM = ("--pipeline", "ice-plus", "--compensate", "least-squares", "--space")
+NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
@@ -41,15 +42,24 @@ CONTESTANTS = (
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus")),
     *(
-        Contestant(f"no training, {images} images", (*NO_TRAINING, "--prune.calibration-images", str(images)))
+        Contestant(
+            f"reconstruction, {images} images",
+            ("--pipeline", "ice-plus", "--space", NO_TRAINING, "--prune.calibration-images", str(images)),
+        )
+        for images in (250, 500, 1000, 2000)
+    ),
+    *(
+        Contestant(
+            f"no training, {images} images", (*IN_CLOSED_FORM, NO_TRAINING, "--prune.calibration-images", str(images))
+        )
         for images in (250, 400, 500, 1000, 2000)
     ),
     STEADY,
-    Contestant("one retraining", ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/one-retraining.yaml")),
-    Contestant("half an epoch", ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/half-epoch.yaml")),
+    Contestant("one retraining", (*IN_CLOSED_FORM, f"{SPACES}/one-retraining.yaml")),
+    Contestant("half an epoch", (*IN_CLOSED_FORM, f"{SPACES}/half-epoch.yaml")),
+    Contestant("least squares, retrained", (*IN_CLOSED_FORM, f"{SPACES}/retrained.yaml")),
     Contestant(
-        "ice-plus with a threshold",
-        ("--pipeline", "ice-plus", "--space", "benchmarks/spaces/with-threshold.yaml", "--search.trials", "6"),
+        "least squares with a threshold", (*IN_CLOSED_FORM, f"{SPACES}/with-threshold.yaml", "--search.trials", "6")
     ),
 )
 

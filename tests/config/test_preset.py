@@ -110,9 +110,9 @@ def test_every_preset_goes_with_every_pipeline(preset, pipeline):
 def test_a_pipeline_s_recipe_gives_defaults_that_options_and_nothing_else_override():
     for arguments in (["--pipeline", "ice-plus"], ["--pipeline=ice-plus", "--preset", "small"]):
         config = parse(RunConfig, arguments, "p")
-        assert (config.pipeline, config.criterion, config.compensate) == ("ice-plus", "residual", "least-squares")
+        assert (config.pipeline, config.criterion, config.compensate) == ("ice-plus", "residual", "reconstruction")
         assert config.decision_error == 0.01
     assert config.model == "cifar-resnet8"
     own = parse(RunConfig, ["--pipeline", "ice-plus", "--criterion", "l1", "--target", "macs=0.5"], "p")
-    assert (own.criterion, own.compensate, own.ratio) == ("l1", "least-squares", None)
+    assert (own.criterion, own.compensate, own.ratio) == ("l1", "reconstruction", None)
     assert parse(RunConfig, ["--pipeline", "ice"], "p").compensate == "none"

@@ -39,7 +39,7 @@ def build(case: str, **changes: float) -> Pipeline:
         aap=AapConfig(rounds=8, images=64),
         imp=ImpConfig(form="unstructured" if form else "structured"),
         criterion="residual" if name == "ice-plus" else "l1",
-        compensation="least-squares" if name == "ice-plus" else "none",
+        compensation="reconstruction" if name == "ice-plus" else "none",
     )
     point = load_space(default_space(name, "digits"), name).points()[0]
     own: dict[str, float] = {"threshold_step": 2.0, "learning_rate": 0.02, "phases": 2, "epochs": 1, "dense_epochs": 2}
