@@ -31,7 +31,7 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-IN_CLOSED_FORM = ("--pipeline", "ice-plus", "--compensate", "least-squares", "--space")
+IN_CLOSED_FORM = ("--pipeline", "ice-plus", "--compensate", "least-squares", "--prune.calibration-images")
 NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
@@ -49,17 +49,16 @@ CONTESTANTS = (
         for images in (250, 500, 1000, 2000)
     ),
     *(
-        Contestant(
-            f"no training, {images} images", (*IN_CLOSED_FORM, NO_TRAINING, "--prune.calibration-images", str(images))
-        )
+        Contestant(f"no training, {images} images", (*IN_CLOSED_FORM, str(images), "--space", NO_TRAINING))
         for images in (250, 400, 500, 1000, 2000)
     ),
     STEADY,
-    Contestant("one retraining", (*IN_CLOSED_FORM, f"{SPACES}/one-retraining.yaml")),
-    Contestant("half an epoch", (*IN_CLOSED_FORM, f"{SPACES}/half-epoch.yaml")),
-    Contestant("least squares, retrained", (*IN_CLOSED_FORM, f"{SPACES}/retrained.yaml")),
+    Contestant("one retraining", (*IN_CLOSED_FORM, "1000", "--space", f"{SPACES}/one-retraining.yaml")),
+    Contestant("half an epoch", (*IN_CLOSED_FORM, "1000", "--space", f"{SPACES}/half-epoch.yaml")),
+    Contestant("least squares, retrained", (*IN_CLOSED_FORM, "1000", "--space", f"{SPACES}/retrained.yaml")),
     Contestant(
-        "least squares with a threshold", (*IN_CLOSED_FORM, f"{SPACES}/with-threshold.yaml", "--search.trials", "6")
+        "least squares with a threshold",
+        (*IN_CLOSED_FORM, "1000", "--space", f"{SPACES}/with-threshold.yaml", "--search.trials", "6"),
     ),
 )
 

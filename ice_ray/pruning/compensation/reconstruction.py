@@ -35,8 +35,9 @@ def reconstruct(
     """Train, in place, the layers of a step and those that read them, with the factors and shifts of the norms behind,
     towards what the last of them give in the dense network; where that is a term of a sum, towards the sum.
 
-    Adam, on batches of the calibration images over all processes, the rate up to `RATE` and down to nothing. All norms
-    keep their statistics. If it leaves more of the targets unexplained than there was, nothing is changed.
+    Adam, on batches of the calibration images over all processes, the rate up to `RATE` of each tensor's root mean
+    square and down to nothing. All norms keep their statistics. Where no less of the targets is left unexplained than
+    there was, nothing is changed.
 
     Args:
         refitted: the readers that take part; their outputs are as many as in the dense network, or another of the
