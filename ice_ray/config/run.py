@@ -66,7 +66,8 @@ class RunConfig:
     these layers then trained by themselves towards the same."""
     pipeline: str = "ice"
     """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate reconstruction
-    --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), a final retraining; baseline = a fine-tune
+    --prune.calibration-images 2000 --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), perhaps a
+    final retraining; baseline = a fine-tune
     after every step; one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or
     package.module:function."""
     threshold: bool = True

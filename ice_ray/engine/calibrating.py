@@ -1,4 +1,4 @@
-"""What looks at calibration images: scores of filters, and repairs without training."""
+"""What looks at calibration images: scores of filters, and repairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from ice_ray.pruning.calibration import from_the_start
 from ice_ray.pruning.compensation import Repairs, compensate, made_ready, misses_readers
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.pruning.units import PrunableUnit
 from ice_ray.training.evaluate import evaluation_batch
 from ice_ray.training.precision import Precision, autocast
 
@@ -127,20 +126,22 @@ class Calibrator:
         if misses_readers(context, repairs.refitted):
             per_image += forward_flops(model, traces)
         if repairs.reconstructed:
-            per_image += self._reconstruction_flops(model, action, context.units)
+            per_image += self._reconstruction_flops(model, action, repairs)
         return repairs, per_image * min(action.images, len(self._data.train))
 
-    def _reconstruction_flops(self, model: nn.Module, action: Compensate, units: Sequence[PrunableUnit]) -> float:
-        """Of one calibration image: the dense network's pass, those that measure what is left before and after, and per
-        epoch a pass and, from the step's first layer on, the way back, which takes twice as long.
+    def _reconstruction_flops(self, model: nn.Module, action: Compensate, repairs: Repairs) -> float:
+        """Of one calibration image: passes that measure what is left before and after, and per epoch one and, from the
+        step's first layer on, the way back, which takes twice as long. The dense network's once, where that is held.
         """
+        units = self._network.steps[action.step - 1].units
         layers = {name for unit in units for name in (unit.layer, *unit.consumers)}
         entrance = self._entrance(action.step, action.images)
         traces = [each for each in self._network.traces if entrance is None or not entrance.is_behind(each.name)]
         first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
         passed, trained = traces[: last + 1], traces[first : last + 1]
-        once = forward_flops(self._dense(), passed) + (2 + action.epochs) * forward_flops(model, passed)
-        return once + 2 * action.epochs * forward_flops(model, trained)
+        passes = 2 + action.epochs
+        dense = forward_flops(self._dense(), passed) * (1 if repairs.targets_held else 1 + passes)
+        return dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
 
     def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
         about = snapshot, action.step, action.images

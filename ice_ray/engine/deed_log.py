@@ -15,9 +15,10 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.memory import Deed
 from ice_ray.engine.threshold import Threshold
 from ice_ray.files import append_line, make_folder, whole_lines
+from ice_ray.pruning.compensation import Repairs
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
-_PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Replayed, Threshold, WarmCosine)
+_PARTS = (Checks, Cost, Deed, Measured, Outcome, Recovered, Repairs, Replayed, Threshold, WarmCosine)
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_PARTS)}
 
 

@@ -31,7 +31,8 @@ class Drawn:
         standing: Callable[[nn.Module], Sequence[Standing] | None],
     ) -> None:
         self._images, self._preprocessing, self._standing = images, preprocessing, standing
-        places, _ = evaluation_places(len(images), batch_size, shard)
+        places, sizes = evaluation_places(len(images), batch_size, shard)
+        self._sizes = [size for size in sizes if size]  # those of no image are no batches
         self.count, self.held = len(images), torch.zeros(len(images), dtype=torch.bool)
         self.held[places] = True
         self._row = torch.zeros(len(images), dtype=torch.int64)
@@ -41,9 +42,9 @@ class Drawn:
     def passing(self, network: nn.Module, places: Tensor) -> Iterator[Tensor]:
         """While its block runs, passes of these images begin where the batches stand; gives what to begin with."""
         batches = self._standing(network)
-        own = chosen(batches, self._row[places]) if batches else None
+        own = chosen(batches, self._sizes, self._row[places]) if batches else None
         if own is None:
             yield normalised(self._images.take(places), self._preprocessing)
             return
         with going_on(network, own):
-            yield own.output.new_zeros(()).expand(len(places), *self._images.image_shape)
+            yield own.output.new_zeros((len(places), *self._images.image_shape))

@@ -249,18 +249,18 @@ def going_on(model: nn.Module, standing: Standing) -> Iterator[None]:
         yield
 
 
-def chosen(standings: Sequence[Standing], rows: Tensor) -> Standing | None:
+def chosen(standings: Sequence[Standing], sizes: Sequence[int], rows: Tensor) -> Standing | None:
     """Of passes of several batches that have come to the same entrance, that of some of their images together; None
-    where what stands there has no row for each image.
+    where what stands there has not a row for each image.
 
     Args:
+        sizes: images of each batch.
         rows: int64, ascending, on the CPU: of all images in the order of the batches.
     """
     entrance, shapes = standings[0].entrance, standings[0].shapes
     parts, start = [], 0
-    for standing in standings:
-        count = len(standing.output)
-        if any(not shape or shape[0] != count for shape in standing.shapes.values()):
+    for standing, count in zip(standings, sizes, strict=True):
+        if any(shape[:1] != (count,) for shape in (standing.output.shape, *standing.shapes.values())):
             return None
         inside = rows[(rows >= start) & (rows < start + count)] - start
         parts.append(standing.output[inside.to(standing.output.device)])

@@ -43,6 +43,8 @@ def steps_with(folder: Place, tag: str) -> set[int]:
         copy = Path(local) / "events.out.tfevents"
         found: set[int] = set()
         for file in folder.iterdir():
+            if not file.name.startswith(copy.name):
+                continue
             copy.write_bytes(file.read_bytes())
             for event in EventFileLoader(str(copy)).Load():
                 found |= {int(event.step) for value in event.summary.value if value.tag == tag}

@@ -13,9 +13,10 @@ STEP_TAGS = {
     "fine_tuned": "recovery/fine_tuned",
     "inherited": "pruning/inherited",
     "unpruned_share": "pruning/unpruned_share",
-    "pruning_seconds": "pruning/seconds",
     "cost_so_far": "pruning/cost_so_far",
+    "pruning_seconds": "pruning/seconds",
 }
+"""In the order in which they are written; the last is known of every step, so a step that has it is whole."""
 _OF_ACCURACY = ("accuracy", "drop", "cost_so_far")
 RESULT_TAGS = {"cost": "result/cost", "drop": "result/drop", "pruning_seconds": "result/pruning_seconds"}
 

@@ -50,21 +50,21 @@ class StepWriter:
 
     def catch_up(self, reports: Sequence[Mapping[str, Any]]) -> None:
         """Steps taken before: those that were not told, as the driver was lost in between."""
-        told = self._told(STEP_TAGS["unpruned_share"])
+        told = self._told(STEP_TAGS["pruning_seconds"])
         for values in reports:
-            if int(values["step"]) not in told:
+            if told is not None and int(values["step"]) not in told:
                 self.step(values)
 
     def has_ended(self) -> bool:
-        """Whether its results have been written."""
-        return bool(self._told(RESULT_TAGS["drop"]))
+        """Whether its hyperparameters and results have been written, or nobody can tell."""
+        return self._told("_hparams_/session_end_info") != set()
 
-    def _told(self, tag: str) -> set[int]:
+    def _told(self, tag: str) -> set[int] | None:
         try:
             return steps_with(self._folder, tag)
         except OSError as error:
             warn(f"TensorBoard events that are there cannot be read ({error.strerror or error})")
-            return set()
+            return None
 
     def losses(self, values: Sequence[float], first: int) -> None:
         """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
@@ -126,12 +126,14 @@ class TensorBoardCallback(tune.Callback):
         self, trial: str, reports: Sequence[Mapping[str, Any]], hyperparameters: Mapping[str, float], ended: bool
     ) -> None:
         """What an earlier part of the run did, and the driver was lost before it could write it: steps, and, where the
-        trial has ended, its results; a failed one has no report that is done.
+        trial has ended, its results; a failed one has none, for no report of it is the last.
         """
         writer = StepWriter(self._folder / trial, self._run)
         writer.catch_up(reports)
-        if ended and reports and reports[-1]["done"] and not writer.has_ended():
-            writer.end(hyperparameters, reports[-1])
+        if not ended:
+            self._writers[trial] = writer
+        elif not writer.has_ended():
+            writer.end(hyperparameters, reports[-1] if reports and reports[-1]["done"] else {})
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial)

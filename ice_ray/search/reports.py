@@ -1,4 +1,4 @@
-"""What a trial says of its steps, from what is kept of it."""
+"""What a run of a pipeline says of its steps, from what is kept of it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ice_ray.pipelines.records import PipelineState, StepRecord
 
 def step_reports(
     records: Sequence[StepRecord],
-    inherited: Sequence[bool],
     finished: bool,
     clock: Clock,
     flops_per_second: float,
+    inherited: Sequence[bool] = (),
 ) -> list[dict[str, Any]]:
-    """A report for every step: its record, PT and eq. 2 so far on the search's clock, and whether all of it was
-    inherited; the last one of a finished trial also has eq. 2.
+    """A report for every step: its record, PT and eq. 2 so far on a clock, and whether all of it was inherited, where
+    that is known; the last one of a finished run also has eq. 2.
     """
     reports: list[dict[str, Any]] = []
     for count, record in enumerate(records, start=1):
         seconds = PipelineState("", tuple(records[:count])).pruning_seconds(clock, flops_per_second)
         cost = normalized_cost(seconds, record.drop)
         own = {**record.as_dict(), "pruning_seconds": seconds, "cost_so_far": cost, "done": False}
-        reports.append(own | {"inherited": inherited[count - 1]})
+        reports.append(own | ({"inherited": inherited[count - 1]} if inherited else {}))
     if finished and reports:
         reports[-1] |= {"done": True, "cost": reports[-1]["cost_so_far"], "failure": ""}
     return reports

@@ -124,7 +124,7 @@ class PruningTrial(tune.Trainable):
     def _report(self) -> dict[str, Any]:
         is_done = self._pipeline.is_done(self._worker, self._state)
         clock, speed = self._search.clock, self._prepared.flops_per_second
-        return step_reports(self._state.records, self._inherited, is_done, clock, speed)[-1]
+        return step_reports(self._state.records, is_done, clock, speed, self._inherited)[-1]
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._index, self._awaited, self._began_anew = config["point"]["index"], "", False

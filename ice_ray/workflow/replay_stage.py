@@ -14,7 +14,6 @@ from ice_ray.cluster.storage import seen_by_all
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.objective import normalized_cost
 from ice_ray.observe.live import ReplayView, shown_live
 from ice_ray.observe.model_card import write_card
 from ice_ray.observe.step_log import StepLog
@@ -30,10 +29,10 @@ from ice_ray.observe.terminal import (
 )
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackedReplay
-from ice_ray.pipelines.records import PipelineState
 from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
+from ice_ray.search.reports import step_reports
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.run_folder import environment
 from ice_ray.workflow.search_stage import dense_model
@@ -180,23 +179,21 @@ class _Watcher:
             self.view.start(len(progress.state.records), time.monotonic())
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
             for log in self._logs:
-                log.catch_up([_with_cost(progress, count) for count in range(1, len(progress.state.records) + 1)])
+                log.catch_up(_reports(progress))
         elif kind == "step":
             say(describe_step(progress.state.records[-1], self._steps, self._images))
             for log in self._logs:
-                log.step(_with_cost(progress))
+                log.step(_reports(progress)[-1])
             accuracy = progress.state.accuracy if progress.state.records[-1].measured else None
             self.view.took(len(progress.state.records), accuracy, time.monotonic())
 
     def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
         """The replay is over."""
-        values = _with_cost(progress)
+        values = _reports(progress, finished=True)[-1]
         for log in self._logs:
-            log.end(hyperparameters.as_dict(), values | {"cost": values["cost_so_far"]})
+            log.end(hyperparameters.as_dict(), values)
 
 
-def _with_cost(progress: ReplayProgress, count: int | None = None) -> dict[str, Any]:
-    """The record of the last step, or of that many's last, with what had been spent by then and eq. 2 of it."""
-    records = progress.state.records[:count]
-    record, seconds = records[-1], PipelineState("", records).pruning_seconds("wall", 1.0)
-    return record.as_dict() | {"pruning_seconds": seconds, "cost_so_far": normalized_cost(seconds, record.drop)}
+def _reports(progress: ReplayProgress, finished: bool = False) -> list[dict[str, Any]]:
+    """Of every step, on the wall's clock."""
+    return step_reports(progress.state.records, finished, "wall", 1.0)

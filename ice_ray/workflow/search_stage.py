@@ -134,7 +134,7 @@ def search_stage(context: JobContext) -> Winner:
         events = TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths)
         for name, point, progress in earlier_trials(folder.path, config.pipeline):
             clock, speed = config.search.clock, prepared.flops_per_second
-            reports = step_reports(progress.state.records, progress.inherited, progress.finished, clock, speed)
+            reports = step_reports(progress.state.records, progress.finished, clock, speed, progress.inherited)
             events.catch_up(name, reports, point.as_dict(), progress.has_ended)
         callbacks: list[tune.Callback] = [
             events,

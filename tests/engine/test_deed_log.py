@@ -4,13 +4,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ice_ray.engine.actions import CompareWeights, Measure, Measured, Outcome, Prune, Recover, Recovered, Score
+from ice_ray.engine.actions import (
+    CompareWeights,
+    Compensate,
+    Measure,
+    Measured,
+    Outcome,
+    Prune,
+    Recover,
+    Recovered,
+    Score,
+)
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.deed_log import DeedLog
 from ice_ray.engine.memory import Deed, key_of
 from ice_ray.engine.threshold import Threshold
+from ice_ray.pruning.compensation import Repairs
 
 COST = Cost(0.1, 3e9)
+REPAIRS = Repairs({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, targets_held=False)
 DEEDS = [
     Deed("root", Score(1, "l1"), Outcome("root", {"is": torch.tensor([0.1, float("inf"), 1e-38])}, COST)),
     Deed("root", Prune((("a.conv", (0, 2)), ("b", ()))), Outcome("p", None, COST), seconds=0.25),
@@ -18,6 +30,7 @@ DEEDS = [
     Deed("p", Recover(("step", 1), 0.1, 2, "constant", ("a",)), Outcome("r", Recovered(2, None), COST)),
     Deed("p", Recover(("step", 1), 1e30, 1, "constant", ()), None, "diverged"),
     Deed("r", CompareWeights("p", "l1"), Outcome("r", {"a": 0.3}, COST)),
+    Deed("r", Compensate(2, "reconstruction", (("a.conv", (0, 2)),), 500, True, 5.0), Outcome("c", REPAIRS, COST)),
 ]
 
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from ice_ray.models.entrances import find_entrances
-from ice_ray.models.passes import End, chosen, going_on, outputs_at, reach, reads_and_gives
+from ice_ray.models.passes import End, Entrance, Standing, chosen, going_on, outputs_at, reach, reads_and_gives
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.trace import trace_layers
 
@@ -175,8 +175,17 @@ def test_images_of_several_batches_stand_together_as_they_would_in_one():
     (entrance,) = find_entrances(model, (3, 32, 32), ["layer2.0.conv1"]).values()
     standings = [reach(model, entrance, part) for part in images.split(3)]
     rows = torch.tensor([1, 2, 3, 6])
-    own = chosen(standings, rows)
+    own = chosen(standings, [3, 3, 1], rows)
     with torch.inference_mode():
         with going_on(model, own):
             found = model(torch.zeros(4, 3, 32, 32))
         torch.testing.assert_close(found, model(images[rows]))
+
+
+def test_what_has_no_row_for_each_image_cannot_be_chosen_from():
+    """As where a stem gives a sequence first, or more rows than images."""
+    place = Entrance("stem", ("stem",), 4)
+    for shape in ((5, 3, 2), (6, 2)):
+        assert chosen([Standing(place, torch.zeros(shape), {})], [3], torch.tensor([0, 2])) is None
+    standing = Standing(place, torch.zeros(3, 2), {"other": torch.Size((5, 3))})
+    assert chosen([standing], [3], torch.tensor([0, 2])) is None

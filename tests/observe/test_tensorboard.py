@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.observe.event_files import steps_with
 from ice_ray.observe.tensorboard import StepWriter, TensorBoardCallback
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.search.reports import step_reports
@@ -20,7 +21,7 @@ def reports(count: int, finished: bool = True):
         step=1, layers="layer", filters_removed=4, unpruned_share=0.9, recovery_seconds=3.0, **accuracies
     )
     records = [dataclasses.replace(record, step=number, drop=float(number)) for number in range(1, count + 1)]
-    return step_reports(records, [False] * count, finished, "wall", 1.0)
+    return step_reports(records, finished, "wall", 1.0)
 
 
 def written(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -53,9 +54,24 @@ def test_a_file_that_was_cut_short_is_read_as_far_as_it_goes(tmp_path):
     for values in reports(3):
         before.step(values)
     (file,) = folder.iterdir()
-    file.write_bytes(file.read_bytes()[:-7])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    assert {step for step, _ in written(folder, "pruning/seconds")} == {1, 2}
     StepWriter(folder, "run").catch_up(reports(3))
-    assert {step for step, _ in written(folder, "pruning/seconds")} == {1, 2, 3}
+    for tag in ("accuracy/drop", "pruning/cost_so_far", "pruning/seconds"):
+        assert {step for step, _ in written(folder, tag)} == {1, 2, 3}
+
+
+def test_where_events_cannot_be_read_nothing_is_written_twice(tmp_path):
+    folder = tmp_path / "replay"
+    before = StepWriter(folder, "run")
+    before.step(reports(1)[0])
+    (folder / "events.out.tfevents.odd").mkdir()
+    again = StepWriter(folder, "run")
+    again.catch_up(reports(1))
+    assert again.has_ended()
+    (folder / "events.out.tfevents.odd").rmdir()
+    assert [step for step, _ in written(folder, "pruning/seconds")] == [1]
 
 
 def test_a_trial_that_ended_unseen_gets_its_results_once(tmp_path):
@@ -66,7 +82,12 @@ def test_a_trial_that_ended_unseen_gets_its_results_once(tmp_path):
     assert [step for step, _ in written(folder, "pruning/seconds")] == [1, 2, 3]
 
 
-def test_one_that_goes_on_or_has_failed_has_no_results(tmp_path):
+def test_one_that_goes_on_or_has_failed_has_no_results_and_the_latter_its_hyperparameters_once(tmp_path):
     for name, ended in (("goes-on", False), ("failed", True)):
-        TensorBoardCallback(tmp_path, "run", 3).catch_up(name, reports(2, finished=False), POINT, ended)
+        sizes = []
+        for _ in range(2):
+            TensorBoardCallback(tmp_path, "run", 3).catch_up(name, reports(2, finished=False), POINT, ended)
+            sizes.append(sum(file.stat().st_size for file in (tmp_path / name).iterdir()))
+        assert sizes[0] == sizes[1]
         assert written(tmp_path / name, "result/drop") == []
+        assert steps_with(tmp_path / name, "_hparams_/session_end_info") == ({0} if ended else set())

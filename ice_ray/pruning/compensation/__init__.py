@@ -29,10 +29,12 @@ class Repairs:
     Attributes:
         refitted: per refitted reader, and the layer that answers, of its targets about their means.
         reconstructed: by the module behind which a step is looked at.
+        targets_held: whether what a reconstruction aims at was computed once; else for every batch.
     """
 
     refitted: Errors = field(default_factory=dict)
     reconstructed: Errors = field(default_factory=dict)
+    targets_held: bool = True
 
 
 def refits(kind: Compensation) -> bool:
@@ -56,7 +58,7 @@ def compensate(
     statistics that go with it. The first reader reads after the removal what it read before, less what has gone: its
     problem is set up before, where a criterion may have set it up already. After the last step the layer that gives the
     answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well. `reconstruction`
-    begins with that, and then trains the step's layers and their readers together.
+    begins with that, and then trains the step's layers and their readers together, if all of these were refitted.
 
     Args:
         removed: per layer, the filters that go.
@@ -98,14 +100,17 @@ def compensate(
         if problem is None:
             problem = problem_of(context, reader, outputs)
         errors[reader] = refit(context, reader, problem)
+    reconstructed: Errors = {}
+    held = True
     if misses_readers(context, errors):
         estimate(None)
-    reconstructed = reconstruct(context, errors, order, epochs) if kind == "reconstruction" else {}
+    elif kind == "reconstruction":
+        reconstructed, held = reconstruct(context, errors, order, epochs)
     last = context.answers if refits(kind) else None
     if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
         outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
         errors[last] = refit(context, last, problem_of(context, last, outputs))
-    return Repairs(errors, reconstructed)
+    return Repairs(errors, reconstructed, held)
 
 
 def misses_readers(context: ScoringContext, refitted: Collection[str]) -> bool:

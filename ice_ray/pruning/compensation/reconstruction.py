@@ -31,13 +31,13 @@ _AT_ONCE = 128
 
 def reconstruct(
     context: ScoringContext, refitted: Collection[str], order: Sequence[str], epochs: float
-) -> dict[str, tuple[float, float]]:
+) -> tuple[dict[str, tuple[float, float]], bool]:
     """Train, in place, the layers of a step and those that read them, with the factors and shifts of the norms behind,
-    towards what the last of them give in the dense network; where that is a term of a sum, towards the sum.
+    towards what the readers outside the step give in the dense network; where that is a term of a sum, towards the sum.
 
     Adam, on batches of the calibration images over all processes, the rate up to `RATE` of each tensor's root mean
-    square and down to nothing. All norms keep their statistics. Where no less of the targets is left unexplained than
-    there was, nothing is changed.
+    square (one of zeros stays) and down to nothing. All norms keep their statistics. Where no less of these images'
+    targets is left unexplained than there was, nothing is changed.
 
     Args:
         refitted: the readers that take part; their outputs are as many as in the dense network, or another of the
@@ -47,11 +47,12 @@ def reconstruct(
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
-        and after; empty where there is nothing that could be aimed at.
+        and after; empty where there is nothing that could be aimed at. And whether all processes held the targets.
     """
+    assert context.draws is not None
     ends = _ends(context, refitted, order)
-    if not ends or context.draws is None:
-        return {}
+    if not ends:
+        return {}, True
     draws, parameters = context.draws(), _parameters(context, refitted, order)
     with _training(context.model, parameters):
         aim = _Aim(context, draws, ends)
@@ -62,7 +63,7 @@ def reconstruct(
             after = before
             for own, value in zip(parameters, kept, strict=True):
                 own.data.copy_(value)
-    return {end.module: (was, now) for end, was, now in zip(ends, before, after, strict=True)}
+    return {end.module: (was, now) for end, was, now in zip(ends, before, after, strict=True)}, aim.held
 
 
 def _descend(
@@ -94,6 +95,9 @@ class _Aim:
 
     Args:
         ends: where it is looked at, in either network.
+
+    Attributes:
+        held: whether all processes hold what is aimed at.
     """
 
     def __init__(self, context: ScoringContext, draws: Draws, ends: Sequence[End]) -> None:
@@ -109,6 +113,8 @@ class _Aim:
             parts = [*parts, wanted] if room >= 0 else []
         self._scales = (context.reduction.sum(squares) / draws.count).tolist()
         self._targets = [torch.cat(each) for each in zip(*parts, strict=True)]
+        lacking = torch.tensor(float(room < 0), dtype=torch.float64, device=self._device)
+        self.held = not float(context.reduction.max(lacking))
 
     @property
     def _device(self) -> torch.device:
