@@ -9,15 +9,18 @@ The rules. Every row has the same data, model, surgery, batch, teacher, clock an
 searched once per row and ratio, with seed 0, by decision images: ICE's on six points of the paper's grid, as the paper
 does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
-fine-tuning and the final retraining, of up to four epochs in one-shot and up to eight in ice-plus; the probe and the
-search stand beside it. `no training, N images` is `ice-plus` that neither fine-tunes nor retrains, with N calibration
-images; `one retraining` has 1,000 of them and trains four epochs at the end, `half an epoch` half of one at a rate that
-is searched. The first two have nothing to search, so their search is the run itself on the search's images. `ice-plus
-with a threshold` is what its spaces were before, where its search may fine-tune between steps too. On ResNet-56, and
-with all training images, some hyperparameters are those that ResNet-20's searches found (`--tuned-in`): the last table
-says which. Seconds are the processor's, with a process on each of its two cores; some rows had a third beside them.
-Rows with 400 images came last, when wide layers' products were no longer summed twice. At 60% ResNet-56's baseline has
-the rate that a search in fp32 found, on another machine, which took those seconds.
+fine-tuning and the final retraining, of up to four epochs in one-shot and ice-plus and up to eight in `least squares,
+retrained`; the probe and the search stand beside it. `reconstruction, N images` is `ice-plus` that never trains the
+network as a whole, with N calibration images in place of 2,000; `no training, N images` the same by least squares
+alone. The other rows by least squares have 1,000 of them: `one retraining` trains four epochs at the end, `half an
+epoch` half of one at a rate that is searched, `least squares, retrained` as long as its search says, and `least squares
+with a threshold` may fine-tune between steps too. What has nothing to search has the run itself on the search's images
+for a search. In fp32, on ResNet-56, and with all training images, some hyperparameters are those that ResNet-20's
+searches found (`--tuned-in`): the last table says which. Seconds are the processor's, with a process on each of its two
+cores; some rows, in fp32 most, had a third beside them. The rows in bf16 are of processors that have instructions for
+it, those in fp32 of one that has not: seconds compare within a section. Rows with 400 images came last, when wide
+layers' products were no longer summed twice. At 60% ResNet-56's baseline in bf16 has the rate that a search in fp32
+found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations
