@@ -51,7 +51,7 @@ from ice_ray.engine.snapshots import Snapshot
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.objective import normalized_cost
 from ice_ray.objectives import Candidate, objective_named
-from ice_ray.objectives.auto import AUTO_TOLERANCE_POINTS
+from ice_ray.objectives.nearly_best import TOLERANCE_POINTS
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.registry import build_pipeline
@@ -244,7 +244,7 @@ def page(rows: list[Row], lines: list[dict[str, Any]], speed: float) -> str:
 
 {__doc__.split("    python", 1)[1].split(chr(10), 2)[2].strip()}
 
-{machine()}; work clock at {speed:.3g} operations a second. `auto` within {AUTO_TOLERANCE_POINTS} points. {HISTORY}
+{machine()}; work clock at {speed:.3g} operations a second. `auto` within {TOLERANCE_POINTS} points. {HISTORY}
 
 {table([head, *body])}
 

@@ -9,12 +9,19 @@ from ice_ray.objectives.base import Candidate, Choice, Objective, Values
 from ice_ray.objectives.constrained import Constrained
 from ice_ray.objectives.eq2 import Eq2
 from ice_ray.objectives.front import pareto_front
+from ice_ray.objectives.nearly_best import NearlyBest
 from ice_ray.objectives.own import Own
 from ice_ray.objectives.pareto import Pareto
 
 __all__ = ["Candidate", "Choice", "Objective", "Values", "check_objective", "objective_named", "pareto_front"]
 
-_OBJECTIVES: dict[str, type[Objective]] = {"auto": Auto, "eq2": Eq2, "constrained": Constrained, "pareto": Pareto}
+_OBJECTIVES: dict[str, type[Objective]] = {
+    "auto": Auto,
+    "eq2": Eq2,
+    "nearly-best": NearlyBest,
+    "constrained": Constrained,
+    "pareto": Pareto,
+}
 
 
 def objective_named(name: str, max_drop: float | None = None) -> Objective:

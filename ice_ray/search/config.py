@@ -43,9 +43,10 @@ class SearchConfig:
     gpus: float | None = None
     """GPUs of a trial, whole or a fraction; its memory is capped at it. [default: 1 where there are GPUs, else 0]"""
     objective: str = "auto"
-    """How the winner is chosen: eq2 = least eq. 2 cost; auto = that, or where eq. 2 would reward being slow or
-    worse, the fastest of the trials within 0.5 points of the smallest drop; constrained = the fastest that loses at
-    most --search.max-drop; pareto = the knee of the front of time and drop; package.module:function = yours."""
+    """How the winner is chosen: eq2 = least eq. 2 cost; nearly-best = the fastest of the trials within 0.5 points of
+    the smallest drop; auto = eq2, or nearly-best where eq2 would reward being slow or worse; constrained = the fastest
+    that loses at most --search.max-drop; pareto = the knee of the front of time and drop; package.module:function =
+    yours."""
     max_drop: float | None = None
     """Points of accuracy a trial may lose, for --search.objective constrained."""
     clock: Clock = "wall"

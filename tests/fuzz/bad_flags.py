@@ -44,7 +44,7 @@ NAMES = {
     "--pipeline": list(PIPELINES),
     "--space": named_spaces(),
     "--preset": named_presets(),
-    "--search.objective": ["auto", "eq2", "pareto"],
+    "--search.objective": ["auto", "eq2", "nearly-best", "pareto"],
     "--target": ["macs=0.5", "params=0.5"],
 }
 # Numbers below zero are some other option's business: a seed may be any number, a margin may be negative.

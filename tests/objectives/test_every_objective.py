@@ -11,7 +11,7 @@ from ice_ray.errors import RunError
 from ice_ray.objectives import Candidate, Objective, objective_named
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["auto", "eq2", "constrained", "pareto", "examples.objective:choose"]
+NAMES = ["auto", "eq2", "nearly-best", "constrained", "pareto", "examples.objective:choose"]
 FIGURES = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 8)), min_size=1, max_size=10)
 
 
