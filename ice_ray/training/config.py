@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ice_ray.errors import UserError
 from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.optimizers import Kind
 from ice_ray.training.schedules import Schedule
 
 
@@ -16,6 +17,8 @@ class RecoveryConfig:
     schedule: Schedule = "constant"
     """Learning rate inside a fine-tune, under eq. 1's bound: constant (the paper); cosine, to nothing at its end; or
     linear, the same after a tenth of warming up."""
+    optimizer: Kind = "sgd"
+    """Takes the steps: sgd (the paper); or adam, whose learning rates are shares of each tensor's root mean square."""
     distil: bool = True
     """Learn from the unpruned model too (the paper does on CIFAR-10)."""
     temperature: float = 2.0
@@ -47,6 +50,7 @@ class RecoveryConfig:
         """
         return Recipe(
             batch_size=batch_size,
+            optimizer=self.optimizer,
             distil=self.distil,
             temperature=self.temperature,
             distil_weight=self.distil_weight,
