@@ -29,7 +29,7 @@ class RecoveryConfig:
     """Share of each label that is spread over all classes, in [0, 1)."""
 
     check_every: int | None = None
-    """Look at the drop every so many SGD steps of a fine-tune, and end it once it has recovered. [default: never]"""
+    """Look at the drop every so many steps of a fine-tune, and end it once it has recovered. [default: never]"""
     check_images: int = 500
     """Decision images of such a look."""
     check_margin: float = 0.5
