@@ -10,8 +10,7 @@ searched once per row and ratio, with seed 0, by decision images: ICE's on six p
 does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
 fine-tuning and the final retraining, of up to four epochs in one-shot and ice-plus and up to eight in `least squares,
-retrained`; the probe and the search stand beside it. `ice-plus` retrains by Adam, all others by SGD, with
-`reconstruction, then SGD` for the difference. `reconstruction, N images` is `ice-plus` that never trains the
+retrained`; the probe and the search stand beside it. `reconstruction, N images` is `ice-plus` that never trains the
 network as a whole, with N calibration images in place of 2,000; `no training, N images` the same by least squares
 alone. The other rows by least squares have 1,000 of them: `one retraining` trains four epochs at the end, `half an
 epoch` half of one at a rate that is searched, `least squares, retrained` as long as its search says, and `least squares
@@ -35,9 +34,8 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-BY_SGD = ("--pipeline", "ice-plus", "--recovery.optimizer", "sgd")
 IN_CLOSED_FORM = (
-    *(*BY_SGD, "--search.objective", "auto", "--compensate", "least-squares"),
+    *("--pipeline", "ice-plus", "--search.objective", "auto", "--compensate", "least-squares"),
     "--prune.calibration-images",
 )
 NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
@@ -49,7 +47,6 @@ CONTESTANTS = (
     Contestant("ice + least squares", (*ICE.options, "--compensate", "least-squares"), "ice"),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus")),
-    Contestant("reconstruction, then SGD", (*BY_SGD, "--space", f"{SPACES}/then-sgd.yaml")),
     *(
         Contestant(
             f"reconstruction, {images} images",

@@ -82,7 +82,7 @@ class RunConfig:
     """Grid of the pipeline's hyperparameters: cifar10, tinyimagenet, imagenet, digits (ice, ice-plus), default (the
     others), or a .yaml file. [default: the data's own]"""
     batch_size: int = 128
-    """Images per step, over all workers together."""
+    """Images per SGD step, over all workers together."""
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic of convolutions: auto is bf16 where the device has it; fp16 (with loss scaling) on GPUs."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from ice_ray.errors import UserError
 from ice_ray.training.fine_tune import Recipe
-from ice_ray.training.optimizers import Kind
 from ice_ray.training.schedules import Schedule
 
 
@@ -17,8 +16,6 @@ class RecoveryConfig:
     schedule: Schedule = "constant"
     """Learning rate inside a fine-tune, under eq. 1's bound: constant (the paper); cosine, to nothing at its end; or
     linear, the same after a tenth of warming up."""
-    optimizer: Kind = "sgd"
-    """Takes the steps: sgd (the paper); or adam, whose learning rates are shares of each tensor's root mean square."""
     distil: bool = True
     """Learn from the unpruned model too (the paper does on CIFAR-10)."""
     temperature: float = 2.0
@@ -29,7 +26,7 @@ class RecoveryConfig:
     """Share of each label that is spread over all classes, in [0, 1)."""
 
     check_every: int | None = None
-    """Look at the drop every so many steps of a fine-tune, and end it once it has recovered. [default: never]"""
+    """Look at the drop every so many SGD steps of a fine-tune, and end it once it has recovered. [default: never]"""
     check_images: int = 500
     """Decision images of such a look."""
     check_margin: float = 0.5
@@ -50,7 +47,6 @@ class RecoveryConfig:
         """
         return Recipe(
             batch_size=batch_size,
-            optimizer=self.optimizer,
             distil=self.distil,
             temperature=self.temperature,
             distil_weight=self.distil_weight,

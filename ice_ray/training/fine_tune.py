@@ -1,4 +1,4 @@
-"""The fine-tune: a few epochs at a bounded learning rate, with some layers held fixed."""
+"""The fine-tune: a few epochs of SGD at a bounded learning rate, with some layers held fixed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.randomness import seed_of
 from ice_ray.training.distil import distillation_loss
-from ice_ray.training.optimizers import Kind, relative_adam, set_rate, sgd
 from ice_ray.training.precision import Precision, autocast
 
 
@@ -24,10 +23,8 @@ class Recipe:
     """How every fine-tune of a run is done (section IV-A, table I).
 
     Attributes:
-        batch_size: images per step over all processes together.
-        optimizer: `sgd` (the paper), or `adam`, whose learning rates are shares of each tensor's root mean square; made
-            afresh for every fine-tune.
-        momentum, weight_decay: of SGD.
+        batch_size: images per SGD step over all processes together.
+        momentum, weight_decay: of SGD, which is made afresh for every fine-tune.
         distil: whether the unpruned model teaches.
         temperature: T of the distillation.
         distil_weight: of the distillation beside the cross entropy.
@@ -36,7 +33,6 @@ class Recipe:
     """
 
     batch_size: int = 128
-    optimizer: Kind = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     distil: bool = True
@@ -61,7 +57,7 @@ class Midway:
     """A question asked inside a fine-tune.
 
     Attributes:
-        every: steps between two times.
+        every: SGD steps between two times.
         enough: True ends the fine-tune there.
     """
 
@@ -85,7 +81,7 @@ def fine_tune(
 ) -> tuple[int, Tensor]:
     """Train `model` in place for some epochs.
 
-    Returns how many images it saw over all processes, and this process's losses, (steps,) on the device; not all
+    Returns how many images it saw over all processes, and this process's losses, (SGD steps,) on the device; not all
     finite where training diverged, which only all processes together can decide.
 
     Args:
@@ -97,16 +93,19 @@ def fine_tune(
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
         midway: asked inside epochs.
-        after_step: called after every step.
+        after_step: called after every SGD step.
     """
     seen = steps = 0
     ended = False
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = images.device
-    if recipe.optimizer == "adam":
-        optimizer = relative_adam(parameters)
-    else:
-        optimizer = sgd(parameters, recipe.momentum, recipe.weight_decay)
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=rate(0.0),
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=device.type in ("cuda", "cpu"),
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     losses: list[Tensor] = []
     gpus = [device] if device.type == "cuda" else []
@@ -116,8 +115,9 @@ def fine_tune(
             torch.manual_seed(seed_of(*key, epoch, "model", shard.rank))  # dropout and the like
             in_epoch = 0
             for batch, labels, rows in training_batches(images, preprocessing, recipe.batch_size, (*key, epoch), shard):
-                # In the middle of the batch: where a schedule warms up from 0 no step is for nothing.
-                set_rate(optimizer, rate(min((epoch + (in_epoch + rows / 2) / len(images)) / epochs, 1.0)))
+                for group in optimizer.param_groups:
+                    # In the middle of the batch: where a schedule warms up from 0 no step is for nothing.
+                    group["lr"] = rate(min((epoch + (in_epoch + rows / 2) / len(images)) / epochs, 1.0))
                 loss = _loss(model, batch, labels, recipe, teacher)
                 # Gradients are averaged over processes: weigh each by its share of the rows, so that the average
                 # is that of the global batch even where it does not divide evenly.

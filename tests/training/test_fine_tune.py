@@ -60,24 +60,6 @@ def test_one_step_equals_sgd_by_hand(network, data):
         torch.testing.assert_close(updated, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_one_step_of_adam_moves_every_weight_by_a_share_of_its_tensors_root_mean_square(network, data):
-    """Oracle: Adam from rest moves by its rate times g / (|g| + 1e-8), here 5% of the root mean square before it."""
-    recipe = Recipe(batch_size=len(data.train), optimizer="adam", distil=False)
-    model, by_hand = network.build(torch.device("cpu")), network.build(torch.device("cpu"))
-    with torch.no_grad():
-        for each in (model, by_hand):
-            each.get_parameter("layer1.0.bn1.bias").zero_()
-    fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.05, 1, (0, "one"))
-    by_hand.train()
-    images, labels, _ = next(training_batches(data.train, data.preprocessing, len(data.train), (0, "one", 0), Shard()))
-    F.cross_entropy(by_hand(images), labels).backward()
-    for parameter, updated in zip(by_hand.parameters(), model.parameters(), strict=True):
-        step = 0.05 * parameter.square().mean().sqrt() * parameter.grad / (parameter.grad.abs() + 1e-8)
-        certain = parameter.grad.abs() > 1e-4  # of smaller ones the sign depends on the order of sums
-        torch.testing.assert_close(updated[certain], (parameter - step)[certain], rtol=1e-3, atol=1e-5)
-    assert not model.get_parameter("layer1.0.bn1.bias").any()  # what is zero has no size to move by
-
-
 def test_distillation_loss_is_the_divergence_of_softened_classes():
     student, teacher = torch.randn(5, 7), torch.randn(5, 7)
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
@@ -111,7 +93,7 @@ def test_the_rate_follows_progress_over_all_epochs(network, data):
 
     fine_tune(network.build(torch.device("cpu")), data.train, data.preprocessing, RECIPE, rate, 2, (0, "test"))
     batches = -(-len(data.train) // RECIPE.batch_size)
-    asked = seen
+    asked = seen[1:]  # the first is the optimizer's making
     assert len(asked) == 2 * batches
     half = RECIPE.batch_size / 2 / len(data.train) / 2
     assert asked[0] == pytest.approx(half)

@@ -19,7 +19,6 @@ from ice_ray.models.passes import End, outputs_at
 from ice_ray.pruning.calibration import Draws, ScoringContext
 from ice_ray.pruning.compensation.least_squares import can_be_refitted, own_norm
 from ice_ray.randomness import generator
-from ice_ray.training.optimizers import relative_adam, set_rate
 from ice_ray.training.schedules.linear import linear
 
 RATE, BATCH = 0.1, 32
@@ -70,7 +69,8 @@ def reconstruct(
 def _descend(
     context: ScoringContext, draws: Draws, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float
 ) -> None:
-    optimizer = relative_adam(parameters)
+    groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
+    optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
     per_epoch = math.ceil(draws.count / BATCH)
     steps = max(1, round(per_epoch * epochs))
     for step in range(steps):
@@ -78,7 +78,8 @@ def _descend(
         if not number:
             shuffled = torch.randperm(draws.count, generator=generator(*context.key, "reconstruction", epoch))
         places = shuffled[number * BATCH : (number + 1) * BATCH].sort().values
-        set_rate(optimizer, RATE * linear((step + 0.5) / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * group["size"] * linear((step + 0.5) / steps)
         optimizer.zero_grad(set_to_none=True)
         own = places[draws.held[places]]
         if len(own):
