@@ -19,10 +19,10 @@ for a search. In fp32, on ResNet-56, and with all training images, some hyperpar
 searches found (`--tuned-in`): the last table says which. Seconds are the processor's, with a process on each of its two
 cores; some rows, in fp32 most, had a third beside them. The rows in bf16 are of processors that have instructions for
 it, those in fp32 of one that has not: seconds compare within a section, and in fp32 on ResNet-20 roughly: `ice-plus`,
-`one-shot + LLR`, 1,000 images at 60 and 80% and most seeds of the baseline ran on a day when the machine was slower (the
-baseline took 283 to 306 s on the day of the other rows, up to 382 s on that one). Rows with 400 images came last, when wide
-layers' products were no longer summed twice. At 60% ResNet-56's baseline in bf16 has the rate that a search in fp32
-found, on another machine, which took those seconds.
+`one-shot + LLR`, 1,000 images at 60 and 80% and most seeds of the baseline ran on a day when the machine was slower
+(the baseline took 283 to 306 s on the day of the other rows, up to 382 s on that one). Rows with 400 images came last,
+when wide layers' products were no longer summed twice. At 60% ResNet-56's baseline in bf16 has the rate that a search
+in fp32 found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations
