@@ -36,10 +36,8 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-IN_CLOSED_FORM = (
-    *("--pipeline", "ice-plus", "--search.objective", "auto", "--compensate", "least-squares"),
-    "--prune.calibration-images",
-)
+_WORDS = "--pipeline ice-plus --search.objective auto --compensate least-squares --prune.calibration-images"
+IN_CLOSED_FORM = tuple(_WORDS.split())
 NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
