@@ -36,8 +36,8 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-_WORDS = "--pipeline ice-plus --search.objective auto --compensate least-squares --prune.calibration-images"
-IN_CLOSED_FORM = tuple(_WORDS.split())
+_WORDS = "--pipeline ice-plus --search.objective auto --search.batch-size 32 --compensate least-squares"
+IN_CLOSED_FORM = (*_WORDS.split(), "--prune.calibration-images")
 NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (

@@ -50,13 +50,13 @@ def small(
     tuned_in: str = "",
 ) -> Setting:
     """5,000 stratified CIFAR-10 training images, one epoch a fine-tune; 2,000 images of one half of the test split
-    decide, the other half reports. Searches: as many of the training images as the pipeline's trials have without
-    being asked (1,000 or 5,000), in batches of 32, 1,000 deciding.
+    decide, the other half reports. Searches: as many of the training images, in batches as large, as the pipeline's
+    trials have without being asked (1,000 in batches of 32, or 5,000 in those of the replay), 1,000 deciding.
     """
     data = shared / "datasets" / "cifar10-jpeg"
     weights = shared / "weights" / f"{model.removeprefix('cifar-')}_cifar10jpeg.safetensors"
     words = f"--model {model} --precision {precision} --batch-size 128 --replay.subsample {train_share}"
-    words += " --search.batch-size 32 --search.eval-images 1000"
+    words += " --search.eval-images 1000"
     places = ("--weights", str(weights), "--data", f"cifar10:{data}")
     name = f"small-{model.removeprefix('cifar-')}" + ("" if train_share == 0.1 else f"-{train_share:g}")
     name += "" if precision == PRECISIONS[0] else f"-{precision}"

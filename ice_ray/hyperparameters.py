@@ -63,6 +63,11 @@ class Hyperparameters:
         """Whether a run with them holds layers fixed, and so needs the freezing probe."""
         return False
 
+    @property
+    def settled(self) -> Self:
+        """The same without the rate of a retraining that there is none of."""
+        return self if self.final_epochs else dataclasses.replace(self, final_learning_rate=0.0)
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """All of them, in order."""

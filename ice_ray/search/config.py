@@ -35,7 +35,7 @@ class SearchConfig:
     """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
     batch_size: int | None = None
     """Images per SGD step of a trial: on few images smaller ones take more steps, and rank trials better (README).
-    [default: 32, or --batch-size where that is smaller]"""
+    [default: 32, or --batch-size where that is smaller or trials have as many images as the replay]"""
     epochs: int = 1
     """Epochs per fine-tune of a trial, at most: it ends after the one that brings the drop below the threshold."""
     cpus: float = 1.0

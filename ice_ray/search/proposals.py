@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from ice_ray.address import place
@@ -66,6 +67,9 @@ def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:
     if config.warm_start is None:
         return ()
     point = read_winner(place(config.warm_start), box.kind)
+    if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
+        least, _ = box.ranges.get("final_learning_rate", (0.0, 0.0))
+        point = dataclasses.replace(point, final_learning_rate=least)
     box.check(point, f"--search.warm-start '{config.warm_start}'")
     return (point,)
 
@@ -74,4 +78,4 @@ def _first(
     warm: tuple[Hyperparameters, ...], points: tuple[Hyperparameters, ...], count: int | None
 ) -> tuple[Hyperparameters, ...]:
     """The warm start in front, and only there."""
-    return (*warm, *(point for point in points if point not in warm))[:count]
+    return tuple(dict.fromkeys(point.settled for point in (*warm, *points)))[:count]

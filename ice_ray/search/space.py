@@ -40,7 +40,7 @@ class Space:
     kind: type[Hyperparameters] = IceHyperparameters
 
     def points(self) -> tuple[Hyperparameters, ...]:
-        """Every point of the grid, the last hyperparameter changing fastest.
+        """Every point of the grid, the last hyperparameter changing fastest; those that mean the same once.
 
         Raises:
             UserError: a point outside a hyperparameter's range, or more points than anyone can try.
@@ -52,7 +52,8 @@ class Space:
             )
         names = [name for name in self.kind.names() if name in self.values]
         columns = [self.values[name] for name in names]
-        return tuple(self.kind(**dict(zip(names, values, strict=True))) for values in itertools.product(*columns))
+        points = (self.kind(**dict(zip(names, values, strict=True))) for values in itertools.product(*columns))
+        return tuple(dict.fromkeys(point.settled for point in points))
 
     @property
     def box(self) -> Box:

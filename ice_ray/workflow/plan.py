@@ -71,7 +71,7 @@ class Plan:
         """What every trial is told of how to prune; precision is resolved on its device."""
         search = self.config.search
         recovery = RecoveryPlan(search.epochs, self._checks, self.config.recovery.schedule)
-        return self._settings(recovery, search.batch_size or min(_SEARCH_BATCH, self.config.batch_size))
+        return self._settings(recovery, search.batch_size or self._usual_search_batch)
 
     @property
     def replay_settings(self) -> PruningSettings:
@@ -81,6 +81,21 @@ class Plan:
         final = (replay.final_epochs, replay.final_rate_factor, replay.final_rate, replay.final_schedule)
         recovery = RecoveryPlan(replay.epochs, self._checks, schedule, *final)
         return self._settings(recovery, self.config.batch_size)
+
+    @property
+    def _usual_search_batch(self) -> int:
+        # With as many images as the replay trials take its steps, and what rate they find is right for its batch alone.
+        if self._search_images >= self._count(self.config.replay.subsample):
+            return self.config.batch_size
+        return min(_SEARCH_BATCH, self.config.batch_size)
+
+    @property
+    def _search_images(self) -> int:
+        usual = _DIGITS_SUBSAMPLE if self.config.data == "digits" else pipeline_kind(self.config.pipeline).search_share
+        return self._count(self.config.search.subsample or usual)
+
+    def _count(self, share: float) -> int:
+        return max(2, round(share * len(self.roles.train)))
 
     @property
     def _checks(self) -> Checks | None:
@@ -136,14 +151,10 @@ class Plan:
 
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
-        search = self.config.search
-        usual = _DIGITS_SUBSAMPLE if self.config.data == "digits" else pipeline_kind(self.config.pipeline).search_share
-        share = search.subsample or usual
-        count = max(2, round(share * len(self.roles.train)))
-        seed = self.config.seed
+        eval_images, seed = self.config.search.eval_images, self.config.seed
         return (
-            subsample(self.dataset, self.roles.train, count, seed, "search train"),
-            subsample(self.dataset, self.roles.decide, search.eval_images, seed, "search decide"),
+            subsample(self.dataset, self.roles.train, self._search_images, seed, "search train"),
+            subsample(self.dataset, self.roles.decide, eval_images, seed, "search decide"),
         )
 
     def replay_rows(self) -> tuple[Rows, Rows]:
@@ -157,8 +168,7 @@ class Plan:
         return None if own in (None, replay.subsample) or not replay.final_epochs else self._replay_train(own)
 
     def _replay_train(self, share: float) -> Rows:
-        count = max(2, round(share * len(self.roles.train)))
-        return subsample(self.dataset, self.roles.train, count, self.config.seed, "replay train")
+        return subsample(self.dataset, self.roles.train, self._count(share), self.config.seed, "replay train")
 
 
 def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Found | None = None) -> Plan:

@@ -1,5 +1,6 @@
 """What a search tries: the points known in advance, the warm start among them, and the log of points."""
 
+import dataclasses
 import json
 
 import pytest
@@ -47,6 +48,23 @@ def test_a_warm_start_comes_first_in_the_grid_and_counts(warm):
     assert proposed(warm_start=warm(ON_GRID)).known[0] == ON_GRID
     assert sorted(map(str, proposed(warm_start=warm(ON_GRID)).known)) == sorted(map(str, SPACE.points()))
     assert len(set(proposed(warm_start=warm(ON_GRID), trials=3).known)) == 3
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random", "gp"])
+@pytest.mark.parametrize("rate", [0.0, 0.05])
+def test_a_warm_start_that_retrained_nothing_fits_whatever_the_rates_are(algorithm, rate, warm, tmp_path):
+    file = tmp_path / "space.yaml"
+    values = {name: list(own) for name, own in SPACE.values.items()}
+    file.write_text(json.dumps(values | {"final_epochs": [0, 4], "final_learning_rate": [0.01, 0.03]}))
+    space = load_space(str(file))
+    start = dataclasses.replace(ON_GRID, final_learning_rate=rate)
+    config = SearchConfig(algorithm=algorithm, trials=6, warm_start=warm(start))
+    found = propose(space, config, 0)
+    assert found.known[0].settled == ON_GRID
+    if found.sampling:  # it is told of the start, and takes no point outside of its ranges
+        assert isinstance(found.sampling.suggest([(found.known[0], (1.0,))], 1), IceHyperparameters)
+    else:
+        assert len(set(found.known)) == 6
 
 
 def test_random_draws_are_known_in_advance(warm):

@@ -86,6 +86,16 @@ def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
         other.check(space.points()[-1], "here")
 
 
+def test_rates_of_no_retraining_are_one_point(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD + "final_epochs: [0, 4]\nfinal_learning_rate: [0.01, 0.03]\n")
+    space = load_space(str(tmp_path / "mine.yaml"))
+    ends = [(point.final_epochs, point.final_learning_rate) for point in space.points()]
+    assert ends[:3] == [(0, 0), (4, 0.01), (4, 0.03)]
+    assert len(ends) == len(set(space.points())) == 6 * 3
+    with pytest.raises(UserError, match="take 1 to 18"):
+        space.sample(19, 0)
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_pipeline_has_a_space_for_every_kind_of_data(pipeline):
     for data in ("cifar10", "digits", "imagenet", "tinyimagenet"):
