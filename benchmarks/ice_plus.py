@@ -38,7 +38,7 @@ from settings import PRECISIONS, small, tuned_in_option
 
 _WORDS = "--pipeline ice-plus --search.objective auto --search.batch-size 32 --compensate least-squares"
 IN_CLOSED_FORM = (*_WORDS.split(), "--prune.calibration-images")
-NO_TRAINING, SPACES = "benchmarks/spaces/no-training.yaml", "benchmarks/spaces"
+NO_TRAINING, SPACES = "no-training", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
