@@ -32,6 +32,20 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("ICE_RAY_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="of the files that have tests to run, every Nth from number K on")
+
+
+@pytest.hookimpl(trylast=True)  # after the marks have chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (asked := config.getoption("--part")) is None:
+        return
+    part, parts = map(int, asked.split("/"))
+    own = set(sorted({item.path for item in items})[part::parts])
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in own])
+    items[:] = [item for item in items if item.path in own]
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Bits depend on the number of threads, so every test has the same; networks this small gain nothing from two."""

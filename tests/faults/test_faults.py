@@ -1,6 +1,6 @@
 """Real jobs on real images lose processes, nodes, files and storage at random moments, and end as if they had not.
 
-    pytest -m slow tests/faults --faults 50 --fault-seed 1
+    pytest -m long tests/faults --faults 50 --fault-seed 1
 
 inflicts so many faults, drawn with that seed.
 """
@@ -12,7 +12,7 @@ import pytest
 from kinds import may_mount
 from suffering import drawn, suffer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]  # the suite has deadlines of its own, for what hangs
+pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]  # the suite has deadlines of its own, for what hangs
 
 NO_ROOT = "mounting a disk that can be filled takes root's rights"
 

@@ -15,7 +15,7 @@ from processes import MEMORY, TRIAL, WORKER, Titles, workers
 from ice_ray.address import place
 from ice_ray.cluster.survived import Survived
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 _AWAY_SECONDS = 15
 _LONG = ("--search.trials", "4", "--no-threshold")
 """Enough to do that faults find it at work, however fast the machine is."""

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent.parent
 SEED = int(os.environ.get("ICE_RAY_FUZZ_SEED", "0"))
 TIMES = int(os.environ.get("ICE_RAY_FUZZ_TIMES", "1"))
 MAKERS = bad_flags.KINDS | bad_texts.KINDS | bad_weights.KINDS | bad_images.KINDS | bad_artifacts.KINDS
-PRESETS, COMMAND_LINES, LONGEST_LINE = 60, 20, 1500
+PRESETS, COMMAND_LINES, LONGEST_LINE = 60, 8, 1500
 
 
 def made(maker: Callable[[Case], BadInput], number: int, folder: Path) -> BadInput:

@@ -15,7 +15,7 @@ from pyarrow.fs import FileSelector
 import ice_ray
 from ice_ray.cluster.survived import Survived
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 _OF_THE_MACHINE = ("seconds", "node", "inherited")
 
 

@@ -22,8 +22,8 @@ SMALL = ["--preset", "small", *OPTIONS, "--search.eval-images", "50", "--replay.
 CHATTER = re.compile(r"WARNING|INFO|DEBUG|\[\d{4}-|\d{4}-\d\d-\d\d \d\d:|\(pid=|pid=\d+\)|Traceback|Warning:")
 
 
-def job(name: str, folder, *options: str) -> list[str]:
-    return [sys.executable, str(JOBS / "ice_prune.py"), *SMALL, "--storage", str(folder), "--name", name, *options]
+def job(name: str, folder, *options: str, program: str = "ice_prune.py") -> list[str]:
+    return [sys.executable, str(JOBS / program), *SMALL, "--storage", str(folder), "--name", name, *options]
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,8 @@ def test_a_log_has_a_line_for_each_event_and_verbose_brings_ray_back(tmp_path):
     assert sum(line.startswith("  trial-") for line in told) == 2
     assert all(line.endswith("]") for line in told if line.startswith("  trial-"))
     dense = ["--weights", str(tmp_path / "quiet" / "dense.safetensors")]
-    wordy = subprocess.run(
-        job("wordy", tmp_path, *dense, "--verbose"), capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    command = job("wordy", tmp_path, *dense, "--verbose", program="ice_search.py")
+    wordy = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     said = wordy.stdout + wordy.stderr
     assert "Started a local Ray instance" in said
     assert re.search(r"pid=\d+\)", said)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from own_head import RAY, ROOT, Head, running_head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 SMALL = ["--preset", "small", "--search.trials", "2", "--replay.workers", "1"]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 

@@ -6,7 +6,7 @@ import torch
 from jobs_at_work import command, decisions, finish, pruned_weights
 from two_hosts import two_hosts, why_impossible
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 SMALL = ["--preset", "small", "--replay.workers", "2", "--replay.cpus", "1"]
 # Long enough for an actor on the other host to come into it.
 LONG = ["--search.trials", "6", "--search.no-share-work", "--search.subsample", "0.9"]
