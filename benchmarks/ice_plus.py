@@ -54,6 +54,10 @@ CONTESTANTS = (
         )
         for images in (250, 500, 1000, 2000)
     ),
+    Contestant(
+        "reconstruction, a quarter of an epoch",
+        ("--pipeline", "ice-plus", "--space", f"{SPACES}/quarter-epoch.yaml", "--prune.calibration-images", "1000"),
+    ),
     *(
         Contestant(f"no training, {images} images", (*IN_CLOSED_FORM, str(images), "--space", NO_TRAINING))
         for images in (250, 400, 500, 1000, 2000)
