@@ -27,7 +27,6 @@ from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
-from ice_ray.workflow.reporting import report_on
 from ice_ray.workflow.run_folder import RunFolder, find_run_folder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
@@ -50,12 +49,12 @@ def prune_job(config: RunConfig) -> None:
 def _both_stages(context: JobContext) -> None:
     context.check_resources()  # what stage 2 asks for must be possible before hours of stage 1
     winner = search_stage(context)
-    report_on(context.folder)  # a long stage 2 is to come
+    _report_on(context.folder)  # a long stage 2 is to come
     try:
         replay_stage(context, winner.hyperparameters)
     except (UserError, TrialFailure) as error:
         raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
-    report_on(context.folder)
+    _report_on(context.folder)
 
 
 def _note_resumption(context: JobContext, resumed: bool) -> None:
@@ -69,7 +68,7 @@ def search_job(config: RunConfig) -> None:
         with _cluster(config.verbose):
             _note_resumption(context, config.resume)
             search_stage(context)
-            report_on(context.folder)
+            _report_on(context.folder)
         best = shown_path(context.folder.best)
         say(f"winner in {best}; replay it with jobs/ice_replay.py --config {best}")
 
@@ -101,7 +100,14 @@ def replay_job(job: ReplayJobConfig) -> None:
         context = JobContext(plan, results, commands)
         _note_resumption(context, job.resume)
         replay_stage(context, point)
-        report_on(results)
+        _report_on(results)
+
+
+def _report_on(folder: RunFolder) -> None:
+    # Loaded here, for it brings scikit-learn and matplotlib, which a wrong word or --help need not wait for.
+    from ice_ray.workflow.reporting import report_on
+
+    report_on(folder)
 
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
