@@ -52,7 +52,7 @@ CONTESTANTS = (
             f"reconstruction, {images} images",
             ("--pipeline", "ice-plus", "--space", NO_TRAINING, "--prune.calibration-images", str(images)),
         )
-        for images in (250, 500, 1000, 2000)
+        for images in (150, 250, 500, 1000)
     ),
     Contestant(
         "reconstruction, a quarter of an epoch",
