@@ -15,7 +15,7 @@ import torch
 import ice_ray
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.workflow.jobs import prune_job, replay_job, run
+from ice_ray.workflow.jobs import prune_job, replay_job, run, search_job
 
 ROOT = Path(__file__).parent.parent
 JOBS = ROOT / "jobs"
@@ -29,11 +29,16 @@ def command(job: str, folder: Path, *options: str) -> list[str]:
     return [sys.executable, str(JOBS / job), *OPTIONS, "--storage", str(folder), *options]
 
 
-def finish(arguments: list[str]) -> str:
-    """Run to the end; returns what it printed."""
+def ended_well(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run to the end, with exit code 0."""
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    return ended
+
+
+def finish(arguments: list[str]) -> str:
+    """Run to the end; returns what it printed."""
+    return ended_well(arguments).stdout
 
 
 def refused(arguments: list[str]) -> str:
@@ -58,6 +63,11 @@ def kill_at(arguments: list[str], line: str) -> None:
 def prune_here(folder: Path, name: str, *options: str) -> int:
     """The job of both stages in this process; its exit code."""
     return run(prune_job, RunConfig, "ice_prune.py", [*OPTIONS, "--storage", str(folder), "--name", name, *options])
+
+
+def search_here(folder: Path, name: str, *options: str) -> int:
+    """Stage 1 in this process; its exit code."""
+    return run(search_job, RunConfig, "ice_search.py", [*OPTIONS, "--storage", str(folder), "--name", name, *options])
 
 
 def replay_here(best: Path, *options: str) -> int:

@@ -68,12 +68,14 @@ def test_tensorboard_reads_it_there(killed, monkeypatch):
     run, _ = killed
     program = (
         "import sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "print([event.step for event in E(sys.argv[1]).Reload().Scalars('accuracy/after_recovery')])"
+        "tags = [E(trial).Reload().Scalars('accuracy/after_recovery') for trial in sys.argv[1:]]; "
+        "print([[event.step for event in events] for events in tags])"
     )
     monkeypatch.setenv("S3_ENDPOINT", os.environ["AWS_ENDPOINT_URL"])
-    for trial in ("trial-000", "trial-001"):  # one of them had just ended, or not quite, when the driver was killed
-        printed = finish([sys.executable, "-c", program, str(run / "tensorboard" / "search" / trial)])
-        assert json.loads(printed.splitlines()[-1]) == [1, 2, 3, 4, 5, 6]
+    # One of them had just ended, or not quite, when the driver was killed.
+    trials = [str(run / "tensorboard" / "search" / name) for name in ("trial-000", "trial-001")]
+    printed = finish([sys.executable, "-c", program, *trials])
+    assert json.loads(printed.splitlines()[-1]) == [[1, 2, 3, 4, 5, 6]] * 2
 
 
 def test_other_jobs_take_the_address(killed, tmp_path):
@@ -87,7 +89,7 @@ def test_other_jobs_take_the_address(killed, tmp_path):
     assert (tmp_path / "m.pt2").stat().st_size > 0
     replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(run / "best.json")]
     assert "holds a replay already" in refused(replay)
-    finish([*replay, "--trial", "1"])
+    finish([*replay, "--trial", "1", "--replay.subsample", "0.1", "--replay.workers", "1"])
     assert ice_ray.load_pruned(str(run / "replays" / "trial-001" / "pruned_model"))
 
 

@@ -194,13 +194,13 @@ def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_imagenet_as_published_is_pruned_on(cluster, tmp_path):
-    """The whole job by the preset, with a smaller network of which two stages are pruned."""
+    """The whole job by the preset, with a smaller network of which two stages are pruned, and smaller images."""
     write_folders(tmp_path / "imagenet")
     model = ModelSpec("torchvision:resnet18", 3).build()
     safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
     facts = finish(
         tmp_path, "--preset", "paper-imagenet", "--data", f"imagenet:{tmp_path / 'imagenet'}",
-        "--model", "torchvision:resnet18", "--weights", str(tmp_path / "w.safetensors"),
+        "--model", "torchvision:resnet18", "--weights", str(tmp_path / "w.safetensors"), "--image-size", "64",
         "--prune.include", "layer1.*", "layer2.*", "--search.trials", "1", "--search.subsample", "0.5",
         "--replay.subsample", "0.5", "--replay.workers", "1",
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The jobs as users run them: real command lines, real Ray, two workers; killed and gone on with."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from jobs_at_work import JOBS, SEARCH, command, decisions, finish, kill_at, pruned_weights, refused
+from jobs_at_work import (
+    JOBS,
+    ROOT,
+    SEARCH,
+    command,
+    decisions,
+    ended_well,
+    kill_at,
+    prune_here,
+    pruned_weights,
+    replay_here,
+    search_here,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ice_ray
@@ -91,31 +104,47 @@ def test_tensorboard_has_every_loss_of_stage_2_and_the_run_as_a_whole(finished):
     assert f"{summary['pruned']['parameters']:,}" in card.decode()
 
 
-def test_a_finished_run_is_not_run_again(finished):
+def test_a_finished_run_is_not_run_again(finished, monkeypatch, capsys):
     run, _ = finished
-    assert "is finished" in finish(command("ice_prune.py", run.parent, "--name", run.name, *SEARCH, "--resume"))
+    monkeypatch.chdir(ROOT)  # where the objective is
+    assert prune_here(run.parent, run.name, *SEARCH, "--resume") == 0
+    assert "is finished" in capsys.readouterr().out
 
 
-def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(finished, tmp_path):
+def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(
+    finished, cluster, tmp_path, monkeypatch, capsys
+):
     """Stage 1 is killed in the job of both stages and ended by its own; stage 2 the other way round."""
     run, _ = finished
+    monkeypatch.chdir(ROOT)  # where the objective is
     dense = ["--weights", str(run / "dense.safetensors")]
     both = command("ice_prune.py", tmp_path, "--name", "killed", *dense, *SEARCH)
     kill_at(both, "trial-")
-    finish(command("ice_search.py", tmp_path, "--name", "killed", *dense, *SEARCH, "--resume"))
+    assert search_here(tmp_path, "killed", *dense, *SEARCH, "--resume") == 0
     best = tmp_path / "killed" / "best.json"
     chosen = [json.loads(path.read_text())["hyperparameters"] for path in (best, run / "best.json")]
     assert chosen[0] == chosen[1]
 
     replay = [sys.executable, str(JOBS / "ice_replay.py"), "--config", str(best)]
     kill_at(replay, "step 3/6")
-    assert "holds a replay already" in refused(replay)
-    assert "--replay.epochs was 1 and is 2" in refused([*replay, "--resume", "--replay.epochs", "2"])
+    for options, said in (
+        ((), "holds a replay already"),
+        (("--resume", "--replay.epochs", "2"), "--replay.epochs was 1 and is 2"),
+    ):
+        capsys.readouterr()
+        assert replay_here(best, *options) == 2
+        assert said in capsys.readouterr().err
 
-    printed = finish([*both, "--resume"])
+    ended = ended_well([*both, "--resume", "--verbose"])
+    printed = ended.stdout
     assert "stage 1 is done" in printed
     assert "going on after step" in printed
     assert "step 1/6 layer" not in printed
+    told = [line for line in printed.splitlines() if line.startswith("  step ")]
+    assert len(told) == len(set(told)) >= 3
+    said = printed + ended.stderr
+    assert "Started a local Ray instance" in said  # that is what --verbose is for
+    assert re.search(r"pid=\d+\)", said)
     assert decisions(tmp_path / "killed") == decisions(run)
     expected, found = pruned_weights(run), pruned_weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], found[key]) for key in expected)

@@ -8,8 +8,9 @@ from two_hosts import two_hosts, why_impossible
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 SMALL = ["--preset", "small", "--replay.workers", "2", "--replay.cpus", "1"]
+LONG = ["--search.trials", "6", "--search.subsample", "0.9"]
 # Long enough for an actor on the other host to come into it.
-LONG = ["--search.trials", "6", "--search.no-share-work", "--search.subsample", "0.9"]
+LONGER = [*LONG, "--search.no-share-work"]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def both():
 
 
 def test_the_result_is_that_of_one_machine(both, tmp_path, monkeypatch):
-    ended = both.run(*command("ice_prune.py", tmp_path, "--name", "two", *SMALL, *LONG))
+    ended = both.run(*command("ice_prune.py", tmp_path, "--name", "two", *SMALL, *LONGER))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     trials = pq.read_table(tmp_path / "two" / "trials.parquet")
     assert set(trials["node"].to_pylist()) == {both.head.name, both.other.name}
