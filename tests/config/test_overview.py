@@ -57,7 +57,7 @@ def test_what_is_typed_is_what_is_taken():
     ("given", "option", "default"),
     [
         ("", "--batch-size IMAGES", "128"),
-        ("", "--search.subsample SHARE", "0.02, digits 0.5"),
+        ("", "--search.subsample SHARE", "0.02 or 0.1, digits 0.5"),
         ("", "--recovery.no-distil", "off"),
         ("", "--mean R G B", "0.485 0.456 0.406"),
         ("", "--log-to NAME..", "none"),
