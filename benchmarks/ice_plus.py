@@ -57,7 +57,7 @@ CONTESTANTS = (
             f"reconstruction, {images} images",
             ("--pipeline", "ice-plus", "--space", NO_TRAINING, "--prune.calibration-images", str(images)),
         )
-        for images in (150, 250, 500, 1000)
+        for images in (150, 250, 400, 500, 1000)
     ),
     *(
         Contestant(
@@ -69,7 +69,7 @@ CONTESTANTS = (
     Contestant("ice-plus, sixteen epochs", ("--pipeline", "ice-plus", "--space", f"{SPACES}/sixteen-epochs.yaml")),
     *(
         Contestant(f"no training, {images} images", (*IN_CLOSED_FORM, str(images), "--space", NO_TRAINING))
-        for images in (250, 400, 500, 1000, 2000)
+        for images in (250, 400, 500, 700, 1000, 2000)
     ),
     STEADY,
     Contestant("one retraining", (*IN_CLOSED_FORM, "1000", "--space", f"{SPACES}/one-retraining.yaml")),
