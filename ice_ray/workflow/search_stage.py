@@ -117,7 +117,8 @@ def search_stage(context: JobContext) -> Winner:
     model = dense_model(context)
     workload = context.workload(model, train, decide, plan.search_settings)
     say(
-        f"stage 1: {plan.proposals.total} trials ({plan.proposals.origin}) of {_rounds(plan)} pruning steps, "
+        f"stage 1: {plan.proposals.total} trial{'s' * (plan.proposals.total > 1)} ({plan.proposals.origin}) of "
+        f"{_rounds(plan)} pruning steps, "
         f"{train.count} training and {decide.count} decision images, run folder {shown_path(folder.path)}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
