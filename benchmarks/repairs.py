@@ -1,6 +1,6 @@
 """How far repairs go while the network is not trained: which kind, by which criterion, from how many images.
 
-    python benchmarks/repairs.py [--threads 1]
+    python benchmarks/repairs.py [--threads 1] [--models cifar-resnet20 cifar-resnet56]
 
 There is no fine-tune and no retraining. CIFAR-10 as JPEG; filters go step by step, each removal is repaired as said,
 and the accuracy after every step is over 2,000 images of one half of the test split (the other half at the end).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -101,10 +102,11 @@ def page(rows: list[Row]) -> str:
 """
 
 
-def draw(rows: list[Row]) -> None:
+def draw(rows: list[Row], models: Sequence[str]) -> None:
     """Accuracy over the steps, a line per kind and criterion."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
-    for axes, model in zip(panels, MODELS, strict=True):
+    size = (1 + 4.5 * len(models), 4)
+    figure, (panels,) = plt.subplots(1, len(models), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for axes, model in zip(panels, models, strict=True):
         own = [row for row in rows if row["key"]["model"] == model and row["key"]["ratio"] == 0.6]
         for row in own:
             key = row["key"]
@@ -123,14 +125,16 @@ def draw(rows: list[Row]) -> None:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ledger, decoded = Ledger(options.work, "repairs"), cached_images()
-    keys = [key for model in MODELS for key in variants(model)]
+    keys = [key for model in options.models for key in variants(model)]
     rows = [ledger.once(key, partial(run, options, decoded, key)) for key in keys]
     write_parquet("repairs", rows)
     (RESULTS / "repairs.md").write_text(page(rows))
-    draw(rows)
+    draw(rows, options.models)
 
 
 if __name__ == "__main__":
