@@ -15,11 +15,10 @@ decided. Time is PT, with the probe, the search and their sum beside it. A ratio
 baseline and IMP (ranked over all layers), and an upper bound of the parameters in AAP (where it never comes to one, a
 larger one is the same run, and not repeated): compare by the parameters and multiply-adds reached. AAP has 30 rounds at
 most, and filters go for real in every round, which makes it faster than the published program, which masks. IMP's
-trials took batches of 32 on as many images as the replay has in batches of 128, which may leave its rates too small
-(they do with least squares in `ice_plus.py`). IMP retrains with LLR, which `retraining.py` finds best by decision
-images at the last step (60%, two seeds), and once with learning-rate rewinding; the others' rates are constant inside a
-fine-tune, as published. Where the search chose the baseline another rate than 0.005 that does worse on the benchmark's
-images, `baseline, rate 0.005` stands beside it.
+trials took batches of 32 on as many images as the replay has in batches of 128, which may leave its rates too small.
+IMP retrains with LLR, which `retraining.py` finds best by decision images at the last step (60%, two seeds), and once
+with learning-rate rewinding; the others' rates are constant inside a fine-tune, as published. Where the search chose
+the baseline another rate than 0.005 that does worse on the benchmark's images, `baseline, rate 0.005` stands beside it.
 """
 
 from __future__ import annotations

@@ -16,18 +16,17 @@ filters chosen by that; `reconstruction, quarter epoch` and `one epoch`: 1,000 a
 are many images for it); `no training, N images` the same by least squares alone. The other rows by least squares have
 1,000 of them: `one retraining` trains four epochs at the end, `half an epoch` half of one at a rate that is searched,
 `least squares, retrained` as long as its search says, and `least squares with a threshold` may fine-tune between steps
-too; their trials took batches of 32 on as many images as the replay has in batches of 128, which makes the rates they
-found too small by a factor of about three (`ice-plus` and `one-shot + LLR` were searched with the replay's batch). What
-has nothing to search has the run itself on the search's images for a search. In fp32, on ResNet-56, and with all
-training images, some hyperparameters are those that ResNet-20's searches found (`--tuned-in`): the last table says
-which. Seconds are the processor's, with a process on each of its two cores; some rows, in fp32 most, had a third beside
-them. The rows in bf16 are of processors that have instructions for it, those in fp32 of one that has not: seconds
-compare within a section, and in fp32 on ResNet-20 roughly: 1,000 images at 60 and 80% and most seeds of the baseline
-ran on a day when the machine was slower (the baseline took 283 to 306 s on the day of the other rows, up to 382 s on
-that one). In bf16 the rows of always fine-tuning, of `ice` and of least squares ran on an earlier day than the others,
-on a machine as fast (run on both: `one-shot + LLR` at 60% in 48.4 and 48.7 s, `no training, 500 images` at 70% in 6.7
-and 6.6). At 60% ResNet-56's baseline in bf16 has the rate that a search in fp32 found, on another machine, which took
-those seconds.
+too; their trials took batches of 32 on as many images as the replay has in batches of 128, which may leave their rates
+too small (`ice-plus` and `one-shot + LLR` were searched with the replay's batch). What has nothing to search has the
+run itself on the search's images for a search. In fp32, on ResNet-56, and with all training images, some
+hyperparameters are those that ResNet-20's searches found (`--tuned-in`): the last table says which. Seconds are the
+processor's, with a process on each of its two cores; some rows, in fp32 most, had a third beside them. The rows in bf16
+are of processors that have instructions for it, those in fp32 of one that has not: seconds compare within a section,
+and in fp32 on ResNet-20 roughly: 1,000 images at 60 and 80% and most seeds of the baseline ran on a day when the
+machine was slower (the baseline took 283 to 306 s on the day of the other rows, up to 382 s on that one). In bf16 the
+rows of always fine-tuning, of `ice` and of least squares ran on an earlier day than the others, on a machine as fast
+(run on both: `one-shot + LLR` at 60% in 48.4 and 48.7 s, `no training, 500 images` at 70% in 6.7 and 6.6). At 60%
+ResNet-56's baseline in bf16 has the rate that a search in fp32 found, on another machine, which took those seconds.
 """
 
 from __future__ import annotations
