@@ -23,3 +23,26 @@ def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
                 if tensor.is_floating_point():
                     tensor.copy_(0.5 + torch.rand(tensor.shape, generator=drawn))
     return probe, images
+
+
+@torch.no_grad()
+def unsettled(model: nn.Module) -> nn.Module:
+    """A copy in eval mode in which no channel is silent, and none like another: factors, shifts and statistics of
+    channels are drawn at random, and so are weights that are all the same, as where training begins from zeros.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    probe = copy.deepcopy(model).eval()
+    for module in probe.modules():
+        tensors = dict(module.named_parameters(recurse=False))
+        if hasattr(module, "running_mean"):
+            tensors |= dict(module.named_buffers(recurse=False))
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            if tensor.numel() == max(tensor.shape, default=1):
+                least = -0.5 if name.endswith(("bias", "mean")) else 0.5
+                tensor.copy_(least + torch.rand(tensor.shape, generator=drawn))
+            elif bool((tensor == tensor.flatten()[0]).all()):
+                fan_in = tensor[0].numel()
+                tensor.copy_(torch.randn(tensor.shape, generator=drawn) / fan_in**0.5)
+    return probe

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ice_ray.pruning.channel_norms import channel_norm_pruners, cuts
+from ice_ray.pruning.stand_ins import taking_weights_as_they_are
 from ice_ray.pruning.torch_pruning import FlattenIndexMapping
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
@@ -62,10 +64,12 @@ def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.
     """Torch-Pruning's graph of which channels hang together, traced from one image of zeros (C, H, W)."""
     parameter = next(model.parameters())
     example = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    with warnings.catch_warnings(), torch.enable_grad():
+    with warnings.catch_warnings(), torch.enable_grad(), taking_weights_as_they_are(model):
         warnings.simplefilter("ignore")
         logging.getLogger("torch_pruning").setLevel(logging.ERROR)
-        return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+        return tp.DependencyGraph().build_dependency(
+            model, example_inputs=example, customized_pruners=channel_norm_pruners(model), verbose=False
+        )
 
 
 def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int]) -> tp.Group:
@@ -127,7 +131,7 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
         elif reads and isinstance(target.module, (nn.Conv2d, nn.Linear)):
             readers[name] = None
             runs.append(getattr(target.module, "groups", 1))
-        elif target.module is module or isinstance(target.module, (_BatchNorm, nn.PReLU)):
+        elif target.module is module or isinstance(target.module, (_BatchNorm, nn.PReLU)) or cuts(target.module):
             continue
         elif isinstance(target.module, nn.GroupNorm):
             runs.append(target.module.num_groups)

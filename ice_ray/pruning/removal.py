@@ -24,11 +24,12 @@ def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed:
         image_shape: (C, H, W) for tracing.
         removed: per layer (module path), the indices of the filters (hidden units) to remove, as the layer is now.
     """
-    with _surgery(model, image_shape) as graph:
-        _remove(model, graph, removed)
+    with surgery(model, image_shape) as graph:
+        remove_from(model, graph, removed)
 
 
-def _remove(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
+def remove_from(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
+    """The same within `surgery`, whose graph it is."""
     modules = dict(model.named_modules())
     for layer, filters in removed.items():
         if filters:
@@ -36,7 +37,7 @@ def _remove(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, S
 
 
 @contextmanager
-def _surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
+def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
     """The graph of a model that is to be cut; afterwards its mode and its trainable parameters are as before."""
     requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.requires_grad_(True)  # the graph is traced through autograd
@@ -57,7 +58,7 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Width
     Raises:
         ValueError: a layer that is not there, or a width that no removal leads to.
     """
-    with _surgery(model, image_shape) as graph:
+    with surgery(model, image_shape) as graph:
         modules = dict(model.named_modules())
         surplus: dict[str, list[int]] = {}
         for layer, width in widths.items():
@@ -67,7 +68,7 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Width
             if not 0 < width <= coupling.filters or width % coupling.groups:
                 raise ValueError(f"layer '{layer}' cannot have {width} of its {coupling.filters} filters")
             surplus[layer] = _last_of_each_run(coupling, width)
-        _remove(model, graph, surplus)
+        remove_from(model, graph, surplus)
 
 
 def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:

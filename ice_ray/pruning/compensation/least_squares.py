@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ice_ray.models.layers import computes_as_usual
 from ice_ray.models.passes import passage
 from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.pruning.compensation.channel_norms import ChannelNorm, norm_behind, take_up
@@ -41,10 +42,7 @@ def can_be_refitted(layer: nn.Module) -> bool:
     """
     if not isinstance(layer, (nn.Conv2d, nn.Linear)) or is_parametrized(layer):
         return False
-    plain = type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward)
-    if isinstance(layer, nn.Conv2d):
-        plain = plain and type(layer)._conv_forward is nn.Conv2d._conv_forward
-    return plain and layer.weight[0].numel() <= WIDEST
+    return computes_as_usual(layer) and layer.weight[0].numel() <= WIDEST
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""Passes of a copy in which what mixes channels, or depends on how many there are, is replaced by what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ice_ray.models.layers import computes_as_usual
+
+_READERS = {"conv2d": 1, "linear": 1}
+"""Torch's functions that take a layer's weights, by name, and the place of these among their arguments."""
+
+
+class StandIns:
+    """Passes of a network in which
+
+    - a group norm only multiplies and shifts each channel, for statistics change with what else is in the group;
+    - a layer that makes its weights from those it holds (that standardises them, over its inputs) takes what came of
+      them, which from now on it holds;
+    - layers' outputs are divided by their spread in the first of these passes, so that nothing fades or grows.
+
+    Args:
+        model: a copy, in eval mode, whose weights may change.
+        images: (n, C, H, W).
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self._model = model
+        self._scales: dict[nn.Module, list[Tensor]] = {}
+        self._layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+        self._norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
+        self._take_up(images)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """The network's, without gradients."""
+        calls: dict[nn.Module, int] = {}
+
+        def scaled(module: nn.Module, _: object, output: Tensor) -> Tensor:
+            known, call = self._scales.setdefault(module, []), calls.get(module, 0)
+            calls[module] = call + 1
+            if call == len(known):
+                spread = output.std()
+                known.append(spread if bool(spread > 0) and bool(spread.isfinite()) else spread.new_ones(()))
+            return output / known[call]
+
+        with ExitStack() as stack, torch.no_grad():
+            for layer in self._layers:
+                stack.callback(layer.register_forward_hook(scaled).remove)
+            for norm in self._norms:
+                stack.enter_context(_within(norm, lambda own: _Function({"group_norm": _affine(own)})))
+            stack.enter_context(taking_weights_as_they_are(self._model))
+            outputs: Tensor = self._model(images)
+        return outputs
+
+    def _take_up(self, images: Tensor) -> None:
+        """Give the layers that make their weights those that came of it."""
+        unusual, made = _unusual_layers(self._model), dict[nn.Module, Tensor]()
+        if not unusual:
+            return
+        with ExitStack() as stack, torch.no_grad():
+            for layer in unusual:
+                stack.enter_context(_within(layer, lambda own: _Function(_noting(own, made))))
+            self._model(images)
+            for layer, weight in made.items():
+                layer.get_parameter("weight").copy_(weight)
+
+
+@contextmanager
+def taking_weights_as_they_are(model: nn.Module) -> Iterator[None]:
+    """While the block runs, layers that make their weights from those that they hold take these."""
+    with ExitStack() as stack:
+        for layer in _unusual_layers(model):
+            stack.enter_context(_within(layer, lambda own: _Function(_with_weights(own))))
+        yield
+
+
+def _unusual_layers(model: nn.Module) -> list[nn.Module]:
+    layers = (module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    return [layer for layer in layers if not computes_as_usual(layer)]
+
+
+_Replacement = Callable[[Callable[..., Any], Sequence[Any], dict[str, Any]], Any]
+
+
+class _Function(TorchFunctionMode):
+    """Calls of some of torch's functions go to others."""
+
+    def __init__(self, replacements: dict[str, _Replacement]) -> None:
+        super().__init__()
+        self._replacements = replacements
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        replacement = self._replacements.get(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {})) if replacement is None else replacement(func, args, kwargs or {})
+
+
+def _affine(norm: nn.GroupNorm) -> _Replacement:
+    def replacement(_: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Tensor:
+        given: Tensor = args[0] if args else keywords["input"]
+        shape = (1, -1, *(1 for _ in given.shape[2:]))
+        scaled = given * norm.weight.view(shape) if norm.affine else given.clone()
+        return scaled + norm.bias.view(shape) if norm.affine and norm.bias is not None else scaled
+
+    return replacement
+
+
+def _with_weights(layer: nn.Module) -> dict[str, _Replacement]:
+    """The layer's own weights, in place of what it has made of them."""
+
+    def replacement(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        own, place = layer.get_parameter("weight"), _READERS[func.__name__]
+        if len(args) > place and args[place].shape == own.shape:
+            args = (*args[:place], own, *args[place + 1 :])
+        return func(*args, **keywords)
+
+    return dict.fromkeys(_READERS, replacement)
+
+
+def _noting(layer: nn.Module, made: dict[nn.Module, Tensor]) -> dict[str, _Replacement]:
+    def replacement(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        place = _READERS[func.__name__]
+        if len(args) > place and args[place].shape == layer.get_parameter("weight").shape:
+            made[layer] = args[place].clone()
+        return func(*args, **keywords)
+
+    return dict.fromkeys(_READERS, replacement)
+
+
+@contextmanager
+def _within(module: nn.Module, mode: Callable[[Any], TorchFunctionMode]) -> Iterator[None]:
+    """While the block runs, forward passes of a module are within a mode."""
+    forward, had = module.forward, module.__dict__.get("forward")
+
+    def within(*args: Any, **keywords: Any) -> Any:
+        with mode(module):
+            return forward(*args, **keywords)
+
+    module.forward = within
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if had is not None:
+            module.__dict__["forward"] = had
