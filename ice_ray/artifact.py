@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ice_ray.address import Place, check_place, place
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, make_folder, on_disk, sha256, write_json, write_tensors
+from ice_ray.files import damage_named, make_folder, on_disk, read_tensors, sha256, write_json, write_tensors
+from ice_ray.models.frozen import freeze
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -29,6 +29,7 @@ def save_pruned(
     widths: dict[str, int],
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
+    frozen: Sequence[str] = (),
 ) -> None:
     """Write a pruned model into `folder`.
 
@@ -37,6 +38,7 @@ def save_pruned(
         widths: filters left in each pruned layer.
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
+        frozen: parameters, by name, that are to require no gradient when it is loaded.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
@@ -45,6 +47,7 @@ def save_pruned(
         "builder": {"name": spec.name, "num_classes": spec.num_classes},
         "image_shape": list(image_shape),
         "widths": widths,
+        "frozen": list(frozen),
         "sha256": sha256(folder / WEIGHTS),
         **facts,
     }
@@ -80,10 +83,13 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:
             shrink_to(module, tuple(description["image_shape"]), description["widths"])
-            weights = safetensors.torch.load_file(file)
+            weights, _ = read_tensors(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"'{folder}' does not describe a pruned {name} ({error})") from error
     fit_weights(module, weights, str(folder / WEIGHTS))
+    frozen = description.get("frozen")  # files of before it was written down have none
+    if frozen is not None:
+        freeze(module, frozen)
     return module.eval()
 
 
@@ -107,11 +113,13 @@ def read_description(folder: Place) -> dict[str, Any]:
             and len(shape) == 3
             and all(_is_count(size) for size in shape)
             and isinstance(description["sha256"], str)
+            and isinstance(frozen := description.get("frozen", []), list)
+            and all(isinstance(name, str) for name in frozen)
         )
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:
-        raise UserError(f"'{path}' is damaged: builder, widths or image_shape are not what they must be")
+        raise UserError(f"'{path}' is damaged: builder, widths, frozen or image_shape are not what they must be")
     return dict(description)
 
 

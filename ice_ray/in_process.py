@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.models.frozen import describe_frozen, freeze
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.pipelines.registry import build_pipeline
@@ -27,7 +29,8 @@ class PruningResult:
     """A pruned model and how it came about.
 
     Attributes:
-        model: physically smaller, in eval mode, on the device it was pruned on.
+        model: physically smaller, in eval mode, on the device it was pruned on; the same parameters are frozen
+            (requires_grad=False) as in the model that was given.
         original_accuracy, accuracy: percent on the decision images, dense and at the end.
         records: one per pruning step.
         pruning_seconds: PT of eq. 2, on the wall's clock.
@@ -53,7 +56,9 @@ def prune(
     """Prune a trained classifier (Algorithm 2 of the paper); `model` itself is left as it is.
 
     Args:
-        model: takes float32 images (N, 3, H, W), gives logits (N, classes).
+        model: takes float32 images (N, 3, H, W), gives logits (N, classes). Parameters that are frozen
+            (requires_grad=False) keep their values, and layers whose weights are frozen stay whole unless the selection
+            includes them; where all are frozen, as for inference, it is as if none were.
         data: images to fine-tune and to decide on, uint8 (N, H, W, 3).
         ratio: share of each prunable layer's filters to remove, inside (0, 1).
         hyperparameters: the pipeline's, in ICE-Pruning its six.
@@ -81,6 +86,8 @@ def prune(
     own = dataclasses.replace(settings, amounts=amounts, recipe=recipe)
     _, selection = DenseNetwork.verified(model, data.train.image_shape, own.selection)
     network = DenseNetwork(model, data.train.image_shape, selection, own.amounts)
+    if network.all_frozen:
+        warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
     check_criterion(own.criterion, network.units, network.norms, model)
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
@@ -94,6 +101,7 @@ def prune(
             executor.store.keep_only(state.kept)
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = pipeline.finish(executor, state, preparation)
-    module = copy.deepcopy(executor.module(state.snapshot))
+    module = freeze(copy.deepcopy(executor.module(state.snapshot)), network.frozen)
+    network.tie(module)
     accuracy = executor.accuracy(module, bring(data.decide, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)

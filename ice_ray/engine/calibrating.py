@@ -166,6 +166,7 @@ class Calibrator:
             entering=entering,
             sums=self._network.sums if _refits(action) else (),
             answers=self._network.answers if action.step == len(self._network.steps) else None,
+            fixed=self._network.fixed_layers,
             draws=lambda: Drawn(
                 self._images.take(action.images), self._data.preprocessing, *self._shares(action.images), standing
             ),

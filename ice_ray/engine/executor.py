@@ -37,6 +37,7 @@ from ice_ray.engine.recovering import Recovery
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import OutOfMemoryError
 from ice_ray.models.reinitialise import reinitialise
+from ice_ray.models.ties import copies_of
 from ice_ray.pruning.freezing import weight_changes
 from ice_ray.pruning.masking import mask_smallest, weight_norm
 from ice_ray.pruning.removal import remove_filters, widths_of
@@ -253,8 +254,9 @@ class Executor:
             "threads": torch.get_num_threads(),
             "device": self.device.type,
             "torch": torch.__version__,
+            **({"fixed": self.network.fixed} if self.network.fixed else {}),
         }
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in model.state_dict().items()}
+    return copies_of(model.state_dict())

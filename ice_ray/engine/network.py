@@ -15,11 +15,14 @@ from torch import nn
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.entrances import find_entrances
+from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.passes import Entrance
 from ice_ray.models.sums import find_sums
+from ice_ray.models.ties import check_overlaps, join, ties_of
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.blocks import is_layer
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
 from ice_ray.pruning.selection import Selection
@@ -36,6 +39,12 @@ class DenseNetwork:
         selection: which of the prunable layers to prune.
         amounts: how many filters go; units that lose none have no part in the steps. Without them all units have.
 
+    Attributes:
+        frozen: parameters, by name, that are given with requires_grad=False.
+        fixed_layers: modules, by path, that have parameters of their own among `fixed`.
+        fixed: those of them that keep their values. Where all are frozen, as for inference, none is: nothing could be
+            done.
+
     Raises:
         UserError: nothing in it may be pruned, or the amounts do not fit it.
     """
@@ -47,17 +56,27 @@ class DenseNetwork:
         selection: Selection = Selection(),
         amounts: Amounts | None = None,
     ) -> None:
+        check_overlaps(module)
+        self._ties = ties_of(module)
         self._module = copy.deepcopy(module).to("cpu", torch.float32).eval()
-        self._module.requires_grad_(True)
+        join(self._module, self._ties)
+        self.frozen: tuple[str, ...] = frozen_parameters(self._module)
+        self.fixed: tuple[str, ...] = () if self.all_frozen else self.frozen
+        freeze(self._module, ())  # it is traced through autograd
         canonical_layout(self._module)
         self.image_shape = image_shape
         self.traces: tuple[LayerTrace, ...] = trace_layers(self._module, image_shape)
-        anatomy = dissect(self._module, image_shape, self.traces, selection)
+        held = [name.removesuffix(".weight") for name in self.fixed if name.endswith(".weight")]
+        held = [layer for layer in held if is_layer(self._module.get_submodule(layer))]
+        others = {name: next(each for each in tie if each != name) for tie in self._ties for name in tie}
+        self._tied = {name.rpartition(".")[0]: other for name, other in others.items()}
+        self.fixed_layers: frozenset[str] = frozenset(name.rpartition(".")[0] for name in self.fixed)
+        anatomy = dissect(self._module, image_shape, self.traces, selection, held, self._tied)
         if amounts is not None:
             amounts.check(anatomy.steps)
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
         self.refused: Mapping[str, str] = anatomy.refused
-        self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces)
+        self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces, held)
         self.unused: tuple[str, ...] = unused_parameters(self._module, image_shape)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
         self._folded = foldable_norms(self._module, self.norms, image_shape)
@@ -83,17 +102,28 @@ class DenseNetwork:
         """Of all steps."""
         return tuple(unit for step in self.steps for unit in step.units)
 
+    @property
+    def all_frozen(self) -> bool:
+        """Whether no parameter was given as one that trains."""
+        return len(self.frozen) == sum(1 for _ in self._module.parameters())
+
     def build(self, device: torch.device) -> nn.Module:
-        """A fresh dense copy in eval mode."""
-        module = copy.deepcopy(self._module).to(device)
+        """A fresh dense copy in eval mode; what is fixed requires no gradient, and all else does."""
+        module = freeze(copy.deepcopy(self._module), self.fixed).to(device)
+        self.tie(module)
         canonical_layout(module)
         return module
 
+    def tie(self, module: nn.Module) -> None:
+        """Let what is one tensor in the module that was given be one in a copy of it, in place."""
+        join(module, self._ties)
+
     def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
-        """A fresh copy with these widths, whose weights are then to be loaded."""
-        module = copy.deepcopy(self._module)
+        """A fresh copy with these widths, whose weights are then to be loaded; gradients as in `build`."""
+        module = freeze(copy.deepcopy(self._module), self.fixed)
         shrink_to(module, self.image_shape, widths)
         module.to(device)
+        self.tie(module)
         canonical_layout(module)
         return module
 
@@ -127,9 +157,9 @@ class DenseNetwork:
 
     @property
     def answers(self) -> str | None:
-        """The layer that runs last, if it is a linear one, and does so once."""
+        """The layer that runs last, if it is a linear one with weights of its own, and does so once."""
         order = [trace.name for trace in self.traces]
-        is_linear = isinstance(self._module.get_submodule(order[-1]), nn.Linear)
+        is_linear = isinstance(self._module.get_submodule(order[-1]), nn.Linear) and order[-1] not in self._tied
         return order[-1] if is_linear and order.count(order[-1]) == 1 else None
 
     @cached_property

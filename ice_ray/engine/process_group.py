@@ -46,7 +46,8 @@ class ProcessGroup(Collective):
     def average_buffers(self, model: nn.Module) -> None:
         for buffer in model.buffers():
             if buffer.is_floating_point():
-                buffer.copy_(self.sum(buffer) / dist.get_world_size())
+                # In double precision what is the same on all stays as it is, whatever their number.
+                buffer.copy_(self.sum(buffer.double()) / dist.get_world_size())
 
     def settle(self, model: nn.Module) -> None:
         self.average_buffers(model)

@@ -96,7 +96,7 @@ class Recovery:
             DivergedError: the loss became NaN or infinite.
         """
         below = self._network.below(action.frozen) if action.cut else ()
-        hold_fixed(model, action.frozen, self._network.norms, (*self._network.unused, *below))
+        hold_fixed(model, action.frozen, self._network.norms, (*self._network.unused, *self._network.fixed, *below))
         per_image = training_flops(model, self._network.traces)
         if self._teacher is not None and action.taught:
             per_image += forward_flops(self._teacher, self._network.traces)
@@ -122,7 +122,7 @@ class Recovery:
             monitor.midway,
             ZeroKeeper(model) if action.sparse else None,
         )
-        model.requires_grad_(True)
+        hold_fixed(model, (), self._network.norms, self._network.fixed)
         if not bool(torch.isfinite(self._collective.sum(losses.sum()))):
             raise DivergedError(f"the training loss became NaN or infinite at learning rate {action.learning_rate:g}")
         if self.on_losses is not None:
@@ -145,7 +145,7 @@ class Recovery:
     def warm_up(self, few: ImageSource) -> nn.Module:
         """Train a copy of the dense network on a few images, to no effect but the libraries'; returns it."""
         model = self._network.build(self._device)
-        hold_fixed(model, (), self._network.norms, self._network.unused)
+        hold_fixed(model, (), self._network.norms, (*self._network.unused, *self._network.fixed))
         wrapped, shard = self._collective.wrap(model), self._collective.shard
         key = (self._seed, "warm-up")
         fine_tune(wrapped, few, self._data.preprocessing, self._recipe, lambda _: 0.0, 1, key, self._teacher, shard)

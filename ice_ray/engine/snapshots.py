@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import safetensors
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ice_ray.address import Place
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
-from ice_ray.files import on_disk, write_tensors
+from ice_ray.files import on_disk, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class Snapshot:
             RunError: the file is missing, cut short or not a snapshot.
         """
         try:
-            with on_disk(path) as own, safetensors.safe_open(own, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            with on_disk(path) as own:
+                tensors, metadata = read_tensors(own)
             return cls(metadata["id"], json.loads(metadata["widths"]), tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"snapshot '{path}' cannot be read ({error})") from error

@@ -33,7 +33,7 @@ def unsettled(model: nn.Module) -> nn.Module:
     drawn = torch.Generator().manual_seed(0)
     probe = copy.deepcopy(model).eval()
     for module in probe.modules():
-        tensors = dict(module.named_parameters(recurse=False))
+        tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
         if hasattr(module, "running_mean"):
             tensors |= dict(module.named_buffers(recurse=False))
         for name, tensor in tensors.items():

@@ -10,7 +10,7 @@ from ice_ray.randomness import seed_of
 
 
 def reinitialise(model: nn.Module, key: tuple[int | str, ...]) -> None:
-    """Draw every weight anew, in place, as its module's own `reset_parameters` does.
+    """Draw every weight that trains anew, in place, as its module's own `reset_parameters` does.
 
     The draws are made on the CPU, so that they are the same for every device.
 
@@ -21,6 +21,7 @@ def reinitialise(model: nn.Module, key: tuple[int | str, ...]) -> None:
         UserError: a module with parameters of its own that cannot be drawn anew.
     """
     device = next(model.parameters()).device
+    fixed = [(each, each.detach().clone()) for each in model.parameters() if not each.requires_grad]
     model.cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*key))
@@ -28,6 +29,9 @@ def reinitialise(model: nn.Module, key: tuple[int | str, ...]) -> None:
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
-            elif next(module.parameters(recurse=False), None) is not None:
+            elif any(each.requires_grad for each in module.parameters(recurse=False)):
                 raise UserError(f"{name or 'the model'} ({type(module).__name__}) cannot be initialised anew")
+    with torch.no_grad():
+        for parameter, value in fixed:
+            parameter.copy_(value)
     model.to(device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.files import on_disk
+from ice_ray.models.ties import completed
 
 
 def load_state_dict(path: str | Place) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> No
     Raises:
         UserError: keys missing, unknown or of another shape, the first few named.
     """
-    own = model.state_dict()
+    own, weights = model.state_dict(), completed(model, weights, origin)
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     missing = sorted(set(own) - set(weights) - optional)
     unknown = sorted(set(weights) - set(own))

@@ -70,6 +70,7 @@ class ScoringContext:
         sums: layers whose output, behind the norm, is but a term of a sum.
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
         draws: gives the images one by one; whoever reconstructs needs it.
+        fixed: layers whose weights no repair may change.
     """
 
     model: nn.Module
@@ -85,6 +86,7 @@ class ScoringContext:
     sums: Collection[str] = ()
     answers: str | None = None
     draws: Callable[[], Draws] | None = None
+    fixed: Collection[str] = ()
 
     def weight(self, unit: PrunableUnit) -> Tensor:
         """(filters, weights of each) float32: a unit's weights, a row per filter."""

@@ -30,9 +30,9 @@ class _ChannelNormPruner(tp.BasePruningFunc):  # type: ignore[misc] # the librar
         kept = torch.tensor([index for index in range(width) if index not in gone])
         for name, tensor in list(layer.named_parameters(recurse=False)):
             setattr(layer, name, nn.Parameter(_left(tensor, kept)))
-        for name, tensor in list(layer.named_buffers(recurse=False)):
-            if tensor.ndim:
-                setattr(layer, name, _left(tensor, kept))
+        for name, buffer in list(layer.named_buffers(recurse=False)):
+            if buffer.ndim:
+                setattr(layer, name, _left(buffer, kept))
         for name in ("num_features", "num_channels"):
             if hasattr(layer, name):
                 setattr(layer, name, len(kept))

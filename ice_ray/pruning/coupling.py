@@ -46,6 +46,7 @@ class Coupling:
         gates: other layers that lose the same filters, because their outputs multiply this one's (the second layer of
             a squeeze-and-excitation).
         groups: filters go alike from this many equal runs of them, because a grouped layer must keep equal groups.
+        cut: all modules whose tensors are cut: it, its readers and gates, norms and depthwise layers between.
     """
 
     layer: str
@@ -53,6 +54,7 @@ class Coupling:
     readers: tuple[str, ...]
     gates: tuple[str, ...]
     groups: int
+    cut: tuple[str, ...] = ()
 
 
 def filters_of(module: nn.Module) -> int:
@@ -117,14 +119,20 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
     except EntangledError:
         return "its channels are reshaped in a way that cannot be followed"
     except ValueError:
-        return "its weights are used outside its own forward pass (as in nn.MultiheadAttention)"
+        return (
+            "its weights are used outside its own forward pass (as in nn.MultiheadAttention), or the model runs it "
+            "without gradients"
+        )
     names = {id(found): name for name, found in modules.items()}
     readers: dict[str, None] = {}
     gates: dict[str, None] = {}
+    cut: dict[str, None] = {layer: None}
     runs = [module.groups] if isinstance(module, nn.Conv2d) else [1]
     for item in group:
         target, reads = item.dep.target, item.dep.handler.__name__ == "prune_in_channels"
         name = names.get(id(target.module))
+        if name is not None:
+            cut[name] = None
         if name is None:
             if (tie := _tie(target.name)) is not None:
                 return f"{tie} couples its filters to {_other_owner(group, module, names) or 'other channels'}"
@@ -145,7 +153,7 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
     filters, groups = filters_of(module), math.lcm(*runs)
     if filters % groups or filters < 2 * groups:
         return f"a grouped layer ({groups} groups) leaves none of its {filters} filters free"
-    return Coupling(layer, filters, tuple(readers), tuple(gates), groups)
+    return Coupling(layer, filters, tuple(readers), tuple(gates), groups, tuple(cut))
 
 
 def _tie(operation: str) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
 from torch import Tensor, nn
 
+from ice_ray.models.frozen import freeze
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.units import PruningStep
 
@@ -25,14 +26,19 @@ _CHANGES: dict[WeightChange, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def freezable_layers(steps: Sequence[PruningStep], traces: Sequence[LayerTrace]) -> tuple[str, ...]:
+def freezable_layers(
+    steps: Sequence[PruningStep], traces: Sequence[LayerTrace], fixed: Collection[str] = ()
+) -> tuple[str, ...]:
     """The layers that may be frozen, shallow to deep: those that own prunable filters, and those of the same block
     that read them.
 
     Stem, head, shortcuts and transitions are never among them.
+
+    Args:
+        fixed: layers that never train, and so have no part in the ranking.
     """
     inside = {name for step in steps for unit in step.units for name in (unit.layer, *unit.inner)}
-    return tuple(dict.fromkeys(trace.name for trace in traces[1:-1] if trace.name in inside))
+    return tuple(dict.fromkeys(trace.name for trace in traces[1:-1] if trace.name in inside - set(fixed)))
 
 
 def weight_changes(
@@ -73,9 +79,7 @@ def hold_fixed(
         norms: the batch norm that directly follows each layer, as traced.
         parameters: others that do not train either, by name.
     """
-    model.requires_grad_(True)
-    for parameter in parameters:
-        model.get_parameter(parameter).requires_grad_(False)
+    freeze(model, set(parameters))
     for layer in layers:
         for name in (layer, norms.get(layer)):
             if name is not None:

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 
 def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of convolutions and linear layers, by name."""
-    found = (f"{name}.weight" for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    return {name: model.get_parameter(name) for name in found}
+    """The weights of convolutions and linear layers that train, by name; those that several share, once."""
+    layers = {name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.endswith("weight") and name.removesuffix(".weight") in layers
+    }
 
 
 def mask_smallest(model: nn.Module, share: float) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ice_ray.models.frozen import freeze
+from ice_ray.models.ties import kept_ties
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.pruning.units import PruningStep
@@ -40,7 +42,7 @@ def remove_from(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[st
 def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
     """The graph of a model that is to be cut; afterwards its mode and its trainable parameters are as before."""
     requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.requires_grad_(True)  # the graph is traced through autograd
+    freeze(model, ())  # the graph is traced through autograd
     was_training = model.training
     model.eval()  # tracing must not move running statistics
     try:
@@ -88,8 +90,9 @@ def canonical_layout(model: nn.Module) -> None:
     Surgery leaves strides that depend on how the tensor was cut, and kernels choose their arithmetic by
     strides: without this a resumed run would differ in the last bits from the unbroken one.
     """
-    for parameter in model.parameters():
-        layout = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
-        fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device).to(memory_format=layout)
-        parameter.data = fresh.copy_(parameter.data)
-        parameter.grad = None
+    with kept_ties(model):
+        for parameter in model.parameters():
+            layout = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+            fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+            parameter.data = fresh.to(memory_format=layout).copy_(parameter.data)
+            parameter.grad = None

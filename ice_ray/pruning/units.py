@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
 _OUTSIDE = "its filters are read outside its block (stem, transition or head); --prune.include takes it all the same"
+_FROZEN = "frozen (requires_grad=False); --prune.include takes it all the same"
 _LEFT_OUT = "left out by --prune.include or --prune.exclude"
 
 
@@ -69,6 +71,8 @@ def dissect(
     image_shape: tuple[int, int, int],
     traces: Sequence[LayerTrace],
     selection: Selection = Selection(),
+    frozen: Collection[str] = (),
+    tied: Mapping[str, str] = MappingProxyType({}),
 ) -> Anatomy:
     """The steps of a run (Algorithm 2, sigma), and why other layers have no part in it.
 
@@ -76,6 +80,11 @@ def dissect(
     couples them to another. Units of one block are one step. What lies between blocks (stem, transitions, head) is
     left alone unless asked for; a network without blocks, a plain chain, is one block whose layers are steps of
     their own.
+
+    Args:
+        tied: modules, by path, that hold a tensor which has another name too, and that name: none of them is cut, for
+            that would take the two apart.
+        frozen: layers whose weights their user holds fixed: neither their filters nor their inputs go unless asked for.
 
     Raises:
         UserError: nothing may be pruned, or a pattern that matches nothing that may.
@@ -86,9 +95,10 @@ def dissect(
     found = {layer: coupling_of(graph, layer, modules) for layer in layers}
     couplings = _first_owners(coupling for coupling in found.values() if isinstance(coupling, Coupling))
     blocks = Blocks(traces, modules, couplings)
-    faulty = dict(selection.faulty)
+    faulty = {c.layer: why for c in couplings if (why := _tied(c, tied))} | dict(selection.faulty)
     possible = [coupling.layer for coupling in couplings if coupling.layer not in faulty]
-    usual = [layer for layer in possible if blocks.encloses(layer)]
+    held = {coupling.layer: why for coupling in couplings if (why := _held(coupling, frozen))}
+    usual = [layer for layer in possible if blocks.encloses(layer) and layer not in held]
     refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     refused |= {gate: f"it goes with {c.layer}, which it gates" for c in couplings for gate in c.gates}
     refused |= faulty
@@ -96,10 +106,29 @@ def dissect(
     chosen = selection.choose(possible, usual, refused)
     for layer in possible:
         if layer not in chosen:
-            refused[layer] = _LEFT_OUT if layer in usual or selection.include else _OUTSIDE
+            asked = layer in usual or bool(selection.include)
+            refused[layer] = _LEFT_OUT if asked else held.get(layer, _OUTSIDE)
     if not chosen:
         raise UserError(_nothing(refused))
     return Anatomy(_steps([c for c in couplings if c.layer in chosen], set(usual), blocks), refused)
+
+
+def _tied(coupling: Coupling, tied: Mapping[str, str]) -> str | None:
+    """Why a layer cannot be pruned though its filters might go: it would take tensors apart that are one."""
+    touched = next((module for module in coupling.cut if module in tied), None)
+    if touched == coupling.layer:
+        return f"it holds one tensor together with {tied[touched]}: cutting it would take them apart"
+    if touched is not None:
+        return f"{touched}, which would be cut with it, holds one tensor together with {tied[touched]}"
+    return None
+
+
+def _held(coupling: Coupling, frozen: Collection[str]) -> str | None:
+    """Why a layer stays whole though its filters might go: it would cut weights that are frozen."""
+    if coupling.layer in frozen:
+        return f"its weights are {_FROZEN}"
+    touched = next((layer for layer in coupling.cut if layer in frozen), None)
+    return None if touched is None else f"the weights of {touched}, which would be cut with it, are {_FROZEN}"
 
 
 def _first_owners(couplings: Iterable[Coupling]) -> list[Coupling]:
@@ -127,5 +156,5 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
 def _nothing(refused: Mapping[str, str]) -> str:
     if not refused:
         return "the model has no convolution and no linear layer"
-    layer, reason = next(iter(refused.items()))
+    layer, reason = next((each for each in refused.items() if _FROZEN in each[1]), next(iter(refused.items())))
     return f"the model has no layer whose filters may be pruned; for example {layer}: {reason}"

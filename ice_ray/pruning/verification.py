@@ -106,4 +106,3 @@ def _forget(reader: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
     for channel in channels:
         group = int(channel) // inputs
         reader.weight[group * outputs : (group + 1) * outputs, int(channel) % inputs] = 0
-

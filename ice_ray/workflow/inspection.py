@@ -10,6 +10,7 @@ from torch import nn
 from ice_ray.config.inspect_job import InspectConfig
 from ice_ray.config.run import DEFAULT_RATIO
 from ice_ray.engine.target import macs
+from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.anatomy import Change, show_anatomy
 from ice_ray.observe.terminal import say
@@ -21,6 +22,8 @@ def inspect_job(config: InspectConfig) -> None:
     shape = (3, config.image_size, config.image_size)
     module = ModelSpec(config.model, config.num_classes).build()
     network, _ = open_network(module, config.model, shape, config.prune.selection)
+    if network.frozen:
+        say(describe_frozen(network.frozen, network.all_frozen))
     amounts = config.prune.amounts(DEFAULT_RATIO if config.ratio is None else config.ratio)
     if config.target is not None:
         found = find_ratio(config.target, network, amounts, config.precision)

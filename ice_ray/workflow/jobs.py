@@ -163,6 +163,8 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
         with _paths_named(), waiting("looking at the model and the data"):
             plan = make_plan(config, trained, folder.found())
             folder.check_labels(plan.dataset.labels_digest)
+        if plan.frozen_note:
+            say(plan.frozen_note)
         check_trackers(config.log_to)  # last, for it may make a file
         yield plan
 

@@ -21,6 +21,7 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
+from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, load_state_dict
@@ -51,6 +52,8 @@ class Plan:
         amounts: how many filters go from each of them.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
+        frozen: parameters, by name, that the model is built with as fixed (requires_grad=False).
+        frozen_note: what comes of them, for people; empty where there are none.
     """
 
     config: RunConfig
@@ -65,6 +68,8 @@ class Plan:
     amounts: Amounts
     found: Found | None
     steps: int
+    frozen: tuple[str, ...] = ()
+    frozen_note: str = ""
 
     @property
     def search_settings(self) -> PruningSettings:
@@ -222,6 +227,8 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         amounts=amounts,
         found=found,
         steps=len(steps),
+        frozen=network.frozen,
+        frozen_note=describe_frozen(network.frozen, network.all_frozen) if network.frozen else "",
     )
     plan.length_with(space.points()[0])  # some options are not for every pipeline
     return plan

@@ -84,7 +84,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "commands": context.commands,
         **environment(),
     }
-    save_pruned(folder.pruned_model, plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors, facts)
+    own = plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors
+    save_pruned(folder.pruned_model, *own, facts, plan.frozen)
     summary = {
         **assessment,
         "hyperparameters": hyperparameters.as_dict(),

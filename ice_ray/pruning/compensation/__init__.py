@@ -88,7 +88,7 @@ def compensate(
     for reader in readers:
         own = context.model.get_submodule(reader)
         outputs = outputs_left(own, len(dense.get_parameter(f"{reader}.weight")), gone, reader)
-        if outputs is None or not can_be_refitted(own):
+        if outputs is None or reader in context.fixed or not can_be_refitted(own):
             missed.add(reader)
             continue
         problem = None
@@ -106,7 +106,7 @@ def compensate(
         estimate(None)
     elif kind == "reconstruction":
         reconstructed, held = reconstruct(context, errors, order, epochs)
-    last = context.answers if refits(kind) else None
+    last = context.answers if refits(kind) and context.answers not in context.fixed else None
     if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
         outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
         errors[last] = refit(context, last, problem_of(context, last, outputs))

@@ -37,7 +37,8 @@ def ready_for(context: ScoringContext) -> dict[str, Tensor]:
             for layer in layers:
                 own, filters = context.model.get_submodule(layer), len(context.dense().get_parameter(f"{layer}.weight"))
                 is_whole = len(context.model.get_parameter(f"{layer}.weight")) == filters
-                if is_whole and can_be_refitted(own) and not _reads_the_same(context, layer):
+                may_be = layer not in context.fixed and can_be_refitted(own)
+                if is_whole and may_be and not _reads_the_same(context, layer):
                     refit(context, layer, problem_of(context, layer, torch.arange(filters)))
                     values = _tensors(context.model, touched[layer])
                     found |= {name: tensor.clone() for name, tensor in values.items()}

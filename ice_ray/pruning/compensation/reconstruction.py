@@ -176,10 +176,10 @@ def _parameters(context: ScoringContext, refitted: Collection[str], order: Seque
     runs, found = Counter(order), dict[int, nn.Parameter]()
     for layer in dict.fromkeys(order):
         own = context.model.get_submodule(layer)
-        if layer in of_step and runs[layer] == 1 and can_be_refitted(own):
+        if layer in of_step and runs[layer] == 1 and layer not in context.fixed and can_be_refitted(own):
             norm = own_norm(context, layer)
             modules = [own] if norm is None else [own, context.model.get_submodule(norm)]
-            found |= {id(each): each for module in modules for each in module.parameters()}
+            found |= {id(each): each for module in modules for each in module.parameters() if each.requires_grad}
     return list(found.values())
 
 
