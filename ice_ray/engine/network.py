@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -76,6 +77,8 @@ class DenseNetwork:
             amounts.check(anatomy.steps)
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
         self.refused: Mapping[str, str] = anatomy.refused
+        self.outside: tuple[str, ...] = anatomy.outside
+        self._selection = selection
         self.freezable: tuple[str, ...] = freezable_layers(self.steps, self.traces, held)
         self.unused: tuple[str, ...] = unused_parameters(self._module, image_shape)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
@@ -96,6 +99,19 @@ class DenseNetwork:
             return network, selection
         own = dataclasses.replace(selection, faulty=tuple(faulty.items()))
         return cls(module, image_shape, own), own
+
+    def wider(self) -> DenseNetwork | None:
+        """The same network with all layers that could be pruned, those that `--prune.exclude` names left out; None
+        where it has them already.
+        """
+        excluded = self._selection.exclude
+        more = [each for each in self.outside if not any(fnmatch.fnmatchcase(each, pattern) for pattern in excluded)]
+        if not more:
+            return None
+        include = (*(unit.layer for unit in self.units), *more)
+        selection = dataclasses.replace(self._selection, include=include, exclude=())
+        network, _ = DenseNetwork.verified(self.build(torch.device("cpu")), self.image_shape, selection)
+        return network if set(network.units) - set(self.units) else None
 
     @property
     def units(self) -> tuple[PrunableUnit, ...]:

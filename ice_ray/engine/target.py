@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,12 +15,16 @@ from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.units import is_choice
 from ice_ray.training.precision import PrecisionChoice, resolve
 
 Quantity = Literal["macs", "params", "latency"]
 _STEPS = 1000
 _LATENCY_BATCH = 64
 _ROUNDS = 3
+_LEAST = 0.1
+"""Of a layer's filters: where a target leaves fewer, it is said."""
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -69,32 +73,123 @@ def ratio_for(
         amounts: rounding and the layers with ratios of their own; its ratio is what is looked for.
 
     Raises:
-        UserError: no ratio reaches it.
+        UserError: no ratio reaches it: what can be reached, and which layers would have to be included.
     """
     amounts.check_patterns(network.steps)
-    where = device if target.quantity == "latency" else torch.device("cpu")
-    measure = _measure(target.quantity, network, where, precision)
+    shares = _Shares(target.quantity, network, amounts, device, precision)
+    found = shares.least(target)
+    if found is not None:
+        return found
+    most, reached = shares.greatest, shares.of(shares.greatest)
+    raise UserError(
+        f"--target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
+        f" ({most / _STEPS:g}) leaves {reached:.3f}{_mend(target, network, amounts, device, precision)}"
+    )
 
-    def share(thousandths: int) -> float:
-        own = replace(amounts, ratio=thousandths / _STEPS)
-        widths = {unit.layer: unit.filters - own.removed(unit) for unit in network.units}
-        return measure(network.build_pruned(widths, where))
 
-    most = _greatest(network, amounts)
-    least, reached = 0, share(most)
-    if reached > target.share:
-        raise UserError(
-            f"--target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
-            f" ({most / _STEPS:g}) leaves {reached:.3f}"
-        )
-    while most - least > 1:
-        middle = (least + most) // 2
-        found = share(middle)
-        if found <= target.share:
-            most, reached = middle, found
-        else:
-            least = middle
-    return Found(most / _STEPS, reached)
+def objection_to(
+    found: Found,
+    target: Target,
+    network: DenseNetwork,
+    amounts: Amounts,
+    device: torch.device,
+    precision: PrecisionChoice,
+) -> str | None:
+    """What speaks against a ratio that reaches a target: it leaves layers less than a tenth of their filters, for few
+    of them bear it all. In words, with the mend; None where nothing does.
+    """
+    own = replace(amounts, ratio=found.ratio)
+    kept = {unit: unit.filters - own.removed(unit) for unit in network.units}
+    gutted = [unit for unit, left in kept.items() if left < _LEAST * unit.filters]
+    if not gutted:
+        return None
+    shown = ", ".join(f"{unit.layer} {kept[unit]} of its {unit.filters} filters" for unit in gutted[:_SHOWN])
+    more = f" and {len(gutted) - _SHOWN} more likewise" if len(gutted) > _SHOWN else ""
+    return (
+        f"--target {target.quantity}={target.share:g} leaves {shown}{more}: so few seldom recover"
+        f"{_mend(target, network, amounts, device, precision)}"
+    )
+
+
+def _mend(
+    target: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: PrecisionChoice
+) -> str:
+    """Which layers would have to be included, and what that would bring."""
+    wider = network.wider()
+    if wider is None:
+        return "; no other layer can be pruned (jobs/ice_inspect.py says why)"
+    known = {unit.layer for unit in network.units}
+    added = [unit.layer for unit in wider.units if unit.layer not in known]
+    shares = _Shares(target.quantity, wider, amounts, device, precision)
+    found = shares.least(target)
+    if found is None:
+        reached = f"the greatest ratio ({shares.greatest / _STEPS:g}) leaves {shares.of(shares.greatest):.3f}"
+    else:
+        reached = f"ratio {found.ratio:g} leaves {found.share:.3f}"
+    named = ", ".join(added[:_SHOWN]) + (f" and {len(added) - _SHOWN} more" if len(added) > _SHOWN else "")
+    return f"; {_include(network, wider)} takes {named} too: then {reached}"
+
+
+def _include(network: DenseNetwork, wider: DenseNetwork) -> str:
+    """The options that choose the layers of the wider network, and no others."""
+    wanted = {unit.layer for unit in wider.units}
+    others = {layer for layer, reason in network.refused.items() if layer not in wanted and is_choice(reason)}
+    return "--prune.include '*'" if not others else "--prune.include " + " ".join(_patterns(wanted, others))
+
+
+def _patterns(wanted: Collection[str], others: Collection[str]) -> list[str]:
+    """Names of layers, shortened to patterns of the outermost modules that hold none of the others."""
+    found: dict[str, None] = {}
+    for layer in sorted(wanted):
+        parts = layer.split(".")
+        heads = (".".join(parts[:length]) for length in range(1, len(parts)))
+        free = (head for head in heads if not any(each == head or each.startswith(f"{head}.") for each in others))
+        head = next(free, None)
+        found["'" + (f"{head}.*" if head is not None else layer) + "'"] = None
+    return list(found)
+
+
+class _Shares:
+    """What uniform ratios leave of a network, by removing filters from copies.
+
+    Attributes:
+        greatest: ratio, in thousandths, that empties no layer.
+    """
+
+    def __init__(
+        self,
+        quantity: Quantity,
+        network: DenseNetwork,
+        amounts: Amounts,
+        device: torch.device,
+        precision: PrecisionChoice,
+    ) -> None:
+        self._network, self._amounts = network, amounts
+        self._device = device if quantity == "latency" else torch.device("cpu")
+        self._measure = _measure(quantity, network, self._device, precision)
+        self._known: dict[int, float] = {}
+        self.greatest = _greatest(network, amounts)
+
+    def of(self, thousandths: int) -> float:
+        """The share that a ratio leaves."""
+        if thousandths not in self._known:
+            own = replace(self._amounts, ratio=thousandths / _STEPS)
+            widths = {unit.layer: unit.filters - own.removed(unit) for unit in self._network.units}
+            self._known[thousandths] = self._measure(self._network.build_pruned(widths, self._device))
+        return self._known[thousandths]
+
+    def least(self, target: Target) -> Found | None:
+        """The least ratio that leaves no more than the target; None where not even the greatest does."""
+        least, most = 0, self.greatest
+        if self.of(most) > target.share:
+            return None
+        while most - least > 1:
+            middle = (least + most) // 2
+            if self.of(middle) <= target.share:
+                most = middle
+            else:
+                least = middle
+        return Found(most / _STEPS, self.of(most))
 
 
 def _greatest(network: DenseNetwork, amounts: Amounts) -> int:

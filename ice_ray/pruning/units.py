@@ -60,10 +60,12 @@ class Anatomy:
     Attributes:
         steps: those of a run, shallow to deep.
         refused: of every other convolution and linear layer, why not.
+        outside: those of them that could be pruned, and are frozen by nobody, if patterns asked for them.
     """
 
     steps: tuple[PruningStep, ...]
     refused: Mapping[str, str]
+    outside: tuple[str, ...] = ()
 
 
 def dissect(
@@ -110,7 +112,13 @@ def dissect(
             refused[layer] = _LEFT_OUT if asked else held.get(layer, _OUTSIDE)
     if not chosen:
         raise UserError(_nothing(refused))
-    return Anatomy(_steps([c for c in couplings if c.layer in chosen], set(usual), blocks), refused)
+    outside = tuple(layer for layer in possible if layer not in chosen and layer not in held)
+    return Anatomy(_steps([c for c in couplings if c.layer in chosen], set(usual), blocks), refused, outside)
+
+
+def is_choice(reason: str) -> bool:
+    """Whether a layer of which this is said, why it is not pruned, would be if it were asked for."""
+    return reason in (_OUTSIDE, _LEFT_OUT) or reason.endswith(_FROZEN)
 
 
 def _tied(coupling: Coupling, tied: Mapping[str, str]) -> str | None:

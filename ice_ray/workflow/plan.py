@@ -16,7 +16,7 @@ from ice_ray.config.run import RunConfig
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.actions import Checks
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import Found, parse_target, ratio_for
+from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
@@ -25,6 +25,7 @@ from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
@@ -254,9 +255,16 @@ def open_network(
 
 
 def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: PrecisionChoice) -> Found:
-    """The ratio for `--target`; latency is measured on this machine's GPU where it has one, else on its CPU."""
+    """The ratio for `--target`; latency is measured on this machine's GPU where it has one, else on its CPU.
+
+    Warns where it leaves some layers next to nothing.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ratio_for(parse_target(target), network, amounts, device, precision)
+    wanted = parse_target(target)
+    found = ratio_for(wanted, network, amounts, device, precision)
+    if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
+        warn(objection)
+    return found
 
 
 def _check_outputs(network: DenseNetwork, classes: int, name: str) -> None:

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import Target, macs, parse_target, ratio_for
+from ice_ray.engine.target import Target, macs, objection_to, parse_target, ratio_for
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.selection import Selection
 
 CPU = torch.device("cpu")
 
@@ -63,3 +64,90 @@ def test_what_is_no_target_is_refused(text):
 
 def test_a_target_is_read():
     assert parse_target("latency=0.6") == Target("latency", 0.6)
+
+
+class Narrow(nn.Module):
+    """Two small blocks, and a wide transition between them that holds most of the work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Small(8), Small(16)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.widen, self.narrow, self.head = nn.Conv2d(8, 64, 3, padding=1), nn.Conv2d(64, 16, 3), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = self.narrow(self.widen(self.first(self.stem(x).relu())).relu()).relu()
+        return self.head(self.second(x).mean((2, 3)))
+
+
+class Small(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels, 32, 3, padding=1), nn.Conv2d(32, channels, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv2(self.conv1(x).relu())
+
+
+def narrow(freeze: str = "", **patterns) -> DenseNetwork:
+    torch.manual_seed(0)
+    model = Narrow()
+    if freeze:
+        model.get_submodule(freeze).requires_grad_(False)
+    return DenseNetwork(model, (3, 8, 8), Selection(**patterns))
+
+
+# Multiply-adds by hand, of 8x8 positions but behind the narrowing, of 6x6:
+# the blocks' 9 x 32 x 2 x (8 x 64 + 16 x 36), the transition's 9 x 64 x (8 x 64 + 16 x 36), stem and head's
+# 3 x 8 x 9 x 64 + 32.
+BLOCKS, TRANSITION, REST = 576 * 1088, 576 * 1088, 13_856
+DENSE = BLOCKS + TRANSITION + REST
+
+
+def test_what_is_out_of_reach_names_what_would_bring_it_within():
+    smallest = (BLOCKS / 32 + TRANSITION + REST) / DENSE
+    included = (BLOCKS + TRANSITION) / DENSE
+    with pytest.raises(UserError) as refusal:
+        found(narrow(), "macs=0.4")
+    assert str(refusal.value).startswith(
+        f"--target macs=0.4 is out of reach: the greatest ratio that empties no layer (0.968) leaves {smallest:.3f}; "
+        "--prune.include '*' takes widen too: then ratio 0."
+    )
+    asked = found(narrow(include=("*",)), "macs=0.4")
+    assert f"ratio {asked.ratio:g} leaves {asked.share:.3f}" in str(refusal.value)
+    assert asked.ratio == pytest.approx(1 - (0.4 - REST / DENSE) / included, abs=0.04)
+
+
+def test_what_stays_out_of_reach_is_said_with_the_smallest_share_of_all():
+    with pytest.raises(UserError, match=r"takes widen too: then the greatest ratio \(0.968\) leaves 0.0\d+$"):
+        found(narrow(), "macs=0.001")
+
+
+def test_what_is_excluded_or_frozen_is_not_proposed():
+    with pytest.raises(UserError, match="no other layer can be pruned"):
+        found(narrow(exclude=("widen",), include=("*",)), "macs=0.2")
+    with pytest.raises(UserError, match="no other layer can be pruned"):
+        found(narrow(freeze="widen"), "macs=0.2")
+    with pytest.raises(UserError, match=r"--prune.include 'second\.\*' 'widen' takes widen too: then"):
+        found(narrow(freeze="first.conv1"), "macs=0.2")
+    with pytest.raises(UserError, match=r"--prune.include '\*' takes first.conv1, widen too"):
+        found(narrow(include=("second.*",)), "macs=0.02")
+
+
+def objection(network: DenseNetwork, target: str) -> str | None:
+    wanted = parse_target(target)
+    ratio = ratio_for(wanted, network, Amounts(0.5), CPU, "fp32")
+    return objection_to(ratio, wanted, network, Amounts(0.5), CPU, "fp32")
+
+
+def test_a_target_that_guts_layers_is_said_with_widths_and_mend():
+    """53% of the multiply-adds are left where the blocks keep two filters of 32 each."""
+    said = objection(narrow(), "macs=0.54")
+    assert said is not None
+    assert said.startswith(
+        "--target macs=0.54 leaves first.conv1 2 of its 32 filters, second.conv1 2 of its 32 filters: so few seldom "
+        "recover; --prune.include '*' takes widen too: then ratio 0.4"
+    )
+    assert objection(narrow(include=("*",)), "macs=0.54") is None
+    assert objection(narrow(), "macs=0.6") is None
+    assert "no other layer can be pruned" in (objection(narrow(freeze="widen"), "macs=0.54") or "")

@@ -70,3 +70,22 @@ def test_a_model_in_a_file_of_its_own_is_found_from_its_own_working_directory(tm
     ended = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "1 pruning steps" in ended.stdout
+
+
+def test_a_target_that_guts_layers_is_shown_with_a_warning(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wide_head.py").write_text(
+        "from torch import nn\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv1, self.conv2 = nn.Conv2d(8, 32, 3, padding=1), nn.Conv2d(32, 8, 3, padding=1)\n"
+        "    def forward(self, x):\n"
+        "        return x + self.conv2(self.conv1(x).relu())\n"
+        "def build(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 1), Block(), nn.Conv2d(8, 32, 3, padding=1), nn.ReLU(),\n"
+        "                         nn.Conv2d(32, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = " ".join(shown(capsys, "--model", "wide_head:build", "--target", "macs=0.54").split())
+    assert "warning: --target macs=0.54 leaves 1.conv1" in text
+    assert "of its 32 filters: so few seldom recover; --prune.include '*' takes 2 too: then ratio 0." in text
