@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ice_ray.address import Place, check_place, place
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, make_folder, on_disk, sha256, write_json, write_tensors
+from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -29,6 +30,7 @@ def save_pruned(
     widths: dict[str, int],
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
+    layout: Layout = "channels_last",
 ) -> None:
     """Write a pruned model into `folder`.
 
@@ -37,6 +39,7 @@ def save_pruned(
         widths: filters left in each pruned layer.
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
+        layout: in which its weights lie in memory once it is loaded.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
@@ -45,6 +48,7 @@ def save_pruned(
         "builder": {"name": spec.name, "num_classes": spec.num_classes},
         "image_shape": list(image_shape),
         "widths": widths,
+        "layout": layout,
         "sha256": sha256(folder / WEIGHTS),
         **facts,
     }
@@ -79,6 +83,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:
+            lay_out(module, description.get("layout", "channels_last"))
             shrink_to(module, tuple(description["image_shape"]), description["widths"])
             weights = safetensors.torch.load_file(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -107,11 +112,12 @@ def read_description(folder: Place) -> dict[str, Any]:
             and len(shape) == 3
             and all(_is_count(size) for size in shape)
             and isinstance(description["sha256"], str)
+            and description.get("layout", "channels_last") in get_args(Layout)  # older files do not say
         )
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:
-        raise UserError(f"'{path}' is damaged: builder, widths or image_shape are not what they must be")
+        raise UserError(f"'{path}' is damaged: builder, widths, layout or image_shape are not what they must be")
     return dict(description)
 
 

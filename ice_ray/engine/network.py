@@ -16,12 +16,13 @@ from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.entrances import find_entrances
 from ice_ray.models.inference import foldable_norms, folded
+from ice_ray.models.layout import Layout, find_layout, lay_out
 from ice_ray.models.passes import Entrance
 from ice_ray.models.sums import find_sums
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
-from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
+from ice_ray.pruning.removal import Widths, shrink_to
 from ice_ray.pruning.selection import Selection
 from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
 from ice_ray.pruning.verification import faulty_layers
@@ -35,6 +36,7 @@ class DenseNetwork:
         image_shape: (C, H, W) of the images it classifies.
         selection: which of the prunable layers to prune.
         amounts: how many filters go; units that lose none have no part in the steps. Without them all units have.
+        layout: of its weights and images in memory; without one, the one found by trying.
 
     Raises:
         UserError: nothing in it may be pruned, or the amounts do not fit it.
@@ -46,10 +48,12 @@ class DenseNetwork:
         image_shape: tuple[int, int, int],
         selection: Selection = Selection(),
         amounts: Amounts | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._module = copy.deepcopy(module).to("cpu", torch.float32).eval()
         self._module.requires_grad_(True)
-        canonical_layout(self._module)
+        self.layout: Layout = layout or find_layout(self._module, image_shape)
+        lay_out(self._module, self.layout)
         self.image_shape = image_shape
         self.traces: tuple[LayerTrace, ...] = trace_layers(self._module, image_shape)
         anatomy = dissect(self._module, image_shape, self.traces, selection)
@@ -64,19 +68,23 @@ class DenseNetwork:
 
     @classmethod
     def verified(
-        cls, module: nn.Module, image_shape: tuple[int, int, int], selection: Selection = Selection()
+        cls,
+        module: nn.Module,
+        image_shape: tuple[int, int, int],
+        selection: Selection = Selection(),
+        layout: Layout | None = None,
     ) -> tuple[DenseNetwork, Selection]:
         """The network, and the selection without the layers whose removal, tried on copies, goes wrong.
 
         Raises:
             UserError: nothing in it may be pruned.
         """
-        network = cls(module, image_shape, selection)
+        network = cls(module, image_shape, selection, layout=layout)
         faulty = faulty_layers(network.build(torch.device("cpu")), image_shape, network.steps)
         if not faulty:
             return network, selection
         own = dataclasses.replace(selection, faulty=tuple(faulty.items()))
-        return cls(module, image_shape, own), own
+        return cls(module, image_shape, own, layout=network.layout), own
 
     @property
     def units(self) -> tuple[PrunableUnit, ...]:
@@ -86,7 +94,7 @@ class DenseNetwork:
     def build(self, device: torch.device) -> nn.Module:
         """A fresh dense copy in eval mode."""
         module = copy.deepcopy(self._module).to(device)
-        canonical_layout(module)
+        lay_out(module)
         return module
 
     def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
@@ -94,13 +102,13 @@ class DenseNetwork:
         module = copy.deepcopy(self._module)
         shrink_to(module, self.image_shape, widths)
         module.to(device)
-        canonical_layout(module)
+        lay_out(module)
         return module
 
     def for_inference(self, model: nn.Module) -> nn.Module:
         """A copy of the network, in any of its widths, that computes the same faster and cannot be trained."""
         copied = folded(model, self._folded)
-        canonical_layout(copied)
+        lay_out(copied)
         return copied
 
     def below(self, frozen: Sequence[str]) -> tuple[str, ...]:

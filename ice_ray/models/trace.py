@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from ice_ray.models.answers import logits_of
+
 
 @dataclass(frozen=True)
 class LayerTrace:
@@ -78,7 +80,7 @@ def unused_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> tu
     parameter = next(model.parameters())
     with torch.enable_grad():
         images = torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
-        model(images).float().sum().backward()
+        logits_of(model(images)).float().sum().backward()
     unused = tuple(name for name, each in model.named_parameters() if each.requires_grad and each.grad is None)
     model.zero_grad(set_to_none=True)
     model.train(was_training)

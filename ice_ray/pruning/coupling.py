@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ice_ray.models.answers import logits_of
 from ice_ray.pruning.torch_pruning import FlattenIndexMapping
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
@@ -65,7 +66,9 @@ def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch_pruning").setLevel(logging.ERROR)
-        return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+        return tp.DependencyGraph().build_dependency(
+            model, example_inputs=example, output_transform=logits_of, verbose=False
+        )
 
 
 def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int]) -> tp.Group:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ice_ray.models.answers import logits_of
 from ice_ray.pruning.coupling import dependency_graph, removal_group
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.pruning.units import PrunableUnit, PruningStep
@@ -86,5 +87,4 @@ def _forget(reader: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
 
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = model(images).float()
-    return logits
+        return logits_of(model(images)).float()

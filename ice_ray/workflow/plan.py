@@ -21,6 +21,7 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
+from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, load_state_dict
@@ -48,6 +49,7 @@ class Plan:
         weights: the dense model's; None where it is to be trained first.
         space: the hyperparameters' grid, or what spans their box.
         selection: which layers are pruned.
+        layout: of the network in memory.
         amounts: how many filters go from each of them.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
@@ -62,6 +64,7 @@ class Plan:
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
     selection: Selection
+    layout: Layout
     amounts: Amounts
     found: Found | None
     steps: int
@@ -109,6 +112,7 @@ class Plan:
         return PruningSettings(
             amounts=self.amounts,
             selection=self.selection,
+            layout=self.layout,
             criterion=config.criterion,
             compensation=config.compensate,
             calibration_images=config.prune.calibration_images,
@@ -216,9 +220,10 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         spec=spec,
         weights=module.state_dict() if trained else None,
         space=space,
-        preprocessing=_preprocessing(dataset, config, shape),
+        preprocessing=_preprocessing(dataset, config, shape, network.layout),
         image_shape=shape,
         selection=selection,
+        layout=network.layout,
         amounts=amounts,
         found=found,
         steps=len(steps),
@@ -274,11 +279,11 @@ def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:
     raise DataError(f"none of the first training images can be decoded: {first}")
 
 
-def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, int]) -> Preprocessing:
+def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, int], layout: Layout) -> Preprocessing:
     """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones."""
     pads, flips = dataset.pad, dataset.flip
     if config.augment == "none" or (config.augment == "auto" and max(shape[1:]) > _LARGEST_SMALL_IMAGE):
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True
-    return Preprocessing(config.mean, config.std, pads, flips)
+    return Preprocessing(config.mean, config.std, pads, flips, layout == "channels_last")
