@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ice_ray.address import Place, check_place, place
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, make_folder, on_disk, sha256, write_json, write_tensors
+from ice_ray.models.kinds import plain_module
 from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
@@ -74,7 +75,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
-        module = call_builder(builder, classes)
+        module = plain_module(call_builder(builder, classes), "what the builder returns").to("cpu", torch.float32)
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:

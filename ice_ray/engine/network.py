@@ -24,6 +24,7 @@ from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, shrink_to
 from ice_ray.pruning.selection import Selection
+from ice_ray.pruning.trainability import untrainable_layers
 from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
 from ice_ray.pruning.verification import faulty_layers
 
@@ -80,7 +81,10 @@ class DenseNetwork:
             UserError: nothing in it may be pruned.
         """
         network = cls(module, image_shape, selection, layout=layout)
-        faulty = faulty_layers(network.build(torch.device("cpu")), image_shape, network.steps)
+        dense = network.build(torch.device("cpu"))
+        faulty = faulty_layers(dense, image_shape, network.steps)
+        sound = [unit for unit in network.units if unit.layer not in faulty]
+        faulty |= untrainable_layers(dense, image_shape, sound)
         if not faulty:
             return network, selection
         own = dataclasses.replace(selection, faulty=tuple(faulty.items()))

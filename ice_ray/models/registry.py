@@ -13,6 +13,7 @@ from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import load_own
 from ice_ray.models.cifar_mobilenetv2 import CifarMobileNetV2
 from ice_ray.models.cifar_resnet import CifarResNet
+from ice_ray.models.kinds import plain_module
 from ice_ray.models.libraries import LIBRARIES, library_of
 from ice_ray.randomness import seed_of
 
@@ -51,9 +52,7 @@ class ModelSpec:
                 raise
             except Exception as error:  # the user's code may raise anything
                 raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
-        if not isinstance(module, nn.Module):
-            raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
-        return module.to("cpu", torch.float32)
+        return plain_module(module, f"model '{self.name}'").to("cpu", torch.float32)
 
     @property
     def is_users_own(self) -> bool:
