@@ -25,7 +25,8 @@ from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
-from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.models.weight_files import read_weights
+from ice_ray.models.weights import fit_weights
 from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
@@ -199,7 +200,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     module = spec.build()
     path = config.weights or dense_weights
     if path is not None:
-        fit_weights(module, load_state_dict(path), str(path))
+        _load(module, path)
     elif config.data != "digits" and not spec.is_users_own:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     if kind.trains_anew:
@@ -233,6 +234,12 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     )
     plan.length_with(space.points()[0])  # some options are not for every pipeline
     return plan
+
+
+def _load(module: nn.Module, path: Place) -> None:
+    held = read_weights(path)
+    for note in (*held.notes, *fit_weights(module, held.tensors, str(path))):
+        warn(note)
 
 
 def open_network(

@@ -8,7 +8,8 @@ import torch
 
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.models.weight_files import load_state_dict
+from ice_ray.models.weights import fit_weights
 
 
 def spec() -> ModelSpec:
