@@ -66,14 +66,17 @@ def open_module(
     """
     own = copied_to_cpu(plain_module(module, name), name)
     check_finite(own, name)
-    _tried(lambda: check_answers(own, image_shape, classes, name), SECONDS_TO_ANSWER, name, "cannot be asked")
+    try:
+        _tried(lambda: check_answers(own, image_shape, classes, name), SECONDS_TO_ANSWER, name, "cannot be asked")
+    except DiedError as death:
+        raise UserError(f"{name} ended the process that asked it for logits ({death})") from None
     try:
         return _traced(own, image_shape, selection, name, None)
     except DiedError as death:
         cause = f"{name} ended the process that looked at it ({death})"
     try:
         opening = _traced(own, image_shape, selection, name, "contiguous")
-    except DiedError:
+    except DiedError:  # again
         raise UserError(f"{cause}; {_NO_HELP}") from None
     return dataclasses.replace(opening, note=f"{cause}: {_GOES_ON}")
 
@@ -94,16 +97,28 @@ def trained_for_a_step(opening: Opening, widths: Widths, precision: Precision, n
         return opening
     said = f"{name} ended the process that trained it for a step in {precision} on the CPU ({cause})"
     if network.layout != "contiguous":
-        other = _traced(opening.module, network.image_shape, opening.selection, name, "contiguous")
-        if _death(other.network, widths, precision, name) is None:
+        other = _contiguous(opening, name)
+        if other is not None and _death(other.network, widths, precision, name) is None:
             return dataclasses.replace(other, note=f"{said}: {_GOES_ON}")
     helps = precision != "fp32" and _death(network, widths, "fp32", name) is None
     raise UserError(f"{said}; {'take --precision fp32, which it survives' if helps else _NO_HELP}")
 
 
+def _contiguous(opening: Opening, name: str) -> Opening | None:
+    try:
+        return _traced(opening.module, opening.network.image_shape, opening.selection, name, "contiguous")
+    except DiedError:
+        return None
+
+
 def _death(network: DenseNetwork, widths: Widths, precision: Precision, name: str) -> str | None:
     try:
-        _tried(lambda: _steps(network, widths, precision), SECONDS_TO_TRY, name, "cannot be trained once it is pruned")
+        _tried(
+            lambda: _steps(network, widths, precision),
+            SECONDS_TO_TRY,
+            name,
+            f"cannot be trained for a step in {precision}",
+        )
     except DiedError as death:
         return str(death)
     return None

@@ -243,7 +243,7 @@ def _load(module: nn.Module, path: Place) -> None:
 
 
 def open_network(
-    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
 ) -> Opening:
     """The network, traced; what should be known of it is said.
 

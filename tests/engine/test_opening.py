@@ -107,6 +107,16 @@ def test_a_death_at_the_pruned_widths_alone_is_seen_before_the_start(data: Pruni
         prune(Network(with_few_channels), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
 
 
+class DeadlyAnswer(Network):
+    def forward(self, images):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_death_before_any_backward_pass_is_one_line_too():
+    with pytest.raises(UserError, match=r"ended the process that asked it for logits \(SIGSEGV"):
+        open_module(DeadlyAnswer(always), SHAPE)
+
+
 class Hanging(Network):
     def forward(self, images):
         while True:

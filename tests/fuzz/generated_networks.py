@@ -147,9 +147,7 @@ class Inverted(Block):
         super().__init__(width)
         inner = 2 * width
         depthwise = a_conv(chance, inner, inner, 3, groups=inner)
-        self.layer(
-            "expand", a_conv(chance, width, inner, 1), *usual(chance, inner), depthwise, *usual(chance, inner)
-        )
+        self.layer("expand", a_conv(chance, width, inner, 1), *usual(chance, inner), depthwise, *usual(chance, inner))
         self.gated = chance.random() < 0.5
         if self.gated:
             self.layer("squeeze", nn.Conv2d(inner, 4, 1), nn.ReLU())

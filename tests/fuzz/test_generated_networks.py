@@ -65,9 +65,7 @@ def fault_of(network: Generated, number: int, folder: Path) -> str:
     removed = chosen(opened, number)
     images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(number))
     return (
-        dead_filters(network, removed, images)
-        or saved_and_loaded(network, opened, removed, images, folder)
-        or "right"
+        dead_filters(network, removed, images) or saved_and_loaded(network, opened, removed, images, folder) or "right"
     )
 
 
