@@ -25,8 +25,11 @@ SECONDS_TO_ANSWER = 600.0
 """For two images: what takes longer hangs."""
 SECONDS_TO_TRY = 3600.0
 """For removal, tried on copies of a network whatever its size."""
+_MOST_IMAGES, _MOST_PIXELS = 32, 32 * 32 * 32
+"""Of a step of training that is tried: a small one of the kind that trials take."""
 _CPU = torch.device("cpu")
-_NO_HELP = "neither another memory layout nor --precision fp32 helps: try another version of torch, or another model"
+_GOES_ON = "it is used in the contiguous memory layout, which it survives"
+_NO_HELP = "neither another memory layout nor precision fp32 helps: try another version of torch, or another model"
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,6 @@ def open_module(
     return dataclasses.replace(opening, note=f"{cause}: {_GOES_ON}")
 
 
-_GOES_ON = "it is used in the contiguous memory layout, which it survives"
-
-
 def trained_for_a_step(opening: Opening, widths: Widths, precision: Precision, name: str = "the model") -> Opening:
     """The same, once it has borne a step of training on a CPU, dense and with these widths; or in another layout, where
     it does not bear that in its own.
@@ -101,7 +101,7 @@ def trained_for_a_step(opening: Opening, widths: Widths, precision: Precision, n
         if other is not None and _death(other.network, widths, precision, name) is None:
             return dataclasses.replace(other, note=f"{said}: {_GOES_ON}")
     helps = precision != "fp32" and _death(network, widths, "fp32", name) is None
-    raise UserError(f"{said}; {'take --precision fp32, which it survives' if helps else _NO_HELP}")
+    raise UserError(f"{said}; {'take precision fp32, which it survives' if helps else _NO_HELP}")
 
 
 def _contiguous(opening: Opening, name: str) -> Opening | None:
@@ -125,7 +125,9 @@ def _death(network: DenseNetwork, widths: Widths, precision: Precision, name: st
 
 
 def _steps(network: DenseNetwork, widths: Widths, precision: Precision) -> None:
-    noise = torch.randn(2, *network.image_shape, generator=torch.Generator().manual_seed(0))
+    _, height, width = network.image_shape
+    count = max(2, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+    noise = torch.randn(count, *network.image_shape, generator=torch.Generator().manual_seed(0))
     for model in (network.build(_CPU), network.build_pruned(widths, _CPU)):
         images = laid_out(noise, network.layout)
         with torch.enable_grad():
