@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,8 @@ from ice_ray.address import Place, check_place, place
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, make_folder, on_disk, read_tensors, sha256, write_json, write_tensors
 from ice_ray.models.frozen import freeze
+from ice_ray.models.kinds import float_module
+from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
@@ -30,6 +32,7 @@ def save_pruned(
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
     frozen: Sequence[str] = (),
+    layout: Layout = "channels_last",
 ) -> None:
     """Write a pruned model into `folder`.
 
@@ -39,6 +42,7 @@ def save_pruned(
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
         frozen: parameters, by name, that are to require no gradient when it is loaded.
+        layout: in which its weights lie in memory once it is loaded.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
@@ -48,6 +52,7 @@ def save_pruned(
         "image_shape": list(image_shape),
         "widths": widths,
         "frozen": list(frozen),
+        "layout": layout,
         "sha256": sha256(folder / WEIGHTS),
         **facts,
     }
@@ -73,7 +78,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
-        module = call_builder(builder, classes)
+        module = float_module(call_builder(builder, classes), "what the builder returns")
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:
@@ -82,6 +87,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:
+            lay_out(module, description.get("layout", "channels_last"))
             shrink_to(module, tuple(description["image_shape"]), description["widths"])
             weights, _ = read_tensors(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -115,11 +121,14 @@ def read_description(folder: Place) -> dict[str, Any]:
             and isinstance(description["sha256"], str)
             and isinstance(frozen := description.get("frozen", []), list)
             and all(isinstance(name, str) for name in frozen)
+            and description.get("layout", "channels_last") in get_args(Layout)  # older files do not say
         )
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:
-        raise UserError(f"'{path}' is damaged: builder, widths, frozen or image_shape are not what they must be")
+        raise UserError(
+            f"'{path}' is damaged: builder, widths, frozen, layout or image_shape are not right"
+        )
     return dict(description)
 
 

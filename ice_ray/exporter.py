@@ -16,6 +16,7 @@ from ice_ray.address import Place, place
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import flush
+from ice_ray.models.answers import Answering
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torch": "pt2"}
@@ -57,9 +58,10 @@ def export(
     if format == "onnx":
         _need_onnx()
     folder = place(path)
-    module, description = load_pruned(folder, builder), read_description(folder)
-    module.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
+    loaded, description = load_pruned(folder, builder), read_description(folder)
+    loaded.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
     shape = tuple(description["image_shape"])
+    module = _answering(loaded, shape)
     file = folder / f"model.{SUFFIXES[format]}" if target is None else place(target)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
@@ -76,6 +78,12 @@ def export(
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
     return file
+
+
+@torch.inference_mode()
+def _answering(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """With the logits alone for an output."""
+    return module if isinstance(module(_images(1, shape)), Tensor) else Answering(module).eval()
 
 
 def _need_onnx() -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ice_ray.data.images import PruningData
+from ice_ray.data.images import ImageSet, PruningData
 from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.opening import open_module, trained_for_a_step
+from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.frozen import describe_frozen, freeze
 from ice_ray.pipelines.prepare import prepare
@@ -67,7 +69,8 @@ def prune(
         device: where to work; a GPU where there is one.
 
     Raises:
-        UserError: a ratio that is none or would empty a layer, or a model of which nothing may be pruned.
+        UserError: a ratio that is none or would empty a layer, data that do not go together, or a model that is none,
+            takes no such images, gives no logits for as many classes, or of which nothing may be pruned.
         TrialFailure: training diverged, or memory did not suffice.
 
     >>> import numpy as np
@@ -80,15 +83,15 @@ def prune(
     >>> [step.filters_removed for step in result.records]
     [8, 16, 32]
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    classes = _checked(data)
+    chosen = _device(device)
     amounts = dataclasses.replace(settings.amounts, ratio=ratio)
     recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))
     own = dataclasses.replace(settings, amounts=amounts, recipe=recipe)
-    _, selection = DenseNetwork.verified(model, data.train.image_shape, own.selection)
-    network = DenseNetwork(model, data.train.image_shape, selection, own.amounts)
+    network = _opened(model, data.train.image_shape, own, classes, chosen)
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
-    check_criterion(own.criterion, network.units, network.norms, model)
+    check_criterion(own.criterion, network.units, network.norms, network.build(torch.device("cpu")))
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
     preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
@@ -105,3 +108,49 @@ def prune(
     network.tie(module)
     accuracy = executor.accuracy(module, bring(data.decide, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)
+
+
+def _opened(
+    model: nn.Module, shape: tuple[int, int, int], settings: PruningSettings, classes: int | None, device: torch.device
+) -> DenseNetwork:
+    """The network, traced, once copies of it have borne what it will go through."""
+    opening = open_module(model, shape, settings.selection, classes)
+    settings.amounts.check(opening.network.steps)
+    if device.type == "cpu":
+        widths = {unit.layer: unit.filters - settings.amounts.removed(unit) for unit in opening.network.units}
+        opening = trained_for_a_step(opening, widths, settings.recipe.precision)
+    if opening.note is not None:
+        warnings.warn(opening.note, stacklevel=3)
+    return DenseNetwork(opening.module, shape, opening.selection, settings.amounts, opening.network.layout)
+
+
+def _device(asked: torch.device | str | None) -> torch.device:
+    try:
+        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise UserError(f"device '{asked}' is none that torch knows: cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{asked}': torch finds no GPU here")
+    return device
+
+
+def _checked(data: PruningData) -> int | None:
+    """How many classes the labels tell apart, at the least; None where they are not at hand.
+
+    Raises:
+        UserError: no images, images of several sizes, or labels that are none.
+    """
+    named = {"train": data.train, "decide": data.decide, "final": data.final}
+    roles = {name: images for name, images in named.items() if images is not None}
+    for name, images in roles.items():
+        if len(images) < 2:
+            raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
+        if images.image_shape != data.train.image_shape:
+            raise UserError(
+                f"images of data.{name} are {images.image_shape}, those of data.train {data.train.image_shape}"
+            )
+    labels = {name: images.labels for name, images in roles.items() if isinstance(images, ImageSet)}
+    for name, each in labels.items():
+        if int(each.min()) < 0:
+            raise UserError(f"data.{name} has the label {int(each.min())}: classes count from 0")
+    return 1 + max(int(each.max()) for each in labels.values()) if labels else None

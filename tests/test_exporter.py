@@ -96,3 +96,23 @@ def test_the_job_writes_the_file_and_ends_as_the_others_do(saved, tmp_path, caps
     ):
         assert run(export_job, ExportConfig, "p", arguments) == 2
         assert said in capsys.readouterr().err
+
+
+class Named(nn.Module):
+    """Its logits are not alone, and memory is read in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(144, 4)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        return {"maps": maps, "logits": self.head(maps.view(maps.size(0), -1))}
+
+
+def test_logits_that_are_not_alone_are_exported_alone(tmp_path):
+    network = Named().eval()
+    save_pruned(tmp_path / "m", ModelSpec("mine:build", 4), SHAPE, {}, network.state_dict(), {}, "contiguous")
+    program = torch.export.load(ice_ray.export(tmp_path / "m", "torch", builder=Named)).module()
+    images = torch.randn(3, *SHAPE)
+    torch.testing.assert_close(program(images), network(images)["logits"])

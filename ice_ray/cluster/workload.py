@@ -60,7 +60,8 @@ class Workload:
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""
-        return DenseNetwork(self.model.build(), self.train.image_shape, self.settings.selection, self.settings.amounts)
+        own = self.settings
+        return DenseNetwork(self.model.build(), self.train.image_shape, own.selection, own.amounts, own.layout)
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""

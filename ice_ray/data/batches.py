@@ -26,7 +26,7 @@ class Shard:
 def training_batches(
     images: ImageSource, preprocessing: Preprocessing, batch_size: int, key: tuple[int | str, ...], shard: Shard
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """One epoch in seeded order: (images (n, 3, H, W) float32 channels_last, labels (n,), rows of the global batch).
+    """One epoch in seeded order: (images (n, 3, H, W) float32, labels (n,), rows of the global batch).
 
     Order, crops and flips are drawn for the whole epoch from `key` alone, so every world size sees the same
     augmented images. A last batch with fewer than two rows per process is left out (batch norm needs two).
@@ -70,7 +70,7 @@ def evaluation_places(count: int, batch_size: int, shard: Shard) -> tuple[Tensor
 
 
 def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
-    """All of them in one batch, (n, 3, H, W) float32 channels_last."""
+    """All of them in one batch, (n, 3, H, W) float32."""
     return _Normalisation(preprocessing, images.device)(images.images)
 
 
@@ -105,11 +105,15 @@ def _crop_and_flip(pixels: Tensor, drawn: Tensor, preprocessing: Preprocessing) 
 
 
 class _Normalisation:
-    """uint8 (n, H, W, 3) to float32 (n, 3, H, W); the stored order is exactly channels_last, so nothing is copied."""
+    """uint8 (n, H, W, 3) to float32 (n, 3, H, W); the stored order is exactly channels_last, so nothing is copied where
+    that is wanted.
+    """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self._mean = (torch.tensor(preprocessing.mean) * 255).to(device)
+        self._channels_last = preprocessing.channels_last
         self._scale = (1 / (torch.tensor(preprocessing.std) * 255)).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return ((pixels.float() - self._mean) * self._scale).permute(0, 3, 1, 2)
+        images = ((pixels.float() - self._mean) * self._scale).permute(0, 3, 1, 2)
+        return images if self._channels_last else images.contiguous()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,18 @@ class Preprocessing:
         mean, std: per channel, for pixel values in [0, 1].
         pad: zeros added on every side before a random crop to the original size, while training. Pixels.
         flip: whether half of the training images are mirrored left to right.
+        channels_last: whether a pixel's channels lie side by side in memory, as they are stored.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pad: int = 0
     flip: bool = False
+    channels_last: bool = field(default=True, repr=False)  # in its repr only what changes an image
+
+    def as_dict(self) -> dict[str, Any]:
+        """What changes an image, for files."""
+        return {"mean": self.mean, "std": self.std, "pad": self.pad, "flip": self.flip}
 
 
 class ImageSource(ABC):

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from ice_ray.models.answers import logits_of
+from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.compensation.patches import places_per_image
 from ice_ray.training.precision import Precision, autocast
@@ -96,14 +98,14 @@ def calibrate_speed(
     """Operations a second of forward-and-backward passes of `model`, measured alone on `device`, for about `seconds` or
     one pass, which may take longer. One more warms up, and one tells how many to take.
     """
-    images = torch.zeros(batch_size, *image_shape, device=device).to(memory_format=torch.channels_last)
+    images = laid_out(torch.zeros(batch_size, *image_shape, device=device), layout_of(model))
     model.train()
 
     def passes(count: int) -> float:
         watch = Stopwatch(device)
         for _ in range(count):
             with autocast(precision, device):
-                output = model(images)
+                output = logits_of(model(images))
             output.float().sum().backward()
             model.zero_grad(set_to_none=True)
         return watch.seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -78,7 +79,8 @@ class Executor:
         self.device = device
         self.store = SnapshotStore()
         final = bring(data.final, device) if data.final is not None else None
-        self._data = PruningData(bring(data.train, device), bring(data.decide, device), data.preprocessing, final)
+        preprocessing = dataclasses.replace(data.preprocessing, channels_last=network.layout == "channels_last")
+        self._data = PruningData(bring(data.train, device), bring(data.decide, device), preprocessing, final)
         self._seed = seed
         self._collective = collective or Alone()
         self.root: SnapshotId = root_id(self._identity())
@@ -242,7 +244,8 @@ class Executor:
         return self._unpruned
 
     def _identity(self) -> dict[str, Any]:
-        return {
+        layout = {} if self.network.layout == "channels_last" else {"layout": self.network.layout}
+        return layout | {
             "weights": self.network.weights_hash,
             "train": self._data.train.fingerprint(),
             "decide": self._data.decide.fingerprint(),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ice_ray.engine.cost import Stopwatch
+from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.training.precision import Precision, autocast
 
 WARM_UP = 5
@@ -32,7 +33,7 @@ def latencies(
     """
     # Noise, and not zeros, with which a GPU needs less power and so keeps a higher clock than with images.
     noise = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(0))
-    images = noise.to(device).to(memory_format=torch.channels_last)
+    images = laid_out(noise.to(device), layout_of(model))
     times: list[float] = []
     with torch.inference_mode(), autocast(precision, device):
         end = time.perf_counter() + seconds

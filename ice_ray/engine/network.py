@@ -18,6 +18,7 @@ from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.entrances import find_entrances
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
+from ice_ray.models.layout import Layout, find_layout, lay_out
 from ice_ray.models.passes import Entrance
 from ice_ray.models.sums import find_sums
 from ice_ray.models.ties import check_overlaps, join, ties_of
@@ -25,8 +26,9 @@ from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, up
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.blocks import is_layer
 from ice_ray.pruning.freezing import freezable_layers
-from ice_ray.pruning.removal import Widths, canonical_layout, shrink_to
+from ice_ray.pruning.removal import Widths, shrink_to
 from ice_ray.pruning.selection import Selection
+from ice_ray.pruning.trainability import untrainable_layers
 from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
 from ice_ray.pruning.verification import faulty_layers
 
@@ -39,6 +41,7 @@ class DenseNetwork:
         image_shape: (C, H, W) of the images it classifies.
         selection: which of the prunable layers to prune.
         amounts: how many filters go; units that lose none have no part in the steps. Without them all units have.
+        layout: of its weights and images in memory; without one, the one found by trying.
 
     Attributes:
         frozen: parameters, by name, that are given with requires_grad=False.
@@ -56,6 +59,7 @@ class DenseNetwork:
         image_shape: tuple[int, int, int],
         selection: Selection = Selection(),
         amounts: Amounts | None = None,
+        layout: Layout | None = None,
     ) -> None:
         check_overlaps(module)
         self._ties = ties_of(module)
@@ -64,7 +68,8 @@ class DenseNetwork:
         self.frozen: tuple[str, ...] = frozen_parameters(self._module)
         self.fixed: tuple[str, ...] = () if self.all_frozen else self.frozen
         freeze(self._module, ())  # it is traced through autograd
-        canonical_layout(self._module)
+        self.layout: Layout = layout or find_layout(self._module, image_shape)
+        lay_out(self._module, self.layout)
         self.image_shape = image_shape
         self.traces: tuple[LayerTrace, ...] = trace_layers(self._module, image_shape)
         held = [name.removesuffix(".weight") for name in self.fixed if name.endswith(".weight")]
@@ -86,19 +91,26 @@ class DenseNetwork:
 
     @classmethod
     def verified(
-        cls, module: nn.Module, image_shape: tuple[int, int, int], selection: Selection = Selection()
+        cls,
+        module: nn.Module,
+        image_shape: tuple[int, int, int],
+        selection: Selection = Selection(),
+        layout: Layout | None = None,
     ) -> tuple[DenseNetwork, Selection]:
         """The network, and the selection without the layers whose removal, tried on copies, goes wrong.
 
         Raises:
             UserError: nothing in it may be pruned.
         """
-        network = cls(module, image_shape, selection)
-        faulty = faulty_layers(network.build(torch.device("cpu")), image_shape, network.steps)
+        network = cls(module, image_shape, selection, layout=layout)
+        dense = network.build(torch.device("cpu"))
+        faulty = faulty_layers(dense, image_shape, network.steps)
+        sound = [unit for unit in network.units if unit.layer not in faulty]
+        faulty |= untrainable_layers(dense, image_shape, sound)
         if not faulty:
             return network, selection
         own = dataclasses.replace(selection, faulty=tuple(faulty.items()))
-        return cls(module, image_shape, own), own
+        return cls(module, image_shape, own, layout=network.layout), own
 
     def wider(self) -> DenseNetwork | None:
         """The same network with all layers that could be pruned, those that `--prune.exclude` names left out; None
@@ -127,7 +139,7 @@ class DenseNetwork:
         """A fresh dense copy in eval mode; what is fixed requires no gradient, and all else does."""
         module = freeze(copy.deepcopy(self._module), self.fixed).to(device)
         self.tie(module)
-        canonical_layout(module)
+        lay_out(module)
         return module
 
     def tie(self, module: nn.Module) -> None:
@@ -140,13 +152,13 @@ class DenseNetwork:
         shrink_to(module, self.image_shape, widths)
         module.to(device)
         self.tie(module)
-        canonical_layout(module)
+        lay_out(module)
         return module
 
     def for_inference(self, model: nn.Module) -> nn.Module:
         """A copy of the network, in any of its widths, that computes the same faster and cannot be trained."""
         copied = folded(model, self._folded)
-        canonical_layout(copied)
+        lay_out(copied)
         return copied
 
     def below(self, frozen: Sequence[str]) -> tuple[str, ...]:

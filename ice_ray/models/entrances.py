@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ice_ray.models.answers import logits_of
 from ice_ray.models.passes import Entrance, Standing, going_on, reach
 from ice_ray.models.probe import probe_of
 
@@ -109,7 +110,7 @@ def _whole_pass(model: nn.Module, images: Tensor, entrances: Sequence[Entrance])
         for name in dict.fromkeys(name for entrance in entrances for name in entrance.done):
             stack.callback(model.get_submodule(name).register_forward_hook(note(name)).remove)
         with torch.inference_mode():
-            expected = model(images)
+            expected = logits_of(model(images))
     return [Standing(wanted[name], output, shapes) for name, output in outputs.items()], expected
 
 
@@ -119,6 +120,6 @@ def _leads_to(model: nn.Module, images: Tensor, standing: Standing, behind: Stan
         if behind is not None:
             return bool(torch.equal(reach(model, behind.entrance, images, standing).output, behind.output))
         with going_on(model, standing), torch.inference_mode():
-            return bool(torch.equal(model(images), expected))
+            return bool(torch.equal(logits_of(model(images)), expected))
     except Exception:  # the network is anybody's, and need not bear what is tried with it
         return False

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from ice_ray.models.answers import logits_of
 from ice_ray.models.probe import probe_of
 
 _CLOSE = 1e-3
@@ -48,7 +49,7 @@ def foldable_norms(
     }
     probe, images = probe_of(model, image_shape)
     with torch.inference_mode():
-        expected, answered = probe(images), folded(probe, found)(images)
+        expected, answered = logits_of(probe(images)), logits_of(folded(probe, found)(images))
     largest = expected.abs().max()
     return found if bool(largest > 0) and bool((answered - expected).abs().max() <= _CLOSE * largest) else {}
 

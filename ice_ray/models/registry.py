@@ -13,8 +13,8 @@ from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import load_own
 from ice_ray.models.cifar_mobilenetv2 import CifarMobileNetV2
 from ice_ray.models.cifar_resnet import CifarResNet
+from ice_ray.models.kinds import float_module
 from ice_ray.models.libraries import LIBRARIES, library_of
-from ice_ray.models.ties import check_overlaps, kept_ties
 from ice_ray.randomness import seed_of
 
 CIFAR_RESNET_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 152)
@@ -52,11 +52,7 @@ class ModelSpec:
                 raise
             except Exception as error:  # the user's code may raise anything
                 raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
-        if not isinstance(module, nn.Module):
-            raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
-        check_overlaps(module)
-        with kept_ties(module):
-            return module.to("cpu", torch.float32)
+        return float_module(module, f"model '{self.name}'")
 
     @property
     def is_users_own(self) -> bool:

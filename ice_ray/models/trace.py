@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
+
+from ice_ray.models.answers import logits_of
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,21 @@ def _identity(tensor: Tensor) -> tuple[int, int]:
 
 
 def unused_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Parameters, by name, that the outputs do not depend on; data-parallel training would wait for their gradients."""
-    was_training = model.training
-    model.eval()
+    """Parameters, by name, that the logits do not depend on, as measured or in training, where auxiliary heads and the
+    like may run; data-parallel training would wait for their gradients.
+    """
+    without = _without_gradient(copy.deepcopy(model).eval(), image_shape)
+    without |= _without_gradient(copy.deepcopy(model).train(), image_shape)
+    return tuple(name for name, each in model.named_parameters() if each.requires_grad and name in without)
+
+
+def _without_gradient(model: nn.Module, image_shape: tuple[int, int, int]) -> set[str]:
     parameter = next(model.parameters())
-    with torch.enable_grad():
-        images = torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
-        model(images).float().sum().backward()
-    unused = tuple(name for name, each in model.named_parameters() if each.requires_grad and each.grad is None)
-    model.zero_grad(set_to_none=True)
-    model.train(was_training)
-    return unused
+    images = torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        logits_of(model(images)).float().sum().backward()
+    return {name for name, each in model.named_parameters() if each.grad is None}
 
 
 def upstream_parameters(model: nn.Module, layer: str, image_shape: tuple[int, int, int]) -> tuple[str, ...]:

@@ -1,95 +1,139 @@
-"""Reading trained weights from a user's file. Never runs code from it."""
+"""Loading weights into a model: under whichever names they were saved, but every one of them."""
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ice_ray.address import Place
 from ice_ray.errors import UserError
-from ice_ray.files import on_disk
 from ice_ray.models.ties import completed
 
+_COUNTED_BY_OTHERS = ("total_ops", "total_params", "n_averaged")
+"""Buffers that tools leave in a state dict: thop's counts of operations, and of averages."""
+_COMPILED = "_orig_mod."
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|average[sd]?)[._]", re.IGNORECASE)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def load_state_dict(path: str | Place) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pth`/`.th`/`.pt` with a state dict.
 
-    The state dict may be bare or under `state_dict` or `model`, with or without the `module.` prefix that
-    DataParallel leaves. Such files are read with `weights_only=True`: one that would run code is refused.
+def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> tuple[str, ...]:
+    """Load `weights` into `model` in place; every key and shape must agree, but for a prefix that all keys of the model
+    have in them (`module.`, `_orig_mod.`, `model.`).
+
+    Returns what was left out, in words.
 
     Raises:
-        UserError: no such file, or no state dict in it.
+        UserError: keys missing, unknown or of another shape, the first few named, or tensors of other numbers.
     """
-    path = Path(path) if isinstance(path, str) else path
-    if not path.is_file():
-        raise UserError(f"weights '{path}': no such file")
-    with on_disk(path) as file:
-        return _read(file, path)
+    own = model.state_dict()
+    fitting, notes = _renamed(own, weights, origin)
+    fitting = completed(model, fitting, origin)
+    _check_keys(own, fitting, origin)
+    _check_numbers(own, fitting, origin)
+    model.load_state_dict(fitting, strict=False)
+    return notes
 
 
-def _read(file: Path, path: Place) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"weights '{path}' is not a safetensors file ({error})") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickle protocols, just before refusing what they hold
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the reader raise almost anything
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"weights '{path}' is no file of plain tensors that can be read safely ({first_line[:120]})"
-        ) from error
-    return _plain(loaded, path)
-
-
-def _plain(loaded: object, path: Place) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded:
-        raise UserError(f"weights '{path}' holds {type(loaded).__name__}, not a state dict")
-    for key, value in loaded.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"weights '{path}': entry '{key}' is {type(value).__name__}, not a tensor")
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+def _renamed(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """By the model's own names, where that makes all of them fit, without what tools have left."""
+    kept = {key: each for key, each in weights.items() if key in own or not key.endswith(_COUNTED_BY_OTHERS)}
+    notes = []
+    if len(kept) < len(weights):
+        left = sorted(set(weights) - set(kept))
+        notes.append(f"weights '{origin}': {_some(left, 2)} left out, which a tool has added")
+    for names in _namings(kept):
+        prefixes = _prefixes(own, names)
+        if len(prefixes) > 1:
             raise UserError(
-                f"weights '{path}': entry '{key}' is no plain tensor of numbers ({value.layout}, {value.dtype})"
+                f"weights '{origin}' hold the model under each of {', '.join(map(repr, prefixes))}: "
+                "save those that are meant alone, without the prefix"
             )
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+        for prefix in prefixes:
+            found = {name.removeprefix(prefix): kept[key] for name, key in names.items() if name.startswith(prefix)}
+            others = sorted(name for name in names if not name.startswith(prefix))
+            if others:
+                notes.append(f"weights '{origin}': what is under '{prefix}' is taken, {_some(others, 2)} left out")
+            return found, tuple(notes)
+    return {key.removeprefix("module."): each for key, each in kept.items()}, tuple(notes)
 
 
-def fit_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Load `weights` into `model` in place; every key and shape must agree.
+def _namings(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
+    """The file's keys by the names they may stand for: as they are, and without what wraps parts of a model."""
+    yield {key: key for key in weights}
+    yield {key.replace(_COMPILED, ""): key for key in weights}
+    yield {key.replace(_COMPILED, "").replace(".module.", "."): key for key in weights}
 
-    Raises:
-        UserError: keys missing, unknown or of another shape, the first few named.
-    """
-    own, weights = model.state_dict(), completed(model, weights, origin)
-    optional = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = sorted(set(own) - set(weights) - optional)
+
+def _prefixes(own: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """Those under which the names are exactly the model's, averaged copies last, and then only if they are alone."""
+    needed = {key for key in own if not _is_optional(key)}
+    if not needed:
+        return []
+    anchor = max(needed, key=len)
+    possible = sorted({name[: -len(anchor)] for name in names if name.endswith(anchor)})
+    fitting = [each for each in possible if (not each or each.endswith(".")) and _fits(own, needed, names, each)]
+    trained = [each for each in fitting if not _AVERAGED.search(each)]
+    return fitting[:1] if "" in fitting else trained or fitting
+
+
+def _fits(own: Mapping[str, Tensor], needed: set[str], names: Mapping[str, str], prefix: str) -> bool:
+    found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    return needed <= found <= set(own)
+
+
+def _is_optional(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _check_keys(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str) -> None:
+    missing = sorted(key for key in set(own) - set(weights) if not _is_optional(key))
     unknown = sorted(set(weights) - set(own))
-    shapes = [
-        f"{key} is {tuple(weights[key].shape)} where the model has {tuple(own[key].shape)}"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
+    shapes = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     faults = [f"missing {_some(missing)}"] if missing else []
     faults += [f"unknown {_some(unknown)}"] if unknown else []
-    faults += [_some(shapes)] if shapes else []
+    if shapes:
+        pairs = [f"{key} is {tuple(weights[key].shape)} where the model has {tuple(own[key].shape)}" for key in shapes]
+        faults.append(_some(pairs))
     if faults:
-        raise UserError(f"weights '{origin}' do not fit the model: {'; '.join(faults)}; check --model")
-    not_finite = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        what = _other_shapes(own, weights, shapes) if not (missing or unknown) else None
+        raise UserError(f"weights '{origin}' do not fit the model: {'; '.join(faults)}; {what or 'check --model'}")
+
+
+def _other_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: list[str]) -> str | None:
+    """What shapes alone tell of where the weights come from."""
+    order = [key for key, each in own.items() if each.ndim > 1]
+    if order and set(keys) <= {order[-1], order[-1].removesuffix("weight") + "bias"}:
+        theirs, ours = len(weights[order[-1]]), len(own[order[-1]])
+        if theirs != ours:
+            return f"they tell {theirs} classes apart, the model {ours}: give weights trained for these classes"
+    smaller = all(
+        len(weights[key].shape) == len(own[key].shape)
+        and all(a <= b for a, b in zip(weights[key].shape, own[key].shape, strict=True))
+        for key in keys
+    )
+    return "they are those of a narrower model, as of one that is pruned: give the dense model's" if smaller else None
+
+
+def _check_numbers(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str) -> None:
+    for key, value in weights.items():
+        if own[key].is_floating_point() and value.dtype not in _FLOATS:
+            raise UserError(
+                f"weights '{origin}': {key} holds numbers of type {_type(value)} where the model has "
+                f"{_type(own[key])}; weights that are quantised must be given as floats, their scales applied"
+            )
+        if not own[key].is_floating_point() and (value.dtype in _FLOATS) and not bool((value == value.round()).all()):
+            raise UserError(f"weights '{origin}': {key} holds fractions where the model has {_type(own[key])}")
+    not_finite = [key for key, value in weights.items() if not bool(value.to(own[key].dtype).isfinite().all())]
     if not_finite:
         raise UserError(f"weights '{origin}' hold NaN or infinity in {_some(not_finite)}")
-    model.load_state_dict(weights, strict=False)
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _some(names: list[str], limit: int = 4) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ice_ray.engine.actions import Counting
+from ice_ray.models.layout import Layout
 from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.base import RecoveryPlan
@@ -24,6 +25,7 @@ class PruningSettings:
     Attributes:
         amounts: how many filters go from each layer.
         selection: which layers are pruned.
+        layout: of the network in memory; without one, it is found by trying.
         criterion: by name.
         calibration_images: training images that criteria and repairs look at.
         reconstruction_epochs: passes over those of a repair that reconstructs.
@@ -57,6 +59,7 @@ class PruningSettings:
     ablations: Ablations = Ablations()
     aap: AapConfig = AapConfig()
     imp: ImpConfig = ImpConfig()
+    layout: Layout | None = None
 
     @property
     def removal(self) -> RemovalRule:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ice_ray.models.answers import logits_of
 from ice_ray.pruning.channel_norms import channel_norm_pruners, cuts
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
 from ice_ray.pruning.torch_pruning import FlattenIndexMapping
@@ -70,7 +71,11 @@ def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.
         warnings.simplefilter("ignore")
         logging.getLogger("torch_pruning").setLevel(logging.ERROR)
         return tp.DependencyGraph().build_dependency(
-            model, example_inputs=example, customized_pruners=channel_norm_pruners(model), verbose=False
+            model,
+            example_inputs=example,
+            output_transform=logits_of,
+            customized_pruners=channel_norm_pruners(model),
+            verbose=False,
         )
 
 

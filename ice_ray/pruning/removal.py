@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from ice_ray.models.frozen import freeze
-from ice_ray.models.ties import kept_ties
+from ice_ray.models.layout import lay_out
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.pruning.units import PruningStep
@@ -51,7 +50,7 @@ def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.
         model.train(was_training)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(requires_grad[name])
-        canonical_layout(model)
+        lay_out(model)
 
 
 def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Widths) -> None:
@@ -82,17 +81,3 @@ def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:
     """The filters left in each unit's layer."""
     modules = dict(model.named_modules())
     return {unit.layer: filters_of(modules[unit.layer]) for step in steps for unit in step.units}
-
-
-def canonical_layout(model: nn.Module) -> None:
-    """Give every 4-d weight fresh channels_last memory, in place.
-
-    Surgery leaves strides that depend on how the tensor was cut, and kernels choose their arithmetic by
-    strides: without this a resumed run would differ in the last bits from the unbroken one.
-    """
-    with kept_ties(model):
-        for parameter in model.parameters():
-            layout = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
-            fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
-            parameter.data = fresh.to(memory_format=layout).copy_(parameter.data)
-            parameter.grad = None

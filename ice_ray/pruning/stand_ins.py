@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ice_ray.models.answers import logits_of
 from ice_ray.models.layers import computes_as_usual
 
 _READERS = {"conv2d": 1, "linear": 1}
@@ -54,8 +55,7 @@ class StandIns:
             for norm in self._norms:
                 stack.enter_context(_within(norm, lambda own: _Function({"group_norm": _affine(own)})))
             stack.enter_context(taking_weights_as_they_are(self._model))
-            outputs: Tensor = self._model(images)
-        return outputs
+            return logits_of(self._model(images))
 
     def _take_up(self, images: Tensor) -> None:
         """Give the layers that make their weights those that came of it."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from ice_ray.models.answers import logits_of
 from ice_ray.models.probe import unsettled
 from ice_ray.pruning.coupling import removal_group
 from ice_ray.pruning.removal import remove_from, surgery
@@ -74,7 +75,7 @@ def _difference(
         remove_from(own, graph, removed)
     after = stand_ins.outputs(images)
     with torch.no_grad():
-        real = own(images)
+        real = logits_of(own(images))
     if not before.shape == after.shape == real.shape:
         return "removing its filters changes the shape of the outputs"
     changed = not bool((before - after).abs().max() <= _TOLERANCES[dtype] * before.abs().max().clamp_min(1e-6))

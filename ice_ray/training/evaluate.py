@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ice_ray.data.batches import Shard, evaluation_batches
 from ice_ray.data.images import ImageSource, Preprocessing
+from ice_ray.models.answers import logits_of
 from ice_ray.training.precision import Precision, autocast
 
 # Pixels of a batch: 128 CIFAR images, beyond which activations leave a CPU's caches; a GPU is kept busy by more.
@@ -50,7 +51,7 @@ def count_correct(
     with torch.inference_mode(), autocast(precision, images.device):
         for batch, labels in evaluation_batches(images, preprocessing, batch_size, shard, order):
             if len(labels):
-                correct += (model(batch).argmax(dim=1) == labels).sum()
+                correct += (logits_of(model(batch)).argmax(dim=1) == labels).sum()
             seen = min(len(images), seen + batch_size * shard.world)
             if seen < len(images) and enough(correct, seen):
                 break

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ice_ray.data.batches import Shard, training_batches
 from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.errors import UserError
+from ice_ray.models.answers import logits_of
 from ice_ray.randomness import seed_of
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.precision import Precision, autocast
@@ -145,10 +146,10 @@ def _loss(
     model: nn.Module, batch: Tensor, labels: Tensor, recipe: Recipe, teacher: Callable[[Tensor], Tensor] | None
 ) -> Tensor:
     with autocast(recipe.precision, batch.device):
-        logits = model(batch)
+        logits = logits_of(model(batch))
         if teacher is not None:
             with torch.inference_mode():
-                taught = teacher(batch).float()
+                taught = logits_of(teacher(batch)).float()
             teacher_logits = taught.clone()  # the loss keeps it for its gradient, which an inference tensor forbids
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     if teacher is not None:

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ice_ray.models.answers import logits_of
+
 MOST_BYTES = 256e6
 """Of answers that one process keeps at hand."""
 Mark = float | torch.cuda.Event
@@ -87,7 +89,7 @@ class Teacher:
         if place < len(self._at_hand):
             return self._at_hand[place]
         began = self._mark()
-        answer: Tensor = self._model(batch).float()
+        answer = logits_of(self._model(batch)).float()
         self._room -= answer.nbytes
         if self._room >= 0:
             self._given.append((answer, began, self._mark()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -18,8 +18,10 @@ def resolve(choice: PrecisionChoice, device: torch.device) -> Precision:
     """`auto` is bf16 where the device computes it in hardware, else fp32.
 
     Raises:
-        UserError: fp16 away from a GPU; its losses are scaled for a GPU's range of exponents.
+        UserError: no such precision, or fp16 away from a GPU; its losses are scaled for a GPU's range of exponents.
     """
+    if choice not in get_args(PrecisionChoice):
+        raise UserError(f"precision '{choice}' is none of {', '.join(get_args(PrecisionChoice))}")
     if choice == "fp16" and device.type != "cuda":
         raise UserError("--precision fp16 is for GPUs: take bf16 or fp32 on a CPU")
     if choice != "auto":

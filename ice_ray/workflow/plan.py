@@ -16,15 +16,18 @@ from ice_ray.config.run import RunConfig
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.actions import Checks
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.frozen import describe_frozen
+from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
-from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.models.weight_files import read_weights
+from ice_ray.models.weights import fit_weights
 from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
@@ -34,7 +37,7 @@ from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
 from ice_ray.search.space import Space, default_space, load_space
-from ice_ray.training.precision import PrecisionChoice
+from ice_ray.training.precision import PrecisionChoice, resolve
 
 _LARGEST_SMALL_IMAGE = 32
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
@@ -50,6 +53,7 @@ class Plan:
         weights: the dense model's; None where it is to be trained first.
         space: the hyperparameters' grid, or what spans their box.
         selection: which layers are pruned.
+        layout: of the network in memory.
         amounts: how many filters go from each of them.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
@@ -66,6 +70,7 @@ class Plan:
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
     selection: Selection
+    layout: Layout
     amounts: Amounts
     found: Found | None
     steps: int
@@ -115,6 +120,7 @@ class Plan:
         return PruningSettings(
             amounts=self.amounts,
             selection=self.selection,
+            layout=self.layout,
             criterion=config.criterion,
             compensation=config.compensate,
             calibration_images=config.prune.calibration_images,
@@ -199,19 +205,20 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     module = spec.build()
     path = config.weights or dense_weights
     if path is not None:
-        fit_weights(module, load_state_dict(path), str(path))
+        _load(module, path)
     elif config.data != "digits" and not spec.is_users_own:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     if kind.trains_anew:
         reinitialise(copy.deepcopy(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
-    network, selection = open_network(module, config.model, shape, config.prune.selection)
-    _check_outputs(network, dataset.classes, config.model)
+    opening = open_network(module, config.model, shape, config.prune.selection, dataset.classes)
     if config.target is not None:
-        found = found or find_ratio(config.target, network, amounts, config.precision)
+        found = found or find_ratio(config.target, opening.network, amounts, config.precision)
         amounts = dataclasses.replace(amounts, ratio=found.ratio)
-    amounts.check(network.steps)
+    amounts.check(opening.network.steps)
+    opening = _trained_for_a_step(opening, amounts, config)
+    network, selection = opening.network, opening.selection
     steps = amounts.losing(network.steps)
     check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms, module)
     trained = path is not None or spec.is_users_own
@@ -222,9 +229,10 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         spec=spec,
         weights=module.state_dict() if trained else None,
         space=space,
-        preprocessing=_preprocessing(dataset, config, shape),
+        preprocessing=_preprocessing(dataset, config, shape, network.layout),
         image_shape=shape,
         selection=selection,
+        layout=network.layout,
         amounts=amounts,
         found=found,
         steps=len(steps),
@@ -235,23 +243,38 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     return plan
 
 
+def _load(module: nn.Module, path: Place) -> None:
+    held = read_weights(path)
+    for note in (*held.notes, *fit_weights(module, held.tensors, str(path))):
+        warn(note)
+
+
 def open_network(
-    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection
-) -> tuple[DenseNetwork, Selection]:
-    """The network, traced, and the selection without layers whose removal goes wrong.
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
+) -> Opening:
+    """The network, traced; what should be known of it is said.
 
     Raises:
-        UserError: it takes no such images, cannot be traced, or nothing in it may be pruned.
+        UserError: it takes no such images, gives no such logits, cannot be traced, ends the process that it is in, or
+            nothing in it may be pruned.
     """
-    try:
-        return DenseNetwork.verified(module, shape, selection)
-    except UserError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        raise UserError(
-            f"model '{name}' does not take an image of {shape[2]}x{shape[1]} pixels and 3 channels, or cannot be "
-            f"traced ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        ) from error
+    opening = open_module(module, shape, selection, classes, f"model '{name}'")
+    if opening.note is not None:
+        warn(opening.note)
+    return opening
+
+
+def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig) -> Opening:
+    """Tried before anything is run, where it may be a CPU that trains."""
+    on_gpus = torch.cuda.is_available() or bool(config.search.gpus and config.replay.gpus)
+    if on_gpus or config.precision == "fp16":
+        return opening
+    precision = resolve(config.precision, torch.device("cpu"))
+    widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
+    trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
+    if trained.note is not None and trained is not opening:
+        warn(trained.note)
+    return trained
 
 
 def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: PrecisionChoice) -> Found:
@@ -267,15 +290,6 @@ def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: 
     return found
 
 
-def _check_outputs(network: DenseNetwork, classes: int, name: str) -> None:
-    """The model must tell the data's classes apart: logits (N, at least `classes`)."""
-    with torch.no_grad():
-        logits = network.build(torch.device("cpu"))(torch.zeros(1, *network.image_shape))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < classes:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"model '{name}' gives {shape} for one image; the data needs logits of {classes} classes")
-
-
 def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:
     """Of the first training image that can be decoded; with `--data-errors stop` the very first must."""
     first = ""
@@ -289,11 +303,11 @@ def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:
     raise DataError(f"none of the first training images can be decoded: {first}")
 
 
-def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, int]) -> Preprocessing:
+def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, int], layout: Layout) -> Preprocessing:
     """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones."""
     pads, flips = dataset.pad, dataset.flip
     if config.augment == "none" or (config.augment == "auto" and max(shape[1:]) > _LARGEST_SMALL_IMAGE):
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True
-    return Preprocessing(config.mean, config.std, pads, flips)
+    return Preprocessing(config.mean, config.std, pads, flips, layout == "channels_last")

@@ -78,14 +78,14 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     facts = {
         "metrics": assessment,
         "class_names": list(plan.dataset.class_names),
-        "preprocessing": dataclasses.asdict(plan.preprocessing),
+        "preprocessing": plan.preprocessing.as_dict(),
         "hyperparameters": hyperparameters.as_dict(),
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),
     }
     own = plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors
-    save_pruned(folder.pruned_model, *own, facts, plan.frozen)
+    save_pruned(folder.pruned_model, *own, facts, plan.frozen, plan.layout)
     summary = {
         **assessment,
         "hyperparameters": hyperparameters.as_dict(),

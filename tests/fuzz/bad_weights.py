@@ -81,7 +81,7 @@ def other_weights(case: Case) -> BadInput:
     elif kind == "nan":
         state[key] = torch.full_like(state[key], chance.choice([float("nan"), float("inf")]))
     elif kind == "keys":
-        state = {f"net.{name}": value for name, value in state.items()}
+        state = {f"net.{name}" if name == key else name: value for name, value in state.items()}
     elif kind == "empty":
         state = {}
     else:

@@ -15,11 +15,12 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import UserError
 from ice_ray.files import read_tensors, tensors_size, write_tensors
+from ice_ray.models.layout import lay_out
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.ties import ties_of
 from ice_ray.models.weights import fit_weights, load_state_dict
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.removal import canonical_layout, remove_filters, widths_of
+from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.training.fine_tune import Recipe
 
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -169,7 +170,7 @@ def test_a_buffer_goes_with_its_parameter_while_that_is_trained(data):
 def test_the_layout_of_weights_leaves_ties(kind):
     model = net(kind)
     before = shared(model)
-    canonical_layout(model)
+    lay_out(model)
     assert shared(model) == before
 
 

@@ -8,7 +8,8 @@ import torch
 
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.models.weight_files import load_state_dict
+from ice_ray.models.weights import fit_weights
 
 
 def spec() -> ModelSpec:
@@ -107,5 +108,5 @@ def test_a_user_s_own_function(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     assert ModelSpec("my_models:build", 7).build().out_features == 7
-    with pytest.raises(UserError, match="returned int"):
+    with pytest.raises(UserError, match=r"is of type int, not a torch\.nn\.Module"):
         ModelSpec("my_models:wrong", 7).build()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ice_ray.models.answers import logits_of
 from ice_ray.pruning.criteria.base import Criterion, Reduction, ScoringContext
 
 
@@ -46,7 +47,7 @@ class StreamingCriterion(Criterion):
         with _observed(context, self.needs_gradients) as outputs:
             for images, labels in context.batches():
                 with torch.set_grad_enabled(self.needs_gradients):
-                    logits = context.model(images)
+                    logits = logits_of(context.model(images))
                 if self.needs_gradients:
                     F.cross_entropy(logits.float(), labels, reduction="sum").backward()
                 for layer, output in outputs:

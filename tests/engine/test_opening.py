@@ -1,0 +1,164 @@
+"""Networks that end the process they are in: seen in a process apart, and survived where that can be."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from ice_ray import IceHyperparameters, PruningData, prune
+from ice_ray.engine import opening as opening_module
+from ice_ray.engine.apart import DiedError, LeftUndoneError, SlowError, apart
+from ice_ray.engine.opening import open_module, trained_for_a_step
+from ice_ray.errors import UserError
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.training.fine_tune import Recipe
+
+SHAPE = (3, 8, 8)
+HYPERPARAMETERS = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
+SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+
+
+class Deadly(torch.autograd.Function):
+    """A backward pass that really ends the process, where a condition on what it reads is met."""
+
+    @staticmethod
+    def forward(context, maps, condition, number):
+        context.kills, context.number = condition(maps), number
+        return maps.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        if context.kills:
+            os.kill(os.getpid(), context.number)
+        return gradient, None, None
+
+
+class Network(nn.Module):
+    """Its answers are those of a plain chain."""
+
+    def __init__(self, condition, number: int = signal.SIGSEGV) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Linear(8, 10)
+        self.condition, self.number = condition, number
+
+    def forward(self, images):
+        maps = Deadly.apply(self.first(images), self.condition, self.number)
+        return self.head(self.second(maps).mean((2, 3)))
+
+
+def always(maps) -> bool:
+    return True
+
+
+def in_channels_last(maps) -> bool:
+    return not maps.is_contiguous()
+
+
+def with_few_channels(maps) -> bool:
+    return maps.shape[1] == 4
+
+
+def few_in_channels_last(maps) -> bool:
+    return with_few_channels(maps) and in_channels_last(maps)
+
+
+def few_in_half_precision(maps) -> bool:
+    return with_few_channels(maps) and torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGSEGV, "SIGSEGV, a segmentation fault"),
+        (signal.SIGKILL, "SIGKILL, most likely because memory did not suffice"),
+        (signal.SIGABRT, "SIGABRT"),
+    ],
+)
+def test_a_death_is_one_line(number, said):
+    with pytest.raises(UserError, match=rf"^the model ended the process .* \({said}\).*another") as refused:
+        open_module(Network(always, number), SHAPE)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_network_that_survives_in_the_other_layout_is_used_in_it(data: PruningData):
+    opened = open_module(Network(in_channels_last), SHAPE)
+    assert opened.network.layout == "contiguous"
+    assert opened.note is not None
+    assert "contiguous memory layout, which it survives" in opened.note
+    with pytest.warns(UserWarning, match="contiguous memory layout"):
+        result = prune(Network(in_channels_last), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+    assert [record.filters_removed for record in result.records] == [4, 4]
+
+
+def test_a_death_at_the_pruned_widths_alone_is_seen_before_the_start(data: PruningData):
+    widths = {"first.0": 4, "second.0": 4}
+    opened = open_module(Network(few_in_channels_last), SHAPE)
+    assert opened.network.layout == "channels_last"
+    trained = trained_for_a_step(opened, widths, "fp32")
+    assert trained.network.layout == "contiguous"
+    with pytest.raises(UserError, match=r"for a step in bf16 .*SIGSEGV.*take precision fp32, which it survives"):
+        trained_for_a_step(open_module(Network(few_in_half_precision), SHAPE), widths, "bf16")
+    with pytest.raises(UserError, match="neither another memory layout nor precision fp32"):
+        prune(Network(with_few_channels), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+
+
+class DeadlyAnswer(Network):
+    def forward(self, images):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_death_before_any_backward_pass_is_one_line_too():
+    with pytest.raises(UserError, match=r"ended the process that asked it for logits \(SIGSEGV"):
+        open_module(DeadlyAnswer(always), SHAPE)
+
+
+class Hanging(Network):
+    def forward(self, images):
+        while True:
+            time.sleep(0.1)
+
+
+def test_a_network_that_never_answers_is_named(monkeypatch):
+    monkeypatch.setattr(opening_module, "SECONDS_TO_ANSWER", 1.0)
+    with pytest.raises(UserError, match="the model cannot be asked: it had not ended after 1 seconds"):
+        open_module(Hanging(always), SHAPE)
+
+
+def test_what_is_done_apart_changes_nothing_here():
+    held = [1]
+
+    def work():
+        held.append(2)
+        print("not to be seen")
+        return {"sum": sum(held)}
+
+    assert apart(work, 60) == {"sum": 3}
+    assert held == [1]
+    with pytest.raises(UserError, match="a fault"):
+        apart(lambda: (_ for _ in ()).throw(UserError("a fault")), 60)
+    with pytest.raises(LeftUndoneError, match="ZeroDivisionError"):
+        apart(lambda: 1 / 0, 60)
+    with pytest.raises(SlowError):
+        apart(lambda: time.sleep(60), 0.2)
+    with pytest.raises(DiedError, match="by itself"):
+        apart(lambda: os._exit(3), 60)
+    answer = "x" * 1_000_000  # more than a pipe holds
+    assert apart(lambda: answer, 60) == answer
+
+
+def test_it_computes_after_threads_have_been_started_here():
+    """Those of the other process are not there; neither may be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        layer = nn.Conv2d(16, 64, 3)
+        layer(torch.randn(8, 16, 64, 64)).sum().backward()
+        found = apart(lambda: layer(torch.ones(8, 16, 64, 64)).sum().backward() or torch.get_num_threads(), 60)
+    finally:
+        torch.set_num_threads(threads)
+    assert found == 1

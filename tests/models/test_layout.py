@@ -1,0 +1,119 @@
+"""Networks that look at the order of values in memory: used in the layout that they bear, everywhere, and saved so."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from ice_ray import IceHyperparameters, load_pruned, prune
+from ice_ray.artifact import DESCRIPTION, save_pruned
+from ice_ray.data.images import PruningData
+from ice_ray.engine.latency import latencies
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.exporter import export
+from ice_ray.models.registry import ModelSpec
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pruning.removal import widths_of
+from ice_ray.training.fine_tune import Recipe
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 8)
+
+
+def convolution(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+
+class Viewing(nn.Module):
+    """The most common head there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(convolution(3), convolution(8))
+        self.head = nn.Linear(512, 10)
+
+    def flat(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.view(maps.size(0), -1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.flat(self.features(images)))
+
+
+class InTrainingAlone(Viewing):
+    def flat(self, maps):
+        return maps.view(maps.size(0), -1) if self.training else maps.flatten(1)
+
+
+class OtherAnswers(Viewing):
+    """No error in either layout: memory is read as it comes."""
+
+    def flat(self, maps):
+        return maps.as_strided((len(maps), maps[0].numel()), (maps[0].numel(), 1))
+
+
+@pytest.mark.parametrize("kind", [Viewing, InTrainingAlone, OtherAnswers])
+@pytest.mark.parametrize("compensation", ["none", "reconstruct"])
+def test_a_network_that_reads_memory_in_order_is_pruned(kind, compensation, data: PruningData):
+    torch.manual_seed(0)
+    model = kind().eval()
+    settings = PruningSettings(
+        recipe=Recipe(batch_size=64), compensation=compensation, calibration_images=100, criterion="taylor"
+    )
+    hyperparameters = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
+    results = [prune(model, data, 0.5, hyperparameters, settings=settings, device="cpu") for _ in range(2)]
+    assert [record.filters_removed for record in results[0].records] == [4] * len(results[0].records)
+    first, second = (result.model.state_dict() for result in results)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert results[0].model(torch.randn(3, *SHAPE)).shape == (3, 10)
+
+
+def test_what_bears_channels_last_has_it_as_ever(network: DenseNetwork):
+    assert network.layout == "channels_last"
+    weight = network.build(CPU).conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+def test_all_forms_of_a_network_have_its_layout():
+    network, selection = DenseNetwork.verified(Viewing(), SHAPE)
+    assert network.layout == "contiguous"
+    assert not selection.faulty
+    pruned = network.build_pruned({"features.0.0": 4, "features.1.0": 6}, CPU)
+    for model in (network.build(CPU), pruned, network.for_inference(pruned)):
+        assert all(parameter.is_contiguous() for parameter in model.parameters())
+        assert len(latencies(model, SHAPE, 4, CPU, "fp32", repeats=3)) == 3
+    assert DenseNetwork(Viewing(), SHAPE, layout="contiguous").layout == "contiguous"
+
+
+def test_a_network_that_would_answer_otherwise_answers_as_it_did():
+    torch.manual_seed(0)
+    model, images = OtherAnswers().eval(), torch.randn(2, *SHAPE)
+    torch.testing.assert_close(DenseNetwork(model, SHAPE).build(CPU)(images), model(images))
+
+
+def saved(folder) -> nn.Module:
+    network = DenseNetwork(Viewing(), SHAPE)
+    pruned = network.build_pruned({"features.0.0": 4}, CPU)
+    widths = widths_of(pruned, network.steps)
+    spec = ModelSpec("mine:build", 10)
+    save_pruned(folder, spec, SHAPE, widths, pruned.state_dict(), {}, network.layout)
+    return pruned
+
+
+def test_the_layout_is_saved_and_loaded(tmp_path):
+    pruned = saved(tmp_path)
+    loaded = load_pruned(tmp_path, builder=Viewing)
+    images = torch.randn(2, *SHAPE)
+    assert torch.equal(loaded(images), pruned(images))
+    assert json.loads((tmp_path / DESCRIPTION).read_text())["layout"] == "contiguous"
+    assert export(tmp_path, "torch", builder=Viewing).is_file()
+
+
+def test_files_from_before_the_layout_was_saved_are_loaded(tmp_path):
+    spec = ModelSpec("cifar-resnet8", 10)
+    save_pruned(tmp_path, spec, SHAPE, {}, spec.build().state_dict(), {})
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    del description["layout"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    assert load_pruned(tmp_path).conv1.weight.is_contiguous(memory_format=torch.channels_last)
