@@ -79,7 +79,7 @@ def completed(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> d
         for name in names if given else ():
             if name not in weights:
                 found[name] = weights[given[0]]
-            elif not torch.equal(weights[name], weights[given[0]]):
+            elif name != given[0] and not _agree(weights[name], weights[given[0]]):
                 raise UserError(
                     f"weights '{origin}' hold different values for {given[0]} and {name}, which are one tensor in the "
                     "model; check --model"
@@ -94,6 +94,12 @@ def copies_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if (place := _place(tensor)) not in made:
             made[place] = tensor.detach().to("cpu", copy=True).contiguous()
     return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return True  # one of them does not fit, and that is said elsewhere
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

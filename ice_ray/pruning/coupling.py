@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
 from ice_ray.pruning.channel_norms import channel_norm_pruners, cuts
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
@@ -64,19 +65,29 @@ def filters_of(module: nn.Module) -> int:
 
 
 def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
-    """Torch-Pruning's graph of which channels hang together, traced from one image of zeros (C, H, W)."""
+    """Torch-Pruning's graph of which channels hang together, traced from one image of zeros (C, H, W).
+
+    Raises:
+        UserError: it cannot make anything of a reshape.
+    """
     parameter = next(model.parameters())
     example = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
     with warnings.catch_warnings(), torch.enable_grad(), taking_weights_as_they_are(model):
         warnings.simplefilter("ignore")
         logging.getLogger("torch_pruning").setLevel(logging.ERROR)
-        return tp.DependencyGraph().build_dependency(
-            model,
-            example_inputs=example,
-            output_transform=logits_of,
-            customized_pruners=channel_norm_pruners(model),
-            verbose=False,
-        )
+        try:
+            return tp.DependencyGraph().build_dependency(
+                model,
+                example_inputs=example,
+                output_transform=logits_of,
+                customized_pruners=channel_norm_pruners(model),
+                verbose=False,
+            )
+        except (ZeroDivisionError, IndexError) as error:  # the forward pass has gone well before
+            raise UserError(
+                "the model cannot be traced: it reshapes channels in a way that Torch-Pruning cannot follow "
+                f"({type(error).__name__}: {error}); write that part as a module without such a reshape"
+            ) from error
 
 
 def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int]) -> tp.Group:
@@ -121,7 +132,7 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
         return "it is depthwise: its filters go with those of the layer it follows"
     try:
         group = removal_group(graph, module, [0])
-    except EntangledError:
+    except (EntangledError, ZeroDivisionError, IndexError):
         return "its channels are reshaped in a way that cannot be followed"
     except ValueError:
         return (

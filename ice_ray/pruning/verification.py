@@ -24,20 +24,31 @@ _TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
 def faulty_layers(model: nn.Module, image_shape: tuple[int, int, int], steps: Sequence[PruningStep]) -> dict[str, str]:
     """The layers whose removal goes wrong, and how.
 
-    Half of every unit's filters is removed from a copy in which nothing reads them any more (the readers' weights for
-    them are zero): that must not change its outputs. Where it does, halves of the units are tried, down to one, until
-    what is left goes well together.
+    About half of every unit's filters is removed from a copy in which nothing reads them any more (the readers' weights
+    for them are zero): that must not change its outputs. Where it does, halves of the units are tried, down to one,
+    until what is left goes well together.
 
     Args:
         model: in eval mode; it is left as it is.
     """
     left = [unit for step in steps for unit in step.units]
     faults: dict[str, str] = {}
-    probe = unsettled(model)
+    probe = _probe(model, image_shape)
     while left and (found := _faults(probe, image_shape, left)):
         faults |= found
         left = [unit for unit in left if unit.layer not in faults]
     return {unit.layer: faults[unit.layer] for step in steps for unit in step.units if unit.layer in faults}
+
+
+def _probe(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+    """A copy in which faults show; as it is where the network does not bear other values."""
+    probe, images = unsettled(model), torch.randn(2, *image_shape, generator=generator("verification"))
+    try:
+        with torch.no_grad():
+            bears = bool(logits_of(probe(images)).isfinite().all())
+    except Exception:  # another's module may raise anything
+        bears = False
+    return probe if bears else copy.deepcopy(model)
 
 
 def _faults(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> dict[str, str]:
@@ -83,10 +94,17 @@ def _difference(
 
 
 def _half(unit: PrunableUnit) -> tuple[int, ...]:
-    """Every unit's own, so that channels that are confused with others show."""
+    """Every unit's own, so that channels that are confused with others show; what is left of each run is a prime number
+    that does not divide it, so that reshapes into equal parts show, too.
+    """
     run = unit.filters // unit.groups
-    places = torch.randperm(run, generator=generator("verification", unit.layer))[: run // 2]
+    kept = next((left for left in range((run + 1) // 2, 2, -1) if run % left and _is_prime(left)), run - run // 2)
+    places = torch.randperm(run, generator=generator("verification", unit.layer))[kept:]
     return tuple(sorted(int(place) + start for place in places for start in range(0, unit.filters, run)))
+
+
+def _is_prime(number: int) -> bool:
+    return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
 def _silence(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:

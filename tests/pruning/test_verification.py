@@ -195,12 +195,14 @@ LAYOUTS = {
     "a norm over tokens": (TokenNorm(8), 8),
     "a norm over neighbours": (nn.LocalResponseNorm(3), 8),
     "a norm of each image's maps": (nn.InstanceNorm2d(8, affine=True), 8),
+    "the same by statistics": (nn.InstanceNorm2d(8, affine=True, track_running_stats=True), 8),
+    "shuffled there and back": (lambda x: shuffled(shuffled(x, 4), 2), 8),
     "frozen norm": (FrozenBatchNorm2d(8), 8),
     "NHWC flattened and back": (nhwc_flattened, 8),
     "a sort": (lambda x: x.sort(1).values, 8),
     "a cumulative sum": (lambda x: x.cumsum(1), 8),
 }
-MUST_BE_PRUNED = {"nothing", "a norm of each image's maps", "frozen norm"}
+MUST_BE_PRUNED = {"nothing", "a norm of each image's maps", "the same by statistics", "frozen norm"}
 
 
 def dead(model: nn.Module, layer: str, filters: tuple[int, ...]) -> None:
@@ -226,7 +228,7 @@ def test_every_layout_is_refused_by_name_or_right(name):
     for removed in ((0, 3, 4), (1, 2, 6, 7), (7,)) if found else ():
         own = DenseNetwork(model, SHAPE).build(CPU)
         for norm in own.modules():
-            if isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            if getattr(norm, "running_mean", None) is not None:
                 nn.init.uniform_(norm.running_mean, -0.5, 0.5)
                 nn.init.uniform_(norm.running_var, 0.5, 1.5)
         dead(own, "1.first", removed)
@@ -234,6 +236,8 @@ def test_every_layout_is_refused_by_name_or_right(name):
             if isinstance(between, (nn.InstanceNorm2d, FrozenBatchNorm2d)):
                 between_own = own.get_submodule("1.between")
                 between_own.bias[list(removed)] = 0
+                if between_own.running_mean is not None:
+                    between_own.running_mean[list(removed)] = 0
                 if isinstance(between, FrozenBatchNorm2d):
                     between_own.weight[list(removed)] = 0
             images = torch.randn(3, *SHAPE)
@@ -338,3 +342,30 @@ def test_a_backbone_of_frozen_norms_is_pruned():
         remove_filters(own, (3, 32, 32), {"layer1.0.conv1": removed})
         torch.testing.assert_close(own(images), expected)
     assert {len(tensor) for tensor in norm.buffers()} == {64 - len(removed)}
+
+
+class Choosy(nn.Module):
+    """Bears few values of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor([4.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.level - 2).sqrt()
+
+
+def test_a_network_that_bears_no_other_values_is_tried_with_its_own():
+    model = nn.Sequential(Choosy(), *network_of(Block(shuffled), Block(lambda x: x)))
+    assert pruned_layers(model) == {"3.first"}
+
+
+def test_reshapes_that_the_graph_chokes_on_are_refused_by_name():
+    def parts(x: Tensor) -> Tensor:
+        back = shuffled(shuffled(x, 4), 2)
+        return torch.cat([back[:, :4], back[:, 4:]], 1).reshape(len(x), 8, -1).reshape(x.shape)
+
+    with pytest.raises(UserError, match="cannot be traced: it reshapes channels in a way that"):
+        DenseNetwork.verified(network_of(Block(parts)), SHAPE)
+    twice = Block(lambda x: torch.cat(torch.cat(x.chunk(2, 1), 1).chunk(2, 1), 1))
+    assert pruned_layers(network_of(twice, Block(lambda x: x))) == {"2.first"}
