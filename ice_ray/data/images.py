@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ice_ray.errors import UserError
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -98,9 +96,9 @@ class ImageSet(ImageSource):
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            raise UserError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {tuple(self.images.shape)}")
+            raise ValueError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {tuple(self.images.shape)}")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise UserError(
+            raise ValueError(
                 f"labels must be int64 ({len(self.images)},), not {self.labels.dtype} {tuple(self.labels.shape)}"
             )
 

@@ -25,8 +25,7 @@ from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
-from ice_ray.models.weight_files import read_weights
-from ice_ray.models.weights import fit_weights
+from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind

@@ -209,8 +209,6 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
         prune(TwoHeads(), [data.train, data.decide], 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="takes IceHyperparameters, not dict"):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS.as_dict(), settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="labels must be int64"):
-        ImageSet(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), torch.zeros(2))
     with pytest.raises(UserError, match="device 'gpu' is none"):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="gpu")
     with pytest.raises(UserError, match="precision 'fp64' is none of"):
