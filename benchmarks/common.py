@@ -24,8 +24,7 @@ from ice_ray.cluster.workload import device_name
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Rows
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weight_files import load_state_dict
-from ice_ray.models.weights import fit_weights
+from ice_ray.models.weights import fit_weights, load_state_dict
 
 RESULTS = Path(__file__).parent / "results"
 PREPROCESSING = Preprocessing(pad=4, flip=True)

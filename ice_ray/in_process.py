@@ -20,7 +20,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.frozen import describe_frozen, freeze
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import StepRecord
-from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.criteria import check_criterion
 from ice_ray.training.precision import PrecisionChoice, resolve
@@ -83,6 +83,9 @@ def prune(
     >>> [step.filters_removed for step in result.records]
     [8, 16, 32]
     """
+    wanted = pipeline_kind(settings.pipeline).hyperparameters
+    if not isinstance(hyperparameters, wanted):
+        raise UserError(f"pipeline {settings.pipeline} takes {wanted.__name__}, not {type(hyperparameters).__name__}")
     classes = _checked(data)
     chosen = _device(device)
     amounts = dataclasses.replace(settings.amounts, ratio=ratio)
@@ -140,6 +143,8 @@ def _checked(data: PruningData) -> int | None:
     Raises:
         UserError: no images, images of several sizes, or labels that are none.
     """
+    if not isinstance(data, PruningData):
+        raise UserError(f"data is of type {type(data).__name__}: give PruningData(train, decide), two ImageSets")
     named = {"train": data.train, "decide": data.decide, "final": data.final}
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():

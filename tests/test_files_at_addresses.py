@@ -29,7 +29,7 @@ from ice_ray.files import (
     write_text,
     write_whole,
 )
-from ice_ray.models.weight_files import load_state_dict
+from ice_ray.models.weights import load_state_dict
 from ice_ray.patience import retries_that_helped
 
 FOLDERS, FILES = st.sampled_from(["a", "b"]), st.sampled_from(["x.json", "y.safetensors", "z"])

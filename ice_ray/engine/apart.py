@@ -19,6 +19,23 @@ import torch
 from ice_ray.errors import UserError
 from ice_ray.models.asking import raised
 
+_UNABLE = b"null\n"
+
+
+def _has_gradients() -> bool:
+    """Whether torch works out gradients in this process."""
+    try:
+        (torch.ones(1, requires_grad=True) * 2).sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
+# The first gradients of a process decide whether its copies have any. Before anything (torch's compiler, as timm brings
+# it) has made torch see devices there are not, they do.
+if not torch.cuda.is_available():
+    _has_gradients()
+
 
 class DiedError(Exception):
     """The process ended without an answer; its text says how, for people."""
@@ -36,8 +53,8 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
     """What `work` returns, worked out in a process apart on the CPU.
 
     A copy of this process has all that is loaded here, the user's own classes too, at once; it computes in one thread,
-    for those that others have started are not copied. Where no copy can be made (no Linux), or where torch has a GPU in
-    use, which a copy cannot have, the work is done in this process.
+    for those that others have started are not copied. Where no copy can be made (no Linux), or where torch has threads
+    for a GPU, which a copy cannot have, the work is done in this process.
 
     Args:
         work: returns what JSON has; what it changes here is not changed.
@@ -72,6 +89,8 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
         raise SlowError(f"it had not ended after {limit:g} seconds")
     if not said.endswith(b"\n"):
         raise DiedError(_how(status))
+    if said == _UNABLE:
+        return _unpacked(_outcome(work))
     return _unpacked(json.loads(said))
 
 
@@ -79,7 +98,7 @@ def _answer(work: Callable[[], Any], writer: int, limit: float) -> NoReturn:
     """In the copy: work, answer, and end without a trace."""
     try:
         _settle(limit)
-        said = json.dumps(_outcome(work)).encode() + b"\n"
+        said = _UNABLE if not _has_gradients() else json.dumps(_outcome(work)).encode() + b"\n"
         while said:
             said = said[os.write(writer, said) :]
     finally:

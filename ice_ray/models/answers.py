@@ -17,6 +17,7 @@ def logits_of(output: object) -> Tensor:
     Raises:
         TypeError: there are none to be found; says what there is instead.
 
+    >>> import torch
     >>> logits_of({"out": torch.ones(1), "aux": torch.zeros(1)})
     tensor([1.])
     >>> logits_of((torch.ones(1), torch.zeros(1)))
@@ -44,16 +45,18 @@ def _candidate(output: object) -> object:
 def described(output: object) -> str:
     """What a network has returned, in a few words.
 
+    >>> import torch
     >>> described({"a": torch.ones(2, 3), "b": None})
     'a dict (a: a tensor (2, 3), b: NoneType)'
     """
     name = type(output).__name__
+    article = "an" if name[0] in "AEIOUaeiou" else "a"
     if isinstance(output, Tensor):
         return f"a tensor {tuple(output.shape)}"
     if isinstance(output, Mapping):
-        return f"a {name} ({', '.join(f'{key}: {described(held)}' for key, held in output.items())[:200]})"
+        return f"{article} {name} ({', '.join(f'{key}: {described(held)}' for key, held in output.items())[:200]})"
     if isinstance(output, (tuple, list)):
-        return f"a {name} ({', '.join(map(described, output))[:200]})"
+        return f"{article} {name} ({', '.join(map(described, output))[:200]})"
     return name
 
 

@@ -52,6 +52,8 @@ class ModelSpec:
                 raise
             except Exception as error:  # the user's code may raise anything
                 raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
         return float_module(module, f"model '{self.name}'")
 
     @property

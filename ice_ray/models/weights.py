@@ -1,4 +1,4 @@
-"""Loading weights into a model: under whichever names they were saved, but every one of them."""
+"""Trained weights, out of a user's file and into a model: under whichever names they were saved, but all of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.models.ties import completed
+from ice_ray.models.weight_files import FileWeights, load_state_dict, read_weights
+
+__all__ = ["FileWeights", "fit_weights", "load_state_dict", "read_weights"]
 
 _COUNTED_BY_OTHERS = ("total_ops", "total_params", "n_averaged")
 """Buffers that tools leave in a state dict: thop's counts of operations, and of averages."""

@@ -21,7 +21,7 @@ def inspect_job(config: InspectConfig) -> None:
     """Print the units with their widths before and after, what they come to, and what cannot be pruned and why."""
     shape = (3, config.image_size, config.image_size)
     module = ModelSpec(config.model, config.num_classes).build()
-    network = open_network(module, config.model, shape, config.prune.selection, None).network
+    network, _ = open_network(module, config.model, shape, config.prune.selection)
     if network.frozen:
         say(describe_frozen(network.frozen, network.all_frozen))
     amounts = config.prune.amounts(DEFAULT_RATIO if config.ratio is None else config.ratio)

@@ -26,8 +26,7 @@ from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
-from ice_ray.models.weight_files import read_weights
-from ice_ray.models.weights import fit_weights
+from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
@@ -212,7 +211,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         reinitialise(copy.deepcopy(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
-    opening = open_network(module, config.model, shape, config.prune.selection, dataset.classes)
+    opening = _opened(module, config.model, shape, config.prune.selection, dataset.classes)
     if config.target is not None:
         found = found or find_ratio(config.target, opening.network, amounts, config.precision)
         amounts = dataclasses.replace(amounts, ratio=found.ratio)
@@ -250,14 +249,21 @@ def _load(module: nn.Module, path: Place) -> None:
 
 
 def open_network(
-    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
-) -> Opening:
-    """The network, traced; what should be known of it is said.
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection
+) -> tuple[DenseNetwork, Selection]:
+    """The network, traced, and the selection without layers whose removal goes wrong; what should be known is said.
 
     Raises:
-        UserError: it takes no such images, gives no such logits, cannot be traced, ends the process that it is in, or
+        UserError: it takes no such images, gives no logits, cannot be traced, ends the process that it is in, or
             nothing in it may be pruned.
     """
+    opening = _opened(module, name, shape, selection, None)
+    return opening.network, opening.selection
+
+
+def _opened(
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
+) -> Opening:
     opening = open_module(module, shape, selection, classes, f"model '{name}'")
     if opening.note is not None:
         warn(opening.note)

@@ -16,7 +16,7 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.models.weight_files import load_state_dict
+from ice_ray.models.weights import load_state_dict
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
 from ice_ray.observe.tensorboard import TensorBoardCallback

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -149,6 +151,21 @@ def test_what_is_done_apart_changes_nothing_here():
         apart(lambda: os._exit(3), 60)
     answer = "x" * 1_000_000  # more than a pipe holds
     assert apart(lambda: answer, 60) == answer
+
+
+AFTER_THE_COMPILER = """
+import torch
+import torch._dynamo
+torch.compile(torch.nn.Linear(2, 2), backend="eager")(torch.ones(1, 2)).sum().backward()  # before anything of ours
+from ice_ray.engine.apart import apart
+layer = torch.nn.Linear(2, 2)
+assert apart(lambda: layer(torch.ones(1, 2)).sum().backward() or 5, 60) == 5
+"""
+
+
+@pytest.mark.slow
+def test_where_copies_have_no_gradients_the_work_is_done_here():
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", AFTER_THE_COMPILER], check=False).returncode == 0
 
 
 def test_it_computes_after_threads_have_been_started_here():

@@ -73,9 +73,18 @@ class WithSpare(nn.Module):
         return self.second(self.first(x).relu()).mean((2, 3))
 
 
-def train_with_a_spare_part(data: PruningData) -> None:
+class WithSecondHead(WithSpare):
+    """Whose spare part answers in training; memory is read in order before it."""
+
+    def forward(self, x):
+        maps = self.first(x).relu()
+        logits = self.second(maps).mean((2, 3))
+        return {"aux": self.spare(maps.view(maps.size(0), -1)[:, :2]), "logits": logits} if self.training else logits
+
+
+def train_with_a_spare_part(data: PruningData, kind: type[nn.Module]) -> None:
     """One fine-tune over the processes."""
-    network = DenseNetwork(WithSpare(), data.train.image_shape)
+    network = DenseNetwork(kind(), data.train.image_shape)
     own = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
     own.run(own.root, Recover(("step", 1), 0.01, 1, "constant", ()))
 
@@ -85,7 +94,8 @@ def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folde
     evaluate._BATCH_PIXELS = 32 * 8 * 8  # several batches of the 200 images: a measurement may end before the last
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
-    train_with_a_spare_part(data)
+    for kind in (WithSpare, WithSecondHead):
+        train_with_a_spare_part(data, kind)
     mended = repaired(executor), repaired(executor, "reconstruction")
     torch.save((scores(executor), *mended, *replay(executor)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -205,6 +205,10 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
     ]:
         with pytest.raises(UserError, match=said):
             prune(TwoHeads(), PruningData(train, decide), 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+    with pytest.raises(UserError, match=r"data is of type list: give PruningData"):
+        prune(TwoHeads(), [data.train, data.decide], 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="takes IceHyperparameters, not dict"):
+        prune(TwoHeads(), data, 0.5, HYPERPARAMETERS.as_dict(), settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="device 'gpu' is none"):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="gpu")
     with pytest.raises(UserError, match="precision 'fp64' is none of"):

@@ -11,8 +11,7 @@ from torch import nn
 
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weight_files import read_weights
-from ice_ray.models.weights import fit_weights
+from ice_ray.models.weights import fit_weights, read_weights
 
 
 def build(classes: int = 10) -> nn.Module:

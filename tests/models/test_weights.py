@@ -8,8 +8,7 @@ import torch
 
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.weight_files import load_state_dict
-from ice_ray.models.weights import fit_weights
+from ice_ray.models.weights import fit_weights, load_state_dict
 
 
 def spec() -> ModelSpec:
@@ -108,5 +107,5 @@ def test_a_user_s_own_function(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     assert ModelSpec("my_models:build", 7).build().out_features == 7
-    with pytest.raises(UserError, match=r"is of type int, not a torch\.nn\.Module"):
+    with pytest.raises(UserError, match="returned int"):
         ModelSpec("my_models:wrong", 7).build()

@@ -50,7 +50,7 @@ def test_from_a_checkpoint_to_the_pruned_model_in_two_processes(tmp_path, monkey
         command("ice_prune.py", tmp_path, *options), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "holds state_dict and ema: state_dict is taken" in " ".join(ended.stderr.split())
+    assert "holds state_dict and ema: state_dict is taken" in " ".join(ended.stdout.split())
     folder = tmp_path / "own" / "pruned_model"
     description = json.loads((folder / "model.json").read_text())
     assert description["layout"] == "contiguous"
