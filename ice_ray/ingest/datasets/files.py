@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Labels
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 # Bytes of one length, relative to the data's folder: ImageNet's 1.3 million go to every reader without a copy.
 FileList = NDArray[np.bytes_]
 

@@ -17,11 +17,13 @@ from PIL import Image
 from ice_ray.errors import DataError, UserError
 from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
 from ice_ray.ingest.datasets.decode import decode, fill
+from ice_ray.ingest.datasets.rgb import UnknownRangeError, scaled, to_rgb
 from ice_ray.ingest.quiet import quiet_ray_data
 
 _SCHEMA = pa.schema(
     {"image": pa.large_binary(), "height": pa.int32(), "width": pa.int32(), "label": pa.int64(), "fault": pa.string()}
 )
+_LARGEST = {np.dtype(bool): 1, np.dtype(np.uint16): 65535}  # of kinds whose whole range pixels have; uint8 is as it is
 _NAMES = "class_names"
 _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 
@@ -29,9 +31,10 @@ _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 class OwnDataset(Dataset):
     """What a function of the user's returns: a dict of splits, each a `ray.data.Dataset`.
 
-    Columns: `image`, uint8 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers from 0.
-    The dict may also hold `class_names`, one a class. Ray must be running: the datasets are executed once, here, in
-    their own order, and read by reference ever after. A reader starts no execution, so it cannot wait for CPUs.
+    Columns: `image`, uint8 or uint16 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers
+    from 0. The dict may also hold `class_names`, one a class. Ray must be running: the datasets are executed once,
+    here, in their own order, and read by reference ever after. A reader starts no execution, so it cannot wait for
+    CPUs.
     """
 
     def __init__(self, name: str, function: Callable[[], Any], image_size: int | None = None) -> None:
@@ -97,16 +100,22 @@ def _normalised(batch: dict[str, Any]) -> pa.Table:
         fault = f"no column named {missing[0]}; it has {sorted(batch)}"
         return pa.Table.from_pylist([{"fault": fault}], schema=_SCHEMA)
     rows = [
-        _normal_image(image) | _normal_label(label) for image, label in zip(batch["image"], batch["label"], strict=True)
+        normal_image(image) | _normal_label(label) for image, label in zip(batch["image"], batch["label"], strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _normal_image(image: Any) -> dict[str, Any]:
+def normal_image(image: Any) -> dict[str, Any]:
+    """An image as it is kept: the bytes of a file, or RGB pixels of eight bits with height and width; or its fault."""
     content = image.get("bytes") if isinstance(image, dict) else image
     if isinstance(content, bytes):
         return {"image": content}
-    pixels = np.asarray(content)
+    try:
+        pixels = np.asarray(to_rgb(content) if isinstance(content, Image.Image) else content)
+    except UnknownRangeError as error:
+        return {"fault": str(error)}
+    if (largest := _LARGEST.get(pixels.dtype.newbyteorder("="))) is not None:
+        pixels = scaled(pixels, largest)
     if pixels.dtype != np.uint8:
         return {"fault": f"image is {pixels.dtype}; give uint8 pixels, 0 to 255, or the bytes of an image file"}
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
