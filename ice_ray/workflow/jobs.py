@@ -164,6 +164,8 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
             plan = make_plan(config, trained, folder.found())
             folder.check_labels(plan.dataset.labels_digest)
         check_trackers(config.log_to)  # last, for it may make a file
+        for note in plan.dataset.notes:
+            warn(f"data '{config.data}': {note}")
         yield plan
 
 

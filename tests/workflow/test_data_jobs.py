@@ -47,6 +47,7 @@ KINDS = {
     "of several sizes": ([image[: 5 - number % 2] for number, image in enumerate(COLOUR)], ()),
     "a damaged file": ([encoded(COLOUR[0]), JUNK, *(encoded(image) for image in COLOUR[2:])], (1,)),
     "four channels": (list(pixels(8, 5, 4).reshape(8, 5, 3, 4)), tuple(range(6))),
+    "sixteen bits": (list(np.uint16(COLOUR) * 257), ()),
     "floats": (list(np.float32(COLOUR)), tuple(range(6))),
 }
 
@@ -74,6 +75,16 @@ def test_rows_of_one_s_own_are_in_order_and_as_given(cluster):
     rows = read(dataset, "train", [0, 3, 8])
     assert all(np.array_equal(row.pixels, COLOUR[index]) for row, index in zip(rows, [0, 3, 8], strict=True))
     assert np.array_equal(read(dataset, "val", [0])[0].pixels, COLOUR[4])
+
+
+@pytest.mark.slow
+def test_labels_of_one_s_own_may_be_names_and_an_unlabelled_test_split_is_left_out(cluster):
+    names = ["ant", "bee", "cow"]
+    train, val, test = (items(list(COLOUR[: len(each)]), each) for each in (names * 3, ["cow", "ant"], [-1] * 3))
+    dataset = own(train=train, val=val, test=test, class_names=names)
+    assert dataset.labels["train"].tolist() == [0, 1, 2] * 3
+    assert {split: labels.tolist() for split, labels in dataset.labels.items() if split != "train"} == {"val": [2, 0]}
+    assert dataset.notes == ("split test has no labels (3 images) and is left out",)
 
 
 @pytest.mark.slow
@@ -106,6 +117,10 @@ WRONG = {
     "no image": (lambda: {"train": ray.data.from_items([{"img": 1, "label": 0}])}, "no column named image"),
     "no label": (lambda: {"train": ray.data.from_items([{"image": b"x"}])}, "no column named label"),
     "no integer": (lambda: {"train": items(list(COLOUR), [0.5] * 9)}, "label 0.5 is no integer"),
+    "no name of a class": (
+        lambda: {"train": items(list(COLOUR), ["ant"] * 9), "class_names": ["bee", "cow"]},
+        "label 'ant' is none of the classes bee, cow",
+    ),
     "below 0": (lambda: {"train": items(list(COLOUR), [-1] * 9)}, "label -1"),
     "one class": (lambda: {"train": items(list(COLOUR), [0] * 9)}, "has 1 class"),
     "unknown class": (lambda: {"train": items(list(COLOUR)), "test": items([COLOUR[0]], [7])}, "label 7"),

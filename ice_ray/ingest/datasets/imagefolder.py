@@ -36,18 +36,30 @@ class ImageFolder(Dataset):
         if not self._root.is_dir():
             raise DataError(f"data '{path}': no such folder")
         self._size = image_size or DEFAULT_SIZE
-        train = self._root / "train"
-        if not train.is_dir():
+        train = self._folder_of("train", self.folders["train"])
+        if train is None:
             raise DataError(f"data '{path}': no folder train/ in it")
         classes = class_folders(train)
         self.class_names = self.names_of(classes)
         self._files = {}
         self.labels = {}
         for split, names in self.folders.items():
-            folder = next((self._root / name for name in names if (self._root / name).is_dir()), None)
+            folder = self._folder_of(split, names)
             if folder is not None:
-                self._files[split], self.labels[split] = list_by_class(self._root, folder, classes)
+                listed = list_by_class(self._root, folder, classes, is_training=split == "train")
+                self._files[split], self.labels[split] = listed
         self.check_labels(f"data '{path}'")
+
+    def _folder_of(self, split: str, names: tuple[str, ...]) -> Path | None:
+        """The folder of a split, by one of its names, bare or as partitions have it (`split=train/`).
+
+        Raises:
+            DataError: there are two.
+        """
+        found = [name for name in (*names, *(f"split={name}" for name in names)) if (self._root / name).is_dir()]
+        if len(found) > 1:
+            raise DataError(f"{self._root}: '{found[0]}' and '{found[1]}' both hold split {split}; keep one of them")
+        return self._root / found[0] if found else None
 
     def names_of(self, classes: list[str]) -> tuple[str, ...]:
         """The classes' names, from those of their folders."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -55,9 +57,9 @@ def scaled(values: NDArray[np.generic], largest: int, is_negative: bool = False)
 
 def _tag(image: Image.Image, number: int) -> int | None:
     """A TIFF's entry, of the first channel; None where there is none."""
-    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
-    found: int | tuple[int, ...] | None = tags.get(number) if tags is not None else None
-    return found[0] if isinstance(found, tuple) else found
+    tags: dict[int, Any] | None = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    found = tags.get(number) if tags is not None else None
+    return int(found[0] if isinstance(found, tuple) else found) if found is not None else None
 
 
 def _is_signed(image: Image.Image) -> bool:
@@ -70,4 +72,4 @@ def _is_negative(image: Image.Image) -> bool:
 
 def _largest(image: Image.Image) -> int:
     """What is white, in pixels of up to 16 bits."""
-    return 2 ** (_tag(image, _BITS_PER_SAMPLE) or 16) - 1
+    return (1 << (_tag(image, _BITS_PER_SAMPLE) or 16)) - 1
