@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import PruningData
 from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
@@ -62,7 +63,8 @@ def prune(
         device: where to work; a GPU where there is one.
 
     Raises:
-        UserError: a ratio that is none or would empty a layer, or a model of which nothing may be pruned.
+        UserError: a ratio that is none or would empty a layer, a model of which nothing may be pruned, or too few
+            images for an SGD step.
         TrialFailure: training diverged, or memory did not suffice.
 
     >>> import numpy as np
@@ -75,6 +77,8 @@ def prune(
     >>> [step.filters_removed for step in result.records]
     [8, 16, 32]
     """
+    for images in (data.train, data.train if data.final is None else data.final):
+        check_epoch(len(images), processes=1)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     amounts = dataclasses.replace(settings.amounts, ratio=ratio)
     recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))

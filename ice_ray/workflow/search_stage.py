@@ -13,6 +13,7 @@ from ice_ray.cluster.capacity import sharers, wanted
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.data.batches import check_epoch
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
@@ -110,6 +111,7 @@ def search_stage(context: JobContext) -> Winner:
     gpus = context.trial_gpus()
     with context.timed("stage 1: reading images"):
         train, decide = (context.load(rows) for rows in plan.search_rows())
+        check_epoch(train.count, processes=1)  # some may have been skipped
     folder.create(config, plan.dataset.labels_digest)
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))

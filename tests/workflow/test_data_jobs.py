@@ -13,7 +13,7 @@ import ray.data
 import safetensors.torch
 from conformance import conforms, read
 from jobs_at_work import prune_here
-from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_tinyimagenet
+from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_image, write_tinyimagenet
 from PIL import Image
 
 from ice_ray.config.command_line import parse
@@ -24,8 +24,10 @@ from ice_ray.ingest.datasets.own import OwnDataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows
 from ice_ray.models.registry import ModelSpec
+from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.jobs import prune_job, run
 from ice_ray.workflow.plan import make_plan
+from ice_ray.workflow.run_folder import RunFolder
 
 
 def items(images, labels=None, blocks=3) -> ray.data.Dataset:
@@ -253,3 +255,14 @@ def test_means_and_crops_reach_the_batches_as_asked():
     preprocessing = make_plan(config).preprocessing
     assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.1, 0.2, 0.3))
     assert (preprocessing.pad, preprocessing.flip) == (1, True)
+
+
+@pytest.mark.slow
+def test_three_images_for_the_two_workers_of_this_machine_are_refused_before_stage_1(cluster, tmp_path):
+    for split, labels in (("train", ["ant", "ant", "bee"]), ("test", ["ant", "bee"] * 2)):
+        for number, label in enumerate(labels):
+            write_image(tmp_path / split / label / f"{number}.jpg", pixels(1, 8, 8)[0])
+    words = f"--data imagefolder:{tmp_path} --image-size 8 --model examples.model:build"
+    context = JobContext(make_plan(parse(RunConfig, words.split(), "p")), RunFolder(tmp_path / "run"), ())
+    with pytest.raises(UserError, match=r"3 training images for 2 workers: an epoch would have no step"):
+        context.check_resources()
