@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ice_ray.data.batches import check_epoch
-from ice_ray.data.images import PruningData
+from ice_ray.data.images import ImageSet, ImageSource, PruningData
 from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import StepRecord
-from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.criteria import check_criterion
 from ice_ray.training.precision import PrecisionChoice, resolve
@@ -89,6 +91,8 @@ def prune(
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
     preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
+    if not pipeline_kind(own.pipeline).trains_anew:
+        _warn_of_chance(preparation.original_accuracy, data.decide)
     pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
@@ -101,3 +105,13 @@ def prune(
     module = copy.deepcopy(executor.module(state.snapshot))
     accuracy = executor.accuracy(module, bring(data.decide, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)
+
+
+def _warn_of_chance(accuracy: float, decide: ImageSource) -> None:
+    doubt = no_better_than_chance(accuracy, decide.labels.cpu().numpy()) if isinstance(decide, ImageSet) else None
+    if doubt is not None:
+        warnings.warn(
+            f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "
+            "another order of the classes?",
+            stacklevel=3,
+        )

@@ -192,7 +192,7 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_can_be_skipped(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
+def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path, capfd):
     write_tinyimagenet(tmp_path / "tiny", train=4, val=2)
     model = ModelSpec("cifar-resnet8", len(WNIDS)).build()
     safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -202,6 +202,9 @@ def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
         "--search.trials", "1", "--search.subsample", "0.5", "--replay.subsample", "0.5",
         "--mean", "0.5", "0.5", "0.5",
     )  # fmt: skip
+    words = " ".join(capfd.readouterr().out.split())
+    assert words.count("no better than chance") == 1  # the network is as it was made
+    assert words.index("no better than chance") < words.index("drop")  # before any trial has ended
     assert facts["class_names"] == list(WORDS.values())
     assert facts["preprocessing"] == {"mean": [0.5] * 3, "std": [0.229, 0.224, 0.225], "pad": 0, "flip": False}
     assert facts["config"]["replay"]["final_epochs"] == 4
