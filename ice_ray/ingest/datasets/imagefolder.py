@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ice_ray.errors import DataError
-from ice_ray.ingest.datasets.base import Dataset, RowImage
+from ice_ray.ingest.datasets.base import Dataset, Labels, RowImage
 from ice_ray.ingest.datasets.decode import decode, fill
 from ice_ray.ingest.datasets.files import class_folders, list_by_class, path_in
 
@@ -22,6 +22,7 @@ class ImageFolder(Dataset):
     """Classes are the sub-folders of `train/`, in alphabetical order; images are fitted to a square (224 pixels).
 
     The shorter side becomes that size and the centre is cropped: of an image whose object fills it nothing is lost.
+    Split folders may be named as partitions are (`split=train/`).
     """
 
     default_space = "imagenet"
@@ -48,6 +49,7 @@ class ImageFolder(Dataset):
             if folder is not None:
                 listed = list_by_class(self._root, folder, classes, is_training=split == "train")
                 self._files[split], self.labels[split] = listed
+                self.notes += _lacking(split, classes, self.labels[split])
         self.check_labels(f"data '{path}'")
 
     def _folder_of(self, split: str, names: tuple[str, ...]) -> Path | None:
@@ -73,3 +75,10 @@ class ImageFolder(Dataset):
         for row in rows:
             file = path_in(self._root, self._files[split][row])
             yield decode(str(file), file, self._size, self.fit)
+
+
+def _lacking(split: str, classes: list[str], labels: Labels) -> tuple[str, ...]:
+    """A line on the classes that a split has no images of, if there are any."""
+    lacking = np.setdiff1d(np.arange(len(classes)), labels)
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return (f"split {split} has no images of class '{classes[lacking[0]]}'{more}",) if len(lacking) else ()

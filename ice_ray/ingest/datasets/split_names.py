@@ -11,7 +11,7 @@ from ice_ray.errors import DataError
 
 _WORDS = {
     "train": ("train", "training", "trainset"),
-    "val": ("val", "valid", "validation", "dev"),
+    "val": ("val", "valid", "validation", "valset", "dev", "devset"),
     "test": ("test", "testing", "testset"),
 }
 _SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
