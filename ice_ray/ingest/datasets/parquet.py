@@ -39,10 +39,7 @@ class Parquet(Dataset):
         self._size = image_size
         self._files, self.notes = _by_split(root, files)
         if "train" not in self._files:
-            raise DataError(
-                f"data '{path}': no file named train, as a word of its name or its folder's, among {len(files)} parquet "
-                "files"
-            )
+            raise DataError(f"data '{path}': no file named train (a word of its name or its folder's) of {len(files)}")
         heads = {split: [Columns.of(file) for file in chosen] for split, chosen in self._files.items()}
         self._image_columns = {head.file: head.image for found in heads.values() for head in found}
         named = next((head for found in heads.values() for head in found if head.names), heads["train"][0])
