@@ -126,6 +126,7 @@ def test_whole_numbers_of_any_type_are_labels(tmp_path, kind):
         (pa.array([0.0, 1.5]), r"train.parquet row 1: label 1.5 is no integer"),
         (pa.array([0.0, float("inf")]), r"train.parquet row 1: label inf is no integer"),
         (pa.array([0, 2**64 - 1], pa.uint64()), r"train.parquet row 1: label 18446744073709551615 is no class"),
+        (pa.array([0.0, -1e30]), r"train.parquet row 1: label -1e\+30 is no class"),
         (pa.array([0, 2**62]), r"train.parquet row 1: label 4611686018427387904 is no class"),
         (pa.array([0, None, 1]), r"train.parquet: 1 rows have no label, the first is row 1"),
         (pa.array([0.0, None, 1.0]), r"train.parquet: 1 rows have no label, the first is row 1"),

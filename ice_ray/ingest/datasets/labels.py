@@ -36,7 +36,7 @@ def number_of(value: Any, names: tuple[str, ...]) -> int | str:
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value != int(value):
         return f"label {value} is no integer; number the classes from 0"
-    if value > _LARGEST_LABEL:
+    if abs(int(value)) > _LARGEST_LABEL:
         return f"label {value} is no class: number the classes 0, 1, 2, ..."
     return int(value)
 
