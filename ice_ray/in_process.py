@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ice_ray.data.images import ImageSet, PruningData
+from ice_ray.data.batches import check_epoch
+from ice_ray.data.images import ImageSet, ImageSource, PruningData
 from ice_ray.data.residence import bring
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
@@ -18,6 +19,7 @@ from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.frozen import describe_frozen, freeze
+from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
@@ -69,8 +71,9 @@ def prune(
         device: where to work; a GPU where there is one.
 
     Raises:
-        UserError: a ratio that is none or would empty a layer, data that do not go together, or a model that is none,
-            takes no such images, gives no logits for as many classes, or of which nothing may be pruned.
+        UserError: a ratio that is none or would empty a layer, data that do not go together, too few images for an SGD
+            step, or a model that is none, takes no such images, gives no logits for as many classes, or of which
+            nothing may be pruned.
         TrialFailure: training diverged, or memory did not suffice.
 
     >>> import numpy as np
@@ -87,6 +90,8 @@ def prune(
     if not isinstance(hyperparameters, wanted):
         raise UserError(f"pipeline {settings.pipeline} takes {wanted.__name__}, not {type(hyperparameters).__name__}")
     classes = _checked(data)
+    for images in (data.train, data.train if data.final is None else data.final):
+        check_epoch(len(images), processes=1)
     chosen = _device(device)
     amounts = dataclasses.replace(settings.amounts, ratio=ratio)
     recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))
@@ -98,6 +103,8 @@ def prune(
     executor = Executor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
     preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
+    if not pipeline_kind(own.pipeline).trains_anew:
+        _warn_of_chance(preparation.original_accuracy, data.decide)
     pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
@@ -159,3 +166,13 @@ def _checked(data: PruningData) -> int | None:
         if int(each.min()) < 0:
             raise UserError(f"data.{name} has the label {int(each.min())}: classes count from 0")
     return 1 + max(int(each.max()) for each in labels.values()) if labels else None
+
+
+def _warn_of_chance(accuracy: float, decide: ImageSource) -> None:
+    doubt = no_better_than_chance(accuracy, decide.labels.cpu().numpy()) if isinstance(decide, ImageSet) else None
+    if doubt is not None:
+        warnings.warn(
+            f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "
+            "another order of the classes?",
+            stacklevel=3,
+        )

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import pytest
 import torch
 from torch import nn
 
 from ice_ray import IceHyperparameters, prune
+from ice_ray.errors import UserError
 from ice_ray.pipelines.base import RecoveryPlan
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.fine_tune import Recipe
@@ -34,6 +36,18 @@ def test_dropout_repeats_too(trained, data):
         torch.randn(100)
         results.append(prune(model, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu").model.state_dict())
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+@pytest.mark.parametrize("what", ["train", "final"])
+def test_an_epoch_without_a_step_is_refused_before_anything_is_done(trained, data, what):
+    begun = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: begun.append(module.training))
+    twice = dataclasses.replace(SETTINGS, recovery=RecoveryPlan(final_epochs=1))
+    few = dataclasses.replace(data, **{what: data.train.take(torch.arange(1))})
+    with pytest.raises(UserError, match="1 training image"):
+        prune(trained, few, 0.5, HYPERPARAMETERS, settings=twice, device="cpu")
+    handle.remove()
+    assert not any(begun)  # no network was trained
 
 
 def test_final_epochs_are_measured_again(trained, data):

@@ -50,8 +50,8 @@ class RunConfig:
     """Trained weights: .safetensors, or a .pth/.th with a state dict. [default: with digits, trained first]"""
     data: str = "digits"
     """digits, cifar10[:DIR], cifar100[:DIR], fashionmnist[:DIR], tinyimagenet:DIR, imagenet:DIR (train/, val/),
-    parquet:DIR (train*/val*/test*.parquet), imagefolder:DIR (train/, val/ or test/), or package.module:function that
-    returns Ray Data datasets."""
+    parquet:DIR (files or folders named train, val, test), imagefolder:DIR (train/, val/ or test/), or
+    package.module:function that returns Ray Data datasets."""
     ratio: float | None = None
     """Share of the filters to remove from every prunable layer, inside (0, 1). [default: 0.5 without --target]"""
     target: str | None = None

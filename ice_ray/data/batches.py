@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing
+from ice_ray.errors import UserError
 from ice_ray.randomness import generator
 
 Batch = tuple[Tensor, Tensor]
+_FEWEST = 2  # images of a process in a batch: batch norm needs them
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,20 @@ class Shard:
 
     rank: int = 0
     world: int = 1
+
+
+def check_epoch(count: int, processes: int, mend: str = "give it more") -> None:
+    """Whether an epoch of so many training images has an SGD step (`training_batches`).
+
+    Args:
+        mend: what to do about it.
+
+    Raises:
+        UserError: it has none, and so would train nothing.
+    """
+    if count < _FEWEST * processes:
+        images = f"{count} training image{'s' * (count != 1)} for {processes} worker{'s' * (processes > 1)}"
+        raise UserError(f"{images}: an epoch would have no step, as each takes {_FEWEST} images a worker; {mend}")
 
 
 def training_batches(
@@ -36,7 +52,7 @@ def training_batches(
     span = 2 * preprocessing.pad + 1
     drawn = torch.randint(0, span * span * 2, (count,), generator=generator(*key, "augment"))
     rows = [min(batch_size, count - start) for start in range(0, count, batch_size)]
-    if rows[-1] < 2 * shard.world:
+    if rows[-1] < _FEWEST * shard.world:
         rows.pop()
     places, sizes = _own_places(rows, shard)
     draws = drawn[places].to(images.device, non_blocking=True).split(sizes)

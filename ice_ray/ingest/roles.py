@@ -56,8 +56,9 @@ def assign_roles(dataset: Dataset, decide_on: DecideOn, seed: int) -> Roles:
         rest = np.setdiff1d(train.indices, out)
         return Roles(Rows("train", rest), Rows("train", out[first]), Rows("train", out[second]))
     if not held_out:
+        why = "".join(f" ({note})" for note in dataset.notes)
         raise UserError(
-            "the data has no val or test split to decide on; if the dense model was not trained on all of the "
+            f"the data has no val or test split to decide on{why}; if the dense model was not trained on all of the "
             "training images, take some of those: --decide-on train"
         )
     if decide_on == "test":

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ice_ray.data.batches import Shard, training_batches
+from ice_ray.data.batches import Shard, check_epoch, training_batches
 from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
@@ -95,7 +95,11 @@ def fine_tune(
         enough: asked after each epoch but the last; True ends the training there.
         midway: asked inside epochs.
         after_step: called after every SGD step.
+
+    Raises:
+        UserError: an epoch would have no step.
     """
+    check_epoch(len(images), shard.world)
     seen = steps = 0
     ended = False
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -139,7 +143,7 @@ def fine_tune(
             if ended or (epoch < epochs - 1 and enough()):
                 break
     model.eval()
-    return seen, torch.stack(losses) if losses else torch.zeros(1, device=device)
+    return seen, torch.stack(losses)
 
 
 def _loss(

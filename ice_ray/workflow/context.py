@@ -102,7 +102,7 @@ class JobContext:
         """What stage 2's processes ask of the cluster, at the least.
 
         Raises:
-            UserError: they would share too small a batch.
+            UserError: they would share too small a batch, or too few images for one.
         """
         config = self.plan.config
         replay, gpus = config.replay, self._gpus(config.replay.gpus)
@@ -110,6 +110,7 @@ class JobContext:
         count = replay.workers or max(1, most)
         if config.batch_size < 2 * count:
             raise UserError(f"--batch-size {config.batch_size} gives {count} workers fewer than 2 images each")
+        self.plan.check_epochs(count)
         return Request("stage 2 (--replay.workers, --replay.cpus, --replay.gpus)", replay.cpus or 1.0, gpus, count)
 
     def check_resources(self) -> None:

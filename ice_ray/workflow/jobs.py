@@ -166,6 +166,8 @@ def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
         if plan.frozen_note:
             say(plan.frozen_note)
         check_trackers(config.log_to)  # last, for it may make a file
+        for note in plan.dataset.notes:
+            warn(f"data '{config.data}': {note}")
         yield plan
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ice_ray.address import Place
 from ice_ray.config.run import RunConfig
+from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import Preprocessing
 from ice_ray.engine.actions import Checks
 from ice_ray.engine.network import DenseNetwork
@@ -178,6 +179,25 @@ class Plan:
         own = replay.final_subsample
         return None if own in (None, replay.subsample) or not replay.final_epochs else self._replay_train(own)
 
+    def check_epochs(self, workers: int) -> None:
+        """Whether every training of either stage has SGD steps to make.
+
+        Args:
+            workers: stage 2's processes.
+
+        Raises:
+            UserError: one has none, with the options that mend it.
+        """
+        replay = self.config.replay
+        asked = [("--search.subsample", 1, self._search_images)]
+        asked.append(("--replay.subsample", workers, self._count(replay.subsample)))
+        if replay.final_subsample is not None and replay.final_epochs:
+            asked.append(("--replay.final-subsample", workers, self._count(replay.final_subsample)))
+        for option, processes, count in asked:
+            fewer = " or fewer --replay.workers" if processes > 1 else ""
+            mend = f"give it more images (a larger {option}, where that is below 1){fewer}"
+            check_epoch(min(count, len(self.roles.train)), processes, mend)
+
     def _replay_train(self, share: float) -> Rows:
         return subsample(self.dataset, self.roles.train, self._count(share), self.config.seed, "replay train")
 
@@ -238,6 +258,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         frozen=network.frozen,
         frozen_note=describe_frozen(network.frozen, network.all_frozen) if network.frozen else "",
     )
+    plan.check_epochs(config.replay.workers or 1)
     plan.length_with(space.points()[0])  # some options are not for every pipeline
     return plan
 

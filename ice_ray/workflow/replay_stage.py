@@ -11,6 +11,7 @@ from typing import Any
 
 from ice_ray.artifact import read_description, save_pruned
 from ice_ray.cluster.storage import seen_by_all
+from ice_ray.data.batches import check_epoch
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
@@ -48,6 +49,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         report = context.load(plan.roles.report)
         rows = plan.final_rows()
         final = context.load(rows) if rows is not None else None
+        for images in (train, final or train):  # some may have been skipped
+            check_epoch(images.count, resources.workers)
     workload = context.workload(dense_model(context), train, decide, plan.replay_settings, final)
     say(f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, {resources}")
     per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)

@@ -13,6 +13,7 @@ from ice_ray.cluster.capacity import sharers, wanted
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.data.batches import check_epoch
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
@@ -39,6 +40,7 @@ from ice_ray.search.reports import step_reports
 from ice_ray.search.run import TrialResult, earlier_trials, finished_candidates, point_log, run_search, work_of
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.doubt import doubt_of_dense
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder, environment
 
@@ -109,7 +111,9 @@ def search_stage(context: JobContext) -> Winner:
         return winner
     gpus = context.trial_gpus()
     with context.timed("stage 1: reading images"):
-        train, decide = (context.load(rows) for rows in plan.search_rows())
+        rows = plan.search_rows()
+        train, decide = (context.load(each) for each in rows)
+        check_epoch(train.count, processes=1)  # some may have been skipped
     folder.create(config, plan.dataset.labels_digest)
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
@@ -124,6 +128,10 @@ def search_stage(context: JobContext) -> Winner:
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
+    deciding = plan.dataset.labels[rows[1].split][rows[1].indices]
+    doubt = doubt_of_dense(config, prepared.preparation.original_accuracy, deciding)
+    if doubt is not None:
+        warn(doubt)
     say(f"  training images {prepared.residence}")
     with context.timed("stage 1: trials", watched=True):
         deaths = config.search.max_failures

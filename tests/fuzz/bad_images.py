@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from bad_input import PROBE, BadInput, Case, cut, garbage
 from bad_weights import Runs
 from layouts import encoded, pixels
+from PIL import Image
 
 IMAGES = pixels(6, 8, 8)
 LABELS = [0, 1, 0, 1, 0, 1]
@@ -68,6 +69,38 @@ def wrong_schema(case: Case) -> BadInput:
     return case.prune("--data", f"parquet:{case.folder / 'd'}", *_weights(case))
 
 
+def unknown_range(case: Case) -> BadInput:
+    """Pixels of which nobody can say what is white."""
+    chance, values = case.random, IMAGES[0][..., 0]
+    kinds = [(np.float32, "TIFF"), (np.int32, "TIFF"), (np.float32, "PPM")]
+    kind, form = chance.choice(kinds)
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(kind) / kind(chance.choice([1, 255]))).save(buffer, form)
+    rows = [buffer.getvalue()] * 6
+    _write(case, "train", {"image": rows, "label": LABELS})
+    _write(case, "test", {"image": [encoded(image) for image in IMAGES], "label": LABELS})
+    skip = chance.choice([[], ["--data-errors", "skip"]])
+    return case.prune("--data", f"parquet:{case.folder / 'd'}", *_weights(case), *skip)
+
+
+def several_sets(case: Case) -> BadInput:
+    """Files that hold one split twice, or name two at once, or do not agree on the classes."""
+    chance, good = case.random, {"image": [encoded(image) for image in IMAGES], "label": LABELS}
+    table = pa.table(good)
+    names = chance.choice(
+        [("a/train", "b/train"), ("train", "training"), ("x-train", "y-train"), ("train", "valid_train_map"),
+         ("snapshots/1/train/0", "snapshots/2/train/0"), ("train-0-of-1", "train-0-of-2"), ("train", "split=train/0"),
+         ("train", "test")]
+    )  # fmt: skip
+    for number, name in enumerate(names):
+        classes = ["ant", "bee"] if number else ["ant", "cow"]
+        metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": classes}}}})}
+        file = case.folder / "d" / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+    return case.prune("--data", f"parquet:{case.folder / 'd'}", *_weights(case))
+
+
 def no_parquet(case: Case) -> BadInput:
     chance = case.random
     _write(case, "train", {"image": [encoded(image) for image in IMAGES], "label": LABELS})
@@ -119,6 +152,8 @@ def no_cifar(case: Case) -> BadInput:
 KINDS: dict[Callable[[Case], BadInput], int] = {
     broken_image: 60,
     wrong_schema: 50,
+    unknown_range: 12,
+    several_sets: 16,
     no_parquet: 40,
     hostile_parquet: 25,
     no_cifar: 30,

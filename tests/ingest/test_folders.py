@@ -79,6 +79,13 @@ def test_classes_that_training_does_not_know_and_splits_without_images(tmp_path)
         open_dataset(f"imagenet:{tmp_path / 'val'}")
 
 
+def test_a_class_that_is_never_asked_about_is_said(tmp_path):
+    write_folders(tmp_path)
+    for file in (tmp_path / "val" / WNIDS[1]).iterdir():
+        file.unlink()
+    assert open_dataset(f"imagefolder:{tmp_path}").notes == (f"split val has no images of class '{WNIDS[1]}'",)
+
+
 def test_tinyimagenet_as_published(tmp_path):
     """The oracle: torchvision's order of the training folders, and the annotations as they were written."""
     write_tinyimagenet(tmp_path)

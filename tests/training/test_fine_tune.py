@@ -129,6 +129,13 @@ def test_training_ends_inside_an_epoch_where_that_is_enough(network, data):
     assert not model.training
 
 
+@pytest.mark.parametrize(("count", "world"), [(3, 2), (1, 1)])
+def test_an_epoch_without_a_step_is_no_training(network, data, count, world):
+    model, few = network.build(torch.device("cpu")), data.train.take(torch.arange(count))
+    with pytest.raises(UserError, match=rf"{count} training image.*{world} worker.*no step"):
+        fine_tune(model, few, data.preprocessing, RECIPE, lambda _: 0.1, 1, (0, "few"), shard=Shard(0, world))
+
+
 def test_half_precision_scales_the_loss_and_arrives_where_full_precision_does(network, data):
     """fp16 is offered on GPUs only; its arithmetic is the same code, run here on the CPU."""
     weights = []

@@ -13,7 +13,7 @@ import ray.data
 import safetensors.torch
 from conformance import conforms, read
 from jobs_at_work import prune_here
-from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_tinyimagenet
+from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_image, write_tinyimagenet
 from PIL import Image
 
 from ice_ray.config.command_line import parse
@@ -24,8 +24,10 @@ from ice_ray.ingest.datasets.own import OwnDataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows
 from ice_ray.models.registry import ModelSpec
+from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.jobs import prune_job, run
 from ice_ray.workflow.plan import make_plan
+from ice_ray.workflow.run_folder import RunFolder
 
 
 def items(images, labels=None, blocks=3) -> ray.data.Dataset:
@@ -47,6 +49,7 @@ KINDS = {
     "of several sizes": ([image[: 5 - number % 2] for number, image in enumerate(COLOUR)], ()),
     "a damaged file": ([encoded(COLOUR[0]), JUNK, *(encoded(image) for image in COLOUR[2:])], (1,)),
     "four channels": (list(pixels(8, 5, 4).reshape(8, 5, 3, 4)), tuple(range(6))),
+    "sixteen bits": (list(np.uint16(COLOUR) * 257), ()),
     "floats": (list(np.float32(COLOUR)), tuple(range(6))),
 }
 
@@ -74,6 +77,16 @@ def test_rows_of_one_s_own_are_in_order_and_as_given(cluster):
     rows = read(dataset, "train", [0, 3, 8])
     assert all(np.array_equal(row.pixels, COLOUR[index]) for row, index in zip(rows, [0, 3, 8], strict=True))
     assert np.array_equal(read(dataset, "val", [0])[0].pixels, COLOUR[4])
+
+
+@pytest.mark.slow
+def test_labels_of_one_s_own_may_be_names_and_an_unlabelled_test_split_is_left_out(cluster):
+    names = ["ant", "bee", "cow"]
+    train, val, test = (items(list(COLOUR[: len(each)]), each) for each in (names * 3, ["cow", "ant"], [-1] * 3))
+    dataset = own(train=train, val=val, test=test, class_names=names)
+    assert dataset.labels["train"].tolist() == [0, 1, 2] * 3
+    assert {split: labels.tolist() for split, labels in dataset.labels.items() if split != "train"} == {"val": [2, 0]}
+    assert dataset.notes == ("split test has no labels (3 images) and is left out",)
 
 
 @pytest.mark.slow
@@ -106,6 +119,10 @@ WRONG = {
     "no image": (lambda: {"train": ray.data.from_items([{"img": 1, "label": 0}])}, "no column named image"),
     "no label": (lambda: {"train": ray.data.from_items([{"image": b"x"}])}, "no column named label"),
     "no integer": (lambda: {"train": items(list(COLOUR), [0.5] * 9)}, "label 0.5 is no integer"),
+    "no name of a class": (
+        lambda: {"train": items(list(COLOUR), ["ant"] * 9), "class_names": ["bee", "cow"]},
+        "label 'ant' is none of the classes bee, cow",
+    ),
     "below 0": (lambda: {"train": items(list(COLOUR), [-1] * 9)}, "label -1"),
     "one class": (lambda: {"train": items(list(COLOUR), [0] * 9)}, "has 1 class"),
     "unknown class": (lambda: {"train": items(list(COLOUR)), "test": items([COLOUR[0]], [7])}, "label 7"),
@@ -175,7 +192,7 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_can_be_skipped(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
+def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path, capfd):
     write_tinyimagenet(tmp_path / "tiny", train=4, val=2)
     model = ModelSpec("cifar-resnet8", len(WNIDS)).build()
     safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -185,6 +202,9 @@ def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path):
         "--search.trials", "1", "--search.subsample", "0.5", "--replay.subsample", "0.5",
         "--mean", "0.5", "0.5", "0.5",
     )  # fmt: skip
+    words = " ".join(capfd.readouterr().out.split())
+    assert words.count("no better than chance") == 1  # the network is as it was made
+    assert words.index("no better than chance") < words.index("drop")  # before any trial has ended
     assert facts["class_names"] == list(WORDS.values())
     assert facts["preprocessing"] == {"mean": [0.5] * 3, "std": [0.229, 0.224, 0.225], "pad": 0, "flip": False}
     assert facts["config"]["replay"]["final_epochs"] == 4
@@ -238,3 +258,14 @@ def test_means_and_crops_reach_the_batches_as_asked():
     preprocessing = make_plan(config).preprocessing
     assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.1, 0.2, 0.3))
     assert (preprocessing.pad, preprocessing.flip) == (1, True)
+
+
+@pytest.mark.slow
+def test_three_images_for_the_two_workers_of_this_machine_are_refused_before_stage_1(cluster, tmp_path):
+    for split, labels in (("train", ["ant", "ant", "bee"]), ("test", ["ant", "bee"] * 2)):
+        for number, label in enumerate(labels):
+            write_image(tmp_path / split / label / f"{number}.jpg", pixels(1, 8, 8)[0])
+    words = f"--data imagefolder:{tmp_path} --image-size 8 --model examples.model:build"
+    context = JobContext(make_plan(parse(RunConfig, words.split(), "p")), RunFolder(tmp_path / "run"), ())
+    with pytest.raises(UserError, match=r"3 training images for 2 workers: an epoch would have no step"):
+        context.check_resources()

@@ -1,10 +1,12 @@
 """A run's description checked against its data and model: no Ray."""
 
 import pytest
+from layouts import pixels, write_image
 
 from ice_ray.config.command_line import parse
 from ice_ray.config.inspect_job import InspectConfig
 from ice_ray.config.run import RunConfig
+from ice_ray.errors import UserError
 from ice_ray.workflow.inspection import inspect_job
 from ice_ray.workflow.jobs import prune_job, run
 from ice_ray.workflow.plan import make_plan
@@ -67,3 +69,32 @@ def test_a_network_that_ends_its_process_ends_the_job_in_one_line(job, kind, pro
     line = capsys.readouterr().err.strip()
     assert "model 'deadly_network:build' ended the process that looked at it (SIGSEGV, a segmentation fault)" in line
     assert len(line.splitlines()) == 1
+
+
+def few_images(folder, train: dict[str, int]) -> str:
+    """So many training images of each class, four that decide and report."""
+    for split, counts in (("train", train), ("test", {"ant": 2, "bee": 2})):
+        for label, count in counts.items():
+            for number in range(count):
+                write_image(folder / split / label / f"{number}.jpg", pixels(1, 8, 8)[0])
+    return f"--data imagefolder:{folder} --image-size 8 --model examples.model:build"
+
+
+@pytest.mark.parametrize(
+    ("counts", "words", "said"),
+    [
+        ((2, 1), "--replay.workers 2", r"3 training images.*2 workers.*--replay.subsample.*fewer --replay.workers"),
+        ((20, 20), "--replay.workers 3 --replay.subsample 0.1", r"4 training images.*3 workers"),
+        (
+            (20, 20),
+            "--replay.workers 2 --replay.final-epochs 1 --replay.final-subsample 0.05",
+            r"2 training images.*--replay.final-subsample",
+        ),
+        ((1, 1), "--decide-on train", r"0 training images"),
+    ],
+)
+def test_an_epoch_without_a_step_is_refused_before_ray_starts(tmp_path, counts, words, said):
+    given = few_images(tmp_path, dict(zip(("ant", "bee"), counts, strict=True)))
+    with pytest.raises(UserError, match=said):
+        make_plan(parse(RunConfig, f"{given} {words}".split(), "p"))
+    make_plan(parse(RunConfig, f"{few_images(tmp_path, {'ant': 40, 'bee': 40})} {words}".split(), "p"))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ice_ray.errors import DataError
 
 SPLITS = ("train", "val", "test")
-_LARGEST_LABEL = 1_000_000
+UNLABELLED = -1
+"""In place of a label, where there is none."""
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -28,13 +29,7 @@ class RowImage:
 
 
 def numbered(largest: int) -> tuple[str, ...]:
-    """Names of classes that have none: 0 to the largest label.
-
-    Raises:
-        DataError: a number that can be no class's.
-    """
-    if largest > _LARGEST_LABEL:
-        raise DataError(f"label {largest} is no class: number the classes 0, 1, 2, ...")
+    """Names of classes that have none: 0 to the largest label."""
     return tuple(str(label) for label in range(largest + 1))
 
 
@@ -44,6 +39,7 @@ class Dataset(ABC):
     Attributes:
         class_names: one a class, in the order of the labels; as the data gives them, else numbers as text.
         labels: per split (train, val, test; those that exist), int64 (N,).
+        notes: what of the data is left out or was chosen between, a line each, for people.
         can_resize: whether it can fit its images to another size.
         default_space: the named hyperparameter space that suits it.
         pad, flip: how its training images are augmented where they are small: pixels of padding before a random
@@ -52,6 +48,7 @@ class Dataset(ABC):
 
     class_names: tuple[str, ...]
     labels: dict[str, Labels]
+    notes: tuple[str, ...] = ()
     default_space = "cifar10"
     can_resize = True
     pad = 0
@@ -80,6 +77,18 @@ class Dataset(ABC):
         """
         return None
 
+    def place(self, split: str, row: int) -> str:
+        """A row's own place, file and row, for people; empty where the split and its number in that say all."""
+        return ""
+
+    def leave_out_unlabelled(self) -> None:
+        """Do without a held-out split that has no labels, as test splits are often published, and note that."""
+        for split in ("val", "test"):
+            labels = self.labels.get(split, np.zeros(0, np.int64))
+            if len(labels) and (labels == UNLABELLED).all():
+                del self.labels[split]
+                self.notes += (f"split {split} has no labels ({len(labels)} images) and is left out",)
+
     def check_labels(self, origin: str) -> None:
         """Every split's labels must be classes 0 to classes-1, and there must be something to train on.
 
@@ -93,8 +102,9 @@ class Dataset(ABC):
                 raise DataError(f"{origin}: split {split} is empty")
             wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
             if len(wrong):
+                where = self.place(split, int(wrong[0])) or origin
                 raise DataError(
-                    f"{origin}: label {labels[wrong[0]]} (split {split}, row {wrong[0]}) is outside the classes 0 to "
+                    f"{where}: label {labels[wrong[0]]} (split {split}, row {wrong[0]}) is outside the classes 0 to "
                     f"{self.classes - 1}; correct the label or the class names"
                 )
         if self.classes < 2:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ice_ray.ingest.datasets.base import RowImage
+from ice_ray.ingest.datasets.rgb import UnknownRangeError, to_rgb
 
 Fit = Callable[[Image.Image, int], Image.Image]
 
@@ -42,11 +43,13 @@ def decode(name: str, source: bytes | Path, size: int | None, fit: Fit = fill) -
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            rgb = image.convert("RGB")
+            rgb = to_rgb(image)
         if size is not None:
             rgb = fit(rgb, size)
+    except UnknownRangeError as error:
+        return RowImage(name, None, f"{name}: {error}")
     except UnidentifiedImageError:  # its own words name an address in memory
-        return RowImage(name, None, f"{name}: corrupt image (of no format that is known)")
+        return RowImage(name, None, f"{name}: corrupt image, or of a kind that Pillow cannot read")
     except Exception as error:  # decoders raise anything on damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return RowImage(name, None, f"{name}: corrupt image ({reason})")

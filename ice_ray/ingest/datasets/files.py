@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from numpy.typing import NDArray
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Labels
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+# Of archives of macOS, Synology's and Windows' disks, ext's root, Python, and Hadoop's unfinished writing.
+_LEFT_BEHIND = frozenset(
+    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__", "_temporary")
+)
 # Bytes of one length, relative to the data's folder: ImageNet's 1.3 million go to every reader without a copy.
 FileList = NDArray[np.bytes_]
 
@@ -21,28 +26,69 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_data(name: str) -> bool:
+    """Whether a file or folder of that name may be data: none that is hidden or that systems and tools leave behind."""
+    return not name.startswith(".") and name not in _LEFT_BEHIND
+
+
+def files_below(folder: Path | str, is_wanted: Callable[[str], bool]) -> list[str]:
+    """The files whose names are wanted, at any depth and in no order, as paths that begin with `folder`.
+
+    What is no data is left out. Links are followed, into every folder once, but for those above `folder`.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found, entered = [], {str(above) for above in Path(os.path.realpath(folder)).parents}
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = [] if real in entered else sorted(filter(is_data, folders))
+        if real not in entered:
+            found += [f"{where}/{name}" for name in names if is_data(name) and is_wanted(name)]
+        entered.add(real)
+    return found
+
+
 def class_folders(folder: Path) -> list[str]:
-    """The names of the folders in `folder`, in alphabetical order, as torchvision's ImageFolder numbers them."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    """The names of the folders in `folder`, in alphabetical order, as torchvision's ImageFolder numbers them.
+
+    Raises:
+        DataError: one is a link that leads back, or two are the same folder.
+    """
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and is_data(entry.name))
+    real: dict[Path, str] = {}
+    for name in names:
+        meant = (folder / name).resolve()
+        if folder.resolve().is_relative_to(meant):
+            raise DataError(f"{folder}: class folder '{name}' is a link to a folder above it; remove it")
+        if meant in real:
+            raise DataError(f"{folder}: class folders '{real[meant]}' and '{name}' are one folder; remove the link")
+        real[meant] = name
+    return names
 
 
-def list_by_class(root: Path, folder: Path, classes: list[str]) -> tuple[FileList, Labels]:
+def list_by_class(root: Path, folder: Path, classes: list[str], is_training: bool) -> tuple[FileList, Labels]:
     """The images of `folder`, each below the folder of its class, at any depth.
 
     Args:
         root: what the list is relative to.
+        is_training: whether every class must have some.
 
     Raises:
-        DataError: a class that is not among `classes`, or images outside of any.
+        DataError: a class that is not among `classes`, or has no images to train on, or images outside of any.
     """
     unknown = sorted(set(class_folders(folder)) - set(classes))
     if unknown:
         raise DataError(f"{folder}: class folder '{unknown[0]}' is not among the classes of train/")
     found = [_images(folder / name) for name in classes]
-    if not any(found) and any(is_image(entry.name) for entry in folder.iterdir()):
+    if not any(found) and any(is_image(entry.name) and is_data(entry.name) for entry in folder.iterdir()):
         raise DataError(
             f"{folder} is flat: move each image into a folder of its class, {folder.name}/CLASS/, named as in train/"
         )
+    empty = next((name for name, files in zip(classes, found, strict=True) if not files), None)
+    if is_training and empty is not None:
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{folder}: class '{empty}' has no training images ({kinds}): give it some, or remove it")
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in found]).astype(np.int64)
     return file_list(root, [file for files in found for file in files]), labels
 
@@ -67,6 +113,9 @@ def read_words(file: Path) -> dict[str, str]:
 
 
 def _images(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(f"{where}/{name}" for where, _, names in os.walk(folder) for name in names if is_image(name))
+    return sorted(files_below(folder, is_image)) if folder.is_dir() else []
+
+
+def _raise(error: OSError) -> None:
+    """What `os.walk` would pass over."""
+    raise error

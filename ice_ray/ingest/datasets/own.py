@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from PIL import Image
 from ice_ray.errors import DataError, UserError
 from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
 from ice_ray.ingest.datasets.decode import decode, fill
+from ice_ray.ingest.datasets.labels import number_of
+from ice_ray.ingest.datasets.rgb import UnknownRangeError, scaled, to_rgb
 from ice_ray.ingest.quiet import quiet_ray_data
 
 _SCHEMA = pa.schema(
     {"image": pa.large_binary(), "height": pa.int32(), "width": pa.int32(), "label": pa.int64(), "fault": pa.string()}
 )
+_LARGEST = {np.dtype(bool): 1, np.dtype(np.uint16): 65535}  # of kinds whose whole range pixels have; uint8 is as it is
 _NAMES = "class_names"
 _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 
@@ -29,25 +33,27 @@ _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 class OwnDataset(Dataset):
     """What a function of the user's returns: a dict of splits, each a `ray.data.Dataset`.
 
-    Columns: `image`, uint8 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers from 0.
-    The dict may also hold `class_names`, one a class. Ray must be running: the datasets are executed once, here, in
-    their own order, and read by reference ever after. A reader starts no execution, so it cannot wait for CPUs.
+    Columns: `image`, uint8 or uint16 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers
+    from 0 or names of classes. The dict may also hold `class_names`, one a class. Ray must be running: the datasets are
+    executed once, here, in their own order, and read by reference ever after. A reader starts no execution, so it
+    cannot wait for CPUs.
     """
 
     def __init__(self, name: str, function: Callable[[], Any], image_size: int | None = None) -> None:
         self._name, self._size = name, image_size
         returned = _call(name, function)
+        names = tuple(str(each) for each in returned.get(_NAMES, ()))
         self._blocks: dict[str, list[ray.ObjectRef[pa.Table]]] = {}
         self._starts: dict[str, NDArray[np.int64]] = {}
         self.labels = {}
         for split in SPLITS:
             if split in returned:
-                self._blocks[split] = _materialise(f"data '{name}', split {split}", returned[split])
+                self._blocks[split] = _materialise(f"data '{name}', split {split}", returned[split], names)
                 labels = ray.get([_labels.remote(block) for block in self._blocks[split]])
                 self._starts[split] = np.cumsum([0, *(len(part) for part, _ in labels)])
                 self.labels[split] = _checked(f"data '{name}', split {split}", labels)
-        names = tuple(str(each) for each in returned.get(_NAMES, ()))
         self.class_names = names or numbered(int(self.labels["train"].max(initial=-1)))
+        self.leave_out_unlabelled()
         self.check_labels(f"data '{name}'")
 
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
@@ -80,33 +86,41 @@ def _call(name: str, function: Callable[[], Any]) -> Mapping[str, Any]:
     return returned
 
 
-def _materialise(origin: str, dataset: ray.data.Dataset) -> list[ray.ObjectRef[pa.Table]]:
+def _materialise(origin: str, dataset: ray.data.Dataset, names: tuple[str, ...]) -> list[ray.ObjectRef[pa.Table]]:
     """Run the dataset once; its rows in order, in blocks of `_SCHEMA` in the object store."""
+    normalised = partial(_normalised, names=names)
     try:
-        normal = dataset.map_batches(_normalised, batch_format="numpy", batch_size=None, zero_copy_batch=True)
+        normal = dataset.map_batches(normalised, batch_format="numpy", batch_size=None, zero_copy_batch=True)
         normal.context.execution_options.preserve_order = True
         return list(normal.materialize().to_arrow_refs())
     except Exception as error:  # reading and the user's own functions may raise anything
         raise UserError(f"{origin}: {_reason(error)}") from error
 
 
-def _normalised(batch: dict[str, Any]) -> pa.Table:
+def _normalised(batch: dict[str, Any], names: tuple[str, ...]) -> pa.Table:
     """The rows as they are kept: RGB bytes with height and width, or a file's bytes without; or what is wrong."""
     missing = [column for column in ("image", "label") if column not in batch]
     if missing:
         fault = f"no column named {missing[0]}; it has {sorted(batch)}"
         return pa.Table.from_pylist([{"fault": fault}], schema=_SCHEMA)
     rows = [
-        _normal_image(image) | _normal_label(label) for image, label in zip(batch["image"], batch["label"], strict=True)
+        normal_image(image) | _normal_label(label, names)
+        for image, label in zip(batch["image"], batch["label"], strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _normal_image(image: Any) -> dict[str, Any]:
+def normal_image(image: Any) -> dict[str, Any]:
+    """An image as it is kept: the bytes of a file, or RGB pixels of eight bits with height and width; or its fault."""
     content = image.get("bytes") if isinstance(image, dict) else image
     if isinstance(content, bytes):
         return {"image": content}
-    pixels = np.asarray(content)
+    try:
+        pixels = np.asarray(to_rgb(content) if isinstance(content, Image.Image) else content)
+    except UnknownRangeError as error:
+        return {"fault": str(error)}
+    if (largest := _LARGEST.get(pixels.dtype.newbyteorder("="))) is not None:
+        pixels = scaled(pixels, largest)
     if pixels.dtype != np.uint8:
         return {"fault": f"image is {pixels.dtype}; give uint8 pixels, 0 to 255, or the bytes of an image file"}
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
@@ -116,10 +130,9 @@ def _normal_image(image: Any) -> dict[str, Any]:
     return {"image": pixels.tobytes(), "height": pixels.shape[0], "width": pixels.shape[1]}
 
 
-def _normal_label(label: Any) -> dict[str, Any]:
-    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
-        return {"label": int(label)}
-    return {"fault": f"label {label} is no integer; number the classes from 0"}
+def _normal_label(label: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    number = number_of(label, names)
+    return {"fault": number} if isinstance(number, str) else {"label": number}
 
 
 @ray.remote

@@ -37,10 +37,10 @@ class TinyImageNet(Dataset):
         self.class_names = tuple(words.get(wnid, wnid) for wnid in classes)
         self._files: dict[str, FileList] = {}
         self.labels = {}
-        self._files["train"], self.labels["train"] = list_by_class(self._root, train, classes)
+        self._files["train"], self.labels["train"] = list_by_class(self._root, train, classes, True)
         val = self._root / "val"
         if any((val / wnid).is_dir() for wnid in classes):
-            self._files["val"], self.labels["val"] = list_by_class(self._root, val, classes)
+            self._files["val"], self.labels["val"] = list_by_class(self._root, val, classes, False)
         elif val.is_dir():
             self._files["val"], self.labels["val"] = _annotated(self._root, val, classes)
         self.check_labels(f"data '{path}'")
