@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import is_own, load_own
+from ice_ray.errors import OwnCodeError, UserError, nearest
+from ice_ray.extensions import check_takes, is_own, load_own, meant_as_own
+from ice_ray.guard import guarded
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
 from ice_ray.pipelines.aap import AapHyperparameters, AapPipeline
 from ice_ray.pipelines.base import Pipeline
@@ -17,7 +18,10 @@ from ice_ray.pipelines.baseline import BaselineHyperparameters, BaselinePipeline
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.imp import BimpHyperparameters, ImpHyperparameters, ImpPipeline
 from ice_ray.pipelines.one_shot import OneShotHyperparameters, OneShotPipeline
+from ice_ray.pipelines.own import OwnPipeline
 from ice_ray.pipelines.settings import PruningSettings
+
+_FORM = "a pipeline's function takes (settings, hyperparameters) and gives an ice_ray Pipeline"
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,13 @@ def pipeline_kind(name: str) -> PipelineKind:
     """
     if is_own(name):
         build = load_own(name, "pipeline")
+        check_takes(build, name, "pipeline", ("settings", "hyperparameters"), _FORM)
         return PipelineKind(build, _annotated(build))
     if name not in PIPELINES:
-        raise UserError(f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function)")
+        raise UserError(
+            f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function"
+            f"{meant_as_own(name)})"
+        )
     return PIPELINES[name]
 
 
@@ -144,10 +152,14 @@ def build_pipeline(settings: PruningSettings, hyperparameters: Hyperparameters) 
     Raises:
         UserError: there is none of that name, or the user's own gives something else.
     """
-    pipeline = pipeline_kind(settings.pipeline).build(settings, hyperparameters)
-    if not isinstance(pipeline, Pipeline):
-        raise UserError(f"pipeline '{settings.pipeline}' gives {type(pipeline).__name__}, not an ice_ray Pipeline")
-    return pipeline
+    name, build = settings.pipeline, pipeline_kind(settings.pipeline).build
+    if not is_own(name):
+        return build(settings, hyperparameters)
+    with guarded(name, "pipeline"):
+        own = build(settings, hyperparameters)
+    if not isinstance(own, Pipeline):
+        raise OwnCodeError(f"pipeline '{name}' gives {type(own).__name__}, not an ice_ray Pipeline; {_FORM}")
+    return OwnPipeline(hyperparameters=hyperparameters, recovery=own.recovery, name=name, own=own)
 
 
 def _annotated(build: Callable[..., Any]) -> type[Hyperparameters]:

@@ -111,6 +111,7 @@ def search_stage(context: JobContext) -> Winner:
     with context.timed("stage 1: reading images"):
         train, decide = (context.load(rows) for rows in plan.search_rows())
     folder.create(config, plan.dataset.labels_digest)
+    context.keep_log()
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
         say(f"--target {config.target}: ratio {plan.found.ratio:g} leaves {plan.found.share:.3f} of the dense model")
