@@ -126,6 +126,33 @@ PIPELINES: dict[str, PipelineKind] = {
 }
 
 
+_ICE, _ICES = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze."), ("ice", "ice-plus")
+_BY_LAYER = ("criterion", "compensate", "prune.ratios", "prune.round-to")
+# By their beginnings: the options that only some pipelines read, with these; and those that one does not.
+_OF: dict[tuple[str, ...], tuple[str, ...]] = {_ICE: _ICES, ("aap.",): ("aap",), ("imp.",): ("imp", "bimp")}
+_NOT_OF: dict[str, tuple[str, ...]] = {
+    "baseline": ("recovery.check-", "replay.final-"),
+    "one-shot": ("compensate", "recovery.check-", "recovery.schedule", "replay.final-"),
+    "aap": (*_BY_LAYER, "recovery.check-", "replay.final-"),
+    "imp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "bimp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
+}
+
+
+def is_ignored(pipeline: str, option: str) -> str:
+    """Where a pipeline does not read an option: which do, for people. Of the user's own nobody knows.
+
+    >>> is_ignored("ice", "aap.rounds"), is_ignored("aap", "aap.rounds"), is_ignored("mine:build", "aap.rounds")
+    ('is for --pipeline aap, not for ice', '', '')
+    """
+    if pipeline not in PIPELINES:
+        return ""
+    for beginnings, pipelines in _OF.items():
+        if option.startswith(beginnings) and pipeline not in pipelines:
+            return f"is for --pipeline {' and '.join(pipelines)}, not for {pipeline}"
+    return f"is not for --pipeline {pipeline}" if option.startswith(_NOT_OF.get(pipeline, ("\0",))) else ""
+
+
 def pipeline_kind(name: str) -> PipelineKind:
     """The pipeline of that name, or the user's own `package.module:function` of the same two arguments.
 

@@ -34,7 +34,7 @@ from ice_ray.workflow.run_folder import RunFolder, find_run_folder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
-_LARGE_UPLOAD = 100e6  # bytes
+_LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
 
 
 def prune_job(config: RunConfig) -> None:
@@ -206,8 +206,8 @@ def _cluster(verbose: bool) -> Iterator[None]:
         if (total := sum(size for size, _ in sizes)) > _LARGE_UPLOAD:
             largest = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for size, path in sizes[:3])
             warn(
-                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others: name in "
-                ".rayignore what is not code"
+                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others; Ray "
+                "refuses a package above 100 MiB: name in .rayignore what is not code"
             )
         yield
 

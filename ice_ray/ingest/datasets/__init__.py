@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import check_takes, is_own, load_own, meant_as_own
 from ice_ray.ingest.datasets.base import Dataset
@@ -52,7 +53,7 @@ def open_dataset(name: str, image_size: int | None = None) -> Dataset:
         raise UserError(f"data '{name}' needs a path: {kind}:PATH")
     if kind == "digits" and argument:
         raise UserError(f"data '{name}': digits takes no argument")
-    dataset = DATASETS[kind](argument or None, image_size)
+    dataset = DATASETS[kind](at_home(argument) or None, image_size)
     if image_size is not None and not dataset.can_resize:
         raise UserError(f"data '{name}' comes in one size: leave --image-size out")
     return dataset
