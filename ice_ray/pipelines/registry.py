@@ -150,7 +150,10 @@ def is_ignored(pipeline: str, option: str) -> str:
     for beginnings, pipelines in _OF.items():
         if option.startswith(beginnings) and pipeline not in pipelines:
             return f"is for --pipeline {' and '.join(pipelines)}, not for {pipeline}"
-    return f"is not for --pipeline {pipeline}" if option.startswith(_NOT_OF.get(pipeline, ("\0",))) else ""
+    if not option.startswith(_NOT_OF.get(pipeline, ())):
+        return ""
+    why = ", which compares filters of all layers" if option.startswith("prune.") else ""
+    return f"is not for --pipeline {pipeline}{why}"
 
 
 def pipeline_kind(name: str) -> PipelineKind:

@@ -121,6 +121,7 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    run_log.end()  # what this process has said before is no part of the job
     with lasting_output():
         try:
             job(parse(kind, words, program))

@@ -22,11 +22,10 @@ def ended(script, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["| true", "> /dev/full", ">&-", "2>&1 | true", "> /dev/full 2>&1", "> /dev/null"])
-@pytest.mark.parametrize("alphabet", ["ascii", "cp1252"])
-def test_a_job_ends_as_it_would_have(tmp_path, output, alphabet):
+@pytest.mark.parametrize("output", ["| true", ">&-", "> /dev/full 2>&1"])
+def test_a_job_ends_as_it_would_have(output):
     """/dev/full takes nothing, as a disk without room."""
-    environment = {**os.environ, "PYTHONIOENCODING": alphabet, "LC_ALL": "C"}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     well = ended(f"set -o pipefail; {' '.join(INSPECT)} {output}", env=environment)
     assert (well.returncode, well.stderr) == (0, "")
     wrong = ended(f"set -o pipefail; {' '.join(INSPECT)} --ratio 2 {output}", env=environment)
