@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -201,8 +202,10 @@ def place(text: str | Place) -> Place:
     """
     if not isinstance(text, str):
         return text
+    if not text.strip():
+        raise UserError("the path is empty")
     if ":/" not in text:
-        return Path(text)
+        return Path(at_home(text))
     scheme, _, rest = text.partition("://")
     # No bucket's name has them. What may be a password is not repeated, here or where an address is unknown.
     if {"@", ":"} & set(rest.partition("/")[0]):
@@ -210,6 +213,21 @@ def place(text: str | Place) -> Place:
     if not rest or (scheme != "file" and scheme not in OPTIONS):
         raise UserError(f"unknown kind of address '{scheme.partition(':')[0]}': give {_VALID}")
     return _folder(text) if scheme == "file" else _address(scheme, rest)
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder in the place of a leading `~`, which no shell puts there behind `--option=`.
+
+    >>> at_home("runs/~a"), at_home("s3://bucket/~")
+    ('runs/~a', 's3://bucket/~')
+
+    Raises:
+        UserError: of a user who is not known here.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - pathlib's would fail where there is no such user
+    if found.startswith("~"):
+        raise UserError(f"'{path}': there is no such user here; a folder of that name is './{path}'")
+    return found
 
 
 def _folder(text: str) -> Path:

@@ -1,6 +1,7 @@
 """What can go wrong in words a user can act on."""
 
 _LONGEST_LINE = 1000
+_WRAPPED = ("cause", "controller_failure", "_base_exc", "__cause__")  # where Ray's kinds keep what they carry
 
 
 class UserError(Exception):
@@ -9,6 +10,21 @@ class UserError(Exception):
 
 class DataError(UserError):
     """An image or a label that cannot be used, named by file and row."""
+
+
+class OwnCodeError(UserError):
+    """Code of the user's own that raised, or that gives what cannot be used.
+
+    Attributes:
+        details: its traceback, where it raised; for whoever asks for more than a line.
+    """
+
+    def __init__(self, said: str, details: str = "") -> None:
+        super().__init__(said, details)
+        self.details = details
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RunError(Exception):
@@ -33,6 +49,27 @@ class DivergedError(TrialFailure):
 
 class OutOfMemoryError(TrialFailure):
     """The device's memory, or this trial's share of it, did not suffice."""
+
+
+def told(error: BaseException) -> Exception | None:
+    """The fault in our own words that an error of a library carries, however that has wrapped it; None if it has none.
+
+    Ray hands on an exception of another process as the cause of one of its own, or in a list of what each worker
+    raised.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        # Ray makes kinds that are ours and its own at once; their text is a traceback.
+        if isinstance(each, (UserError, RunError, TrialFailure)) and type(each).__module__ == __name__:
+            return each
+        wrapped = [getattr(each, name, None) for name in _WRAPPED]
+        wrapped += (getattr(each, "worker_failures", None) or {}).values()
+        waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
+    return None
 
 
 def in_one_line(text: str) -> str:

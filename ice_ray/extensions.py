@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ice_ray.errors import UserError
+from ice_ray.errors import UserError, in_one_line, nearest
+from ice_ray.guard import guarded
+
+_FORM = "give package.module:function, importable from the working directory"
 
 
 def is_own(name: str) -> bool:
@@ -22,6 +27,18 @@ def is_own(name: str) -> bool:
     """
     module, colon, function = name.partition(":")
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def meant_as_own(name: str) -> str:
+    """For a message about an unknown name: how it is written if it is meant as code of the user's own; else nothing.
+
+    >>> meant_as_own("model.MyNet"), meant_as_own("nets/model.py:MyNet"), meant_as_own("resnet")
+    ("; if it is yours: 'model:MyNet'", "; if it is yours: 'nets.model:MyNet'", '')
+    """
+    words = re.sub(r"\(.*\)$", "", name.strip()).replace("::", ":").replace(".py:", ":").removeprefix("./")
+    module, colon, function = words.replace("/", ".").rpartition(":" if ":" in words else ".")
+    better = f"{module}:{function}"
+    return f"; if it is yours: '{better}'" if colon and is_own(better) and better != name else ""
 
 
 def origin_of(name: str, what: str) -> Path:
@@ -70,19 +87,60 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
         what: it is meant as, for the message: "model", "criterion".
 
     Raises:
-        UserError: it cannot be imported, or is nothing to call.
+        UserError: it cannot be imported, is nothing to call, or is of Python's own library, which has none of these.
     """
+    if not is_own(name):
+        raise UserError(f"{what} '{name}': {_FORM}{meant_as_own(name)}")
     module_name, _, function_name = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # the user's code may raise anything
+    _refuse_pythons(name, what)
+    with guarded(name, what, f"; {_FORM}"):
+        module = importlib.import_module(module_name)
+    function = getattr(module, function_name, None)
+    if function is None:
+        valid = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
         raise UserError(
-            f"{what} '{name}': {type(error).__name__}: {error}; give package.module:function, importable from the "
-            "working directory"
-        ) from error
+            f"{what} '{name}': AttributeError: '{module_name}' has no '{function_name}' "
+            f"({nearest(function_name, valid)})"
+        )
     if not callable(function):
         raise UserError(f"{what} '{name}' is not a function")
+    of_python = (inspect.isroutine(function) or inspect.isclass(function)) and _is_pythons(function.__module__ or "")
+    if of_python:
+        raise UserError(f"{what} '{name}' is a function of Python's own: it is no {what}")
     return function  # type: ignore[no-any-return]
+
+
+def check_takes(function: Callable[..., Any], name: str, what: str, given: Collection[str], form: str) -> None:
+    """See that the user's function can be called as it will be. Does not call it.
+
+    Args:
+        given: what it would be called with: in their order, or in a dict, by name.
+        form: what it should be, for the message.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        named = given if isinstance(given, Mapping) else {}
+        inspect.signature(function).bind(*(() if named else given), **named)
+    except (TypeError, ValueError) as error:
+        wrong = f"cannot be called with {' and '.join(given) or 'nothing'} ({error})"
+        raise UserError(in_one_line(f"{what} '{name}' {wrong}; {form}")) from error
+
+
+def _refuse_pythons(name: str, what: str) -> None:
+    """Raises UserError: it is of Python's own library: a name that was mistaken, and what it does is not found out."""
+    module = name.partition(":")[0]
+    package = module.partition(".")[0]
+    if not _is_pythons(module):
+        return
+    if (Path.cwd() / f"{package}.py").exists() or (Path.cwd() / package / "__init__.py").exists():
+        raise UserError(f"{what} '{name}': Python has a module '{package}' of its own; give your file another name")
+    raise UserError(f"{what} '{name}' is of Python's own library: it is no {what}; {_FORM}")
+
+
+def _is_pythons(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names

@@ -23,5 +23,7 @@ _SETTINGS = {
     # share cores, spinning takes them from whoever has work. OpenMP reads it at start.
     "GOMP_SPINCOUNT": "10000",
 }
+# Trials and workers work where the job does: a relative path of the user's code means the same to all of them.
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -20,6 +20,7 @@ STOREYS = [
         "hyperparameters",
         "ray_environment",
         "processor",
+        "guard",
         "extensions",
     ],
     ["objective", "objectives", "data", "models"],

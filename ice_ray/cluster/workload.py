@@ -15,7 +15,9 @@ from ice_ray.engine.collective import Collective
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
+from ice_ray.extensions import is_own
 from ice_ray.ingest.load import StageImages
+from ice_ray.models.libraries import library_of
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights
 from ice_ray.pipelines.settings import PruningSettings
@@ -57,6 +59,12 @@ class Workload:
     settings: PruningSettings
     precision: PrecisionChoice
     final: StageImages | None = None
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """What of it is the user's, perhaps: names by what they are, as `ice_ray.guard.blaming` takes them."""
+        own = {"model": self.model.spec.name, "criterion": self.settings.criterion, "pipeline": self.settings.pipeline}
+        return {what: name for what, name in own.items() if is_own(name) and library_of(name) is None}
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ice_ray.address import place
+from ice_ray.address import at_home, place
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
@@ -23,6 +23,7 @@ from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pipelines.registry import is_ignored
 from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.config import PruneConfig
 from ice_ray.replay.config import ReplayConfig
@@ -126,6 +127,7 @@ class RunConfig:
     """Show Ray's own log lines too."""
 
     def __post_init__(self) -> None:
+        self._expand()
         if self.resume and self.name is None:
             raise UserError("--resume needs the --name of the run to go on with")
         if self.name is not None and not _is_folder_name(self.name):
@@ -153,6 +155,29 @@ class RunConfig:
             place(self.storage)
         except UserError as error:
             raise UserError(f"--storage: {error}") from error
+        self._check_pipeline()
+
+    def _expand(self) -> None:
+        """Home folders in the place of `~`, so that a path is the same however it was written."""
+        kind, colon, path = self.data.partition(":")
+        paths = {"storage": at_home(self.storage), "data": f"{kind}{colon}{at_home(path)}"}
+        if self.space is not None:
+            paths["space"] = at_home(self.space)
+        for option, value in paths.items():
+            object.__setattr__(self, option, value)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", Path(at_home(str(self.weights))))
+
+    def _check_pipeline(self) -> None:
+        """Raises UserError: there are options of another pipeline."""
+        for group, default in (("aap", AapConfig()), ("imp", ImpConfig())):
+            given = getattr(self, group)
+            changed = (
+                each.name for each in dataclasses.fields(given) if vars(given)[each.name] != vars(default)[each.name]
+            )
+            option = f"{group}.{next(changed, '')}".replace("_", "-")
+            if given != default and (why := is_ignored(self.pipeline, option)):
+                raise UserError(f"--{option} {why}")
 
     @property
     def ablations(self) -> Ablations:

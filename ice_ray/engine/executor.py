@@ -217,6 +217,8 @@ class Executor:
             case CompareWeights():
                 before = self.store.get(action.since).tensors
                 value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
+            case _:
+                raise TypeError(f"{action!r:.80} is no action")
         seconds = watch.seconds()
         if prepared is not None:
             seconds += prepared.inherited_seconds

@@ -107,12 +107,10 @@ class ImageStream(ImageSource):
             wanted = np.asarray(span["rows"][0])
             ascending = np.argsort(wanted, kind="stable")
             pixels, faults = decode_span(ray.get(reference), split, wanted[ascending], shape)
-            fault = next((fault for fault in faults if fault), None)
-            if fault is not None:
-                raise DataError(f"{fault} (it could be decoded when the run began)")
             back = np.empty_like(pixels)
             back[ascending] = pixels
-            return {"pixels": [back]}
+            # Told, not raised: an error of a task arrives as Ray's, without what it was.
+            return {"pixels": [back], "fault": [next((fault for fault in faults if fault), "")]}
 
         items = ray.data.from_items(spans, override_num_blocks=len(spans))
         items.context.execution_options.preserve_order = True
@@ -121,6 +119,8 @@ class ImageStream(ImageSource):
             read, batch_size=1, num_cpus=0, compute=_pool(len(spans)), scheduling_strategy="SPREAD"
         )
         for row in decoded.iter_rows():
+            if row["fault"]:
+                raise DataError(f"{row['fault']} (it could be decoded when the run began)")
             yield np.array(row["pixels"])  # Arrow's own are read-only, which torch warns of
 
 

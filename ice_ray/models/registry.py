@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import load_own
+from ice_ray.extensions import check_takes, load_own, meant_as_own
+from ice_ray.guard import guarded
 from ice_ray.models.cifar_mobilenetv2 import CifarMobileNetV2
 from ice_ray.models.cifar_resnet import CifarResNet
 from ice_ray.models.kinds import float_module
 from ice_ray.models.libraries import LIBRARIES, library_of
 from ice_ray.randomness import seed_of
 
+_BUILDER = "a model's function or class takes num_classes or nothing, and gives a torch.nn.Module"
 CIFAR_RESNET_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 152)
 
 
@@ -46,12 +48,8 @@ class ModelSpec:
         builder = self._builder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("initial weights", self.name))
-            try:
+            with guarded(self.name, "model"):
                 module = builder(self.num_classes)
-            except UserError:
-                raise
-            except Exception as error:  # the user's code may raise anything
-                raise UserError(f"model '{self.name}' could not be built: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
             raise UserError(f"model '{self.name}' returned {type(module).__name__}, not a torch.nn.Module")
         return float_module(module, f"model '{self.name}'")
@@ -76,17 +74,37 @@ class ModelSpec:
         if self.name not in BUILDERS:
             raise UserError(
                 f"unknown model '{self.name}' ({nearest(self.name, sorted(BUILDERS))}; or torchvision:NAME, timm:NAME,"
-                " package.module:function)"
+                f" package.module:function{meant_as_own(self.name)})"
             )
         return BUILDERS[self.name]
 
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:
     function = load_own(name, "model")
+    check_builder(function, name, "model")
     return lambda num_classes: call_builder(function, num_classes)
+
+
+def check_builder(function: Callable[..., nn.Module], name: str, what: str) -> None:
+    """See, without calling it, that a user's function can build a model.
+
+    Raises:
+        UserError: it is a class of something else, or takes what nobody gives it.
+    """
+    if inspect.isclass(function) and not issubclass(function, nn.Module):
+        raise UserError(f"{what} '{name}' is a class, not a torch.nn.Module; {_BUILDER}")
+    takes_classes = "num_classes" in getattr(_signature(function), "parameters", {})
+    check_takes(function, name, what, () if not takes_classes else {"num_classes": 0}, _BUILDER)
+
+
+def _signature(function: Callable[..., nn.Module]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions written in C
+        return None
 
 
 def call_builder(function: Callable[..., nn.Module], num_classes: int) -> nn.Module:
     """A user's function called with the number of classes if it takes `num_classes`, else with nothing."""
-    takes_classes = "num_classes" in inspect.signature(function).parameters
+    takes_classes = "num_classes" in getattr(_signature(function), "parameters", {})
     return function(num_classes=num_classes) if takes_classes else function()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import is_own
+from ice_ray.extensions import is_own, meant_as_own
 from ice_ray.objectives.auto import Auto
 from ice_ray.objectives.base import Candidate, Choice, Objective, Values
 from ice_ray.objectives.constrained import Constrained
@@ -46,6 +46,7 @@ def check_objective(name: str, max_drop: float | None) -> None:
     kind = Own if is_own(name) else _OBJECTIVES.get(name)
     if kind is None:
         raise UserError(
-            f"unknown --search.objective '{name}' ({nearest(name, list(_OBJECTIVES))}; or package.module:function)"
+            f"unknown --search.objective '{name}' ({nearest(name, list(_OBJECTIVES))}; or package.module:function"
+            f"{meant_as_own(name)})"
         )
     kind.check_limit(name, max_drop)

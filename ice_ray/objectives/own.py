@@ -6,9 +6,13 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from ice_ray.errors import UserError
-from ice_ray.extensions import load_own
+from ice_ray.errors import OwnCodeError
+from ice_ray.extensions import check_takes, load_own
+from ice_ray.guard import guarded
 from ice_ray.objectives.base import Candidate, Choice, Objective
+
+_FORM = "an objective's function takes the finished trials and gives a Choice, or the index of the winner"
+_MEND = "mend it and go on with --resume, no trial is run again"
 
 
 class Own(Objective):
@@ -22,24 +26,24 @@ class Own(Objective):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        load_own(name, "objective")
+        check_takes(load_own(name, "objective"), name, "objective", ("trials",), _FORM)
 
     def _best(self, usable: Sequence[Candidate]) -> Choice:
         function = load_own(self._name, "objective")
-        try:
+        with guarded(self._name, "objective", f"; {_MEND}"):
             found = function(list(usable))
-        except Exception as error:  # the user's code may raise anything
-            raise self._refused(f"raised {type(error).__name__}: {error}") from error
         choice = found if isinstance(found, Choice) else Choice(found, f"chosen by {self._name}")
         finished = [candidate.index for candidate in usable]
         index = _whole_number(choice.index)
         if index not in finished or not isinstance(choice.reason, str):
             listed = ", ".join(map(str, finished))
-            raise self._refused(f"returned {found!r}, not a Choice (or index) of one of the finished trials {listed}")
+            raise self._refused(
+                f"returned {found!r:.200}, not a Choice (or index) of one of the finished trials {listed}"
+            )
         return Choice(index, choice.reason)
 
-    def _refused(self, what: str) -> UserError:
-        return UserError(f"objective '{self._name}' {what}; mend it and go on with --resume, no trial is run again")
+    def _refused(self, what: str) -> OwnCodeError:
+        return OwnCodeError(f"objective '{self._name}' {what}; {_MEND}")
 
 
 def _whole_number(found: Any) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from ice_ray.observe.terminal import console, say
+from ice_ray.errors import in_one_line
+from ice_ray.observe.terminal import say, show
 from ice_ray.pruning.units import PruningStep
 
 
@@ -42,8 +43,8 @@ def show_anatomy(
     for step in steps:
         for number, unit in enumerate(step.units):
             cells = [unit.filters, widths[unit.layer], unit.groups, f"{parameters[unit.layer]:,}"]
-            table.add_row(str(step.number) if number == 0 else "", unit.layer, *map(str, cells))
-    console.print(table)
+            table.add_row(str(step.number) if number == 0 else "", in_one_line(unit.layer), *map(str, cells))
+    show(table)
     for change in totals:
         say(f"{change.name}: {change.dense:,} to {change.pruned:,} (x {change.pruned / change.dense:.3f})")
     if refused:

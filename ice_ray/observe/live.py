@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from ice_ray.errors import RunError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.pace import Pace, in_words, roughly
@@ -104,7 +105,7 @@ class SearchView:
         left = self.seconds_left(now)
         counts += f"; {in_words(now - self.began)} so far" + (f", {roughly(left)} left" if left is not None else "")
         lines: list[RenderableType] = [one_line(counts, "bold")]
-        if self.candidates:
+        with suppress(RunError, UserError):  # none to choose from yet, or an objective that the end will speak of
             lines.append(one_line(f"  best so far: {self._best()}", "none"))
         shown = sorted(self.running)[:_MOST_SHOWN]
         if shown:

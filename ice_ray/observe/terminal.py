@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,21 +20,42 @@ from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.outcome import outcome_rows
+from ice_ray.observe.output import run_log
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
 from ice_ray.search.restarts import Restarts
 
+_LOG_WIDTH = 120
+_IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+# What is shown is text, whatever brackets or colons a name has in it.
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if _IS_TERMINAL else _LOG_WIDTH, **_AS_IT_IS)
 
 
 def say(line: str) -> None:
     """One line: in a log as it is, on a terminal that is too narrow broken between words."""
-    console.print(_fitted(line), markup=False)
+    run_log.add(_printable(line))
+    console.print(_fitted(line))
 
 
 def warn(line: str) -> None:
     """One line that matters."""
-    console.print(_fitted(f"warning: {line}"), markup=False, style="yellow")
+    run_log.add(_printable(f"warning: {line}"))
+    console.print(_fitted(f"warning: {line}"), style="yellow")
+
+
+def complain(line: str) -> None:
+    """The one line that says why a job ends, on standard error."""
+    run_log.add(line)
+    print(line, file=sys.stderr)
+
+
+def show(table: Table) -> None:
+    """A table."""
+    text = io.StringIO()
+    Console(file=text, width=_LOG_WIDTH, **_AS_IT_IS).print(table)
+    run_log.add(text.getvalue())
+    console.print(table)
 
 
 def shown_path(path: Place) -> str:
@@ -43,9 +65,12 @@ def shown_path(path: Place) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def _printable(line: str) -> str:
+    return line if line.isprintable() else " " * (len(line) - len(line.lstrip())) + in_one_line(line)
+
+
 def _fitted(line: str) -> str:
-    if not line.isprintable():
-        line = " " * (len(line) - len(line.lstrip())) + in_one_line(line)
+    line = _printable(line)
     if not console.is_terminal or len(line) <= console.width:
         return line
     indent = len(line) - len(line.lstrip()) + 4
@@ -132,7 +157,7 @@ def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
             for value, spread in ((row.dense, row.dense_spread), (row.pruned, row.pruned_spread))
         )
         table.add_row(row.label, before, after, row.change)
-    console.print(table)
+    show(table)
 
 
 def show_times(times: dict[str, float]) -> None:
@@ -142,4 +167,4 @@ def show_times(times: dict[str, float]) -> None:
     table.add_column("seconds", justify="right")
     for part, seconds in times.items():
         table.add_row(part, f"{seconds:.1f}")
-    console.print(table)
+    show(table)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import is_own, load_own
+from ice_ray.errors import OwnCodeError, UserError, nearest
+from ice_ray.extensions import check_takes, is_own, load_own, meant_as_own
+from ice_ray.guard import guarded
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
 from ice_ray.pipelines.aap import AapHyperparameters, AapPipeline
 from ice_ray.pipelines.base import Pipeline
@@ -17,7 +18,10 @@ from ice_ray.pipelines.baseline import BaselineHyperparameters, BaselinePipeline
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.imp import BimpHyperparameters, ImpHyperparameters, ImpPipeline
 from ice_ray.pipelines.one_shot import OneShotHyperparameters, OneShotPipeline
+from ice_ray.pipelines.own import OwnPipeline
 from ice_ray.pipelines.settings import PruningSettings
+
+_FORM = "a pipeline's function takes (settings, hyperparameters) and gives an ice_ray Pipeline"
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,36 @@ PIPELINES: dict[str, PipelineKind] = {
 }
 
 
+_ICE, _ICES = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze."), ("ice", "ice-plus")
+_BY_LAYER = ("criterion", "compensate", "prune.ratios", "prune.round-to")
+# By their beginnings: the options that only some pipelines read, with these; and those that one does not.
+_OF: dict[tuple[str, ...], tuple[str, ...]] = {_ICE: _ICES, ("aap.",): ("aap",), ("imp.",): ("imp", "bimp")}
+_NOT_OF: dict[str, tuple[str, ...]] = {
+    "baseline": ("recovery.check-", "replay.final-"),
+    "one-shot": ("compensate", "recovery.check-", "recovery.schedule", "replay.final-"),
+    "aap": (*_BY_LAYER, "recovery.check-", "replay.final-"),
+    "imp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "bimp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
+}
+
+
+def is_ignored(pipeline: str, option: str) -> str:
+    """Where a pipeline does not read an option: which do, for people. Of the user's own nobody knows.
+
+    >>> is_ignored("ice", "aap.rounds"), is_ignored("aap", "aap.rounds"), is_ignored("mine:build", "aap.rounds")
+    ('is for --pipeline aap, not for ice', '', '')
+    """
+    if pipeline not in PIPELINES:
+        return ""
+    for beginnings, pipelines in _OF.items():
+        if option.startswith(beginnings) and pipeline not in pipelines:
+            return f"is for --pipeline {' and '.join(pipelines)}, not for {pipeline}"
+    if not option.startswith(_NOT_OF.get(pipeline, ())):
+        return ""
+    why = ", which compares filters of all layers" if option.startswith("prune.") else ""
+    return f"is not for --pipeline {pipeline}{why}"
+
+
 def pipeline_kind(name: str) -> PipelineKind:
     """The pipeline of that name, or the user's own `package.module:function` of the same two arguments.
 
@@ -132,9 +166,13 @@ def pipeline_kind(name: str) -> PipelineKind:
     """
     if is_own(name):
         build = load_own(name, "pipeline")
+        check_takes(build, name, "pipeline", ("settings", "hyperparameters"), _FORM)
         return PipelineKind(build, _annotated(build))
     if name not in PIPELINES:
-        raise UserError(f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function)")
+        raise UserError(
+            f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function"
+            f"{meant_as_own(name)})"
+        )
     return PIPELINES[name]
 
 
@@ -144,10 +182,14 @@ def build_pipeline(settings: PruningSettings, hyperparameters: Hyperparameters) 
     Raises:
         UserError: there is none of that name, or the user's own gives something else.
     """
-    pipeline = pipeline_kind(settings.pipeline).build(settings, hyperparameters)
-    if not isinstance(pipeline, Pipeline):
-        raise UserError(f"pipeline '{settings.pipeline}' gives {type(pipeline).__name__}, not an ice_ray Pipeline")
-    return pipeline
+    name, build = settings.pipeline, pipeline_kind(settings.pipeline).build
+    if not is_own(name):
+        return build(settings, hyperparameters)
+    with guarded(name, "pipeline"):
+        own = build(settings, hyperparameters)
+    if not isinstance(own, Pipeline):
+        raise OwnCodeError(f"pipeline '{name}' gives {type(own).__name__}, not an ice_ray Pipeline; {_FORM}")
+    return OwnPipeline(hyperparameters=hyperparameters, recovery=own.recovery, name=name, own=own)
 
 
 def _annotated(build: Callable[..., Any]) -> type[Hyperparameters]:

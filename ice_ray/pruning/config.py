@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ice_ray.address import at_home
 from ice_ray.errors import UserError
 from ice_ray.files import parse_yaml
 from ice_ray.pruning.amounts import Amounts, parse_ratios
@@ -30,6 +31,8 @@ class PruneConfig:
     """Passes over them, for every step, of --compensate reconstruction."""
 
     def __post_init__(self) -> None:
+        if self.ratios is not None:
+            object.__setattr__(self, "ratios", Path(at_home(str(self.ratios))))
         if self.round_to < 1:
             raise UserError(f"--prune.round-to {self.round_to} must be at least 1")
         if self.calibration_images < 1:

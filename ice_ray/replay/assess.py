@@ -18,6 +18,7 @@ from ice_ray.engine.latency import ROUNDS, WARM_UP, latencies_in_turn
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.target import macs
 from ice_ray.files import tensors_size
+from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
 
 _BATCHES = (1, 64)
@@ -48,6 +49,13 @@ def assess(
 
 @ray.remote(max_calls=1)
 def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float) -> Any:
+    with blaming(workload.own_code):
+        return _measured(workload, report, snapshot, known, cpus, gpus)
+
+
+def _measured(
+    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
+) -> dict[str, Any]:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.store.put(snapshot)

@@ -14,11 +14,13 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from ice_ray.address import Place
 from ice_ray.cluster.events import LOST, EventChannel
+from ice_ray.cluster.faults import last_line
+from ice_ray.cluster.session import as_told
 from ice_ray.cluster.storage import rays_own
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.errors import RunError
+from ice_ray.errors import RunError, UserError, told
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.replay.checkpoint import KEPT, Checkpoints, ReplayProgress
 from ice_ray.replay.config import ReplayConfig
@@ -57,6 +59,7 @@ def run_replay(
 
     Raises:
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.
+        UserError: as a worker raised it; they are not started again.
     """
     events, survived, checkpoints = EventChannel(), Survived.of(folder), Checkpoints(folder / EXPERIMENT)
     order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events, checkpoints, survived)
@@ -76,18 +79,21 @@ def run_replay(
             for path in checkpoints.tidy():
                 survived.note("damaged file", path.name)
             try:
-                _trainer(order, config, resources, folder).fit()
+                with as_told():
+                    _trainer(order, config, resources, folder).fit()
                 break
             except SystemExit as end:  # Train's own handler of Ctrl-C
                 raise KeyboardInterrupt from end
+            except UserError:
+                raise  # it would come again
             except (ray.train.ControllerError, ray.exceptions.RayActorError) as error:
                 if not restarts_left:
-                    raise RunError(f"stage 2 failed: {_cause(error)}") from error
-                survived.note("controller restart", _cause(error))
+                    raise RunError(f"stage 2 failed: {last_line(error)}") from error
+                survived.note("controller restart", last_line(error))
                 _free_places(before)
                 receive("died", "the one that watches over the others")
             except ray.train.TrainingFailedError as error:
-                raise RunError(f"stage 2 failed: {_cause(error)}") from error
+                raise RunError(f"stage 2 failed: {last_line(error)}") from error
     if failures:
         raise RunError(f"stage 2 failed: {failures[0]}")
     newest, _ = checkpoints.newest()
@@ -122,12 +128,17 @@ def _trainer(
 
 
 class _Deaths(ray.train.UserCallback):
-    """Counts, in the process that watches over the workers, how often they are started again."""
+    """Counts, in the process that watches over the workers, how often they are started again; where one of them has
+    raised what would come again, it ends the run.
+    """
 
     def __init__(self, survived: Survived, events: EventChannel) -> None:
         self._survived, self._events = survived, events
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for fault in map(told, worker_exceptions.values()):
+            if isinstance(fault, UserError):
+                raise fault  # Train gives up where a callback raises
         ranks = ", ".join(f"rank {rank}" for rank in sorted(worker_exceptions))
         self._survived.note("worker restart", ranks)
         self._events.send("died", ranks)
@@ -145,8 +156,3 @@ def _free_places(others: Collection[str]) -> None:
         # Such a name ends with that of the job.
         if name.endswith(own) and name not in others and place["state"] != "REMOVED":
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
-
-
-def _cause(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from ice_ray.cluster.workload import Workload, own_device
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.process_group import ProcessGroup
 from ice_ray.errors import DivergedError
+from ice_ray.guard import blaming
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.registry import build_pipeline
@@ -48,7 +49,8 @@ def replay_worker(config: dict[str, Any]) -> None:
     """Run the whole replay in step with the other ranks; goes on from the last checkpoint, if there is one."""
     order: ReplayOrder = config["order"]
     try:
-        _replay(order)
+        with blaming(order.workload.own_code):
+            _replay(order)
     except DivergedError as fault:
         # It would come again. All ranks have agreed on it, so all end here, and the driver says why.
         order.events.send("failed", str(fault))

@@ -13,6 +13,7 @@ from ice_ray.cluster.workload import own_device
 from ice_ray.data.images import Preprocessing
 from ice_ray.data.residence import bring
 from ice_ray.errors import RunError
+from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
 from ice_ray.training.fine_tune import Recipe, fine_tune
@@ -38,6 +39,13 @@ def train_dense(
 def _train(
     spec: ModelSpec, images: StageImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
 ) -> Any:
+    with blaming({"model": spec.name} if spec.is_users_own else {}):
+        return _trained(spec, images, preprocessing, seed, cpus, gpus)
+
+
+def _trained(
+    spec: ModelSpec, images: StageImages, preprocessing: Preprocessing, seed: int, cpus: float, gpus: float
+) -> dict[str, Tensor]:
     device = own_device(cpus, gpus)
     model = spec.build().to(device)
     recipe = Recipe(batch_size=64, distil=False)

@@ -15,6 +15,7 @@ from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.cost import calibrate_speed
 from ice_ray.files import damage_named, write_json
+from ice_ray.guard import blaming
 from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import Preparation
 
@@ -74,6 +75,11 @@ def prepare_search(
 # One call a process: a worker that stays would keep its GPU memory from the trials.
 @ray.remote(max_calls=1)
 def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> Any:
+    with blaming(workload.own_code):
+        return _measured(workload, probe, cpus, gpus, work_speed)
+
+
+def _measured(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> SearchPreparation:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.warm_up()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ice_ray.engine.cost import Clock
+from ice_ray.errors import OwnCodeError, StorageError, UserError
 from ice_ray.objective import normalized_cost
 from ice_ray.pipelines.records import PipelineState, StepRecord
 
@@ -29,3 +30,15 @@ def step_reports(
     if finished and reports:
         reports[-1] |= {"done": True, "cost": reports[-1]["cost_so_far"], "failure": ""}
     return reports
+
+
+def refusal_report(fault: StorageError | UserError) -> dict[str, Any]:
+    """What a trial says that cannot go on, as no other could."""
+    details = getattr(fault, "details", "")
+    return {"done": True, "refused": str(fault), "is_input": isinstance(fault, UserError), "details": details}
+
+
+def refusal_of(report: Mapping[str, Any]) -> StorageError | UserError:
+    """The fault that a trial has told of so."""
+    said = str(report["refused"])
+    return OwnCodeError(said, str(report["details"])) if report["is_input"] else StorageError(said)

@@ -11,11 +11,13 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.address import Place
+from ice_ray.cluster.faults import last_line
+from ice_ray.cluster.session import as_told
 from ice_ray.cluster.storage import rays_own
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
-from ice_ray.errors import RunError, StorageError
+from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
@@ -83,7 +85,7 @@ def run_search(
     Raises:
         RunError: interrupted before every trial had ended.
         StorageError: by storage that took nothing any more.
-        UserError: what was left there began with other points.
+        UserError: what was left there began with other points; or as a trial raised it, for all would.
     """
     store, log = TrialStore(folder / STATES), point_log(folder, workload.settings.pipeline)
     survived = Survived.of(folder)
@@ -121,7 +123,7 @@ def run_search(
                 died = _fit(tuner)
             finally:
                 if searcher.refused:  # which says more than what Tune makes of files that it could not write
-                    raise StorageError(searcher.refused)
+                    raise searcher.refused
             goes_on = bool(searcher.missing)
     if not goes_on:
         clear_networks(folder / STATES)
@@ -181,7 +183,7 @@ def _tune_config(searcher: TrialSearcher, dispatcher: Dispatcher) -> tune.TuneCo
 
 
 class _Refusal(tune.Stopper):
-    """Ends the search where the storage takes nothing any more: every other trial would only find the same."""
+    """Ends the search where no trial can go on: every other one would only find the same."""
 
     def __init__(self, searcher: TrialSearcher) -> None:
         self._searcher = searcher
@@ -190,7 +192,7 @@ class _Refusal(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return bool(self._searcher.refused)
+        return self._searcher.refused is not None
 
 
 def _run_config(
@@ -210,9 +212,10 @@ def _run_config(
 
 def _fit(tuner: tune.Tuner) -> dict[int, str]:
     """Run it; returns why of the trials whose process died too often, by index."""
-    grid = tuner.fit()
+    with as_told():
+        grid = tuner.fit()
     ended = [grid[position] for position in range(len(grid))]
-    return {found.config["point"]["index"]: _last_line(found.error) for found in ended if found.error and found.config}
+    return {found.config["point"]["index"]: last_line(found.error) for found in ended if found.error and found.config}
 
 
 def _ended(store: TrialStore, points: Sequence[Hyperparameters]) -> dict[int, TrialResult]:
@@ -231,11 +234,6 @@ def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, 
     begun = progress or TrialProgress(PipelineState(""))
     failure = begun.failure if begun.has_ended else f"its process died too often: {death}"
     return TrialResult(index, point, begun.state.records, failure, begun.node, begun.inherited, begun.device)
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _trial_name(trial: Trial) -> str:

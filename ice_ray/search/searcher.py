@@ -8,10 +8,12 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ice_ray.cluster.survived import Survived
+from ice_ray.errors import StorageError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
 from ice_ray.search.dispatcher import Dispatcher
 from ice_ray.search.point_log import PointLog
+from ice_ray.search.reports import refusal_of
 from ice_ray.search.restarts import Restarts
 from ice_ray.search.sampler import Outcome, Sampling
 from ice_ray.search.trial_store import trial_name
@@ -31,7 +33,7 @@ class TrialSearcher(Searcher):
         survived: where it is noted that one was.
 
     Attributes:
-        refused: what the storage said when it took nothing any more; the search ends then. Empty while it does.
+        refused: why no trial can go on: the storage took nothing any more, or the input is wrong. The search ends then.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class TrialSearcher(Searcher):
         self._dispatcher, self._log = dispatcher, log
         self._sampling, self._objective = sampling, objective
         self._ended, self._live = dict(ended), dict[str, int]()
-        self._restarts, self._survived, self.refused = Restarts(max_failures), survived, ""
+        self._restarts, self._survived = Restarts(max_failures), survived
+        self.refused: StorageError | UserError | None = None
         self._points = log.load()
         for index, point in enumerate(self._points):
             if index not in self._ended:
@@ -77,7 +80,7 @@ class TrialSearcher(Searcher):
         if index is None:
             return  # told already
         if result and result.get("refused"):
-            self.refused = str(result["refused"])
+            self.refused = refusal_of(result)
             return
         if error:
             self._dispatcher.lose(index)

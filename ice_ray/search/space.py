@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, check_names
@@ -103,7 +104,7 @@ def load_space(name: str, pipeline: str = "ice") -> Space:
     """
     kind = pipeline_kind(pipeline).hyperparameters
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = Path(at_home(name))
         if not path.is_file():
             raise UserError(f"space '{name}': no such file")
         text = path.read_text(errors="replace")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
@@ -12,14 +14,15 @@ from ray import tune
 from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.engine.remembering import RememberingExecutor, TakenError
-from ice_ray.errors import ForgottenError, StorageError, TrialFailure
+from ice_ray.errors import ForgottenError, StorageError, TrialFailure, UserError
+from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.dispatcher import owner_name, root_of
 from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.reports import step_reports
+from ice_ray.search.reports import refusal_report, step_reports
 from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
@@ -33,10 +36,11 @@ class PruningTrial(tune.Trainable):
     step was `inherited`: nothing of it was carried out here. The last one also holds `cost` (eq. 2). A fault that
     belongs to the hyperparameters (a diverged loss, no memory) ends the trial with `failure` in words instead. A
     report of `waiting` alone: another trial is at the next action, and this one may give its device away. A report
-    of `refused` alone: the storage took nothing any more, and no trial can go on. A trial that is started again goes
-    on from its last step in the store.
+    of `refused`: the storage took nothing any more, or the input is wrong, and no trial can go on. A trial that is
+    started again goes on from its last step in the store.
     """
 
+    _refusal: StorageError | UserError | None
     _pipeline: Pipeline
     _worker: RememberingExecutor
     _state: PipelineState
@@ -56,25 +60,47 @@ class PruningTrial(tune.Trainable):
         gpus: float,
     ) -> None:
         self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
+        self._memory, self._refusal = RemoteMemory(memory), None
+        with self._refusing():
+            self._set_up(config, memory, gpus)
+
+    def _set_up(self, config: dict[str, Any], memory: SharedMemory, gpus: float) -> None:
+        workload, search = self._workload, self._search
         device = own_device(search.cpus, gpus)
         self._device = device_name(device)
         self._executor = workload.executor(device)
         self._executor.warm_up()
-        self._memory, self._survived = RemoteMemory(memory), Survived.of(memory.folder.parent)
+        self._survived = Survived.of(memory.folder.parent)
         if search.share_work:
             self._executor.recovery.lessons = RemoteLessons(memory)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        with self._refusing():
+            self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._refusal is None:
+            with self._refusing():
+                return self._known_step()
+        self._memory.release()
+        return refusal_report(self._refusal)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What no trial could go on after is kept for the next report: raised here, it would only kill this process,
+        and be tried again.
+        """
+        try:
+            with blaming(self._workload.own_code):
+                yield
+        except (StorageError, UserError) as fault:
+            self._refusal = fault
+
+    def _known_step(self) -> dict[str, Any]:
         try:
             return self._step()
-        except StorageError as fault:
-            self._memory.release()
-            return {"done": True, "refused": str(fault)}
         except ForgottenError as fault:
             if self._began_anew:
                 raise

@@ -25,6 +25,7 @@ from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages, StreamedImages, load
 from ice_ray.ingest.roles import Rows
 from ice_ray.observe.live import waiting
+from ice_ray.observe.output import run_log
 from ice_ray.observe.terminal import say, warn
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.replay.run import WorkerResources
@@ -53,6 +54,10 @@ class JobContext:
     def survived(self) -> Survived:
         """What this run has gone on after."""
         return Survived.of(self.folder.path)
+
+    def keep_log(self) -> None:
+        """Keep what is said, and what has been said so far, in the folder, which is there."""
+        run_log.begin(self.folder.log, self.commands[-1])
 
     @contextmanager
     def timed(self, part: str, watched: bool = False) -> Iterator[None]:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
 from ice_ray.address import check_place, place, resolved
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
+from ice_ray.cluster.faults import ended_by
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.upload import uploaded_files
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import RunError, StorageError, TrialFailure, UserError, in_one_line
+from ice_ray.errors import OwnCodeError, RunError, StorageError, TrialFailure, UserError, in_one_line
 from ice_ray.files import make_folder
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
-from ice_ray.observe.terminal import say, shown_path, warn
+from ice_ray.observe.output import lasting_output, run_log
+from ice_ray.observe.terminal import complain, say, shown_path, warn
 from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.context import JobContext
@@ -31,7 +34,7 @@ from ice_ray.workflow.run_folder import RunFolder, find_run_folder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
-_LARGE_UPLOAD = 100e6  # bytes
+_LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
 
 
 def prune_job(config: RunConfig) -> None:
@@ -52,14 +55,16 @@ def _both_stages(context: JobContext) -> None:
     _report_on(context.folder)  # a long stage 2 is to come
     try:
         replay_stage(context, winner.hyperparameters)
-    except (UserError, TrialFailure) as error:
-        raise RunError(f"{error}; the run is kept: --resume --name {context.folder.path.name}") from error
+    except TrialFailure as error:
+        raise RunError(f"{error}; {_kept(context.folder)}") from error
     _report_on(context.folder)
 
 
 def _note_resumption(context: JobContext, resumed: bool) -> None:
-    if resumed and context.folder.path.is_dir():
-        context.survived.note("resumption")
+    if context.folder.path.is_dir():
+        context.keep_log()
+        if resumed:
+            context.survived.note("resumption")
 
 
 def search_job(config: RunConfig) -> None:
@@ -111,24 +116,36 @@ def _report_on(folder: RunFolder) -> None:
 
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the job, and say in one line what went wrong; returns the exit code."""
-    try:
-        job(parse(kind, sys.argv[1:] if arguments is None else arguments, program))
-    except UserError as error:
-        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
-        return 2
-    except (RunError, TrialFailure) as error:
-        print(f"{program}: {in_one_line(str(error))}", file=sys.stderr)
-        return 1
-    except OSError as error:  # of the storage, or of the machine
-        said = error.strerror or type(error).__name__
-        where = f"'{error.filename}': " if error.filename else ""
-        print(f"{program}: {in_one_line(where + said)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+    """Parse the command line, run the job, and say in one line what went wrong; returns the exit code.
+
+    With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    run_log.end()  # what this process has said before is no part of the job
+    with lasting_output():
+        try:
+            job(parse(kind, words, program))
+        except KeyboardInterrupt:
+            complain(f"{program}: interrupted")
+            return 130
+        except Exception as error:
+            known = ended_by(error)
+            if known is None and "--verbose" not in words and not run_log.is_kept():
+                raise  # nobody knows what it is: all of it is needed
+            said, code = known or (f"{type(error).__name__}: {error}", 1)
+            complain(f"{program}: {in_one_line(said)}")
+            _show_all(error, "--verbose" in words)
+            return code
+        finally:
+            run_log.end()
     return 0
+
+
+def _show_all(error: Exception, on_screen: bool) -> None:
+    details = getattr(error, "details", "") or "".join(traceback.format_exception(error))
+    run_log.add(details)
+    if on_screen:
+        print(details, file=sys.stderr)
 
 
 @contextmanager
@@ -144,11 +161,19 @@ def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
         try:
             yield context
         except StorageError as error:
-            raise RunError(f"{error}; the run is kept: --resume --name {folder.path.name}") from error
+            raise RunError(f"{error}; {_kept(folder)}") from error
+        except UserError as error:
+            if "--resume" in str(error) or not folder.description.is_file():
+                raise
+            raise OwnCodeError(f"{error}; {_kept(folder)}", getattr(error, "details", "")) from error
         except KeyboardInterrupt:
             if folder.description.is_file():
-                say(f"interrupted; the run is kept: --resume --name {folder.path.name}")
+                say(f"interrupted; {_kept(folder)}")
             raise
+
+
+def _kept(folder: RunFolder) -> str:
+    return f"the run is kept: --resume --name {folder.path.name}"
 
 
 @contextmanager
@@ -186,8 +211,8 @@ def _cluster(verbose: bool) -> Iterator[None]:
         if (total := sum(size for size, _ in sizes)) > _LARGE_UPLOAD:
             largest = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for size, path in sizes[:3])
             warn(
-                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others: name in "
-                ".rayignore what is not code"
+                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others; Ray "
+                "refuses a package above 100 MiB: name in .rayignore what is not code"
             )
         yield
 

@@ -98,6 +98,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def log(self) -> Place:
+        """The lines that the jobs have printed."""
+        return self.path / "log.txt"
+
+    @property
     def tensorboard(self) -> Place:
         """Event files of all trials and of stage 2."""
         return self.path / "tensorboard"

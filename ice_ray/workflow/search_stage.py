@@ -115,6 +115,7 @@ def search_stage(context: JobContext) -> Winner:
         train, decide = (context.load(each) for each in rows)
         check_epoch(train.count, processes=1)  # some may have been skipped
     folder.create(config, plan.dataset.labels_digest)
+    context.keep_log()
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
         say(f"--target {config.target}: ratio {plan.found.ratio:g} leaves {plan.found.share:.3f} of the dense model")

@@ -109,7 +109,7 @@ def failing_rows():
 
 
 WRONG = {
-    "raises": (fails, "data 'mine:build': ValueError: no disk"),
+    "raises": (fails, "data 'mine:build' raised ValueError: no disk of that name ("),
     "fails while it is run": (failing_rows, "data 'mine:build', split train: ZeroDivisionError"),
     "no dict": (lambda: [1], "returned list; it must return"),
     "another split": (lambda: {"train": 1, "eval": 2}, "returned a split 'eval'"),
@@ -149,7 +149,7 @@ def test_wrong_data_of_one_s_own_end_a_job_as_other_wrong_input_does(cluster, tm
     capfd.readouterr()
     assert run(prune_job, RunConfig, "p", ["--data", "odd_data:build", "--storage", "out"]) == 2
     said = capfd.readouterr().err.strip()
-    assert said == "p: data 'odd_data:build', split train: ZeroDivisionError: division by zero"
+    assert said == "p: data 'odd_data:build', split train: ZeroDivisionError: division by zero (odd_data.py:2)"
     assert not (tmp_path / "out").exists()
 
 

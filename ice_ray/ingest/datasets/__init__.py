@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import is_own, load_own
+from ice_ray.extensions import check_takes, is_own, load_own, meant_as_own
 from ice_ray.ingest.datasets.base import Dataset
 from ice_ray.ingest.datasets.cifar10 import open_cifar10
 from ice_ray.ingest.datasets.cifar100 import open_cifar100
@@ -45,12 +46,14 @@ def open_dataset(name: str, image_size: int | None = None) -> Dataset:
         return OwnDataset(name, own_function(name), image_size)
     kind, _, argument = name.partition(":")
     if kind not in DATASETS:
-        raise UserError(f"unknown data '{name}' ({nearest(kind, list(DATASETS))}; or package.module:function)")
+        raise UserError(
+            f"unknown data '{name}' ({nearest(kind, list(DATASETS))}; or package.module:function{meant_as_own(name)})"
+        )
     if kind in _NEED_A_PATH and not argument:
         raise UserError(f"data '{name}' needs a path: {kind}:PATH")
     if kind == "digits" and argument:
         raise UserError(f"data '{name}': digits takes no argument")
-    dataset = DATASETS[kind](argument or None, image_size)
+    dataset = DATASETS[kind](at_home(argument) or None, image_size)
     if image_size is not None and not dataset.can_resize:
         raise UserError(f"data '{name}' comes in one size: leave --image-size out")
     return dataset
@@ -72,6 +75,8 @@ def own_function(name: str) -> Callable[[], Any]:
         UserError: there is none of that name.
     """
     try:
-        return load_own(name, "data")
+        function = load_own(name, "data")
     except UserError as error:
         raise UserError(f"{error}, or one of ours ({nearest(name.partition(':')[0], list(DATASETS))})") from error
+    check_takes(function, name, "data", (), "a function of data takes nothing and gives a dict of Ray Data datasets")
+    return function

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ import ray.exceptions
 from numpy.typing import NDArray
 from PIL import Image
 
-from ice_ray.errors import DataError, UserError
+from ice_ray.errors import DataError, OwnCodeError, UserError
+from ice_ray.guard import guarded, is_installed, shown
 from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
 from ice_ray.ingest.datasets.decode import decode, fill
 from ice_ray.ingest.datasets.labels import number_of
@@ -26,6 +29,7 @@ _SCHEMA = pa.schema(
     {"image": pa.large_binary(), "height": pa.int32(), "width": pa.int32(), "label": pa.int64(), "fault": pa.string()}
 )
 _LARGEST = {np.dtype(bool): 1, np.dtype(np.uint16): 65535}  # of kinds whose whole range pixels have; uint8 is as it is
+_FRAME = re.compile(r'  File "(.+)", line (\d+), in ')
 _NAMES = "class_names"
 _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 
@@ -70,9 +74,10 @@ def _call(name: str, function: Callable[[], Any]) -> Mapping[str, Any]:
     """What the function returns, its kind checked."""
     quiet_ray_data(logging.CRITICAL)  # faults of the user's are told in one line
     try:
-        returned = function()
-    except Exception as error:  # the user's code may raise anything
-        raise UserError(f"data '{name}': {_reason(error)}") from error
+        with guarded(name, "data"):
+            returned = function()
+    except ray.exceptions.RayTaskError as error:  # it has run a dataset
+        raise OwnCodeError(f"data '{name}' raised {_reason(error)}", str(error)) from error
     if not isinstance(returned, Mapping):
         raise UserError(f"data '{name}' returned {type(returned).__name__}; it must return {_RETURNS}")
     unknown = [key for key in returned if key not in (*SPLITS, _NAMES)]
@@ -94,7 +99,7 @@ def _materialise(origin: str, dataset: ray.data.Dataset, names: tuple[str, ...])
         normal.context.execution_options.preserve_order = True
         return list(normal.materialize().to_arrow_refs())
     except Exception as error:  # reading and the user's own functions may raise anything
-        raise UserError(f"{origin}: {_reason(error)}") from error
+        raise OwnCodeError(f"{origin}: {_reason(error)}", str(error)) from error
 
 
 def _normalised(batch: dict[str, Any], names: tuple[str, ...]) -> pa.Table:
@@ -165,4 +170,11 @@ def _reason(error: Exception) -> str:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     theirs = str(error).split("\nThe above exception")[0].strip().splitlines()
     said = [line for line in theirs if line and not line.startswith((" ", "Traceback", "\x1b"))]
-    return said[0] if said else type(error).__name__
+    return (said[0] if said else type(error).__name__) + _line_of(theirs)
+
+
+def _line_of(traceback: list[str]) -> str:
+    """Where in the user's files it was raised, of a traceback in text."""
+    found = (_FRAME.match(line) for line in reversed(traceback))
+    lines = ((Path(frame[1]), frame[2]) for frame in found if frame is not None)
+    return next((f" ({shown(file)}:{number})" for file, number in lines if not is_installed(file)), "")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.errors import UserError, nearest
-from ice_ray.extensions import is_own, load_own
+from ice_ray.extensions import is_own, meant_as_own
 from ice_ray.pruning.criteria.base import Batch, Criterion, Reduction, ScoringContext
 from ice_ray.pruning.criteria.bn_scale import BatchNormScale
 from ice_ray.pruning.criteria.entropy import Entropy, EntropyOfDensities
@@ -16,6 +16,7 @@ from ice_ray.pruning.criteria.l1 import L1Norm
 from ice_ray.pruning.criteria.l2 import L2Norm
 from ice_ray.pruning.criteria.l2_fan_in import L2NormByFanIn
 from ice_ray.pruning.criteria.mean_activation import MeanActivation
+from ice_ray.pruning.criteria.own import OwnCriterion
 from ice_ray.pruning.criteria.random import Random
 from ice_ray.pruning.criteria.residual import Residual
 from ice_ray.pruning.criteria.taylor import Taylor
@@ -53,12 +54,11 @@ def criterion_named(name: str) -> Criterion:
         UserError: there is none.
     """
     if is_own(name):
-        criterion = load_own(name, "criterion")()
-        if not isinstance(criterion, Criterion):
-            raise UserError(f"criterion '{name}' gives {type(criterion).__name__}, not an ice_ray Criterion")
-        return criterion
+        return OwnCriterion(name)
     if name not in CRITERIA:
-        raise UserError(f"unknown criterion '{name}' ({nearest(name, list(CRITERIA))}; or package.module:Class)")
+        raise UserError(
+            f"unknown criterion '{name}' ({nearest(name, list(CRITERIA))}; or package.module:Class{meant_as_own(name)})"
+        )
     return CRITERIA[name]()
 
 

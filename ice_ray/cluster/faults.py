@@ -1,0 +1,36 @@
+"""What ended a job, in words: ours, or those of a library that had some."""
+
+from __future__ import annotations
+
+import ray.exceptions
+
+from ice_ray.errors import RunError, TrialFailure, UserError, told
+
+
+def ended_by(error: Exception) -> tuple[str, int] | None:
+    """The fault in words and the exit code: 2 for input, 1 for the run; None where nobody has words for it."""
+    fault = told(error) or error
+    if isinstance(fault, UserError):
+        return str(fault), 2
+    if isinstance(fault, (RunError, TrialFailure)):
+        return str(fault), 1
+    if isinstance(fault, OSError):  # of the storage, or of the machine
+        where = f"'{fault.filename}': " if fault.filename else ""
+        return where + (fault.strerror or cause_of(fault)), 1
+    if isinstance(fault, ray.exceptions.RayError):
+        return cause_of(fault), 1
+    return None
+
+
+def cause_of(error: BaseException) -> str:
+    """What a library says, with its kind."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return last_line(error)
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """Of an error whose text is a traceback, the end: what was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""What is on the command line and is wrong is told in our words; a path is the same however it is written."""
+
+import re
+
+import pytest
+
+from ice_ray.address import place
+from ice_ray.config.command_line import parse
+from ice_ray.config.export_job import ExportConfig
+from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.report_job import ReportConfig
+from ice_ray.config.run import RunConfig
+from ice_ray.errors import UserError
+from ice_ray.ingest.datasets import open_dataset
+from ice_ray.pipelines.aap import AapConfig
+from ice_ray.pruning.config import PruneConfig
+from ice_ray.workflow.jobs import prune_job, run
+
+
+def refused(kind, *arguments):
+    with pytest.raises(UserError) as caught:
+        parse(kind, arguments, "p")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        (RunConfig, ["--ratoi", "0.5"], "unknown options: --ratoi, 0.5; similar: --ratio; see p --help"),
+        (RunConfig, ["--ratoi", "0.5", "--nmae", "x"], "unknown options: --ratoi, 0.5, --nmae, x; similar: --ratio"),
+        (RunConfig, ["--ratio", "half"], "--ratio takes a number, not 'half'; see p --help"),
+        (RunConfig, ["--search.trials", "two"], "--search.trials takes a whole number, not 'two'"),
+        (RunConfig, ["--mean", "a", "b", "c"], "--mean takes numbers, not 'a', 'b', 'c'"),
+        (RunConfig, ["--search.clock", "sun"], "invalid choice 'sun' for argument '--search.clock'."),
+        (RunConfig, ["--ratio"], "Missing value for argument '--ratio'."),
+        (ReplayJobConfig, ["--config", "x", "--trial", "a"], "--trial takes a whole number, not 'a'"),
+        (InspectConfig, ["--model", "x", "--image-size", "big"], "--image-size takes a whole number, not 'big'"),
+        (ExportConfig, ["x", "--format", "tflite"], "invalid choice 'tflite' for argument '--format'."),
+    ],
+)
+def test_no_frames_no_rules_no_types_of_python(kind, arguments, said):
+    found = refused(kind, *arguments)
+    assert found.startswith(said)
+    assert not re.search(r"-{3}|class '|Tuple|[│╭╰]", found)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--" + option, ""] for option in ("storage", "name", "weights", "space", "data", "model", "prune.ratios")),
+        ["--storage="],
+        ["--storage", "  "],
+        ["--preset", ""],
+        ["--search.warm-start="],
+    ],
+)
+def test_an_empty_value_is_none(arguments):
+    assert refused(RunConfig, *arguments) == f"{arguments[0].rstrip('=')} is empty: give a value, or leave it out"
+
+
+def test_an_empty_place_is_none_elsewhere():
+    assert "an argument is empty" in refused(ReportConfig, "a", "", "--target", "b")
+    assert "--config is empty" in refused(ReplayJobConfig, "--config", "")
+    assert "--target is empty" in refused(ExportConfig, "x", "--target=")
+    with pytest.raises(UserError, match="--storage: the path is empty"):
+        RunConfig(storage="")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--aap.rounds", "3"], "--aap.rounds is for --pipeline aap, not for ice"),
+        (["--aap.rounds", "30"], "--aap.rounds is for --pipeline aap, not for ice"),
+        (["--imp.form", "structured", "--pipeline", "aap"], "--imp.form is for --pipeline imp and bimp, not for aap"),
+        (["--pipeline=baseline", "--threshold"], "--threshold is for --pipeline ice and ice-plus, not for baseline"),
+        (["--pipeline", "aap", "--criterion=l1"], "--criterion is not for --pipeline aap"),
+        (["--pipeline", "one-shot", "--compensate", "none"], "--compensate is not for --pipeline one-shot"),
+        (["--pipeline", "imp", "--prune.round-to", "1"], "--prune.round-to is not for --pipeline imp"),
+        (["--pipeline", "baseline", "--replay.final_epochs", "0"], "--replay.final_epochs is not for"),
+        (["--pipeline", "baseline", "--freeze.stem"], "--freeze.stem is for --pipeline ice and ice-plus"),
+    ],
+)
+def test_an_option_that_the_pipeline_would_not_read(arguments, said):
+    assert refused(RunConfig, *arguments).startswith(said)
+
+
+def test_an_option_that_it_reads_is_taken():
+    assert parse(RunConfig, ["--pipeline", "aap", "--aap.rounds", "3"], "p").aap.rounds == 3
+    assert parse(RunConfig, ["--pipeline", "mine:build", "--aap.rounds", "3", "--alpha", "conv-weights"], "p")
+    with pytest.raises(UserError, match="is for --pipeline aap"):
+        RunConfig(aap=AapConfig(rounds=3))
+
+
+def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--storage=~/runs", "--weights=~/w.pth", "--data=imagefolder:~/photos", "--space=~/mine.yaml"]
+    config = parse(RunConfig, [*words, "--prune.ratios=~/r.yaml"], "p")
+    assert config.storage == f"{tmp_path}/runs"
+    assert config.weights == tmp_path / "w.pth"
+    assert config.data == f"imagefolder:{tmp_path}/photos"
+    assert config.space == f"{tmp_path}/mine.yaml"
+    assert config.prune.ratios == tmp_path / "r.yaml"
+    assert (
+        config.deciding()
+        == parse(
+            RunConfig, [word.replace("~", str(tmp_path)) for word in words] + [f"--prune.ratios={tmp_path}/r.yaml"], "p"
+        ).deciding()
+    )
+    assert place("~/runs") == tmp_path / "runs"
+    with pytest.raises(UserError, match=str(tmp_path / "none")):
+        open_dataset("parquet:~/none")
+    with pytest.raises(UserError, match="there is no such user here"):
+        PruneConfig(ratios="~nobody-here/x")
+
+
+def test_nothing_is_made_of_a_tilde(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "runs" / "taken").mkdir(parents=True)
+    assert run(prune_job, RunConfig, "p", ["--storage=~/runs", "--name", "taken"]) == 2
+    assert "home/runs/taken' exists" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

@@ -1,0 +1,266 @@
+"""Code of the user's own that is no such thing, raises or answers nonsense: one line with its place, before work."""
+
+import numpy as np
+import pytest
+
+import ice_ray
+from ice_ray.config.export_job import ExportConfig
+from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.run import RunConfig
+from ice_ray.data.images import ImageSet, PruningData
+from ice_ray.errors import OwnCodeError, RunError, UserError, told
+from ice_ray.guard import blaming
+from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.models.registry import ModelSpec
+from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.workflow.exporting import export_job
+from ice_ray.workflow.inspection import inspect_job
+from ice_ray.workflow.jobs import prune_job, run
+
+OPTIONS = ("--model", "--data", "--criterion", "--pipeline", "--search.objective")
+MINE = """
+import sys
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pruning.criteria import Criterion
+
+
+def takes_much(one, two, three):
+    Path("trace").touch()
+
+
+class Something:
+    def __init__(self, *anything):
+        Path("trace").touch()
+
+
+def raises(*anything):
+    raise ValueError("not today")
+
+
+def leaves(*anything):
+    sys.exit(3)
+
+
+class Score(Criterion):
+    answer = None
+
+    def score(self, context):
+        return {unit.layer: self.answer(unit.filters) for unit in context.units}
+
+
+class Raises(Score):
+    def answer(self, filters): return [][filters]
+
+
+class Nan(Score):
+    def answer(self, filters): return torch.full((filters,), float("nan"))
+
+
+class Array(Score):
+    def answer(self, filters): return np.ones(filters)
+
+
+class Long(Score):
+    def answer(self, filters): return torch.ones(filters + 1)
+
+
+class Nothing(Criterion):
+    def score(self, context): return {}
+
+
+class NoDict(Criterion):
+    def score(self, context): return torch.ones(8)
+
+
+class Fine(Score):
+    def answer(self, filters): return torch.arange(filters)
+
+
+def ice(settings, hyperparameters, kind=IcePipeline):
+    return kind(removal=settings.removal, hyperparameters=hyperparameters, counting=settings.counting,
+                learning_rate_tolerance=settings.learning_rate_tolerance, recovery=settings.recovery)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stands(IcePipeline):
+    def step(self, executor, state, preparation): return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgets(IcePipeline):
+    def step(self, executor, state, preparation): super().step(executor, state, preparation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks(IcePipeline):
+    def step(self, executor, state, preparation): return executor.run(state.snapshot, "prune, please")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breaks(IcePipeline):
+    def needs_recovery(self, record): return 1 / 0
+
+
+def stands(settings, hyperparameters): return ice(settings, hyperparameters, Stands)
+def forgets(settings, hyperparameters): return ice(settings, hyperparameters, Forgets)
+def asks(settings, hyperparameters): return ice(settings, hyperparameters, Asks)
+def breaks(settings, hyperparameters): return ice(settings, hyperparameters, Breaks)
+def gives_a_dict(settings, hyperparameters): return {}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder of the user's with a module, of another name every time: modules are imported once."""
+    name = f"mine_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def refused(capsys, *options, job=prune_job, kind=RunConfig):
+    code = run(job, kind, "p", list(options))
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert said.startswith("p: ") and said.count("\n") == 1
+    return said.removeprefix("p: ").strip()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", ["os:getcwd", "math:sqrt", "json:dumps", "os:abort", "sys:exit"])
+def test_what_is_python_s_own_is_not_found_out_by_calling_it(mine, tmp_path, capsys, option, name):
+    assert "is of Python's own library: it is no" in refused(capsys, option, name)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_cannot_be_called_as_it_would_be_is_not_called(mine, tmp_path, capsys, option):
+    what = option.rpartition(".")[2].lstrip("-")
+    assert refused(capsys, option, f"{mine}:takes_much").startswith(f"{what} '{mine}:takes_much' cannot be called with")
+    assert f"{mine}:sqrt' is a function of Python's own" in refused(capsys, option, f"{mine}:sqrt")
+    assert "has no 'takes_mich' (nearest: takes_much" in refused(capsys, option, f"{mine}:takes_mich")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("option", ["--model", "--criterion"])
+def test_a_class_of_something_else_is_not_made(mine, tmp_path, capsys, option):
+    assert "is a class, not a" in refused(capsys, option, f"{mine}:Something")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("option", ["--model", "--criterion", "--pipeline"])
+def test_what_raises_is_named_with_its_line(mine, capsys, option):
+    line = MINE.splitlines().index('    raise ValueError("not today")') + 1
+    what = option.lstrip("-")
+    said = f"{what} '{mine}:raises' raised ValueError: not today ({mine}.py:{line})"
+    assert refused(capsys, option, f"{mine}:raises") == said
+    assert f"{what} '{mine}:leaves' raised SystemExit: 3 ({mine}.py:" in refused(capsys, option, f"{mine}:leaves")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_module_that_cannot_be_read(mine, tmp_path, capsys, option):
+    (tmp_path / f"{mine}_torn.py").write_text("def build(:\n")
+    assert f"SyntaxError: invalid syntax ({mine}_torn.py:1)" in refused(capsys, option, f"{mine}_torn:build")
+    (tmp_path / f"{mine}_raises.py").write_text("1 / 0\n")
+    assert f"division by zero ({mine}_raises.py:1)" in refused(capsys, option, f"{mine}_raises:build")
+
+
+def test_verbose_shows_all_of_it(mine, capsys):
+    assert run(prune_job, RunConfig, "p", ["--model", f"{mine}:raises", "--verbose"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("p: model") and 'raise ValueError("not today")' in said and "Traceback" in said
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_names_that_nearly_have_the_form(mine, capsys, option):
+    assert "if it is yours: 'model:MyNet'" in refused(capsys, option, "model.MyNet")
+    assert "if it is yours: 'nets.model:MyNet'" in refused(capsys, option, "nets/model.py:MyNet")
+    assert "if it is yours: 'model:MyNet'" in refused(capsys, option, "model:MyNet()")
+
+
+def test_other_jobs_say_the_same(mine, tmp_path, capsys):
+    inspected = {"job": inspect_job, "kind": InspectConfig}
+    assert "raised ValueError: not today" in refused(capsys, "--model", f"{mine}:raises", **inspected)
+    assert "Python's own" in refused(capsys, "--model", "os:getcwd", **inspected)
+    exported = {"job": export_job, "kind": ExportConfig}
+    assert "cannot be called" in refused(capsys, "no_model", "--builder", f"{mine}:takes_much", **exported)
+    assert "if it is yours: 'model:Net'" in refused(capsys, "no_model", "--builder", "model.Net", **exported)
+
+
+def pruned(**own):
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
+    some = ImageSet.from_numpy(images, np.arange(32) % 10)
+    point = IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50)
+    settings = PruningSettings(**own)
+    return ice_ray.prune(ModelSpec("cifar-resnet8", 10).build(), PruningData(some, some), 0.5, point, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "said"),
+    [
+        ("Raises", "raised IndexError: list index out of range (NAME.py:"),
+        ("Nan", "are not numbers (NaN)"),
+        ("Array", "returned ndarray for layer layer1.0.conv1, not a tensor"),
+        ("Long", "returned scores of shape (17,) for layer layer1.0.conv1, which has 16 filters"),
+        ("Nothing", "returned nothing for layer layer1.0.conv1"),
+        ("NoDict", "returned Tensor, not a dict"),
+    ],
+)
+def test_scores_that_are_none(mine, criterion, said):
+    with pytest.raises(OwnCodeError) as caught:
+        pruned(criterion=f"{mine}:{criterion}")
+    assert str(caught.value).startswith(f"criterion '{mine}:{criterion}' ")
+    assert said.replace("NAME", mine) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "said"),
+    [
+        ("stands", "advance must add a record"),
+        ("forgets", "advance returned None, not a PipelineState"),
+        ("asks", "raised TypeError: 'prune, please' is no action (NAME.py:"),
+        ("breaks", "raised ZeroDivisionError: division by zero (NAME.py:"),
+        ("gives_a_dict", "gives dict, not an ice_ray Pipeline"),
+    ],
+)
+def test_steps_that_are_none(mine, pipeline, said):
+    with pytest.raises(OwnCodeError) as caught:
+        pruned(pipeline=f"{mine}:{pipeline}")
+    assert str(caught.value).startswith(f"pipeline '{mine}:{pipeline}'")
+    assert said.replace("NAME", mine) in str(caught.value)
+
+
+def test_what_is_fine_is_taken(mine):
+    assert [step.filters_removed for step in pruned(criterion=f"{mine}:Fine", pipeline=f"{mine}:ice").records] == [
+        8,
+        16,
+        32,
+    ]
+
+
+def test_what_is_not_theirs_is_not_blamed_on_them(mine):
+    """A device that fails, or a process that has gone, is met in whoever's code runs."""
+    import torch
+
+    for fault in (RunError("storage"), torch.OutOfMemoryError("memory"), OSError("ours")):
+        with pytest.raises(type(fault)) as caught, blaming({"model": f"{mine}:raises"}):
+            raise fault
+        assert caught.value is fault
+
+
+def test_a_fault_is_found_in_whatever_carries_it():
+    fault = UserError("theirs")
+    carrier = RuntimeError("a library's")
+    carrier.__cause__ = ValueError("another")
+    carrier.__cause__.cause = fault
+    assert told(carrier) is fault
+    assert told(RuntimeError("nobody's")) is None
