@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
@@ -23,11 +25,12 @@ from ice_ray.observe.live import waiting
 from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
+from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_unfinished
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
-from ice_ray.workflow.run_folder import RunFolder, find_run_folder
+from ice_ray.workflow.run_folder import RunFolder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
@@ -78,6 +81,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     best = resolved(place(job.config))
     check_place(best, "--config")
     folder = RunFolder(best.parent)
+    refuse_unfinished(folder)
     if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
@@ -85,8 +89,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     point, results = winner.hyperparameters, folder
     if job.trial is not None:
         point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
-    if results.replay.exists() and not job.resume:
-        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
+    _check_replay(results, job)
     config = dataclasses.replace(
         winner.config,
         replay=job.replay,
@@ -94,13 +97,23 @@ def replay_job(job: ReplayJobConfig) -> None:
         log_to=job.log_to,
         verbose=job.verbose,
     )
-    with _planned(config, folder) as plan, _cluster(job.verbose):
+    with ExitStack() as held:
+        with _paths_named():
+            claim = held.enter_context(claimed_replay(folder, results))
+        _check_replay(results, job)  # one may have begun, and ended, since
+        plan = held.enter_context(_planned(config, folder))
+        held.enter_context(_cluster(job.verbose))
         make_folder(results.path)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
-        context = JobContext(plan, results, commands)
+        context = JobContext(plan, results, claim, commands)
         _note_resumption(context, job.resume)
         replay_stage(context, point)
         _report_on(results)
+
+
+def _check_replay(results: RunFolder, job: ReplayJobConfig) -> None:
+    if results.replay.exists() and not job.resume:
+        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
 
 
 def _report_on(folder: RunFolder) -> None:
@@ -112,6 +125,9 @@ def _report_on(folder: RunFolder) -> None:
 
 def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run the job, and say in one line what went wrong; returns the exit code."""
+    if threading.current_thread() is threading.main_thread():
+        # `ray job stop` sends it, before Ray runs here, too: end as for Ctrl-C, and give back what is held.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         job(parse(kind, sys.argv[1:] if arguments is None else arguments, program))
     except UserError as error:
@@ -134,10 +150,11 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
 @contextmanager
 def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
-    with _paths_named():
-        folder = find_run_folder(config)
-    with _planned(config, folder) as plan:
-        context = JobContext(plan, folder, (command_of(program, config),))
+    with ExitStack() as held:
+        with _paths_named():
+            folder, claim = held.enter_context(claimed_run(config, program))
+        plan = held.enter_context(_planned(config, folder))
+        context = JobContext(plan, folder, claim, (command_of(program, config),))
         if not folder.best.is_file():
             with _paths_named():
                 check_search(context)
@@ -146,6 +163,7 @@ def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
         except StorageError as error:
             raise RunError(f"{error}; the run is kept: --resume --name {folder.path.name}") from error
         except KeyboardInterrupt:
+            claim.check()
             if folder.description.is_file():
                 say(f"interrupted; the run is kept: --resume --name {folder.path.name}")
             raise

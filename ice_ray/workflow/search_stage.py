@@ -158,6 +158,7 @@ def search_stage(context: JobContext) -> Winner:
         ):
             callbacks += [TrackerCallback(tracker, deaths) for tracker in trackers]
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
+    context.claim.check()
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")
