@@ -2,11 +2,12 @@
 
     python benchmarks/two_jobs.py --count 50 --seed 0
 
-Both jobs by their command lines, a ResNet-8 on the digits, stage 1 and stage 2, on a Ray cluster of this machine; by
-turns in a folder and in a bucket of moto's server. The second job, of another ratio or with `--resume`, begins where
-the table says, after a pause that is drawn. One job must end with exit code 2 and one line (or say that the run is
-finished, where it is); what the other found (winner, steps, every bit of the pruned model) is compared with a run that
-had nobody beside it, and no claim may be left. Finished duels are kept below --work and not redone.
+Jobs by their command lines, a ResNet-8 on the digits, on a Ray cluster of this machine; by turns in a folder and in a
+bucket of moto's server. The first job is a search, or, where stage 2 is what matters, the replay of a finished one. The
+second is a search, both stages or a replay, of another ratio or with `--resume`, and begins where the table says, after
+a pause that is drawn. One job must end with exit code 2 and one line (or say that the run is finished, where it is);
+what the other found (winner, trials, steps, every bit of the pruned model) is compared with a run that had nobody
+beside it, and no claim may be left. Finished duels are kept below --work and not redone.
 """
 
 from __future__ import annotations
@@ -99,8 +100,7 @@ def main() -> None:
                 number = int(key["duel"])
                 moment, random = moments[number % len(moments)], Random(f"{options.seed} {number}")
                 storage = Path(folder) if key["where"] == "folder" else place("s3://bucket/runs")
-                resumes = random.random() < 0.5
-                ledger.once(key, lambda: asdict(own.fight(storage, f"duel-{number}", moment, resumes, random)))  # noqa: B023
+                ledger.once(key, lambda: asdict(own.fight(storage, f"duel-{number}", moment, random)))  # noqa: B023
     rows = [row for row in ledger.rows if row["key"] in keys]
     (RESULTS / "two_jobs.md").write_text(page(rows))
 

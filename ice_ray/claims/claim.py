@@ -137,7 +137,7 @@ def is_of_claim(place: Place) -> bool:
 
 def holder(what: Place) -> Owner | None:
     """Who is named there, alive or not; None where nobody is, or the storage does not say."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # the latter of a path that can be none
         return Owner.of(content_of(claim_of(what)) or b"")
     return None
 

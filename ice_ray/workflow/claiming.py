@@ -67,7 +67,10 @@ def claimed_replay(folder: RunFolder, results: RunFolder) -> Iterator[Claim]:
         yield claim
 
 
-def refuse_unfinished(folder: RunFolder) -> None:
-    """Raises UserError: the search is still at work there, which says more than what is not there yet."""
+def refuse_at_work(folder: RunFolder, results: RunFolder) -> None:
+    """Raises UserError: a job is at the results, or at a search that has yet to end, which says more than what is there
+    of them, or is not there yet.
+    """
+    refuse_held(results.path)
     if not folder.best.is_file():
         refuse_held(folder.path)

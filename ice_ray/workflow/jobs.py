@@ -25,7 +25,7 @@ from ice_ray.observe.live import waiting
 from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
-from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_unfinished
+from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
@@ -81,14 +81,15 @@ def replay_job(job: ReplayJobConfig) -> None:
     best = resolved(place(job.config))
     check_place(best, "--config")
     folder = RunFolder(best.parent)
-    refuse_unfinished(folder)
+    results = folder if job.trial is None else folder.replay_of(job.trial)
+    refuse_at_work(folder, results)
     if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
     folder.check_files(winner.config)
-    point, results = winner.hyperparameters, folder
+    point = winner.hyperparameters
     if job.trial is not None:
-        point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
+        point = read_finished(folder.trials, job.trial, type(point))
     _check_replay(results, job)
     config = dataclasses.replace(
         winner.config,

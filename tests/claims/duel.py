@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,14 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 import ice_ray
 from ice_ray.address import Place
+from ice_ray.claims.claim import is_of_claim
+from ice_ray.files import make_folder
 from ice_ray.models.registry import ModelSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,8 +36,10 @@ MOMENTS = {
     "both go on with a killed run": "",
 }
 """The words of the first job behind which the second begins, after a pause that is drawn."""
+_OF_STAGE_2 = ("in stage 2", "at the end")
 _PAUSES = {"both at once": 0.3, "while the first looks at the data": 8.0, "both go on with a killed run": 0.3}
 _PAUSE = 3.0  # behind words
+_OF_A_SEARCH = ("run.json", "best.json", "trials.parquet", "preparation.json")
 _PATIENCE_SECONDS = 240.0
 _RATIOS = ("0.3", "0.7")
 
@@ -50,7 +56,6 @@ class Duel:
     """
 
     moment: str
-    resumes: bool
     pause: float
     codes: tuple[int, int]
     said: str
@@ -76,10 +81,10 @@ class Arena:
         weights = ModelSpec("cifar-resnet8", 10).build().state_dict()
         torch.save(weights, self.folder / "dense.pth")
         for ratio in _RATIOS:
-            job = self._start(self.folder, f"whole-{ratio}", ratio)
+            job = self._run(self.folder, f"whole-{ratio}", "ice_prune.py", ratio)
             assert job.wait() == 0, job.printed()
             self.undisturbed[ratio] = result(self.folder / f"whole-{ratio}")
-        job = self._start(self.folder, "killed", _RATIOS[0])
+        job = self._run(self.folder, "killed", "ice_search.py", _RATIOS[0])
         job.wait_for("stage 1:")
         while not (self.folder / "killed" / "preparation.json").is_file():
             time.sleep(0.05)
@@ -87,72 +92,74 @@ class Arena:
         job.process.wait()
         time.sleep(3)  # Ray's processes notice that their driver is gone
 
-    def fight(self, storage: Place, name: str, moment: str, resumes: bool, random: Random) -> Duel:
-        """One duel. Args: resumes: whether the second is told to go on with the first's run."""
-        killed = moment.startswith("both go on")
-        first_words, second_words = ["--resume"] * killed, ["--resume"] * (killed or resumes)
-        if killed:
-            _copy(self.folder / "killed", storage / name)
-        ratio, other = _RATIOS[0], _RATIOS[0] if killed or resumes else _RATIOS[1]
-        first = self._start(storage, name, ratio, *first_words)
+    def fight(self, storage: Place, name: str, moment: str, random: Random) -> Duel:
+        """One duel: of searches, or, where stage 2 is what matters, of jobs on a finished search."""
+        ratio, other = _RATIOS[0], random.choice(_RATIOS)
+        resumes = ["--resume"] * (other == ratio)
+        if moment in _OF_STAGE_2:
+            _copy(self.folder / f"whole-{ratio}", storage / name, _OF_A_SEARCH)
+            begin = partial(self._replay, storage / name)
+            kinds = [begin, partial(self._run, storage, name, "ice_prune.py", other, *resumes)]
+        else:
+            if killed := moment.startswith("both go on"):
+                _copy(self.folder / "killed", storage / name)
+                other, resumes = ratio, ["--resume"]
+            begin = partial(self._run, storage, name, "ice_search.py", ratio, *(resumes if killed else []))
+            kinds = [
+                partial(self._run, storage, name, job, other, *resumes) for job in ("ice_prune.py", "ice_search.py")
+            ]
+        first = begin()
         if MOMENTS[moment]:
             first.wait_for(MOMENTS[moment])
         pause = random.uniform(0, _PAUSES.get(moment, _PAUSE))
         time.sleep(pause)
-        second = self._start(storage, name, other, *second_words)
+        second = random.choice(kinds)()
         codes = (first.wait(), second.wait())
-        fault, said = self._judge((first, second), codes, (ratio, other), storage / name)
-        return Duel(moment, resumes, round(pause, 2), codes, said, fault)
+        fault, said = self._judge((first, second), codes, storage / name)
+        return Duel(moment, round(pause, 2), codes, said, fault)
 
-    def _judge(
-        self, jobs: tuple[_Job, _Job], codes: tuple[int, int], ratios: tuple[str, str], run: Place
-    ) -> tuple[str, str]:
-        ended = [index for index, code in enumerate(codes) if code == 0]
+    def _judge(self, jobs: tuple[_Job, _Job], codes: tuple[int, int], run: Place) -> tuple[str, str]:
         told = [index for index, job in enumerate(jobs) if "is finished; its pruned model" in job.printed()]
-        winners = [index for index in ended if index not in told]
+        winners = [index for index, code in enumerate(codes) if code == 0 and index not in told]
         if len(winners) != 1:
             return f"{len(winners)} jobs did it:\n" + "\n".join(job.printed() for job in jobs), ""
         (loser,) = {0, 1} - set(winners)
-        said = jobs[loser].printed().strip()
-        if loser not in told and (codes[loser] != 2 or not said.splitlines()[-1].startswith("ice_prune.py: ")):
-            return f"the other ended with {codes[loser]}: {said}", said
-        differing = differences(result(run), self.undisturbed[ratios[winners[0]]])
-        left = [each.name for each in run.iterdir() if each.name.startswith(".claim")]
-        return differing + (f"left {left}" if left else ""), said.splitlines()[-1]
+        last = jobs[loser].printed().strip().splitlines()[-1]
+        if loser not in told and (codes[loser] != 2 or not last.startswith(f"{jobs[loser].program}: ")):
+            return f"the other ended with {codes[loser]}: {jobs[loser].printed()}", last
+        found = result(run)
+        faults = differences(found, self.undisturbed[f"{found['ratios'][0]}"])
+        left = [each.name for each in run.iterdir() if is_of_claim(each)]
+        return faults + (f" left {left}" if left else ""), last
 
-    def _start(self, storage: Place, name: str, ratio: str, *words: str) -> _Job:
+    def _run(self, storage: Place, name: str, program: str, ratio: str, *words: str) -> _Job:
         options = [
-            *(
-                "--preset",
-                "small",
-                "--weights",
-                str(self.folder / "dense.pth"),
-                "--ratio",
-                ratio,
-                "--precision",
-                "fp32",
-            ),
-            *("--search.trials", "1", "--search.clock", "work", "--search.work-speed", "1e9"),
+            *("--preset", "small", "--weights", str(self.folder / "dense.pth"), "--ratio", ratio),
+            *("--precision", "fp32", "--search.trials", "1", "--search.clock", "work", "--search.work-speed", "1e9"),
             *("--search.subsample", "0.1", "--search.eval-images", "50", "--replay.subsample", "0.1"),
             *("--storage", str(storage), "--name", name, *words),
         ]
-        return _Job.start(options, {"RAY_ADDRESS": self.address or "local"}, self.folder)
+        return _Job.start(program, options, self.address or "local", self.folder)
+
+    def _replay(self, run: Place) -> _Job:
+        return _Job.start("ice_replay.py", ["--config", str(run / "best.json")], self.address or "local", self.folder)
 
 
 @dataclass(frozen=True)
 class _Job:
+    program: str
     process: subprocess.Popen[bytes]
     log: Path
 
     @classmethod
-    def start(cls, options: list[str], variables: dict[str, str], logs: Path) -> _Job:
+    def start(cls, program: str, options: list[str], address: str, logs: Path) -> _Job:
         handle, name = tempfile.mkstemp(prefix="log-", dir=logs)
-        own = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", **variables}
+        own = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_ADDRESS": address}
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, str(ROOT / "jobs" / "ice_prune.py"), *options]
+        command = [sys.executable, str(ROOT / "jobs" / program), *options]
         with os.fdopen(handle, "wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | own)
-        return cls(process, Path(name))
+        return cls(program, process, Path(name))
 
     def printed(self) -> str:
         return self.log.read_text(errors="replace")
@@ -173,32 +180,41 @@ class _Job:
 
 
 def result(run: Place) -> dict[str, Any]:
-    """All that a run found, but for what the wall's clock says."""
-    best, summary = (json.loads((run / name).read_text()) for name in ("best.json", "summary.json"))
-    steps = [{key: value for key, value in step.items() if not key.endswith("seconds")} for step in summary["steps"]]
-    model = ice_ray.load_pruned(str(run / "pruned_model")).state_dict()
-    ratio = json.loads((run / "run.json").read_text())["config"]["ratio"]
+    """All that a run found, but for what the wall's clock says; of a search alone, nothing of stage 2."""
+    described, best = (json.loads((run / name).read_text()) for name in ("run.json", "best.json"))
+    rows = pq.read_table(pa.BufferReader((run / "trials.parquet").read_bytes())).to_pylist()
     chosen = {key: best[key] for key in ("trial", "hyperparameters", "drop", "pruning_seconds", "cost")}
-    ratios = (ratio, best["config"]["ratio"], summary["config"]["ratio"])
-    return {"ratios": ratios, "best": chosen, "steps": steps, "model": model}
+    ratios = [described["config"]["ratio"], best["config"]["ratio"]]
+    found = {"best": chosen, "trials": [_lasting(row) for row in rows], "ratios": ratios}
+    if (run / "summary.json").is_file():
+        summary = json.loads((run / "summary.json").read_text())
+        found["model"] = ice_ray.load_pruned(str(run / "pruned_model")).state_dict()
+        found["steps"] = [_lasting(step) for step in summary["steps"]]
+        ratios.append(summary["config"]["ratio"])
+    return found
+
+
+def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.endswith(("seconds", "node", "inherited"))}
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Of two results; nothing where they are the same, bit for bit."""
-    named = [key for key in ("ratios", "best", "steps") if found[key] != expected[key]]
-    model, theirs = found["model"], expected["model"]
-    equal = model.keys() == theirs.keys() and all(torch.equal(model[key], theirs[key]) for key in theirs)
-    return ", ".join([*named, *([] if equal else ["model"])])
+    """Of what one result has and another; nothing where that is the same, bit for bit."""
+    named = [key for key in ("best", "trials", "steps") if key in found and found[key] != expected[key]]
+    if set(found["ratios"]) != set(expected["ratios"]):
+        named.append(f"ratios {found['ratios']}")
+    model, theirs = found.get("model"), expected["model"]
+    if model is not None and not all(torch.equal(model[key], theirs[key]) for key in theirs):
+        named.append("model")
+    return ", ".join(named)
 
 
-def _copy(folder: Path, run: Place) -> None:
-    """With the claim that the killed job has left there."""
-    if isinstance(run, Path):
-        shutil.copytree(folder, run)
-        return
-    for file in (path for path in folder.rglob("*") if path.is_file()):
+def _copy(folder: Path, run: Place, names: tuple[str, ...] = ()) -> None:
+    """What lies there, the claim of a killed job included; or the files of these names."""
+    for file in (path for path in folder.rglob("*") if path.is_file() and (path.name in names or not names)):
         place = run
         for part in file.relative_to(folder).parts:
+            make_folder(place)
             place = place / part
         place.write_bytes(file.read_bytes())
 
