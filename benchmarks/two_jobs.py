@@ -88,12 +88,12 @@ def main() -> None:
     ]
     missing = [key for key in keys if not any(row["key"] == key for row in ledger.rows)][: options.at_most]
     server = new_server()
+    os.environ.update(server.variables)  # before the cluster's processes begin
     with (
         tempfile.TemporaryDirectory(prefix="two-jobs-") as folder,
         server.running("bucket"),
         Ground.running() as ground,
     ):
-        os.environ.update(server.variables)
         ground.have(1)
         with arena(ground.address) as own:
             for key in missing:

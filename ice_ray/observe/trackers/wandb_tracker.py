@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ice_ray.address import Place
 from ice_ray.errors import UserError
+from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
 
 try:
@@ -61,6 +62,7 @@ def open_tracker(run: str, folder: Place) -> TrackedRuns:
         upload_timeout=_UPLOAD_SECONDS,
         dir=str(files),
         reinit="finish_previous",  # Ray's own value is one that wandb warns of
+        resume="allow",  # of a run whose driver died, the next one goes on with it
         settings={"silent": True, "console": "off"},
     )
-    return TrackedRuns("wandb", logger, run, files)
+    return TrackedRuns("wandb", logger, run, files, Ledger(folder / "wandb.json"))
