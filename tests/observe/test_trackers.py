@@ -109,7 +109,8 @@ def test_a_killed_job_s_runs_go_on_in_mlflow_and_nothing_is_there_twice(tmp_path
     (experiment,) = (found for found in client.search_experiments() if found.name == "run")
     found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
     assert len(client.search_runs([experiment.experiment_id])) == 3
-    assert {name: each.info.status for name, each in found.items()} == dict.fromkeys(("trial-000", "trial-001", "replay"), "FINISHED")
+    ended = dict.fromkeys(("trial-000", "trial-001", "replay"), "FINISHED")
+    assert {name: each.info.status for name, each in found.items()} == ended
     for name, steps_told in {"trial-000": [1, 2], "trial-001": [1, 2, 3], "replay": [1, 2, 3]}.items():
         told = client.get_metric_history(found[name].info.run_id, "accuracy/drop")
         assert [(entry.step, entry.value) for entry in told] == [(step, float(step)) for step in steps_told]
