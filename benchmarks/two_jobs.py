@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -24,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "faults"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "claims"))
 
 from common import RESULTS, Ledger, Row, arguments, command, machine, table
-from duel import MOMENTS, arena
+from duel import MOMENTS, Arena
 from ground import Ground
 from object_storage import new_server
 
-from ice_ray.address import place
+from ice_ray.address import Place, place
 
 
 def page(rows: list[Row]) -> str:
@@ -74,20 +75,14 @@ def page(rows: list[Row]) -> str:
     )
 
 
-def main() -> None:
-    """Run what is missing and write the page."""
-    parser = arguments(__doc__)
-    parser.add_argument("--count", type=int, default=50, help="how many duels")
-    parser.add_argument("--seed", type=int, default=0, help="when")
-    parser.add_argument("--at-most", type=int, default=1000, help="how many of those that are missing to run now")
-    options = parser.parse_args()
-    ledger, moments = Ledger(options.work, "two_jobs"), list(MOMENTS)
-    keys = [
-        {"seed": options.seed, "duel": number, "where": ("folder", "bucket")[number // len(moments) % 2]}
-        for number in range(options.count)
-    ]
-    missing = [key for key in keys if not any(row["key"] == key for row in ledger.rows)][: options.at_most]
-    server = new_server()
+def duel(own: Arena, storage: Place, name: str, moment: str, random: Random) -> Row:
+    """One, as the table has it."""
+    return asdict(own.fight(storage, name, moment, random))
+
+
+def fight(ledger: Ledger, keys: list[Row]) -> None:
+    """Those that are missing."""
+    server, moments = new_server(), list(MOMENTS)
     os.environ.update(server.variables)  # before the cluster's processes begin
     with (
         tempfile.TemporaryDirectory(prefix="two-jobs-") as folder,
@@ -95,12 +90,29 @@ def main() -> None:
         Ground.running() as ground,
     ):
         ground.have(1)
-        with arena(ground.address) as own:
-            for key in missing:
-                number = int(key["duel"])
-                moment, random = moments[number % len(moments)], Random(f"{options.seed} {number}")
-                storage = Path(folder) if key["where"] == "folder" else place("s3://bucket/runs")
-                ledger.once(key, lambda: asdict(own.fight(storage, f"duel-{number}", moment, random)))  # noqa: B023
+        own = Arena(Path(folder) / "arena", ground.address)
+        for key in keys:
+            number = int(key["duel"])
+            moment, random = moments[number % len(moments)], Random(f"{key['seed']} {number}")
+            storage = Path(folder) if key["where"] == "folder" else place("s3://bucket/runs")
+            ledger.once(key, partial(duel, own, storage, f"duel-{number}", moment, random))
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = arguments(__doc__)
+    parser.add_argument("--count", type=int, default=50, help="how many duels")
+    parser.add_argument("--seed", type=int, default=0, help="when")
+    parser.add_argument("--at-most", type=int, default=1000, help="how many of those that are missing to run now")
+    options = parser.parse_args()
+    ledger = Ledger(options.work, "two_jobs")
+    keys = [
+        {"seed": options.seed, "duel": number, "where": ("folder", "bucket")[number // len(MOMENTS) % 2]}
+        for number in range(options.count)
+    ]
+    missing = [key for key in keys if not any(row["key"] == key for row in ledger.rows)][: options.at_most]
+    if missing:
+        fight(ledger, missing)
     rows = [row for row in ledger.rows if row["key"] in keys]
     (RESULTS / "two_jobs.md").write_text(page(rows))
 

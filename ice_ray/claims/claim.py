@@ -7,34 +7,25 @@ that it changes is all that is looked at, so no clocks are compared.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from ice_ray.address import Place
-from ice_ray.claims.bakery import LOST_SECONDS
 from ice_ray.claims.owner import Owner
 from ice_ray.claims.swap import content_of, take
-from ice_ray.errors import RunError, UserError
-from ice_ray.files import read_now
+from ice_ray.claims.watch import Say, await_end, held_by, sign_of
+from ice_ray.errors import RunError
 from ice_ray.interruption import interrupt, interruptible
 
 BEAT_SECONDS = 5.0
 """So often a claim gives a sign, and looks whether it is still there."""
 _CLAIM = ".claim"
-_POLL_SECONDS, _SOON_SECONDS = 0.25, 1.0
 _MISSING_BEATS = 3  # a share that is mounted anew shows nothing for a moment
 _JOIN_SECONDS = 30.0
 _ATTEMPTS = 20
-Say = Callable[[str], object]
-
-
-class HeldError(UserError):
-    """Another job is at it."""
 
 
 class Claim:
@@ -42,7 +33,7 @@ class Claim:
 
     def __init__(self, what: Place, place: Place, owner: Owner) -> None:
         self._what, self._place, self._owner = what, place, owner
-        self._sign, self._beats = _sign_of(place, owner), 0
+        self._sign, self._beats = sign_of(place, owner), 0
         self._done, self._lost = threading.Event(), ""
         self._thread = threading.Thread(target=self._watch, name="claim", daemon=True)
 
@@ -125,6 +116,11 @@ def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
         _remove_empty(made)
 
 
+def nobody_s(what: Place) -> Claim:
+    """Of what nobody will write to: it claims nothing, and is never lost."""
+    return Claim(what, claim_of(what), Owner.here(""))
+
+
 def claim_of(what: Place) -> Place:
     """Where the claim of a run lies."""
     return what / _CLAIM
@@ -150,7 +146,7 @@ def refuse_held(what: Place) -> None:
     """
     owner = holder(what)
     if owner is not None and owner.state == "alive":
-        raise _held(what, owner)
+        raise held_by(what, owner)
 
 
 def await_unheld(what: Place, say: Say, but: str) -> None:
@@ -164,66 +160,6 @@ def await_unheld(what: Place, say: Say, but: str) -> None:
     owner = Owner.of(found or b"")
     if found is not None and (owner is None or owner.program != but):
         await_end(what, say, claim_of(what), found)
-
-
-def await_end(what: Place, say: Say, place: Place, found: bytes) -> None:
-    """Return once the owner that `place` named, by `found`, is lost or has gone.
-
-    Raises:
-        HeldError: it is there.
-    """
-    owner = Owner.of(found)
-    state = owner.state if owner else "unknown"
-    if owner and state == "alive":
-        raise _held(what, owner)
-    first, quiet, said = _pulse(place, owner), 0.0, False
-    while state != "gone" and quiet < LOST_SECONDS:
-        time.sleep(_POLL_SECONDS)
-        try:
-            if content_of(place) != found:
-                return
-            now = _pulse(place, owner)
-        except OSError:  # neither could the other write then
-            continue
-        if owner and now not in (None, first):
-            raise _held(what, owner)
-        quiet += _POLL_SECONDS
-        if quiet >= _SOON_SECONDS and not said:
-            said = True
-            say(
-                f"'{what}' was last written by {owner or 'a job that left no name'}: waiting {LOST_SECONDS:.0f} s for "
-                "a sign of it before going on"
-            )
-    if owner:
-        with suppress(OSError):
-            _sign_of(place, owner).unlink(missing_ok=True)
-
-
-def _held(what: Place, owner: Owner) -> HeldError:
-    mend = f"wait until it ends, or stop it (`kill {owner.pid}` there)"
-    return HeldError(f"'{what}' is being written by {owner}: {mend}")
-
-
-def _sign_of(place: Place, owner: Owner) -> Place:
-    return place.parent / f"{place.name}.sign-{owner.id}"
-
-
-def _pulse(place: Place, owner: Owner | None) -> object:
-    """What changes while the owner is there; None where there is no sign of it.
-
-    Raises:
-        OSError: the storage does not say.
-    """
-    if owner is None:
-        return None
-    sign = _sign_of(place, owner)
-    try:
-        if not isinstance(sign, Path):
-            return read_now(sign)
-        with sign.open("rb") as file:  # opened, for a shared folder then asks its server
-            return os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
-        return None
 
 
 def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None]) -> list[Path]:

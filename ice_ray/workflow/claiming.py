@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count
 
-from ice_ray.claims.claim import Claim, HeldError, await_unheld, claimed, refuse_held
+from ice_ray.claims.claim import Claim, HeldError, await_unheld, claimed, nobody_s, refuse_held
 from ice_ray.config.run import RunConfig
 from ice_ray.observe.terminal import say
 from ice_ray.workflow.run_folder import RunFolder, check_run, run_folder
 
-REPLAY = "ice_replay.py"
+BOTH_STAGES, REPLAY = "ice_prune.py", "ice_replay.py"
 
 
 @contextmanager
@@ -29,8 +29,11 @@ def claimed_run(config: RunConfig, program: str) -> Iterator[tuple[RunFolder, Cl
             folder = run_folder(config, config.name)
             refuse_held(folder.path)  # what it has made by now is no reason to resume it
             check_run(folder, config)
-            claim = held.enter_context(claimed(folder.path, program, say))
-            check_run(folder, config)  # it may have been made since
+            if config.resume and program == BOTH_STAGES and folder.is_finished:
+                claim = nobody_s(folder.path)  # nothing is left to write, and the storage may take nothing any more
+            else:
+                claim = held.enter_context(claimed(folder.path, program, say))
+                check_run(folder, config)  # it may have been made since
         yield folder, claim
 
 

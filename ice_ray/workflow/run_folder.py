@@ -112,7 +112,7 @@ class RunFolder:
     def is_there(self) -> bool:
         """Whether anything is, but for a claim: a job that was killed before it began leaves no more than that."""
         if not self.path.is_dir():
-            return self.path.exists()
+            return self.path.is_file()
         with suppress(FileNotFoundError):  # it has just been removed
             return not all(is_of_claim(each) for each in self.path.iterdir())
         return False

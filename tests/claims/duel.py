@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,7 +62,7 @@ class Duel:
 
 @dataclass
 class Arena:
-    """A folder for what all duels share: the dense weights, the undisturbed runs, a run that was killed.
+    """A folder for what all duels share: the dense weights, the undisturbed runs, a search that was killed.
 
     Attributes:
         address: of the Ray cluster that all jobs join; empty where each starts one.
@@ -74,39 +72,48 @@ class Arena:
     address: str = ""
     undisturbed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def prepare(self) -> None:
-        """Run what others are compared with, and kill one."""
+    def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        weights = ModelSpec("cifar-resnet8", 10).build().state_dict()
-        torch.save(weights, self.folder / "dense.pth")
-        for ratio in _RATIOS:
-            job = self._run(self.folder, f"whole-{ratio}", "ice_prune.py", ratio)
+        torch.save(ModelSpec("cifar-resnet8", 10).build().state_dict(), self.folder / "dense.pth")
+
+    def whole(self, ratio: str) -> Path:
+        """A run of that ratio that had nobody beside it."""
+        run = self.folder / f"whole-{ratio}"
+        if ratio not in self.undisturbed:
+            job = self.run(self.folder, run.name, "ice_prune.py", ratio)
             assert job.wait() == 0, job.printed()
-            self.undisturbed[ratio] = result(self.folder / f"whole-{ratio}")
-        job = self._run(self.folder, "killed", "ice_search.py", _RATIOS[0])
-        job.wait_for("stage 1:")
-        while not (self.folder / "killed" / "preparation.json").is_file():
-            time.sleep(0.05)
-        job.process.kill()
-        job.process.wait()
-        time.sleep(3)  # Ray's processes notice that their driver is gone
+            self.undisturbed[ratio] = result(run)
+        return run
+
+    def killed(self) -> Path:
+        """A search whose driver was killed."""
+        run = self.folder / "killed"
+        if not run.exists():
+            job = self.run(self.folder, run.name, "ice_search.py", _RATIOS[0])
+            job.wait_for("stage 1:")
+            while not (run / "preparation.json").is_file():
+                time.sleep(0.05)
+            job.process.kill()
+            job.process.wait()
+            time.sleep(3)  # Ray's processes notice that their driver is gone
+        return run
 
     def fight(self, storage: Place, name: str, moment: str, random: Random) -> Duel:
         """One duel: of searches, or, where stage 2 is what matters, of jobs on a finished search."""
         ratio, other = _RATIOS[0], random.choice(_RATIOS)
         resumes = ["--resume"] * (other == ratio)
         if moment in _OF_STAGE_2:
-            _copy(self.folder / f"whole-{ratio}", storage / name, _OF_A_SEARCH)
-            begin = partial(self._replay, storage / name)
-            kinds = [begin, partial(self._run, storage, name, "ice_prune.py", other, *resumes)]
+            _copy(self.whole(ratio), storage / name, _OF_A_SEARCH)
+            begin = partial(self.replay, storage / name)
+            kinds = [begin, partial(self.run, storage, name, "ice_prune.py", other, *resumes)]
         else:
             if killed := moment.startswith("both go on"):
-                _copy(self.folder / "killed", storage / name)
+                _copy(self.killed(), storage / name)
                 other, resumes = ratio, ["--resume"]
-            begin = partial(self._run, storage, name, "ice_search.py", ratio, *(resumes if killed else []))
+            begin = partial(self.run, storage, name, "ice_search.py", ratio, *(resumes if killed else []))
             kinds = [
-                partial(self._run, storage, name, job, other, *resumes) for job in ("ice_prune.py", "ice_search.py")
+                partial(self.run, storage, name, job, other, *resumes) for job in ("ice_prune.py", "ice_search.py")
             ]
         first = begin()
         if MOMENTS[moment]:
@@ -118,7 +125,7 @@ class Arena:
         fault, said = self._judge((first, second), codes, storage / name)
         return Duel(moment, round(pause, 2), codes, said, fault)
 
-    def _judge(self, jobs: tuple[_Job, _Job], codes: tuple[int, int], run: Place) -> tuple[str, str]:
+    def _judge(self, jobs: tuple[Job, Job], codes: tuple[int, int], run: Place) -> tuple[str, str]:
         told = [index for index, job in enumerate(jobs) if "is finished; its pruned model" in job.printed()]
         winners = [index for index, code in enumerate(codes) if code == 0 and index not in told]
         if len(winners) != 1:
@@ -128,31 +135,38 @@ class Arena:
         if loser not in told and (codes[loser] != 2 or not last.startswith(f"{jobs[loser].program}: ")):
             return f"the other ended with {codes[loser]}: {jobs[loser].printed()}", last
         found = result(run)
-        faults = differences(found, self.undisturbed[f"{found['ratios'][0]}"])
+        ratio = f"{found['ratios'][0]}"
+        self.whole(ratio)
+        faults = differences(found, self.undisturbed[ratio])
         left = [each.name for each in run.iterdir() if is_of_claim(each)]
         return faults + (f" left {left}" if left else ""), last
 
-    def _run(self, storage: Place, name: str, program: str, ratio: str, *words: str) -> _Job:
+    def run(self, storage: Place, name: str, program: str, ratio: str, *words: str) -> Job:
+        """Start a job."""
         options = [
             *("--preset", "small", "--weights", str(self.folder / "dense.pth"), "--ratio", ratio),
             *("--precision", "fp32", "--search.trials", "1", "--search.clock", "work", "--search.work-speed", "1e9"),
             *("--search.subsample", "0.1", "--search.eval-images", "50", "--replay.subsample", "0.1"),
             *("--storage", str(storage), "--name", name, *words),
         ]
-        return _Job.start(program, options, self.address or "local", self.folder)
+        return Job.start(program, options, self.address or "local", self.folder)
 
-    def _replay(self, run: Place) -> _Job:
-        return _Job.start("ice_replay.py", ["--config", str(run / "best.json")], self.address or "local", self.folder)
+    def replay(self, run: Place) -> Job:
+        """Start the replay of a finished search."""
+        return Job.start("ice_replay.py", ["--config", str(run / "best.json")], self.address or "local", self.folder)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """One by its command line, and what it prints."""
+
     program: str
     process: subprocess.Popen[bytes]
     log: Path
 
     @classmethod
-    def start(cls, program: str, options: list[str], address: str, logs: Path) -> _Job:
+    def start(cls, program: str, options: list[str], address: str, logs: Path) -> Job:
+        """Begin; its log goes below `logs`."""
         handle, name = tempfile.mkstemp(prefix="log-", dir=logs)
         own = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_ADDRESS": address}
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -162,6 +176,7 @@ class _Job:
         return cls(program, process, Path(name))
 
     def printed(self) -> str:
+        """So far, errors too."""
         return self.log.read_text(errors="replace")
 
     def wait_for(self, words: str) -> None:
@@ -172,6 +187,7 @@ class _Job:
             time.sleep(0.02)
 
     def wait(self) -> int:
+        """Its exit code."""
         try:
             return self.process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -217,12 +233,3 @@ def _copy(folder: Path, run: Place, names: tuple[str, ...] = ()) -> None:
             make_folder(place)
             place = place / part
         place.write_bytes(file.read_bytes())
-
-
-@contextmanager
-def arena(address: str = "") -> Iterator[Arena]:
-    """With its undisturbed runs."""
-    with tempfile.TemporaryDirectory(prefix="duels-") as folder:
-        found = Arena(Path(folder), address)
-        found.prepare()
-        yield found

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ice_ray.address import Place
-from ice_ray.claims import bakery, claim
+from ice_ray.claims import bakery, claim, watch
 from ice_ray.claims.claim import HeldError, claim_of, claimed, refuse_held
 from ice_ray.claims.owner import Owner
 from ice_ray.errors import RunError
@@ -48,7 +48,7 @@ def dead() -> Owner:
 def hasty(monkeypatch):
     """Signs and patience in tenths of seconds."""
     monkeypatch.setattr(claim, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(claim, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr(watch, "LOST_SECONDS", 2.0)
     monkeypatch.setattr(bakery, "LOST_SECONDS", 2.0)
 
 
