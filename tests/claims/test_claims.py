@@ -14,8 +14,9 @@ import pytest
 
 from ice_ray.address import Place
 from ice_ray.claims import bakery, claim, watch
-from ice_ray.claims.claim import HeldError, claim_of, claimed, refuse_held
+from ice_ray.claims.claim import claim_of, claimed, refuse_held
 from ice_ray.claims.owner import Owner
+from ice_ray.claims.watch import HeldError
 from ice_ray.errors import RunError
 
 CONTENDER = Path(__file__).parent / "contender.py"
