@@ -163,11 +163,9 @@ def of_mlflow(store: str, best, summary) -> None:
 
 
 def of_wandb(folder, best, summary) -> None:
-    runs = {}
-    for content in map(read_offline, sorted(folder.glob("offline-run-*/*.wandb"))):  # in the order of their times
-        before = runs.setdefault(content["name"], content)
-        assert before["id"] == content["id"]  # of one run, though each job has files of its own
-        before["history"] += content["history"] if before is not content else []
+    found = [read_offline(path) for path in folder.glob("offline-run-*/*.wandb")]
+    runs = {content["name"]: content for content in found}
+    assert len(found) == len(runs)
     assert set(runs) == {"trial-000", "trial-001", "replay"}
     assert {content["group"] for content in runs.values()} == {"tracked"}
     assert {content["project"] for content in runs.values()} == {"ice_ray"}

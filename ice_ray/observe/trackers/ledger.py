@@ -33,11 +33,17 @@ class Ledger:
     """The file, one for a tracker. It is written before a run begins, so none is ever without its entry.
 
     A log for people must not cost the run: what cannot be read or written is left out.
+
+    Args:
+        whole: what had not ended is told anew from its first step, by a tracker that may lose what it was told last.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Place, whole: bool = False) -> None:
         self._path = path
         self._entries = _read(path)
+        for entry in self._entries.values():
+            if whole and not entry.ended:
+                entry.told, entry.measured = 0, False
 
     def entry(self, name: str) -> Entry:
         """Of the run of that name, made where there is none."""

@@ -15,7 +15,7 @@ from ice_ray.address import Place
 from ice_ray.errors import in_one_line
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
-from ice_ray.observe.trackers.ledger import Ledger
+from ice_ray.observe.trackers.ledger import Entry, Ledger
 from ice_ray.search.restarts import Restarts
 
 
@@ -43,11 +43,14 @@ class TrackedRuns:
         group: what its runs have in common.
         folder: where it may keep files.
         ledger: what earlier parts of the run have told it.
+        late: whether it has written down what it was told only when it is closed.
     """
 
-    def __init__(self, tracker: str, logger: LoggerCallback, group: str, folder: Place, ledger: Ledger) -> None:
+    def __init__(
+        self, tracker: str, logger: LoggerCallback, group: str, folder: Place, ledger: Ledger, late: bool = False
+    ) -> None:
         self._tracker, self._logger, self._group, self._folder = tracker, logger, group, folder
-        self._ledger = ledger
+        self._ledger, self._late, self._over = ledger, late, list[Entry]()
         self._told: dict[str, _Told] = {}
         self._works = True
 
@@ -80,14 +83,22 @@ class TrackedRuns:
             entry.measured = True
             self._ledger.write()
         if self._try(self._logger.log_trial_end, self._told.pop(name), failed=failed):
-            entry.ended = True
-            self._ledger.write()
+            self._over.append(entry)
+            if not self._late:
+                self._settle()
 
     def close(self) -> None:
         """After the last of them; those that have not ended were interrupted."""
         for name in list(self._told):
             self._try(self._logger.log_trial_end, self._told.pop(name), failed=True)
-        self._try(self._logger.on_experiment_end, [])
+        if self._try(self._logger.on_experiment_end, []):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Nothing of those that are over can be lost any more."""
+        for entry in self._over:
+            entry.ended = True
+        self._ledger.write()
 
     def _tell(self, name: str, step: int, named: Mapping[str, float]) -> bool:
         content = {TRAINING_ITERATION: step, **named}
