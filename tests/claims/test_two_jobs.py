@@ -28,15 +28,6 @@ def arena(bucket, tmp_path_factory) -> Arena:
     return Arena(tmp_path_factory.mktemp("arena"))
 
 
-def test_one_is_refused_and_the_other_is_undisturbed(number, arena, bucket, tmp_path):
-    """Of two duels, one begins both jobs at once, in a folder; in one both go on with a killed run, in a bucket."""
-    moments = list(MOMENTS)
-    moment = moments[-(number % len(moments))]
-    storage = tmp_path if (number + number // len(moments)) % 2 == 0 else bucket / "duels"
-    fought = arena.fight(storage, f"duel-{number}", moment, Random(f"duel {number}"))
-    assert not fought.fault, f"{moment}, after {fought.pause} s: {fought.fault}"
-
-
 @pytest.mark.parametrize("words", ["stage 1:", "stage 2:"])
 def test_a_job_whose_claim_was_taken_ends_in_one_line(words, arena, tmp_path):
     """As one that slept for an hour, while a job on another host went on with its run."""
@@ -52,3 +43,12 @@ def test_a_job_whose_claim_was_taken_ends_in_one_line(words, arena, tmp_path):
     assert "Traceback" not in said and "interrupted" not in said
     assert not (tmp_path / "taken" / "summary.json").exists()
     assert claim_of(tmp_path / "taken").read_bytes() == successor.content  # it is not this job's to give back
+
+
+def test_one_is_refused_and_the_other_is_undisturbed(number, arena, bucket, tmp_path):
+    """Of two duels, one begins both jobs at once, in a folder; in one both go on with a killed run, in a bucket."""
+    moments = list(MOMENTS)
+    moment = moments[-(number % len(moments))]
+    storage = tmp_path if (number + number // len(moments)) % 2 == 0 else bucket / "duels"
+    fought = arena.fight(storage, f"duel-{number}", moment, Random(f"duel {number}"))
+    assert not fought.fault, f"{moment}, after {fought.pause} s: {fought.fault}"
