@@ -126,9 +126,7 @@ def read_description(folder: Place) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:
-        raise UserError(
-            f"'{path}' is damaged: builder, widths, frozen, layout or image_shape are not right"
-        )
+        raise UserError(f"'{path}' is damaged: builder, widths, frozen, layout or image_shape are not right")
     return dict(description)
 
 

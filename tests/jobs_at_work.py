@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -48,9 +49,11 @@ def refused(arguments: list[str]) -> str:
     return ended.stderr
 
 
-def kill_at(arguments: list[str], line: str) -> None:
+def kill_at(arguments: list[str], line: str, environment: Mapping[str, str] | None = None) -> None:
     """Run until a line begins so, then kill the driver the hard way."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, env=environment
+    )
     assert process.stdout is not None
     try:
         assert any(found.strip().startswith(line) for found in process.stdout), f"never printed {line}"

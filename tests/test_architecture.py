@@ -16,6 +16,8 @@ STOREYS = [
         "object_store",
         "address",
         "files",
+        "interruption",
+        "claims",
         "randomness",
         "hyperparameters",
         "ray_environment",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
 import secrets
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ice_ray.address import Address, Place
 from ice_ray.errors import RunError, UserError
 from ice_ray.files import read_now, write_text
+from ice_ray.interruption import interrupt, interruptible
 
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
-_UNSEEN = signal.SIGUSR2
-"""To the main thread. Not SIGINT: a job that a script starts in the background ignores that."""
 
 
 def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
@@ -68,16 +65,16 @@ def seen_by_all(folder: Place) -> Iterator[None]:
         while not done.wait(_POLL_SECONDS):
             if wrong := check():
                 fault.append(wrong)
-                _thread.interrupt_main(_UNSEEN)
+                interrupt()
                 return
 
     if wrong := check():
         raise RunError(wrong)
-    before = signal.signal(_UNSEEN, signal.default_int_handler)  # a KeyboardInterrupt, which Tune, too, lets through
     watcher = threading.Thread(target=watch, name="storage", daemon=True)
     watcher.start()
     try:
-        yield
+        with interruptible():
+            yield
     except KeyboardInterrupt as interruption:
         if fault:
             raise RunError(fault[0]) from interruption
@@ -85,7 +82,6 @@ def seen_by_all(folder: Place) -> Iterator[None]:
     finally:
         done.set()
         watcher.join(_ANSWER_SECONDS)
-        signal.signal(_UNSEEN, before)
         with suppress(OSError):  # a token that stays harms nobody, and what ended the block says more
             file.unlink(missing_ok=True)
 

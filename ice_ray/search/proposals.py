@@ -59,7 +59,7 @@ def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
     trials = config.trials or 1  # SearchConfig has made sure that it is given
     if config.algorithm == "random":
         return Proposals(_first(warm, box.draw(trials, seed), trials), None, origin)
-    return Proposals(warm, Sampling(config.algorithm, box, trials, seed), origin)
+    return Proposals(warm, Sampling(config.algorithm, box, trials, seed, warm), origin)
 
 
 def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:

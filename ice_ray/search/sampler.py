@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import optuna
@@ -22,6 +23,7 @@ from ice_ray.search.box import Box
 SamplerName = Literal["tpe", "gp"]
 Outcome = Values | None
 _MOST_RANDOM_TRIALS = 10
+_TIMES_ASKED, _DRAWN = 3, 256
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Sampling:
         box: where points may lie.
         total: trials of the search.
         seed: the run's.
+        known: the points that the search begins with. One that begins with another's winner does not draw, of the same
+            seed, what that one has drawn.
     """
 
     algorithm: SamplerName
     box: Box
     total: int
     seed: int
+    known: tuple[Hyperparameters, ...] = ()
 
     @property
     def random_trials(self) -> int:
@@ -53,7 +58,7 @@ class Sampling:
         """The point of the trial after those of `history`, which are in their order.
 
         It follows from the seed, the trial's index and the history alone: a search that was resumed asks as the
-        unbroken one would have.
+        unbroken one would have. It is none of those of the history, as long as the box has others.
 
         A trial without an outcome, running or failed, keeps others away from it. Optuna's own way with a failed one,
         to forget it, would lead samplers back into a region where trials diverge.
@@ -61,14 +66,26 @@ class Sampling:
         Args:
             dimensions: values of an outcome; all are minimised.
         """
+        tried = {point.settled for point, _ in history}
+        asked = (self._ask(history, dimensions, again) for again in range(_TIMES_ASKED))
+        first = next(asked)
+        # A model that is sure of a corner, or of one of few whole numbers, asks for it time and again.
+        others = chain([first], asked, self.box.draw(_DRAWN, self._seed(len(history))))
+        return next((point for point in others if point.settled not in tried), first)
+
+    def _ask(self, history: Sequence[tuple[Hyperparameters, Outcome]], dimensions: int, again: int) -> Hyperparameters:
         distributions = self._distributions()
         with _quietly(), _one_thread():
-            study = optuna.create_study(directions=["minimize"] * dimensions, sampler=self._sampler(len(history)))
+            sampler = self._sampler(self._seed(len(history), *([again] if again else [])))
+            study = optuna.create_study(directions=["minimize"] * dimensions, sampler=sampler)
             study.add_trials([_told(point, outcome, distributions) for point, outcome in history])
             return self.box.kind.from_mapping(study.ask(distributions).params)
 
-    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
-        seed = seed_of(self.seed, self.algorithm, index) % 2**32  # what numpy's old generators take
+    def _seed(self, index: int, *others: int) -> int:
+        return seed_of(self.seed, self.algorithm, index, *(str(point.as_dict()) for point in self.known), *others)
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        seed %= 2**32  # what numpy's old generators take
         if self.algorithm == "tpe":
             return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.random_trials)
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_trials)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ice_ray.claims.claim import Claim
 from ice_ray.cluster.capacity import (
     Request,
     check_possible,
@@ -41,12 +42,14 @@ class JobContext:
     """One job as it runs.
 
     Attributes:
+        claim: to the folder.
         commands: what makes its result, in order, for whoever wants it again.
         times: seconds of each part on the driver's wall, filled in order.
     """
 
     plan: Plan
     folder: RunFolder
+    claim: Claim
     commands: tuple[str, ...]
     times: dict[str, float] = field(default_factory=dict)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -26,11 +28,12 @@ from ice_ray.observe.output import lasting_output, run_log
 from ice_ray.observe.terminal import complain, say, shown_path, warn
 from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
+from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
-from ice_ray.workflow.run_folder import RunFolder, find_run_folder
+from ice_ray.workflow.run_folder import RunFolder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
@@ -83,15 +86,16 @@ def replay_job(job: ReplayJobConfig) -> None:
     best = resolved(place(job.config))
     check_place(best, "--config")
     folder = RunFolder(best.parent)
+    results = folder if job.trial is None else folder.replay_of(job.trial)
+    refuse_at_work(folder, results)
     if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
     folder.check_files(winner.config)
-    point, results = winner.hyperparameters, folder
+    point = winner.hyperparameters
     if job.trial is not None:
-        point, results = read_finished(folder.trials, job.trial, type(point)), folder.replay_of(job.trial)
-    if results.replay.exists() and not job.resume:
-        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
+        point = read_finished(folder.trials, job.trial, type(point))
+    _check_replay(results, job)
     config = dataclasses.replace(
         winner.config,
         replay=job.replay,
@@ -99,13 +103,23 @@ def replay_job(job: ReplayJobConfig) -> None:
         log_to=job.log_to,
         verbose=job.verbose,
     )
-    with _planned(config, folder) as plan, _cluster(job.verbose):
+    with ExitStack() as held:
+        with _paths_named():
+            claim = held.enter_context(claimed_replay(folder, results))
+        _check_replay(results, job)  # one may have begun, and ended, since
+        plan = held.enter_context(_planned(config, folder))
+        held.enter_context(_cluster(job.verbose))
         make_folder(results.path)
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
-        context = JobContext(plan, results, commands)
+        context = JobContext(plan, results, claim, commands)
         _note_resumption(context, job.resume)
         replay_stage(context, point)
         _report_on(results)
+
+
+def _check_replay(results: RunFolder, job: ReplayJobConfig) -> None:
+    if results.replay.exists() and not job.resume:
+        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
 
 
 def _report_on(folder: RunFolder) -> None:
@@ -121,6 +135,9 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
     With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    if threading.current_thread() is threading.main_thread():
+        # `ray job stop` sends it, before Ray runs here, too: end as for Ctrl-C, and give back what is held.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_log.end()  # what this process has said before is no part of the job
     with lasting_output():
         try:
@@ -151,10 +168,11 @@ def _show_all(error: Exception, on_screen: bool) -> None:
 @contextmanager
 def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
-    with _paths_named():
-        folder = find_run_folder(config)
-    with _planned(config, folder) as plan:
-        context = JobContext(plan, folder, (command_of(program, config),))
+    with ExitStack() as held:
+        with _paths_named():
+            folder, claim = held.enter_context(claimed_run(config, program))
+        plan = held.enter_context(_planned(config, folder))
+        context = JobContext(plan, folder, claim, (command_of(program, config),))
         if not folder.best.is_file():
             with _paths_named():
                 check_search(context)
@@ -167,6 +185,7 @@ def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
                 raise
             raise OwnCodeError(f"{error}; {_kept(folder)}", getattr(error, "details", "")) from error
         except KeyboardInterrupt:
+            claim.check()
             if folder.description.is_file():
                 say(f"interrupted; {_kept(folder)}")
             raise

@@ -76,6 +76,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
             assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
         for replay in told:
             replay.measured(assessment)
+    context.claim.check()
     times = context.times | _replay_times(progress)
     context.survived.note_retries()
     facts = {

@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ice_ray.address import Place, check_place, place, resolved
+from ice_ray.claims.claim import is_of_claim
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
@@ -113,6 +114,15 @@ class RunFolder:
         return self.path / "pruned_model"
 
     @property
+    def is_there(self) -> bool:
+        """Whether anything is, but for a claim: a job that was killed before it began leaves no more than that."""
+        if not self.path.is_dir():
+            return self.path.is_file()
+        with suppress(FileNotFoundError):  # it has just been removed
+            return not all(is_of_claim(each) for each in self.path.iterdir())
+        return False
+
+    @property
     def is_finished(self) -> bool:
         """Whether the pruned model has been written and summed up."""
         return self.summary.is_file()
@@ -148,21 +158,29 @@ class RunFolder:
             )
 
 
-def find_run_folder(config: RunConfig) -> RunFolder:
-    """The folder of this run, which is not made yet; with `--resume` one that holds the same run.
+def run_folder(config: RunConfig, name: str) -> RunFolder:
+    """The folder of the run of that name.
+
+    Raises:
+        UserError: the address it would lie at cannot be used.
+    """
+    folder = RunFolder(resolved(place(config.storage) / name))
+    check_place(folder.path.parent, "--storage")
+    return folder
+
+
+def check_run(folder: RunFolder, config: RunConfig) -> None:
+    """Whether a run can begin there, or with `--resume` go on.
 
     Raises:
         UserError: the name is taken; or there is nothing to resume, or a result-determining option differs.
     """
-    name = config.name or datetime.now(UTC).strftime("ice-%Y%m%d-%H%M%S")
-    folder = RunFolder(resolved(place(config.storage) / name))
-    check_place(folder.path.parent, "--storage")
     if not config.resume:
-        if folder.path.exists():
+        if folder.is_there:
             raise UserError(f"run '{folder.path}' exists: go on with it (--resume) or take another --name")
         if isinstance(folder.path, Path):
             _check_folder(folder.path.parent)
-        return folder
+        return
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
     recorded = config_from_dict(_recorded(folder.description)["config"], str(folder.description))
@@ -171,9 +189,9 @@ def find_run_folder(config: RunConfig) -> RunFolder:
         f"--{option} was {before[option]} and is {now[option]}" for option in now if now[option] != before[option]
     ]
     if changed:
+        name = folder.path.name
         raise UserError(f"cannot resume '{name}' as another run: {', '.join(changed)}; {_ANOTHER}, or the same options")
     folder.check_files(config)
-    return folder
 
 
 def _check_folder(storage: Path) -> None:

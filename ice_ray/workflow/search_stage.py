@@ -142,10 +142,9 @@ def search_stage(context: JobContext) -> Winner:
             plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index, retrains
         )
         events = TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths)
-        for name, point, progress in earlier_trials(folder.path, config.pipeline):
-            clock, speed = config.search.clock, prepared.flops_per_second
-            reports = step_reports(progress.state.records, progress.finished, clock, speed, progress.inherited)
-            events.catch_up(name, reports, point.as_dict(), progress.has_ended)
+        earlier = _earlier(context, prepared)
+        for told in earlier:
+            events.catch_up(*told)
         callbacks: list[tune.Callback] = [
             events,
             ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
@@ -165,14 +164,34 @@ def search_stage(context: JobContext) -> Winner:
             tracked(config.log_to, folder.path.name, folder.path) as trackers,
             shown_live(view.render),
         ):
-            callbacks += [TrackerCallback(tracker, deaths) for tracker in trackers]
+            for tracker in trackers:
+                callbacks.append(own := TrackerCallback(tracker, deaths))
+                for told in earlier:
+                    own.catch_up(*told)
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)
+    context.claim.check()
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")
     context.survived.note_retries()
     say_survived(context.survived)
     return _write_winner(context, results, prepared, work)
+
+
+def _earlier(
+    context: JobContext, prepared: SearchPreparation
+) -> list[tuple[str, list[dict[str, Any]], dict[str, float], bool]]:
+    """What an earlier part of the run has done: of each trial its name, reports, hyperparameters, whether it ended."""
+    clock, speed = context.plan.config.search.clock, prepared.flops_per_second
+    return [
+        (
+            name,
+            step_reports(progress.state.records, progress.finished, clock, speed, progress.inherited),
+            point.as_dict(),
+            progress.has_ended,
+        )
+        for name, point, progress in earlier_trials(context.folder.path, context.plan.config.pipeline)
+    ]
 
 
 def _rounds(plan: Plan) -> str:

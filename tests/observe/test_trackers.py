@@ -11,11 +11,11 @@ import subprocess
 import sys
 
 import pytest
-from jobs_at_work import JOBS, OPTIONS, ROOT
+from jobs_at_work import JOBS, OPTIONS, ROOT, kill_at
 
 from ice_ray.config.run import RunConfig
 from ice_ray.observe.step_log import RESULT_TAGS
-from ice_ray.observe.trackers import check_trackers
+from ice_ray.observe.trackers import check_trackers, tracked
 from ice_ray.workflow.jobs import prune_job, run
 
 SMALL = ["--preset", "small", "--search.eval-images", "50", "--replay.subsample", "0.2"]
@@ -63,16 +63,77 @@ def test_a_server_that_is_not_there_is_said(monkeypatch, capsys):
     assert line.count("\n") == 1
 
 
+def reported(step: int, **others) -> dict[str, float]:
+    return {"step": step, "drop": float(step), "pruning_seconds": 2.0 * step, "done": False, **others}
+
+
+# A job that is killed, in a process of its own: two trials have begun, one has ended, and so has no step of the replay.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ice_ray.observe.trackers import tracked
+from ice_ray.observe.trackers.runs import TrackedReplay
+with tracked(["mlflow"], "run", Path(sys.argv[1])) as (runs,):
+    for name in ("trial-000", "trial-001"):
+        runs.begin(name, {"steepness": 5.0})
+        for step in (1, 2):
+            runs.step(name, {"step": step, "drop": float(step), "pruning_seconds": 2.0 * step})
+    runs.end("trial-000", {"cost": 1.0}, {}, failed=False)
+    replay = TrackedReplay(runs, "replay", {"steepness": 5.0})
+    replay.step({"step": 1, "drop": 1.0, "pruning_seconds": 2.0})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_job_s_runs_go_on_in_mlflow_and_nothing_is_there_twice(tmp_path, monkeypatch):
+    needs("mlflow")
+    import mlflow
+
+    from ice_ray.observe.trackers.runs import TrackedReplay, TrackerCallback
+
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    with tracked(["mlflow"], "run", tmp_path) as (runs,):
+        trials = TrackerCallback(runs, max_failures=1)
+        steps = [reported(step) for step in (1, 2, 3)]
+        trials.catch_up("trial-000", steps, {"steepness": 5.0}, ended=True)
+        trials.catch_up("trial-001", [*steps[:2], reported(3, done=True, cost=3.0)], {"steepness": 5.0}, ended=True)
+        replay = TrackedReplay(runs, "replay", {"steepness": 5.0})
+        replay.catch_up(steps[:2])
+        replay.step(steps[2])
+        replay.measured({"dense": {"parameters": 2}, "pruned": {"parameters": 1}})
+    client = mlflow.tracking.MlflowClient(store)
+    (experiment,) = (found for found in client.search_experiments() if found.name == "run")
+    found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert len(client.search_runs([experiment.experiment_id])) == 3
+    ended = dict.fromkeys(("trial-000", "trial-001", "replay"), "FINISHED")
+    assert {name: each.info.status for name, each in found.items()} == ended
+    for name, steps_told in {"trial-000": [1, 2], "trial-001": [1, 2, 3], "replay": [1, 2, 3]}.items():
+        told = client.get_metric_history(found[name].info.run_id, "accuracy/drop")
+        assert [(entry.step, entry.value) for entry in told] == [(step, float(step)) for step in steps_told]
+    assert found["trial-000"].data.metrics["result/cost"] == 1
+    assert found["trial-001"].data.metrics["result/cost"] == 3
+    assert found["replay"].data.metrics["pruned/parameters"] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_and_its_replay_are_in_both(tmp_path):
+    """Once each, and all of them ended, though the job was killed in either stage and gone on with."""
     for tracker in ("mlflow", "wandb"):
         needs(tracker)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     environment = os.environ | {"MLFLOW_TRACKING_URI": store, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
     command = [sys.executable, str(JOBS / "ice_prune.py"), *SMALL, *OPTIONS, "--storage", str(tmp_path)]
     command += ["--name", "tracked", "--log-to", "mlflow", "wandb"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    kill_at(command, "trial-", environment)
+    kill_at([*command, "--resume"], "step 3/", environment)
+    ended = subprocess.run(
+        [*command, "--resume"], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "nothing more is logged" not in ended.stdout
     folder = tmp_path / "tracked"
@@ -102,7 +163,9 @@ def of_mlflow(store: str, best, summary) -> None:
 
 
 def of_wandb(folder, best, summary) -> None:
-    runs = {content["name"]: content for content in map(read_offline, folder.glob("offline-run-*/*.wandb"))}
+    found = [read_offline(path) for path in folder.glob("offline-run-*/*.wandb")]
+    runs = {content["name"]: content for content in found}
+    assert len(found) == len(runs)
     assert set(runs) == {"trial-000", "trial-001", "replay"}
     assert {content["group"] for content in runs.values()} == {"tracked"}
     assert {content["project"] for content in runs.values()} == {"ice_ray"}
@@ -123,7 +186,12 @@ def read_offline(path) -> dict:
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            found |= {"name": record.run.display_name, "group": record.run.run_group, "project": record.run.project}
+            found |= {
+                "id": record.run.run_id,
+                "name": record.run.display_name,
+                "group": record.run.run_group,
+                "project": record.run.project,
+            }
             found["config"] |= values(record.run.config.update)
         elif kind == "history":
             found["history"].append(values(record.history.item))

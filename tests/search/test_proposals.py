@@ -82,6 +82,24 @@ def test_samplers_know_the_warm_start_alone(algorithm, warm):
     assert started.sampling.seed == 3
 
 
+@pytest.mark.parametrize("algorithm", ["tpe", "gp"])
+def test_a_search_that_starts_from_another_s_winner_does_not_try_what_that_one_tried(algorithm, warm):
+    """With the same seed, as both have by default."""
+
+    def searched(proposals: Proposals) -> list[IceHyperparameters]:
+        points = list(proposals.known)
+        while len(points) < proposals.total:
+            history = [(point, (abs(point.accuracy_drop_threshold - 1),)) for point in points]
+            points.append(proposals.sampling.suggest(history, 1))
+        return points
+
+    first = searched(proposed(algorithm=algorithm, trials=6))
+    for winner in (first[0], first[5]):
+        second = searched(proposed(algorithm=algorithm, trials=6, warm_start=warm(winner)))
+        assert second[0] == winner
+        assert not set(second[1:]) & set(first)
+
+
 def test_the_probe_is_needed_where_a_trial_may_freeze():
     never = {**SPACE.values, "frozen_fraction": (0.0,)}
     for options in ({}, {"algorithm": "random", "trials": 2}, {"algorithm": "gp", "trials": 2}):

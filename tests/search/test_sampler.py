@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from ice_ray.pipelines.imp import ImpHyperparameters
 from ice_ray.search.box import Box
 from ice_ray.search.sampler import Outcome, Sampling
 from ice_ray.search.space import load_space
@@ -81,6 +82,42 @@ def test_learning_beats_chance(algorithm):
     learned = [bowl(point) for seed in range(2) for point, _ in search(Sampling(algorithm, BOX, 15, seed))[-5:]]
     chance = [bowl(point) for point in BOX.draw(1000, 0)]
     assert sum(learned) / len(learned) < 0.6 * sum(chance) / len(chance)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_nothing_is_proposed_twice_though_every_proposal_asks_a_study_that_was_loaded_again(algorithm, at_once):
+    """With a fixed seed, as a resumed search and one of several trials at once does."""
+    history: list = []
+    while len(history) < 9:
+        point = Sampling(algorithm, BOX, 9, seed=0).suggest(history, 1)
+        history.append((point, None))
+        if (ended := len(history) - at_once) >= 0:
+            history[ended] = (history[ended][0], (bowl(history[ended][0]),))
+    assert len({point for point, _ in history}) == 9
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_where_trials_run_decides_what_comes_next(algorithm):
+    """The samplers know of them (Optuna's constant liar), or what is proposed would be the same wherever they are."""
+    history = [(point, (bowl(point),)) for point in BOX.draw(6, 0)]
+    for seed in range(3):
+        sampling = Sampling(algorithm, BOX, 12, seed)
+        alone = sampling.suggest([*history, (BOX.draw(9, 1)[7], None)], 1)
+        beside = [sampling.suggest([*history, (point, None)], 1) for point in (alone, *BOX.draw(9, 1)[:3])]
+        assert {alone} < {alone, *beside}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_small_space_is_tried_to_its_end_before_anything_is_tried_again(algorithm):
+    """Five numbers of phases, of which models ask for the best again and again."""
+    small = Box("small", {"phases": (1.0, 5.0), "epochs": (1.0, 1.0), "learning_rate": (0.1, 0.1)}, ImpHyperparameters)
+    history: list = []
+    for _ in range(7):
+        point = Sampling(algorithm, small, 7, seed=0).suggest(history, 1)
+        small.check(point, "a suggestion")
+        history.append((point, ((point.phases - 2) ** 2,)))
+    assert {point.phases for point, _ in history[:5]} == {1, 2, 3, 4, 5}
 
 
 def test_the_model_is_asked_after_a_third_of_the_trials():

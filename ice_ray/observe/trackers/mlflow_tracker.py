@@ -8,16 +8,35 @@ import os
 # A server that is down must not hold a search up for minutes; read when mlflow is imported.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
+from typing import Any
+
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from ice_ray.address import Place
 from ice_ray.errors import UserError
+from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
 
 try:
     import mlflow
 except ImportError:
     mlflow = None
+
+
+_OUR_ID = "ice_ray.id"
+
+
+class _Logger(MLflowLoggerCallback):
+    """Ray's, but for runs that an earlier job of ours has begun: they bear our id, and go on."""
+
+    def log_trial_start(self, trial: Any) -> None:
+        client = mlflow.tracking.MlflowClient(self.tracking_uri, self.registry_uri)
+        named = f"tags.`{_OUR_ID}` = '{trial.trial_id}'"
+        for run in client.search_runs([self.mlflow_util.experiment_id], named, max_results=1):
+            self._trial_runs[trial] = run.info.run_id
+            client.update_run(run.info.run_id, status="RUNNING")
+        self.tags = {**(self.tags or {}), _OUR_ID: trial.trial_id}
+        super().log_trial_start(trial)
 
 
 def check() -> None:
@@ -36,7 +55,7 @@ def check() -> None:
 def open_tracker(run: str, folder: Place) -> TrackedRuns:
     """Where MLFLOW_TRACKING_URI says, and under the experiment that MLFLOW_EXPERIMENT_NAME or _ID names, if any."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run
-    logger = MLflowLoggerCallback(
+    logger = _Logger(
         mlflow.get_tracking_uri(), registry_uri=mlflow.get_registry_uri(), experiment_name=name, tags={"run": run}
     )
-    return TrackedRuns("mlflow", logger, run, folder)
+    return TrackedRuns("mlflow", logger, run, folder, Ledger(folder / "mlflow.json"))

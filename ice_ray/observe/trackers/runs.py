@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -16,6 +15,7 @@ from ice_ray.address import Place
 from ice_ray.errors import in_one_line
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
+from ice_ray.observe.trackers.ledger import Entry, Ledger
 from ice_ray.search.restarts import Restarts
 
 
@@ -27,8 +27,7 @@ class _Told:
     config: dict[str, Any]
     local_path: str
     experiment_dir_name: str
-    trial_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    step: int = 0
+    trial_id: str
 
     def __str__(self) -> str:
         return self.name
@@ -43,10 +42,15 @@ class TrackedRuns:
         tracker: its name, for the warning.
         group: what its runs have in common.
         folder: where it may keep files.
+        ledger: what earlier parts of the run have told it.
+        late: whether it has written down what it was told only when it is closed.
     """
 
-    def __init__(self, tracker: str, logger: LoggerCallback, group: str, folder: Place) -> None:
+    def __init__(
+        self, tracker: str, logger: LoggerCallback, group: str, folder: Place, ledger: Ledger, late: bool = False
+    ) -> None:
         self._tracker, self._logger, self._group, self._folder = tracker, logger, group, folder
+        self._ledger, self._late, self._over = ledger, late, list[Entry]()
         self._told: dict[str, _Told] = {}
         self._works = True
 
@@ -55,40 +59,61 @@ class TrackedRuns:
         self._try(self._logger.setup)
 
     def begin(self, name: str, hyperparameters: Mapping[str, float]) -> None:
-        """A run begins; nothing where it has begun before, and goes on after its process died."""
+        """A run begins, or goes on: after its process died, or in another job."""
         if name not in self._told:
-            self._told[name] = _Told(name, dict(hyperparameters), str(self._folder), self._group)
+            entry = self._ledger.entry(name)
+            self._told[name] = _Told(name, dict(hyperparameters), str(self._folder), self._group, entry.id)
             self._try(self._logger.log_trial_start, self._told[name])
 
     def step(self, name: str, values: Mapping[str, Any]) -> None:
-        """It has taken a step."""
-        self._told[name].step = int(values["step"])
-        self._tell(name, figures(values, STEP_TAGS))
+        """It has taken a step; nothing where that has been told before."""
+        entry, step = self._ledger.entry(name), int(values["step"])
+        if step > entry.told and self._tell(name, step, figures(values, STEP_TAGS)):
+            entry.told = step
+            self._ledger.write()
+
+    def has_ended(self, name: str) -> bool:
+        """Whether all of it has been told."""
+        return self._ledger.has_ended(name)
 
     def end(self, name: str, values: Mapping[str, Any], others: Mapping[str, float], failed: bool) -> None:
         """It is over: its results, and other figures by their names."""
-        self._tell(name, figures(values, RESULT_TAGS) | dict(others))
-        self._try(self._logger.log_trial_end, self._told.pop(name), failed=failed)
+        entry = self._ledger.entry(name)
+        if not entry.measured and self._tell(name, entry.told, figures(values, RESULT_TAGS) | dict(others)):
+            entry.measured = True
+            self._ledger.write()
+        if self._try(self._logger.log_trial_end, self._told.pop(name), failed=failed):
+            self._over.append(entry)
+            if not self._late:
+                self._settle()
 
     def close(self) -> None:
-        """After the last of them; those that have not ended have failed."""
+        """After the last of them; those that have not ended were interrupted."""
         for name in list(self._told):
-            self.end(name, {}, {}, failed=True)
-        self._try(self._logger.on_experiment_end, [])
+            self._try(self._logger.log_trial_end, self._told.pop(name), failed=True)
+        if self._try(self._logger.on_experiment_end, []):
+            self._settle()
 
-    def _tell(self, name: str, named: Mapping[str, float]) -> None:
-        told = self._told[name]
-        if named:
-            self._try(self._logger.log_trial_result, told.step, told, {TRAINING_ITERATION: told.step, **named})
+    def _settle(self) -> None:
+        """Nothing of those that are over can be lost any more."""
+        for entry in self._over:
+            entry.ended = True
+        self._ledger.write()
 
-    def _try(self, deed: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    def _tell(self, name: str, step: int, named: Mapping[str, float]) -> bool:
+        content = {TRAINING_ITERATION: step, **named}
+        return not named or self._try(self._logger.log_trial_result, step, self._told[name], content)
+
+    def _try(self, deed: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
+        """Whether it went well."""
         if not self._works:
-            return
+            return False
         try:
             deed(*arguments, **named)
         except Exception as error:  # whatever a client of a server may raise
             self._works = False
             warn(f"--log-to {self._tracker}: nothing more is logged there ({in_one_line(f'{error}'[:200])})")
+        return self._works
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks; what it would get back is looked at by nobody
@@ -103,6 +128,19 @@ class TrackerCallback(tune.Callback):
 
     def __init__(self, runs: TrackedRuns, max_failures: int) -> None:
         self._runs, self._restarts = runs, Restarts(max_failures)
+
+    def catch_up(
+        self, trial: str, reports: Sequence[Mapping[str, Any]], hyperparameters: Mapping[str, float], ended: bool
+    ) -> None:
+        """What an earlier part of the run did, and the driver was lost before it could tell it."""
+        if ended and self._runs.has_ended(trial):
+            return
+        self._runs.begin(trial, hyperparameters)
+        for values in reports:
+            self._runs.step(trial, values)
+        if ended:
+            finished = bool(reports and reports[-1]["done"])
+            self._runs.end(trial, reports[-1] if finished else {}, {}, failed=not finished)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -132,19 +170,17 @@ class TrackedReplay:
     """Tells a tracker of stage 2. SGD losses are not told: thousands of calls to a server would hold the run up."""
 
     def __init__(self, runs: TrackedRuns, name: str, hyperparameters: Mapping[str, float]) -> None:
-        self._runs, self._name, self._last = runs, name, 0
+        self._runs, self._name = runs, name
         runs.begin(name, hyperparameters)
 
     def step(self, values: Mapping[str, Any]) -> None:
         """One pruning step."""
-        self._last = int(values["step"])
         self._runs.step(self._name, values)
 
     def catch_up(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Those that this has not told: after a resumption all, for what it tells then is a run of its own."""
+        """Those that have not been told."""
         for values in reports:
-            if int(values["step"]) > self._last:
-                self.step(values)
+            self.step(values)
 
     def losses(self, values: Sequence[float], first: int) -> None:
         """Not told."""

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ice_ray.address import Place
 from ice_ray.errors import UserError
+from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
 
 try:
@@ -23,12 +24,28 @@ except ImportError:
     wandb = None
 
 _UPLOAD_SECONDS = 120
+_OFFLINE = "offline-run-"
 
 
 class _Logger(WandbLoggerCallback):
     """Ray's, but for the processes that it logs from, one a run: they get all of wandb's variables, where Ray hands on
     the key alone; and none is started again after it died, of which Ray would warn, a line for each.
+
+    A process that is killed takes with it what it had yet to write. So a run that is gone on with is told anew: a
+    server ignores the steps that it has, and files that nobody has uploaded yet make place for whole ones.
+
+    Args:
+        files: where they lie.
     """
+
+    def __init__(self, files: Path, **named: Any) -> None:
+        super().__init__(dir=str(files), **named)
+        self._files = files
+
+    def log_trial_start(self, trial: Any) -> None:
+        for folder in self._files.glob(f"wandb/{_OFFLINE}*-{trial.trial_id}"):
+            folder.rename(folder.with_name(f"superseded-{folder.name.removeprefix(_OFFLINE)}"))
+        super().log_trial_start(trial)
 
     def setup(self, *arguments: Any, **named: Any) -> None:
         super().setup(*arguments, **named)  # type: ignore[no-untyped-call]
@@ -56,11 +73,12 @@ def open_tracker(run: str, folder: Place) -> TrackedRuns:
     files = Path(os.environ.get("WANDB_DIR") or (folder if isinstance(folder, Path) else ".")).resolve()
     files.mkdir(parents=True, exist_ok=True)
     logger = _Logger(
+        files,
         project=os.environ.get("WANDB_PROJECT") or "ice_ray",
         group=run,
         upload_timeout=_UPLOAD_SECONDS,
-        dir=str(files),
         reinit="finish_previous",  # Ray's own value is one that wandb warns of
+        resume="allow",  # of a run whose driver died, the next one goes on with it
         settings={"silent": True, "console": "off"},
     )
-    return TrackedRuns("wandb", logger, run, files)
+    return TrackedRuns("wandb", logger, run, files, Ledger(folder / "wandb.json", whole=True), late=True)

@@ -1,0 +1,190 @@
+"""One job at a time writes to a run: its claim lies in the run's folder, `.claim`, with a sign of life beside it.
+
+A driver that was killed leaves its claim there. On the same host its successor sees that the process is gone and takes
+the claim over at once; on another it watches for the sign of life, which is a time or a number that the owner changes:
+that it changes is all that is looked at, so no clocks are compared.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from ice_ray.address import Place
+from ice_ray.claims.owner import Owner
+from ice_ray.claims.swap import content_of, take
+from ice_ray.claims.watch import Say, await_end, held_by, sign_of
+from ice_ray.errors import RunError
+from ice_ray.interruption import interrupt, interruptible
+
+BEAT_SECONDS = 5.0
+"""So often a claim gives a sign, and looks whether it is still there."""
+_CLAIM = ".claim"
+_MISSING_BEATS = 3  # a share that is mounted anew shows nothing for a moment
+_JOIN_SECONDS = 30.0
+_ATTEMPTS = 20
+
+
+class Claim:
+    """What one job holds, alone, while it lasts."""
+
+    def __init__(self, what: Place, place: Place, owner: Owner) -> None:
+        self._what, self._place, self._owner = what, place, owner
+        self._sign, self._beats = sign_of(place, owner), 0
+        self._done, self._lost = threading.Event(), ""
+        self._thread = threading.Thread(target=self._watch, name="claim", daemon=True)
+
+    def start(self) -> None:
+        """Give signs from now on."""
+        with suppress(OSError):
+            self._beat()
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises RunError: the claim is another job's now, as this one gave no sign for too long."""
+        if self._lost:
+            raise RunError(self._lost)
+
+    def release(self) -> None:
+        """Give it back, if it is there still."""
+        self._done.set()
+        self._thread.join(_JOIN_SECONDS)
+        with suppress(OSError):
+            if content_of(self._place) == self._owner.content:
+                self._place.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._sign.unlink(missing_ok=True)
+
+    def _watch(self) -> None:
+        missing = 0
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                found = content_of(self._place)
+                if found == self._owner.content:
+                    missing = 0
+                    self._beat()
+                    continue
+            except OSError:  # the storage is away: nobody else can have taken it meanwhile
+                continue
+            missing += 1
+            if found is not None or missing >= _MISSING_BEATS:
+                self._end(Owner.of(found) if found else None)
+                return
+
+    def _beat(self) -> None:
+        self._beats += 1
+        if isinstance(self._sign, Path):
+            self._sign.touch()  # needs no room on a full disk; the time is the storage's own
+        else:
+            self._sign.write_bytes(f"{self._beats}".encode())
+
+    def _end(self, successor: Owner | None) -> None:
+        by = f"{successor} has taken it over" if successor else "its claim has been removed"
+        self._lost = f"'{self._what}' is no longer this job's: {by}; it ends here, and what it wrote stays"
+        interrupt()
+
+
+@contextmanager
+def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
+    """Hold a run, or a part of one, while the block runs. It need not be there yet.
+
+    Args:
+        what: its folder or address.
+        program: of the job, for people.
+        say: told that it takes time to see whether the last job is lost.
+
+    Raises:
+        HeldError: another job is at it.
+        OSError: the storage refuses it.
+        RunError: from within the block: it has been taken over, as this process was stopped for too long.
+    """
+    place, owner = claim_of(what), Owner.here(program)
+    made = _take(place, owner, partial(await_end, what, say))
+    claim = Claim(what, place, owner)
+    try:
+        with interruptible():
+            claim.start()
+            yield claim
+    except KeyboardInterrupt:
+        claim.check()
+        raise
+    finally:
+        claim.release()
+        _remove_empty(made)
+
+
+def nobody_s(what: Place) -> Claim:
+    """Of what nobody will write to: it claims nothing, and is never lost."""
+    return Claim(what, claim_of(what), Owner.here(""))
+
+
+def claim_of(what: Place) -> Place:
+    """Where the claim of a run lies."""
+    return what / _CLAIM
+
+
+def is_of_claim(place: Place) -> bool:
+    """Whether it is there for a claim's sake alone, of a living job or of one that was killed."""
+    return place.name.startswith(_CLAIM)
+
+
+def holder(what: Place) -> Owner | None:
+    """Who is named there, alive or not; None where nobody is, or the storage does not say."""
+    with suppress(OSError, ValueError):  # the latter of a path that can be none
+        return Owner.of(content_of(claim_of(what)) or b"")
+    return None
+
+
+def refuse_held(what: Place) -> None:
+    """Refuse what another process of this host is at, at once; of other hosts' nothing is known so soon.
+
+    Raises:
+        HeldError: so.
+    """
+    owner = holder(what)
+    if owner is not None and owner.state == "alive":
+        raise held_by(what, owner)
+
+
+def await_unheld(what: Place, say: Say, but: str) -> None:
+    """Return where nobody is at it, or only the program named.
+
+    Raises:
+        HeldError: another is.
+        OSError: the storage does not say.
+    """
+    found = content_of(claim_of(what))
+    owner = Owner.of(found or b"")
+    if found is not None and (owner is None or owner.program != but):
+        await_end(what, say, claim_of(what), found)
+
+
+def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None]) -> list[Path]:
+    """Take it; returns the folders that are to go, the innermost first, where nothing is put there."""
+    if not isinstance(place, Path):
+        take(place, owner, awaited)
+        return []
+    made: list[Path] = []
+    for attempt in range(_ATTEMPTS):
+        made += [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            take(place, owner, awaited)
+            break
+        except FileNotFoundError:  # one who had made the folder has just removed it again
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except BaseException:
+            _remove_empty(made)
+            raise
+    return list(dict.fromkeys([place.parent, *made]))  # its own one even where a loser of the race had made it
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Those in which nothing has been put, the innermost first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
