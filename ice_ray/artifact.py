@@ -31,7 +31,7 @@ def save_pruned(
     widths: dict[str, int],
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
-    layout: Layout = "channels_last",
+    layout: Layout | None = None,
 ) -> None:
     """Write a pruned model into `folder`.
 
@@ -40,7 +40,7 @@ def save_pruned(
         widths: filters left in each pruned layer.
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
-        layout: in which its weights lie in memory once it is loaded.
+        layout: in which its weights lie in memory once it is loaded; without one, the one found by trying.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
@@ -84,7 +84,8 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:
-            lay_out(module, description.get("layout", "channels_last"))
+            if description.get("layout") is not None:  # else it is found by trying
+                lay_out(module, description["layout"])
             shrink_to(module, tuple(description["image_shape"]), description["widths"])
             weights = safetensors.torch.load_file(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -113,7 +114,7 @@ def read_description(folder: Place) -> dict[str, Any]:
             and len(shape) == 3
             and all(_is_count(size) for size in shape)
             and isinstance(description["sha256"], str)
-            and description.get("layout", "channels_last") in get_args(Layout)  # older files do not say
+            and description.get("layout") in (None, *get_args(Layout))  # older files do not say
         )
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
