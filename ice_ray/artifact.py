@@ -32,7 +32,7 @@ def save_pruned(
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
     frozen: Sequence[str] = (),
-    layout: Layout = "channels_last",
+    layout: Layout | None = None,
 ) -> None:
     """Write a pruned model into `folder`.
 
@@ -42,7 +42,7 @@ def save_pruned(
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
         frozen: parameters, by name, that are to require no gradient when it is loaded.
-        layout: in which its weights lie in memory once it is loaded.
+        layout: in which its weights lie in memory once it is loaded; without one, the one found by trying.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS, tensors)
@@ -87,7 +87,8 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:
-            lay_out(module, description.get("layout", "channels_last"))
+            if description.get("layout") is not None:  # else it is found by trying
+                lay_out(module, description["layout"])
             shrink_to(module, tuple(description["image_shape"]), description["widths"])
             weights, _ = read_tensors(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -121,7 +122,7 @@ def read_description(folder: Place) -> dict[str, Any]:
             and isinstance(description["sha256"], str)
             and isinstance(frozen := description.get("frozen", []), list)
             and all(isinstance(name, str) for name in frozen)
-            and description.get("layout", "channels_last") in get_args(Layout)  # older files do not say
+            and description.get("layout") in (None, *get_args(Layout))  # older files do not say
         )
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")

@@ -34,7 +34,7 @@ def lay_out(model: nn.Module, layout: Layout | None = None) -> None:
     Surgery leaves strides that depend on how the tensor was cut, and kernels choose their arithmetic by
     strides: without this a resumed run would differ in the last bits from the unbroken one.
     """
-    if layout is not None and layout != layout_of(model):
+    if layout is not None:
         model.__dict__[_MARK] = layout
     wanted = _FORMATS[layout_of(model)]
     with kept_ties(model):
@@ -43,6 +43,15 @@ def lay_out(model: nn.Module, layout: Layout | None = None) -> None:
             fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device).to(memory_format=own)
             parameter.data = fresh.copy_(parameter.data)
             parameter.grad = None
+
+
+def mark_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    """Have a model that has been given no layout keep to the one that it bears; channels_last, where it bears none."""
+    if _MARK not in model.__dict__:
+        try:
+            model.__dict__[_MARK] = find_layout(model, image_shape)
+        except Exception:  # the network is anybody's, and what is wrong with it shows where it is used
+            model.__dict__[_MARK] = "channels_last"
 
 
 def laid_out(images: Tensor, layout: Layout) -> Tensor:

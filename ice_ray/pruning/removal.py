@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from ice_ray.models.frozen import freeze
-from ice_ray.models.layout import lay_out
+from ice_ray.models.layout import lay_out, mark_layout
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.pruning.units import PruningStep
@@ -40,6 +40,7 @@ def remove_from(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[st
 @contextmanager
 def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
     """The graph of a model that is to be cut; afterwards its mode and its trainable parameters are as before."""
+    mark_layout(model, image_shape)
     requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     freeze(model, ())  # the graph is traced through autograd
     was_training = model.training

@@ -14,7 +14,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.exporter import export
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.removal import widths_of
+from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
@@ -108,6 +108,13 @@ def test_the_layout_is_saved_and_loaded(tmp_path):
     assert torch.equal(loaded(images), pruned(images))
     assert json.loads((tmp_path / DESCRIPTION).read_text())["layout"] == "contiguous"
     assert export(tmp_path, "torch", builder=Viewing).is_file()
+
+
+def test_cut_and_saved_without_a_word_of_the_layout(tmp_path):
+    model, images = Viewing().eval(), torch.randn(2, *SHAPE)
+    remove_filters(model, SHAPE, {"features.0.0": (0, 1)})
+    save_pruned(tmp_path, ModelSpec("mine:build", 10), SHAPE, {"features.0.0": 6}, model.state_dict(), {})
+    assert torch.equal(load_pruned(tmp_path, builder=Viewing)(images), model(images))
 
 
 def test_files_from_before_the_layout_was_saved_are_loaded(tmp_path):
