@@ -202,8 +202,6 @@ def place(text: str | Place) -> Place:
     """
     if not isinstance(text, str):
         return text
-    if not text.strip():
-        raise UserError("the path is empty")
     if ":/" not in text:
         return Path(at_home(text))
     scheme, _, rest = text.partition("://")

@@ -32,9 +32,11 @@ def is_own(name: str) -> bool:
 def meant_as_own(name: str) -> str:
     """For a message about an unknown name: how it is written if it is meant as code of the user's own; else nothing.
 
-    >>> meant_as_own("model.MyNet"), meant_as_own("nets/model.py:MyNet"), meant_as_own("resnet")
+    >>> meant_as_own("model.MyNet"), meant_as_own("nets/model.py:MyNet"), meant_as_own("photos/train")
     ("; if it is yours: 'model:MyNet'", "; if it is yours: 'nets.model:MyNet'", '')
     """
+    if "/" in name and ".py" not in name:
+        return ""
     words = re.sub(r"\(.*\)$", "", name.strip()).replace("::", ":").replace(".py:", ":").removeprefix("./")
     module, colon, function = words.replace("/", ".").rpartition(":" if ":" in words else ".")
     better = f"{module}:{function}"

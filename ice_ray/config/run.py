@@ -151,6 +151,8 @@ class RunConfig:
             raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
         if not 0 < self.freeze.probe_learning_rate < math.inf:
             raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
+        if not self.storage.strip():
+            raise UserError("--storage: the path is empty")
         try:
             place(self.storage)
         except UserError as error:

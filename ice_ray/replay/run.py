@@ -84,8 +84,6 @@ def run_replay(
                 break
             except SystemExit as end:  # Train's own handler of Ctrl-C
                 raise KeyboardInterrupt from end
-            except UserError:
-                raise  # it would come again
             except (ray.train.ControllerError, ray.exceptions.RayActorError) as error:
                 if not restarts_left:
                     raise RunError(f"stage 2 failed: {last_line(error)}") from error
