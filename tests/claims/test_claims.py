@@ -222,7 +222,7 @@ def test_a_stopped_process_is_alive(tmp_path):
 @pytest.mark.parametrize("lost", [False, True], ids=["free", "of a killed job"])
 @pytest.mark.timeout(600)
 def test_of_processes_that_race_exactly_one_wins(storage, dead, lost, tmp_path):
-    rounds = 100 if isinstance(storage, Path) else 20
+    rounds = 50 if isinstance(storage, Path) else 10
     notes = tmp_path / "notes"
     notes.mkdir()
     for number in range(rounds * lost):
