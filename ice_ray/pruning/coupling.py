@@ -164,12 +164,21 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
                 gates[name] = None
         else:
             return f"its channels go through {name} ({type(target.module).__name__})"
+    if gates and not _multiplied(group):
+        return f"its filters go together with those of {next(iter(gates))}, which do more than multiply them"
     if not readers:
         return "nothing reads its filters: they are the model's outputs"
     filters, groups = filters_of(module), math.lcm(*runs)
     if filters % groups or filters < 2 * groups:
         return f"a grouped layer ({groups} groups) leaves none of its {filters} filters free"
     return Coupling(layer, filters, tuple(readers), tuple(gates), groups, tuple(cut))
+
+
+def _multiplied(group: tp.Group) -> bool:
+    """Whether, wherever what several layers give comes together in a group, it is multiplied."""
+    nodes = {id(item.dep.target): item.dep.target for item in group}
+    joined = [node for node in nodes.values() if len({id(given) for given in node.inputs} & set(nodes)) > 1]
+    return all("MulBackward" in node.name for node in joined if "ElementWiseOp" in node.name)
 
 
 def _tie(operation: str) -> str | None:

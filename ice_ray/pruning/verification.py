@@ -10,7 +10,7 @@ from torch import nn
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.probe import unsettled
-from ice_ray.pruning.coupling import removal_group
+from ice_ray.pruning.coupling import filters_of, removal_group
 from ice_ray.pruning.removal import remove_from, surgery
 from ice_ray.pruning.stand_ins import StandIns
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
@@ -83,7 +83,10 @@ def _difference(
     with surgery(own, image_shape) as graph:
         _silence(own, graph, removed)
         before = stand_ins.outputs(images)
+        left = {layer: filters_of(own.get_submodule(layer)) - len(filters) for layer, filters in removed.items()}
         remove_from(own, graph, removed)
+    if any(filters_of(own.get_submodule(layer)) != width for layer, width in left.items()):
+        return "others of its filters would go with those that are removed"
     after = stand_ins.outputs(images)
     with torch.no_grad():
         real = logits_of(own(images))

@@ -147,9 +147,7 @@ class Inverted(Block):
         super().__init__(width)
         inner = 2 * width
         depthwise = a_conv(chance, inner, inner, 3, groups=inner)
-        self.layer(
-            "expand", a_conv(chance, width, inner, 1), *usual(chance, inner), depthwise, *usual(chance, inner)
-        )
+        self.layer("expand", a_conv(chance, width, inner, 1), *usual(chance, inner), depthwise, *usual(chance, inner))
         self.gated = chance.random() < 0.5
         if self.gated:
             self.layer("squeeze", nn.Conv2d(inner, 4, 1), nn.ReLU())
@@ -521,7 +519,8 @@ class Generated(nn.Module):
         """Whether it is made of nothing but what most networks have."""
         norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, ChannelNorm)
         own = [each for each in self.modules() if "Norm" in type(each).__name__]
-        return all(type(each) in USUAL_BLOCKS for each in self.blocks) and all(isinstance(e, norms) for e in own)
+        usual = all(type(each) in USUAL_BLOCKS for each in self.blocks) and all(isinstance(each, norms) for each in own)
+        return usual and any(isinstance(each, (Residual, Inverted, Mixed)) for each in self.blocks)
 
 
 def _how(block: nn.Module) -> str:

@@ -65,9 +65,7 @@ def fault_of(network: Generated, number: int, folder: Path) -> str:
     removed = chosen(opened, number)
     images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(number))
     return (
-        dead_filters(network, removed, images)
-        or saved_and_loaded(network, opened, removed, images, folder)
-        or "right"
+        dead_filters(opened, removed, images) or saved_and_loaded(network, opened, removed, images, folder) or "right"
     )
 
 
@@ -87,9 +85,10 @@ def chosen(network: DenseNetwork, number: int) -> dict[str, tuple[int, ...]]:
     return removed
 
 
-def dead_filters(network: Generated, removed: Mapping[str, Sequence[int]], images: Tensor) -> str:
+def dead_filters(opened: DenseNetwork, removed: Mapping[str, Sequence[int]], images: Tensor) -> str:
     """What is wrong where filters go that give nothing."""
-    dense = copy.deepcopy(network).eval()
+    dense = opened.build(torch.device("cpu"))
+    assert isinstance(dense, Generated)
     killed(dense, dict(removed))
     pruned = copy.deepcopy(dense)
     remove_filters(pruned, SHAPE, removed)
@@ -110,7 +109,8 @@ def saved_and_loaded(
     wrong = [layer for layer, filters in removed.items() if widths[layer] != opened_width(opened, layer) - len(filters)]
     if wrong:
         return f"other widths than asked for: {wrong}"
-    save_pruned(folder, ModelSpec("mine:build", CLASSES), SHAPE, widths, pruned.state_dict(), {})
+    spec, tensors = ModelSpec("mine:build", CLASSES), pruned.state_dict()
+    save_pruned(folder, spec, SHAPE, widths, tensors, {}, opened.frozen, opened.layout)
     loaded = load_pruned(folder, builder=lambda: copy.deepcopy(network))
     if not torch.equal(logits(loaded, images), logits(pruned, images)):
         return "other logits once saved and loaded"
