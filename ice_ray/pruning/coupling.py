@@ -21,8 +21,8 @@ from ice_ray.pruning.torch_pruning import FlattenIndexMapping
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
 Prunable = nn.Conv2d | nn.Linear
-# More than any flattening of a removal leads to: 4,096 filters of 7x7 positions.
-_MOST_CHANNELS = 200_704
+# More than flattening leads to: a filter of 64x64 positions, read four times.
+_MOST_CHANNELS_A_FILTER = 16_384
 # Operations of the graph (by the name of their gradient) that tie channels of several layers, or each other, together.
 _TIES = {
     "AddBackward": "a sum",
@@ -97,22 +97,26 @@ def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int
         ValueError: the trace has not met the layer.
     """
     prune = tp.prune_linear_out_channels if isinstance(module, nn.Linear) else tp.prune_conv_out_channels
-    with _followable(), warnings.catch_warnings():
+    with _followable(len(filters) * _MOST_CHANNELS_A_FILTER), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return graph.get_pruning_group(module, prune, idxs=filters)
 
 
 class EntangledError(Exception):
-    """Reshapes of which the graph would make ever more channels, without end (windowed attention)."""
+    """Reshapes of which the graph would make ever more channels, without end (windowed attention), or that it would
+    follow in a circle (a local response norm behind a concatenation).
+    """
 
 
 @contextmanager
-def _followable() -> Iterator[None]:
-    """While the block runs the graph may spread filters over reshaped channels, but not without limit."""
-    spread = FlattenIndexMapping.__call__
+def _followable(most: int) -> Iterator[None]:
+    """While the block runs the graph may follow filters through reshaped channels, but not without limit."""
+    spread, followed = FlattenIndexMapping.__call__, 0
 
     def limited(self: FlattenIndexMapping, indices: list[object]) -> list[object]:
-        if not self.reverse and len(indices) * self._stride > _MOST_CHANNELS:
+        nonlocal followed
+        followed += len(indices) * (1 if self.reverse else self._stride)
+        if followed > most:
             raise EntangledError
         return spread(self, indices)  # type: ignore[no-any-return]
 
