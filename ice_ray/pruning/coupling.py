@@ -179,10 +179,11 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
 
 
 def _multiplied(group: tp.Group) -> bool:
-    """Whether, wherever what several layers give comes together in a group, it is multiplied."""
+    """Whether what several layers give comes together in a group, and wherever it does, is multiplied."""
     nodes = {id(item.dep.target): item.dep.target for item in group}
     joined = [node for node in nodes.values() if len({id(given) for given in node.inputs} & set(nodes)) > 1]
-    return all("MulBackward" in node.name for node in joined if "ElementWiseOp" in node.name)
+    operations = [node.name for node in joined if "ElementWiseOp" in node.name]
+    return bool(operations) and all("MulBackward" in name for name in operations)
 
 
 def _tie(operation: str) -> str | None:

@@ -37,11 +37,16 @@ class ChannelNorm(nn.Module):
 class StandardConv(nn.Conv2d):
     """A convolution whose weights are standardised, filter by filter."""
 
+    is_standardised = False
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        spread, mean = torch.std_mean(weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        standard = (weight - mean) / (spread + 1e-5)
-        return F.conv2d(x, standard, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        weight = self.weight if self.is_standardised else self.standardised()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def standardised(self) -> Tensor:
+        """What it computes with."""
+        spread, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
+        return (self.weight - mean) / (spread + 1e-5)
 
 
 class Block(nn.Module):
@@ -545,8 +550,15 @@ def generated(number: int, seed: int = 0) -> Generated:
 
 
 def killed(network: Generated, removed: dict[str, Sequence[int]]) -> None:
-    """Make filters give nothing, and what treats their channels behind them keep that: in place, no graph asked."""
+    """Make filters give nothing, and what treats their channels behind them keep that: in place, no graph asked.
+
+    Weights that are standardised keep what that makes of them, so that inputs that are gone cannot be felt by others.
+    """
     with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, StandardConv):
+                module.weight.copy_(module.standardised())
+                module.is_standardised = True
         for layer, filters in removed.items():
             place, _, name = layer.rpartition(".")
             block = network.get_submodule(place)

@@ -58,7 +58,7 @@ def fault_of(network: Generated, number: int, folder: Path) -> str:
     """How it went: right, refused, or what is wrong."""
     everything = Selection(include=("*",)) if number % 2 else Selection()
     try:
-        opened = open_network(network, "mine", SHAPE, everything, CLASSES).network
+        opened, _ = open_network(network, "mine", SHAPE, everything)
         AMOUNTS.check(opened.steps)
     except UserError as refusal:
         return refused(str(refusal), network.is_plain)
