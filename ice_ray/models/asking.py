@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.models.answers import described, logits_of
-from ice_ray.models.ties import kept_ties
+from ice_ray.models.ties import join, ties_of
 
 _USUAL_SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 384, 448, 512)
 _USUAL_CHANNELS = (1, 3, 4)
@@ -25,11 +25,11 @@ def copied_to_cpu(model: nn.Module, name: str = "the model") -> nn.Module:
         UserError: it cannot be copied.
     """
     try:
-        copied = copy.deepcopy(model)
-        with kept_ties(copied):
-            return copied.to("cpu", torch.float32)
+        copied = copy.deepcopy(model).to("cpu", torch.float32)
     except Exception as error:  # the network is anybody's
         raise UserError(f"{name} cannot be copied (copy.deepcopy raises {raised(error)})") from error
+    join(copied, ties_of(model))
+    return copied
 
 
 def check_answers(model: nn.Module, image_shape: tuple[int, int, int], classes: int | None, name: str) -> None:
