@@ -51,7 +51,8 @@ class Claim:
     def release(self) -> None:
         """Give it back, if it is there still."""
         self._done.set()
-        self._thread.join(_JOIN_SECONDS)
+        if self._thread.ident is not None:  # else it was interrupted before it had begun
+            self._thread.join(_JOIN_SECONDS)
         with suppress(OSError):
             if content_of(self._place) == self._owner.content:
                 self._place.unlink(missing_ok=True)
@@ -102,9 +103,9 @@ def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
         RunError: from within the block: it has been taken over, as this process was stopped for too long.
     """
     place, owner = claim_of(what), Owner.here(program)
-    made = _take(place, owner, partial(await_end, what, say))
-    claim = Claim(what, place, owner)
+    claim, made = Claim(what, place, owner), list[Path]()
     try:
+        _take(place, owner, partial(await_end, what, say), made)
         with interruptible():
             claim.start()
             yield claim
@@ -162,14 +163,18 @@ def await_unheld(what: Place, say: Say, but: str) -> None:
         await_end(what, say, claim_of(what), found)
 
 
-def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None]) -> list[Path]:
-    """Take it; returns the folders that are to go, the innermost first, where nothing is put there."""
+def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None], made: list[Path]) -> None:
+    """Take it.
+
+    Args:
+        made: filled with the folders that are to go, the innermost first, where nothing is put there.
+    """
     if not isinstance(place, Path):
         take(place, owner, awaited)
-        return []
-    made: list[Path] = []
+        return
     for attempt in range(_ATTEMPTS):
-        made += [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
+        missing = [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
+        made[:] = dict.fromkeys([*missing, *made])
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             take(place, owner, awaited)
@@ -177,10 +182,7 @@ def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None]) -
         except FileNotFoundError:  # one who had made the folder has just removed it again
             if attempt == _ATTEMPTS - 1:
                 raise
-        except BaseException:
-            _remove_empty(made)
-            raise
-    return list(dict.fromkeys([place.parent, *made]))  # its own one even where a loser of the race had made it
+    made[:] = dict.fromkeys([place.parent, *made])  # its own one even where a loser of the race had made it
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -70,7 +70,7 @@ def _create(place: Path, content: bytes) -> bool:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:  # it may be interrupted, too
         place.unlink(missing_ok=True)
         raise
     return True

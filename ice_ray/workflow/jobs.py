@@ -20,7 +20,7 @@ from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import OwnCodeError, RunError, StorageError, TrialFailure, UserError, in_one_line
+from ice_ray.errors import DataError, OwnCodeError, RunError, StorageError, TrialFailure, UserError, in_one_line
 from ice_ray.files import make_folder
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
@@ -58,7 +58,7 @@ def _both_stages(context: JobContext) -> None:
     _report_on(context.folder)  # a long stage 2 is to come
     try:
         replay_stage(context, winner.hyperparameters)
-    except TrialFailure as error:
+    except (DataError, TrialFailure) as error:  # of images that stage 1 has not met
         raise RunError(f"{error}; {_kept(context.folder)}") from error
     _report_on(context.folder)
 
