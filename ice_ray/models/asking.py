@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,13 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.models.answers import described, logits_of
+from ice_ray.models.copies import copied
+from ice_ray.models.frozen import freeze
 from ice_ray.models.ties import kept_ties
 
 _USUAL_SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 384, 448, 512)
 _USUAL_CHANNELS = (1, 3, 4)
+_CLOSE = 1e-3
 
 
 def copied_to_cpu(model: nn.Module, name: str = "the model") -> nn.Module:
@@ -25,9 +27,9 @@ def copied_to_cpu(model: nn.Module, name: str = "the model") -> nn.Module:
         UserError: it cannot be copied.
     """
     try:
-        copied = copy.deepcopy(model)
-        with kept_ties(copied):
-            return copied.to("cpu", torch.float32)
+        own = copied(model)
+        with kept_ties(own):
+            return own.to("cpu", torch.float32)
     except Exception as error:  # the network is anybody's
         raise UserError(f"{name} cannot be copied (copy.deepcopy raises {raised(error)})") from error
 
@@ -42,9 +44,10 @@ def check_answers(model: nn.Module, image_shape: tuple[int, int, int], classes: 
     Raises:
         UserError: it takes no such images, or what it returns are no logits (N, classes) to train and to measure by.
     """
-    copied = copied_to_cpu(model, name).requires_grad_(True)
-    answering = _answer(copied.eval(), image_shape, classes, name, "eval mode")
-    training = _answer(copied.train(), image_shape, classes, name, "training")
+    own = freeze(copied_to_cpu(model, name), ())
+    answering = _answer(own.eval(), image_shape, classes, name, "eval mode")
+    _check_repeats(own, answering, image_shape, name)
+    training = _answer(own.train(), image_shape, classes, name, "training")
     if answering.shape != training.shape:
         raise UserError(
             f"{name} gives logits {tuple(answering.shape)} in eval mode and {tuple(training.shape)} in training"
@@ -71,6 +74,15 @@ def _answer(model: nn.Module, image_shape: tuple[int, int, int], classes: int | 
     return logits
 
 
+def _check_repeats(model: nn.Module, logits: Tensor, image_shape: tuple[int, int, int], name: str) -> None:
+    again = logits_of(_asked(model, image_shape, seed=1))
+    if bool((again - logits).abs().max() > _CLOSE * logits.abs().max()):
+        raise UserError(
+            f"{name} gives other logits for the same images each time in eval mode: something in its forward pass "
+            "draws at random there too (F.dropout wants training=self.training)"
+        )
+
+
 def _check_classes(output: object, logits: Tensor, classes: int, name: str, mode: str) -> None:
     if logits.shape[1] < classes:
         raise UserError(
@@ -89,11 +101,11 @@ def _unclear(output: object, name: str, mode: str) -> str:
     )
 
 
-def _asked(model: nn.Module, image_shape: tuple[int, int, int]) -> object:
+def _asked(model: nn.Module, image_shape: tuple[int, int, int], seed: int = 0) -> object:
     parameter = next(model.parameters())
     images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(parameter)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return model(images)
 
 

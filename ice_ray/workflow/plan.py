@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
+from ice_ray.models.copies import copied
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
@@ -228,7 +228,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     elif config.data != "digits" and not spec.is_users_own:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     if kind.trains_anew:
-        reinitialise(copy.deepcopy(module), ("check",))
+        reinitialise(copied(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
     opening = _opened(module, config.model, shape, config.prune.selection, dataset.classes)
