@@ -104,8 +104,8 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
     if function is None:
         valid = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
         raise UserError(
-            f"{what} '{name}': AttributeError: '{module_name}' has no '{function_name}' "
-            f"({nearest(function_name, valid)})"
+            f"{what} '{name}': AttributeError: module '{module_name}' has no attribute '{function_name}' "
+            f"({nearest(function_name, valid)}); {_FORM}"
         )
     if not callable(function):
         raise UserError(f"{what} '{name}' is not a function")
@@ -135,10 +135,11 @@ def check_takes(function: Callable[..., Any], name: str, what: str, given: Colle
 
 def _refuse_pythons(name: str, what: str) -> None:
     """Raises UserError: it is of Python's own library: a name that was mistaken, and what it does is not found out."""
-    module = name.partition(":")[0]
+    module, _, function = name.partition(":")
     package = module.partition(".")[0]
-    if not _is_pythons(module):
-        return
+    loaded = sys.modules.get(module)
+    if not _is_pythons(module) or (loaded is not None and not hasattr(loaded, function)):
+        return  # of a name that is not there, that is said
     if (Path.cwd() / f"{package}.py").exists() or (Path.cwd() / package / "__init__.py").exists():
         raise UserError(f"{what} '{name}': Python has a module '{package}' of its own; give your file another name")
     raise UserError(f"{what} '{name}' is of Python's own library: it is no {what}; {_FORM}")

@@ -155,8 +155,8 @@ def _checked(data: PruningData) -> int | None:
     named = {"train": data.train, "decide": data.decide, "final": data.final}
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():
-        if len(images) < 2:
-            raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
+        if not len(images):
+            raise UserError(f"data.{name} holds no images")
         if images.image_shape != data.train.image_shape:
             raise UserError(
                 f"images of data.{name} are {images.image_shape}, those of data.train {data.train.image_shape}"

@@ -147,7 +147,7 @@ def test_what_cannot_be_called_as_it_would_be_is_not_called(mine, tmp_path, caps
     what = option.rpartition(".")[2].lstrip("-")
     assert refused(capsys, option, f"{mine}:takes_much").startswith(f"{what} '{mine}:takes_much' cannot be called with")
     assert f"{mine}:sqrt' is a function of Python's own" in refused(capsys, option, f"{mine}:sqrt")
-    assert "has no 'takes_mich' (nearest: takes_much" in refused(capsys, option, f"{mine}:takes_mich")
+    assert "has no attribute 'takes_mich' (nearest: takes_much" in refused(capsys, option, f"{mine}:takes_mich")
     assert not (tmp_path / "trace").exists()
 
 

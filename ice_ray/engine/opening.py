@@ -17,6 +17,7 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.asking import check_answers, copied_to_cpu
 from ice_ray.models.kinds import check_finite, plain_module
 from ice_ray.models.layout import Layout, laid_out
+from ice_ray.models.ties import check_overlaps
 from ice_ray.pruning.removal import Widths
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.precision import Precision, autocast
@@ -67,7 +68,9 @@ def open_module(
         UserError: it is none that can be worked with, takes no such images, does not give logits, cannot be traced,
             ends the process that it is in, or nothing in it may be pruned.
     """
-    own = copied_to_cpu(plain_module(module, name), name)
+    given = plain_module(module, name)
+    check_overlaps(given)
+    own = copied_to_cpu(given, name)
     check_finite(own, name)
     try:
         _tried(lambda: check_answers(own, image_shape, classes, name), SECONDS_TO_ANSWER, name, "cannot be asked")

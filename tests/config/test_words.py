@@ -117,7 +117,7 @@ def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
 def test_nothing_is_made_of_a_tilde(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home" / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "home" / "runs" / "taken" / "notes").mkdir(parents=True)
     assert run(prune_job, RunConfig, "p", ["--storage=~/runs", "--name", "taken"]) == 2
     assert "home/runs/taken' exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

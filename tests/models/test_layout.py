@@ -97,7 +97,7 @@ def saved(folder) -> nn.Module:
     pruned = network.build_pruned({"features.0.0": 4}, CPU)
     widths = widths_of(pruned, network.steps)
     spec = ModelSpec("mine:build", 10)
-    save_pruned(folder, spec, SHAPE, widths, pruned.state_dict(), {}, network.layout)
+    save_pruned(folder, spec, SHAPE, widths, pruned.state_dict(), {}, layout=network.layout)
     return pruned
 
 
