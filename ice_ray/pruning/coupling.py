@@ -155,6 +155,8 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
         name = names.get(id(target.module))
         if name is not None:
             cut[name] = None
+            if not reads and (extra := _left_whole(target.module)) is not None:
+                return f"{name} has {extra} beside its weight, which nothing would cut with its filters"
         if name is None:
             if (tie := _tie(target.name)) is not None:
                 return f"{tie} couples its filters to {_other_owner(group, module, names) or 'other channels'}"
@@ -178,6 +180,15 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
     if filters % groups or filters < 2 * groups:
         return f"a grouped layer ({groups} groups) leaves none of its {filters} filters free"
     return Coupling(layer, filters, tuple(readers), tuple(gates), groups, tuple(cut))
+
+
+def _left_whole(module: nn.Module) -> str | None:
+    """A tensor that a layer holds for each of its filters and that the graph does not know of, such as a gain."""
+    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return None
+    own = {**module._parameters, **module._buffers}
+    extra = (name for name, each in own.items() if each is not None and filters_of(module) in each.shape)
+    return next((name for name in extra if name not in ("weight", "bias")), None)
 
 
 def _multiplied(group: tp.Group) -> bool:

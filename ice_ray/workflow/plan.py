@@ -38,6 +38,7 @@ from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
 from ice_ray.search.space import Space, default_space, load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.workflow.waiting import told_of
 
 _LARGEST_SMALL_IMAGE = 32
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
@@ -285,7 +286,8 @@ def open_network(
 def _opened(
     module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
 ) -> Opening:
-    opening = open_module(module, shape, selection, classes, f"model '{name}'")
+    with told_of(f"trying on copies of model '{name}' which of its layers can be pruned"):
+        opening = open_module(module, shape, selection, classes, f"model '{name}'")
     if opening.note is not None:
         warn(opening.note)
     return opening
@@ -298,7 +300,8 @@ def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig) -
         return opening
     precision = resolve(config.precision, torch.device("cpu"))
     widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
-    trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
+    with told_of(f"trying a step of training of model '{config.model}'"):
+        trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
     if trained.note is not None and trained is not opening:
         warn(trained.note)
     return trained
