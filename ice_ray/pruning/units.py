@@ -164,5 +164,10 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
 def _nothing(refused: Mapping[str, str]) -> str:
     if not refused:
         return "the model has no convolution and no linear layer"
-    layer, reason = min(refused.items(), key=lambda each: (_FROZEN not in each[1], each[1] == OUTPUTS))
+
+    def rank(each: tuple[str, str]) -> tuple[bool, bool, bool]:
+        """First what can be mended, last what holds in every network."""
+        return _FROZEN not in each[1], not is_choice(each[1]), each[1] == OUTPUTS
+
+    layer, reason = min(refused.items(), key=rank)
     return f"the model has no layer whose filters may be pruned; for example {layer}: {reason}"
