@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.models.copies import copied
 from ice_ray.models.frozen import describe_frozen, freeze
 from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.prepare import prepare
@@ -114,7 +114,7 @@ def prune(
             executor.store.keep_only(state.kept)
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = pipeline.finish(executor, state, preparation)
-    module = freeze(copy.deepcopy(executor.module(state.snapshot)), network.frozen)
+    module = freeze(copied(executor.module(state.snapshot)), network.frozen)
     network.tie(module)
     accuracy = executor.accuracy(module, bring(data.decide, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)

@@ -37,6 +37,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.recovering import Recovery
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import OutOfMemoryError
+from ice_ray.models.copies import fill
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.ties import copies_of
 from ice_ray.pruning.freezing import weight_changes
@@ -236,7 +237,7 @@ class Executor:
             return self.network.build(self.device)
         content = self.store.get(snapshot)
         model = self.network.build_pruned(content.widths, self.device)
-        model.load_state_dict(content.tensors)
+        fill(model, content.tensors)
         return model
 
     def _dense(self) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import fnmatch
 import hashlib
@@ -15,6 +14,7 @@ from torch import nn
 
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
+from ice_ray.models.copies import copied
 from ice_ray.models.entrances import find_entrances
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
@@ -63,7 +63,7 @@ class DenseNetwork:
     ) -> None:
         check_overlaps(module)
         self._ties = ties_of(module)
-        self._module = copy.deepcopy(module).to("cpu", torch.float32).eval()
+        self._module = copied(module).to("cpu", torch.float32).eval()
         join(self._module, self._ties)
         self.frozen: tuple[str, ...] = frozen_parameters(self._module)
         self.fixed: tuple[str, ...] = () if self.all_frozen else self.frozen
@@ -137,7 +137,7 @@ class DenseNetwork:
 
     def build(self, device: torch.device) -> nn.Module:
         """A fresh dense copy in eval mode; what is fixed requires no gradient, and all else does."""
-        module = freeze(copy.deepcopy(self._module), self.fixed).to(device)
+        module = freeze(copied(self._module), self.fixed).to(device)
         self.tie(module)
         lay_out(module)
         return module
@@ -148,7 +148,7 @@ class DenseNetwork:
 
     def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
         """A fresh copy with these widths, whose weights are then to be loaded; gradients as in `build`."""
-        module = freeze(copy.deepcopy(self._module), self.fixed)
+        module = freeze(copied(self._module), self.fixed)
         shrink_to(module, self.image_shape, widths)
         module.to(device)
         self.tie(module)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError
 from ice_ray.models.answers import described, logits_of
+from ice_ray.models.copies import copied
+from ice_ray.models.frozen import freeze
 from ice_ray.models.ties import join, ties_of
 
 _USUAL_SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 384, 448, 512)
 _USUAL_CHANNELS = (1, 3, 4)
+_CLOSE = 1e-3
+_MOST_PIXELS = 64 * 64
+"""That other images are tried with for real: what attention costs grows with the square of their number."""
 
 
 def copied_to_cpu(model: nn.Module, name: str = "the model") -> nn.Module:
@@ -25,11 +30,11 @@ def copied_to_cpu(model: nn.Module, name: str = "the model") -> nn.Module:
         UserError: it cannot be copied.
     """
     try:
-        copied = copy.deepcopy(model).to("cpu", torch.float32)
+        own = copied(model).to("cpu", torch.float32)
     except Exception as error:  # the network is anybody's
         raise UserError(f"{name} cannot be copied (copy.deepcopy raises {raised(error)})") from error
-    join(copied, ties_of(model))
-    return copied
+    join(own, ties_of(model))
+    return own
 
 
 def check_answers(model: nn.Module, image_shape: tuple[int, int, int], classes: int | None, name: str) -> None:
@@ -42,9 +47,10 @@ def check_answers(model: nn.Module, image_shape: tuple[int, int, int], classes: 
     Raises:
         UserError: it takes no such images, or what it returns are no logits (N, classes) to train and to measure by.
     """
-    copied = copied_to_cpu(model, name).requires_grad_(True)
-    answering = _answer(copied.eval(), image_shape, classes, name, "eval mode")
-    training = _answer(copied.train(), image_shape, classes, name, "training")
+    own = freeze(copied_to_cpu(model, name), ())
+    answering = _answer(own.eval(), image_shape, classes, name, "eval mode")
+    _check_repeats(own, answering, image_shape, name)
+    training = _answer(own.train(), image_shape, classes, name, "training")
     if answering.shape != training.shape:
         raise UserError(
             f"{name} gives logits {tuple(answering.shape)} in eval mode and {tuple(training.shape)} in training"
@@ -71,6 +77,15 @@ def _answer(model: nn.Module, image_shape: tuple[int, int, int], classes: int | 
     return logits
 
 
+def _check_repeats(model: nn.Module, logits: Tensor, image_shape: tuple[int, int, int], name: str) -> None:
+    again = logits_of(_asked(model, image_shape, seed=1))
+    if bool((again - logits).abs().max() > _CLOSE * logits.abs().max()):
+        raise UserError(
+            f"{name} gives other logits for the same images each time in eval mode: something in its forward pass "
+            "draws at random there too (F.dropout wants training=self.training)"
+        )
+
+
 def _check_classes(output: object, logits: Tensor, classes: int, name: str, mode: str) -> None:
     if logits.shape[1] < classes:
         raise UserError(
@@ -89,16 +104,17 @@ def _unclear(output: object, name: str, mode: str) -> str:
     )
 
 
-def _asked(model: nn.Module, image_shape: tuple[int, int, int]) -> object:
+def _asked(model: nn.Module, image_shape: tuple[int, int, int], seed: int = 0) -> object:
     parameter = next(model.parameters())
     images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(parameter)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return model(images)
 
 
 def _failure(model: nn.Module, shape: tuple[int, int, int], name: str, mode: str, error: Exception) -> str:
-    other = next(_that_work(model, shape), None)
+    tried = _Tried(model, max(_MOST_PIXELS, shape[1] * shape[2]))
+    other = next(_that_work(tried, shape), None)
     given = f"{shape[2]}x{shape[1]} pixels"
     if other is None:
         return f"{name} raises {raised(error)} for an image of {given} and {shape[0]} channels, in {mode}"
@@ -106,28 +122,42 @@ def _failure(model: nn.Module, shape: tuple[int, int, int], name: str, mode: str
     if channels != shape[0]:
         at = "" if (size, size) == shape[1:] else f", of {size}x{size} pixels"
         return f"{name} takes images of {channels} channel{'s' * (channels != 1)}{at}, not of {shape[0]}"
-    least = size > max(shape[1:]) and _works(model, (channels, size + 32, size + 32))
+    least = size > max(shape[1:]) and tried.bears((channels, size + 32, size + 32))
     needs = f"it needs at least {size}x{size}" if least else f"it takes {size}x{size}"
     return f"{name} does not take an image of {given}: {needs} ({raised(error)})"
 
 
-def _that_work(model: nn.Module, shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+def _that_work(tried: _Tried, shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
     """Other shapes that a network takes: first of another number of channels, then of another size, then of both."""
-    first = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), shape[0])
+    first = next((layer.in_channels for layer in tried.model.modules() if isinstance(layer, nn.Conv2d)), shape[0])
     channels = [each for each in dict.fromkeys((first, *_USUAL_CHANNELS)) if each != shape[0]]
     sizes = [each for each in _USUAL_SIZES if (each, each) != shape[1:]]
     others = [(each, *shape[1:]) for each in channels]
     others += [(each, size, size) for each in (shape[0], first) for size in sizes]
-    return (other for other in others if _works(model, other))
+    return (other for other in others if tried.bears(other))
 
 
-def _works(model: nn.Module, shape: tuple[int, int, int]) -> bool:
-    try:
-        with torch.no_grad():
-            _asked(model, shape)
-    except Exception:  # the network is anybody's
-        return False
-    return True
+class _Tried:
+    """Whether a network takes images of other shapes; of large ones by their shapes alone, at no cost.
+
+    Args:
+        most: pixels of an image with which it is really run.
+    """
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        self.model, self._most = model, most
+
+    def bears(self, shape: tuple[int, int, int]) -> bool:
+        try:
+            with torch.no_grad():
+                _asked(self.model if shape[1] * shape[2] <= self._most else self._hollow, shape)
+        except Exception:  # the network is anybody's
+            return False
+        return True
+
+    @cached_property
+    def _hollow(self) -> nn.Module:
+        return copied(self.model).to("meta")
 
 
 def raised(error: BaseException) -> str:

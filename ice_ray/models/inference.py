@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 
@@ -11,6 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import copied
 from ice_ray.models.probe import probe_of
 
 _CLOSE = 1e-3
@@ -22,16 +22,16 @@ def folded(model: nn.Module, norms: Mapping[str, str]) -> nn.Module:
     Args:
         norms: batch norms to fold, by the layer whose output they take.
     """
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    own = copied(model).eval().requires_grad_(False)
     for layer, norm in norms.items():
-        before, after = copied.get_submodule(layer), copied.get_submodule(norm)
+        before, after = own.get_submodule(layer), own.get_submodule(norm)
         assert isinstance(after, (nn.BatchNorm1d, nn.BatchNorm2d))
         if isinstance(before, nn.Linear):
-            _replace(copied, layer, fuse_linear_bn_eval(before, after))
+            _replace(own, layer, fuse_linear_bn_eval(before, after))
         elif isinstance(before, nn.Conv2d):
-            _replace(copied, layer, fuse_conv_bn_eval(before, after))
-        _replace(copied, norm, nn.Identity())
-    return copied.requires_grad_(False)
+            _replace(own, layer, fuse_conv_bn_eval(before, after))
+        _replace(own, norm, nn.Identity())
+    return own.requires_grad_(False)
 
 
 def foldable_norms(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ice_ray.models.copies import copied
 
 
 def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
@@ -16,7 +16,7 @@ def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
     drawn = torch.Generator().manual_seed(0)
     parameter = next(model.parameters())
     images = torch.rand(2, *image_shape, generator=drawn).to(parameter)
-    probe = copy.deepcopy(model).eval()
+    probe = copied(model).eval()
     for module in probe.modules():
         if isinstance(module, _BatchNorm):
             for tensor in module.state_dict().values():
@@ -31,7 +31,7 @@ def unsettled(model: nn.Module) -> nn.Module:
     channels are drawn at random, and so are weights that are all the same, as where training begins from zeros.
     """
     drawn = torch.Generator().manual_seed(0)
-    probe = copy.deepcopy(model).eval()
+    probe = copied(model).eval()
     for module in probe.modules():
         tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
         if hasattr(module, "running_mean"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import copied, leaving_nothing
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), leaving_nothing(model):
             parameter = next(model.parameters())
             model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
@@ -78,8 +78,8 @@ def unused_parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> tu
     """Parameters, by name, that the logits do not depend on, as measured or in training, where auxiliary heads and the
     like may run; data-parallel training would wait for their gradients.
     """
-    without = _without_gradient(copy.deepcopy(model).eval(), image_shape)
-    without |= _without_gradient(copy.deepcopy(model).train(), image_shape)
+    without = _without_gradient(copied(model).eval(), image_shape)
+    without |= _without_gradient(copied(model).train(), image_shape)
     return tuple(name for name, each in model.named_parameters() if each.requires_grad and name in without)
 
 
@@ -101,7 +101,7 @@ def upstream_parameters(model: nn.Module, layer: str, image_shape: tuple[int, in
     model.eval()
     parameter = next(model.parameters())
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), leaving_nothing(model):
             model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
         model.train(was_training)

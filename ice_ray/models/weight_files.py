@@ -146,7 +146,7 @@ def _with_classes(classes: list[str], path: Place) -> str:
 def _plain(loaded: object, path: Place) -> FileWeights:
     notes: list[str] = []
     while isinstance(loaded, dict):
-        held = [key for key in (*_HOLDERS, *_AVERAGED) if _is_state(loaded.get(key))]
+        held = [key for key in (*_HOLDERS, *_AVERAGED) if _is_state(loaded.get(key))] or _under_other_names(loaded)
         if not held:
             break
         key = _chosen(held, path)
@@ -171,13 +171,21 @@ def _plain(loaded: object, path: Place) -> FileWeights:
     return FileWeights({str(key): value.detach() for key, value in loaded.items()}, tuple(notes))
 
 
+def _under_other_names(loaded: Mapping[object, object]) -> list[str]:
+    """Keys of what can be state dicts alone (no optimizer's): where a file holds them under names of its own."""
+    if any(isinstance(each, Tensor) and each.ndim for each in loaded.values()):
+        return []  # it is one itself
+    inner = {str(key): held for key, held in loaded.items() if isinstance(key, str) and isinstance(held, Mapping)}
+    return [key for key, held in inner.items() if held and all(isinstance(each, Tensor) for each in held.values())]
+
+
 def _is_state(held: object) -> bool:
     return isinstance(held, Mapping) and any(isinstance(each, (Tensor, Mapping)) for each in held.values())
 
 
 def _chosen(held: list[str], path: Place) -> str:
     """Of several state dicts in a file the trained one: averaged ones are not taken unless they are alone."""
-    trained = [key for key in held if key in _HOLDERS]
+    trained = [key for key in held if key not in _AVERAGED]
     for keys, kind in ((trained, "weights"), (held, "averaged weights")):
         if len(keys) > 1 and (keys is trained or not trained):
             raise UserError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.errors import UserError
+from ice_ray.models.copies import fill
 from ice_ray.models.ties import completed
 from ice_ray.models.weight_files import FileWeights, load_state_dict, read_weights
 
@@ -35,7 +36,7 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) ->
     fitting = completed(model, fitting, origin)
     _check_keys(own, fitting, origin)
     _check_numbers(own, fitting, origin)
-    model.load_state_dict(fitting, strict=False)
+    fill(model, fitting, strict=False)
     return notes
 
 

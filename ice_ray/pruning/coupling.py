@@ -15,12 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import leaving_nothing
 from ice_ray.pruning.channel_norms import channel_norm_pruners, cuts
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
 from ice_ray.pruning.torch_pruning import FlattenIndexMapping
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
 Prunable = nn.Conv2d | nn.Linear
+OUTPUTS = "nothing reads its filters: they are the model's outputs"
 # More than flattening leads to: a filter of 64x64 positions, read four times.
 _MOST_CHANNELS_A_FILTER = 16_384
 # Operations of the graph (by the name of their gradient) that tie channels of several layers, or each other, together.
@@ -72,7 +74,7 @@ def dependency_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tp.
     """
     parameter = next(model.parameters())
     example = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    with warnings.catch_warnings(), torch.enable_grad(), taking_weights_as_they_are(model):
+    with warnings.catch_warnings(), torch.enable_grad(), leaving_nothing(model), taking_weights_as_they_are(model):
         warnings.simplefilter("ignore")
         logging.getLogger("torch_pruning").setLevel(logging.ERROR)
         try:
@@ -153,6 +155,8 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
         name = names.get(id(target.module))
         if name is not None:
             cut[name] = None
+            if not reads and (extra := _left_whole(target.module)) is not None:
+                return f"{name} has {extra} beside its weight, which nothing would cut with its filters"
         if name is None:
             if (tie := _tie(target.name)) is not None:
                 return f"{tie} couples its filters to {_other_owner(group, module, names) or 'other channels'}"
@@ -171,11 +175,20 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
     if gates and not _multiplied(group):
         return f"its filters go together with those of {next(iter(gates))}, which do more than multiply them"
     if not readers:
-        return "nothing reads its filters: they are the model's outputs"
+        return OUTPUTS
     filters, groups = filters_of(module), math.lcm(*runs)
     if filters % groups or filters < 2 * groups:
         return f"a grouped layer ({groups} groups) leaves none of its {filters} filters free"
     return Coupling(layer, filters, tuple(readers), tuple(gates), groups, tuple(cut))
+
+
+def _left_whole(module: nn.Module) -> str | None:
+    """A tensor that a layer holds for each of its filters and that the graph does not know of, such as a gain."""
+    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return None
+    own = {**module._parameters, **module._buffers}
+    extra = (name for name, each in own.items() if each is not None and filters_of(module) in each.shape)
+    return next((name for name in extra if name not in ("weight", "bias")), None)
 
 
 def _multiplied(group: tp.Group) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from ice_ray.models.copies import copied
 from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.pruning.removal import shrink_to
 from ice_ray.pruning.units import PrunableUnit
@@ -29,7 +29,7 @@ def untrainable_layers(
 
 
 def _trains(model: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> bool:
-    own = copy.deepcopy(model)
+    own = copied(model)
     images = torch.zeros(2, *image_shape)
     try:
         if units:

@@ -11,7 +11,7 @@ from torch import nn
 from ice_ray.errors import UserError
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.blocks import Blocks, is_layer
-from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph
+from ice_ray.pruning.coupling import OUTPUTS, Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
 _OUTSIDE = "its filters are read outside its block (stem, transition or head); --prune.include takes it all the same"
@@ -164,5 +164,10 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
 def _nothing(refused: Mapping[str, str]) -> str:
     if not refused:
         return "the model has no convolution and no linear layer"
-    layer, reason = next((each for each in refused.items() if _FROZEN in each[1]), next(iter(refused.items())))
+
+    def rank(each: tuple[str, str]) -> tuple[bool, bool, bool]:
+        """First what can be mended, last what holds in every network."""
+        return _FROZEN not in each[1], not is_choice(each[1]), each[1] == OUTPUTS
+
+    layer, reason = min(refused.items(), key=rank)
     return f"the model has no layer whose filters may be pruned; for example {layer}: {reason}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import copied
 from ice_ray.models.probe import unsettled
 from ice_ray.pruning.coupling import filters_of, removal_group
 from ice_ray.pruning.removal import remove_from, surgery
@@ -48,7 +48,7 @@ def _probe(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
             bears = bool(logits_of(probe(images)).isfinite().all())
     except Exception:  # another's module may raise anything
         bears = False
-    return probe if bears else copy.deepcopy(model)
+    return probe if bears else copied(model)
 
 
 def _faults(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> dict[str, str]:
@@ -65,11 +65,11 @@ def _faults(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence
 def _fault(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> str | None:
     """In double precision where the network bears that."""
     try:
-        return _difference(copy.deepcopy(probe).double(), image_shape, units, torch.float64)
+        return _difference(copied(probe).double(), image_shape, units, torch.float64)
     except Exception:
         pass
     try:
-        return _difference(copy.deepcopy(probe), image_shape, units, torch.float32)
+        return _difference(copied(probe), image_shape, units, torch.float32)
     except Exception as error:  # another's module may raise anything
         return f"removing its filters breaks the network ({(str(error).splitlines() or [''])[0][:120]})"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
+from ice_ray.models.copies import copied
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
@@ -38,6 +38,7 @@ from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
 from ice_ray.search.space import Space, default_space, load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.workflow.waiting import told_of
 
 _LARGEST_SMALL_IMAGE = 32
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
@@ -228,7 +229,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     elif config.data != "digits" and not spec.is_users_own:
         raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
     if kind.trains_anew:
-        reinitialise(copy.deepcopy(module), ("check",))
+        reinitialise(copied(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
     opening = _opened(module, config.model, shape, config.prune.selection, dataset.classes)
@@ -285,7 +286,8 @@ def open_network(
 def _opened(
     module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None
 ) -> Opening:
-    opening = open_module(module, shape, selection, classes, f"model '{name}'")
+    with told_of(f"trying on copies of model '{name}' which of its layers can be pruned"):
+        opening = open_module(module, shape, selection, classes, f"model '{name}'")
     if opening.note is not None:
         warn(opening.note)
     return opening
@@ -298,7 +300,8 @@ def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig) -
         return opening
     precision = resolve(config.precision, torch.device("cpu"))
     widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
-    trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
+    with told_of(f"trying a step of training of model '{config.model}'"):
+        trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
     if trained.note is not None and trained is not opening:
         warn(trained.note)
     return trained

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 CLASSES = 5
@@ -435,9 +436,240 @@ class Maxout(Block):
         return x + self.run("conv2", y.view(n, c // 2, 2, h, w).amax(2))
 
 
+class Customary(Block):
+    """What people's own networks do between two convolutions, with more than functions of torch's."""
+
+    def __init__(self, chance: Chance, width: int) -> None:
+        super().__init__(width)
+        self.how = chance.choice(sorted(CUSTOMS))
+        self.layer("conv1", a_conv(chance, width, 8), *usual(chance, 8))
+        given = CUSTOMS[self.how](self, chance)
+        self.layer("conv2", a_conv(chance, given, width), a_norm(chance, width))
+        self.adds = chance.random() < 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.run("conv2", self.happens(self, self.run("conv1", x), x))
+        return y + x if self.adds and y.shape == x.shape else y
+
+
+def _space_to_depth(block: Customary, chance: Chance) -> int:
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        y = F.pad(y, (0, y.shape[3] % 2, 0, y.shape[2] % 2))
+        parts = [y[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        return torch.cat(parts, 1)
+
+    block.happens = happens
+    return 32
+
+
+def _gated_by_linear(block: Customary, chance: Chance) -> int:
+    block.layer("squeeze", nn.Linear(8, 4), nn.ReLU())
+    block.excite = nn.Linear(4, 8)
+
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        gate = torch.sigmoid(block.excite(block.run("squeeze", y.mean((2, 3)))))
+        return y * gate.view(y.size(0), y.size(1), 1, 1)
+
+    block.happens = happens
+    return 8
+
+
+def _gated_by_what_was_read(block: Customary, chance: Chance) -> int:
+    block.add_module("gate", a_conv(chance, block.out, 8, block.conv1.kernel_size[0]))
+    block.happens = lambda block, y, x: y * torch.sigmoid(block.gate(x))
+    return 8
+
+
+def _gated_by_neighbours(block: Customary, chance: Chance) -> int:
+    block.eca = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+    block.happens = lambda block, y, _: y * torch.sigmoid(block.eca(y.mean((2, 3))[:, None])[:, 0])[:, :, None, None]
+    return 8
+
+
+def _gated_by_places(block: Customary, chance: Chance) -> int:
+    block.add_module("places", nn.Conv2d(2, 1, 3, padding=1))
+
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        return y * torch.sigmoid(block.places(torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], 1)))
+
+    block.happens = happens
+    return 8
+
+
+def _responding(block: Customary, chance: Chance) -> int:
+    block.gamma, block.beta = nn.Parameter(torch.rand(1, 8, 1, 1)), nn.Parameter(torch.rand(1, 8, 1, 1))
+
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        energy = y.norm(dim=(2, 3), keepdim=True)
+        return y + block.gamma * (y * energy / (energy.mean(1, keepdim=True) + 1e-6)) + block.beta
+
+    block.happens = happens
+    return 8
+
+
+def _tokens_convolved(block: Customary, chance: Chance) -> int:
+    block.layer("over", nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())
+    block.happens = lambda block, y, _: block.run("over", y.flatten(2)).view(y.shape)
+    return 8
+
+
+def _multiplied_depthwise(block: Customary, chance: Chance) -> int:
+    block.add_module("depthwise", nn.Conv2d(8, 16, 3, padding=1, groups=8))
+    block.happens = lambda block, y, _: block.depthwise(y)
+    return 16
+
+
+def _partly(block: Customary, chance: Chance) -> int:
+    block.add_module("part", nn.Conv2d(2, 2, 3, padding=1))
+
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        first, second = y.split([2, y.shape[1] - 2], 1)
+        return torch.cat([block.part(first), second], 1)
+
+    block.happens = happens
+    return 8
+
+
+def _with_places(block: Customary, chance: Chance) -> int:
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        rows = torch.linspace(-1, 1, y.shape[2], dtype=y.dtype, device=y.device)
+        return torch.cat([rows.view(1, 1, -1, 1).expand(len(y), 1, -1, y.shape[3]), y], 1)
+
+    block.happens = happens
+    return 9
+
+
+def _scaled_by_one_number(block: Customary, chance: Chance) -> int:
+    block.alpha = nn.Parameter(torch.tensor(0.7))
+    block.happens = lambda block, y, _: y * block.alpha
+    return 8
+
+
+def _scaled_by_halves(block: Customary, chance: Chance) -> int:
+    block.register_buffer("small", torch.tensor([0.5], dtype=torch.float16))
+    block.register_buffer("count", torch.tensor([3, 4]))
+    block.happens = lambda block, y, _: y * block.small.to(y.dtype) * block.count[0]
+    return 8
+
+
+def _scaled_by_their_count(block: Customary, chance: Chance) -> int:
+    block.happens = lambda block, y, _: y / y.shape[1] ** 0.5
+    return 8
+
+
+def _channels_attend(block: Customary, chance: Chance) -> int:
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        flat = y.reshape(y.size(0), 2, -1, y.size(2) * y.size(3))
+        return (torch.softmax(flat @ flat.transpose(2, 3), -1) @ flat).reshape(y.shape)
+
+    block.happens = happens
+    return 8
+
+
+def _with_counts_written_down(block: Customary, chance: Chance) -> int:
+    block.happens = lambda block, y, _: y.view(-1, 8, y.shape[2] * y.shape[3]).view(-1, 8, *y.shape[2:])
+    return 8
+
+
+def _weight_read_directly(block: Customary, chance: Chance) -> int:
+    block.add_module("direct", nn.Conv2d(8, 8, 1))
+    block.happens = lambda block, y, _: F.conv2d(y, block.direct.weight, block.direct.bias)
+    return 8
+
+
+def _normed_over_all(block: Customary, chance: Chance) -> int:
+    block.add_module("pool", nn.AdaptiveAvgPool2d(2))
+    block.over_all = nn.LayerNorm((8, 2, 2))
+    block.happens = lambda block, y, _: block.over_all(block.pool(y))
+    return 8
+
+
+def _around_the_edge(block: Customary, chance: Chance) -> int:
+    block.layer("edge", nn.Conv2d(8, 8, 3, padding=1, padding_mode=chance.choice(["circular", "replicate"])), nn.ReLU())
+    block.happens = lambda block, y, _: block.run("edge", y)
+    return 8
+
+
+def _without_momentum(block: Customary, chance: Chance) -> int:
+    block.mean = nn.BatchNorm2d(8, momentum=None)
+    block.chains["conv1"] += ("mean",)
+    block.happens = lambda block, y, _: block.mean(y)
+    return 8
+
+
+def _without_gradients(block: Customary, chance: Chance) -> int:
+    block.layer("held", nn.Conv2d(8, 8, 1), nn.ReLU())
+
+    def happens(block: Customary, y: Tensor, _: Tensor) -> Tensor:
+        with torch.no_grad():
+            return block.run("held", y)
+
+    block.happens = happens
+    return 8
+
+
+def _worked_out_again(block: Customary, chance: Chance) -> int:
+    block.layer("again", nn.Conv2d(8, 8, 1), nn.ReLU())
+    block.happens = lambda block, y, _: checkpoint(lambda given: block.run("again", given), y, use_reentrant=False)
+    return 8
+
+
+def _twice_beside_itself(block: Customary, chance: Chance) -> int:
+    block.happens = lambda block, y, _: torch.cat([y, y], 1)
+    return 16
+
+
+def _both_signs(block: Customary, chance: Chance) -> int:
+    block.happens = lambda block, y, _: torch.cat([F.relu(y), F.relu(-y)], 1)
+    return 16
+
+
+def _weighed_branches(block: Customary, chance: Chance) -> int:
+    """Selective kernels: two branches, weighed by a softmax over both."""
+    block.add_module("other", a_conv(chance, block.out, 8, block.conv1.kernel_size[0]))
+    block.add_module("weigh", nn.Linear(8, 16))
+
+    def happens(block: Customary, y: Tensor, x: Tensor) -> Tensor:
+        other = block.other(x)
+        shares = block.weigh((y + other).mean((2, 3))).view(len(y), 2, -1, 1, 1).softmax(1)
+        return y * shares[:, 0] + other * shares[:, 1]
+
+    block.happens = happens
+    return 8
+
+
+CUSTOMS: dict[str, Callable[[Customary, Chance], int]] = {
+    "space to depth": _space_to_depth,
+    "gated by linear": _gated_by_linear,
+    "gated by what was read": _gated_by_what_was_read,
+    "gated by neighbours": _gated_by_neighbours,
+    "gated by places": _gated_by_places,
+    "responding": _responding,
+    "tokens convolved": _tokens_convolved,
+    "multiplied depthwise": _multiplied_depthwise,
+    "partly": _partly,
+    "with places": _with_places,
+    "scaled by one number": _scaled_by_one_number,
+    "scaled by halves": _scaled_by_halves,
+    "scaled by their count": _scaled_by_their_count,
+    "channels attend": _channels_attend,
+    "with counts written down": _with_counts_written_down,
+    "weight read directly": _weight_read_directly,
+    "normed over all": _normed_over_all,
+    "around the edge": _around_the_edge,
+    "without momentum": _without_momentum,
+    "without gradients": _without_gradients,
+    "worked out again": _worked_out_again,
+    "twice beside itself": _twice_beside_itself,
+    "both signs": _both_signs,
+    "weighed branches": _weighed_branches,
+}
+
+
 USUAL_BLOCKS: tuple[type[Block], ...] = (Chain, Residual, Inverted, Dense, Branches, Mixed)
 ODD_BLOCKS: tuple[type[Block], ...] = (
-    Between, Between, Between, Attention, Shared, Held, Dressed, Bare, Up, Maxout, Interleaved,
+    Between, Between, Between, Customary, Customary, Customary, Attention, Shared, Held, Dressed, Bare, Up, Maxout,
+    Interleaved,
 )  # fmt: skip
 
 
@@ -522,7 +754,7 @@ class Generated(nn.Module):
     @property
     def is_plain(self) -> bool:
         """Whether it is made of nothing but what most networks have."""
-        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, ChannelNorm)
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)  # a ChannelNorm behind a layer keeps it whole
         own = [each for each in self.modules() if "Norm" in type(each).__name__]
         usual = all(type(each) in USUAL_BLOCKS for each in self.blocks) and all(isinstance(each, norms) for each in own)
         return usual and any(isinstance(each, (Residual, Inverted, Mixed)) for each in self.blocks)
@@ -589,7 +821,7 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight is None:
             return x
-        shape = (-1,) if self.last or x.ndim == 2 else (-1, 1, 1)
+        shape = self.weight.shape if self.last or x.ndim == 2 else (-1, 1, 1)
         return x * self.weight.view(shape) + self.bias.view(shape)
 
 

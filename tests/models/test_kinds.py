@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 
 import pytest
 import torch
@@ -56,12 +57,12 @@ def quantised() -> nn.Module:
 
 
 class Holding(nn.Module):
-    """Keeps what it has computed, as a cache would."""
+    """Has what is there but once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = chain()
-        self.kept = self.body[0].weight * 2
+        self.lock = threading.Lock()
 
     def forward(self, images):
         return self.body(images)
@@ -101,7 +102,7 @@ REFUSED = {
     "a name": (lambda: "resnet18", "of type str, not a torch.nn.Module"),
     "nothing": (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "it has no parameters"),
     "NaN": (lambda: changed(with_nan), "holds NaN or infinity in 0.weight"),
-    "a cache": (Holding, "cannot be copied (copy.deepcopy raises RuntimeError"),
+    "a lock": (Holding, "cannot be copied (copy.deepcopy raises TypeError"),
 }  # fmt: skip
 
 

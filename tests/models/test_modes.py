@@ -10,6 +10,7 @@ from torch import nn
 from ice_ray import IceHyperparameters, ImageSet, PruningData, prune
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
+from ice_ray.models.asking import check_answers
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.fine_tune import Recipe
 
@@ -213,3 +214,28 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="gpu")
     with pytest.raises(UserError, match="precision 'fp64' is none of"):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, precision="fp64", device="cpu")  # type: ignore[arg-type]
+
+
+class Attentive(nn.Module):
+    """Every place with every other: 512x512 pixels would take half a terabyte."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4 * side**2, 10)
+
+    def forward(self, images):
+        tokens = self.conv(images).flatten(2)
+        return self.head(((tokens.transpose(1, 2) @ tokens).softmax(2) @ tokens.transpose(1, 2)).flatten(1))
+
+
+@pytest.mark.parametrize(("side", "said"), [(384, "it takes 384x384"), (7, "raises RuntimeError: .*mat1 and mat2")])
+def test_what_a_failing_network_takes_is_found_without_running_it_on_large_images(side, said):
+    ran = []
+    model = Attentive(side)
+    handle = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: ran.append(given[0].shape[-1]) if given[0].is_cpu and given[0].ndim == 4 else None
+    )
+    with pytest.raises(UserError, match=said):
+        check_answers(model, SHAPE, None, "the model")
+    handle.remove()
+    assert ran and max(ran) <= 64

@@ -51,7 +51,9 @@ def test_parts_that_were_wrapped_by_themselves(tmp_path):
     assert loaded(tmp_path / "w.pth")[0] == 1.0
 
 
-@pytest.mark.parametrize("key", ["net", "model", "model_state_dict", "state_dict", "module", "weights", "ema"])
+@pytest.mark.parametrize(
+    "key", ["net", "model", "model_state_dict", "state_dict", "module", "weights", "ema", "student"]
+)
 def test_a_state_dict_under_a_key(key, tmp_path):
     torch.save({"epoch": 3, key: state(1.0), "optimizer": {"state": {}, "param_groups": []}}, tmp_path / "w.bin")
     assert loaded(tmp_path / "w.bin")[0] == 1.0

@@ -264,3 +264,23 @@ def test_parameters_that_the_outputs_do_not_depend_on_do_not_train():
     own = network.build(torch.device("cpu"))
     hold_fixed(own, (), network.norms, network.unused)
     assert [name for name, each in own.named_parameters() if not each.requires_grad] == list(network.unused)
+
+
+class Gained(nn.Conv2d):
+    """Its weights are multiplied by a gain for each filter, as in networks without norms; or by one for them all."""
+
+    def __init__(self, *sizes: int, each: bool) -> None:
+        super().__init__(*sizes, padding=1)
+        self.gain = nn.Parameter(torch.ones(sizes[1], 1, 1, 1) if each else torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight * self.gain, self.bias)
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_a_layer_with_a_tensor_that_nothing_would_cut_is_refused_by_name_at_once(each):
+    model = nn.Sequential(Gained(3, 8, 3, each=each), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    network, selection = DenseNetwork.verified(nn.Sequential(model, nn.Flatten()), (3, 8, 8))
+    assert [unit.layer for unit in network.units] == (["0.2"] if each else ["0.0", "0.2"])
+    assert network.refused.get("0.0", "").startswith("0.0 has gain beside its weight") is each
+    assert not selection.faulty
