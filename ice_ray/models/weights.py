@@ -18,11 +18,12 @@ __all__ = ["FileWeights", "fit_weights", "load_state_dict", "read_weights"]
 _COUNTED_BY_OTHERS = ("total_ops", "total_params", "n_averaged")
 """Buffers that tools leave in a state dict: thop's counts of operations, and of averages."""
 _LEFT_BY_TOOLS = (
-    (re.compile(r"_(orig|mask)$"), "they are masked: torch.nn.utils.prune.remove(module, 'weight') before saving"),
+    (re.compile(r"_mask$"), "they are masked: torch.nn.utils.prune.remove(module, 'weight') before saving"),
     (
         re.compile(r"(^|\.)parametrizations\."),
         "they are parametrised: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') before saving",
     ),
+    (re.compile(r"weight_u$"), "they have spectral_norm: torch.nn.utils.remove_spectral_norm(module) before saving"),
     (re.compile(r"weight_[gv]$"), "they have weight_norm: torch.nn.utils.remove_weight_norm(module) before saving"),
     (
         re.compile(r"(_scales?|zero_points?|\.SCB|_packed(_params)?|\.qweight|\.scale)$"),

@@ -316,6 +316,7 @@ def test_settings_under_the_keys_of_weights_are_none(tmp_path):
         ({"conv1.weight_zero_point": torch.ones(1)}, "quantised must be given as floats"),
         ({"conv1.weight_orig": torch.ones(1), "conv1.weight_mask": torch.ones(1)}, r"prune\.remove\(module"),
         ({"conv1.weight_g": torch.ones(1), "conv1.weight_v": torch.ones(1)}, "remove_weight_norm"),
+        ({"conv1.weight_orig": torch.ones(1), "conv1.weight_u": torch.ones(1)}, "remove_spectral_norm"),
         ({"conv1.parametrizations.weight.original0": torch.ones(1)}, "remove_parametrizations"),
         ({"conv1.weight": torch.ones(16, 3, 3, 3, device="meta")}, "no plain tensor of numbers"),
     ],
