@@ -90,8 +90,6 @@ def prune(
     if not isinstance(hyperparameters, wanted):
         raise UserError(f"pipeline {settings.pipeline} takes {wanted.__name__}, not {type(hyperparameters).__name__}")
     classes = _checked(data)
-    for images in (data.train, data.train if data.final is None else data.final):
-        check_epoch(len(images), processes=1)
     chosen = _device(device)
     amounts = dataclasses.replace(settings.amounts, ratio=ratio)
     recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))
@@ -155,8 +153,10 @@ def _checked(data: PruningData) -> int | None:
     named = {"train": data.train, "decide": data.decide, "final": data.final}
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():
-        if not len(images):
-            raise UserError(f"data.{name} holds no images")
+        if not len(images) or (name == "decide" and len(images) < 2):
+            raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
+        if name != "decide":
+            check_epoch(len(images), processes=1, mend=f"give data.{name} more")
         if images.image_shape != data.train.image_shape:
             raise UserError(
                 f"images of data.{name} are {images.image_shape}, those of data.train {data.train.image_shape}"

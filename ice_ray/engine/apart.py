@@ -53,8 +53,9 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
     """What `work` returns, worked out in a process apart on the CPU.
 
     A copy of this process has all that is loaded here, the user's own classes too, at once; it computes in one thread,
-    for those that others have started are not copied. Where no copy can be made (no Linux), or where torch has threads
-    for a GPU, which a copy cannot have, the work is done in this process.
+    for those that others have started are not copied. Where no copy can be made (no Linux), or none should be (torch has
+    threads for a GPU, or this process is connected to a Ray cluster, whose channels do not outlive that), the work is
+    done in this process.
 
     Args:
         work: returns what JSON has; what it changes here is not changed.
@@ -69,7 +70,7 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
     >>> apart(lambda: [1 + 1], 60)
     [2]
     """
-    if sys.platform != "linux" or torch.cuda.is_initialized():
+    if sys.platform != "linux" or torch.cuda.is_initialized() or _is_connected():
         return _unpacked(_outcome(work))
     reader, writer = os.pipe()
     with warnings.catch_warnings():
@@ -92,6 +93,12 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
     if said == _UNABLE:
         return _unpacked(_outcome(work))
     return _unpacked(json.loads(said))
+
+
+def _is_connected() -> bool:
+    """Whether Ray runs here: only one who has imported it can have started it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _answer(work: Callable[[], Any], writer: int, limit: float) -> NoReturn:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +15,7 @@ from torch import Tensor
 from ice_ray.address import Place
 from ice_ray.errors import UserError
 from ice_ray.files import on_disk
+from ice_ray.models.unreadable import fault_of, known_otherwise, load_safely
 
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params")
 """Under which people save a state dict that is not alone in a file."""
@@ -32,6 +30,7 @@ _AVERAGED = (
     "params_ema",
 )
 _MOST_NAMED = 3
+_DEEPEST = 4  # dicts in dicts
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,12 @@ def read_weights(path: str | Place) -> FileWeights:
         UserError: no such file, or no state dict in it.
     """
     path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path) and path.is_dir():
+        raise UserError(f"weights '{path}' is a folder: give the file of weights in it")
     if not path.is_file():
         raise UserError(f"weights '{path}': no such file")
     with on_disk(path) as file:
-        if path.suffix == ".safetensors" or _is_safetensors(file):
+        if _is_safetensors(file) or (path.suffix == ".safetensors" and not zipfile.is_zipfile(file)):
             return FileWeights(_read_safetensors(file, path))
         return _plain(_read_pickle(file, path), path)
 
@@ -81,118 +82,89 @@ def _read_safetensors(file: Path, path: Place) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError, KeyError, AttributeError) as error:  # the last two of types unknown to torch
-        raise UserError(f"weights '{path}' is not a safetensors file ({error})") from error
+        other = known_otherwise(file) or f"is not a safetensors file ({error})"
+        raise UserError(f"weights '{path}' {other}") from error
 
 
 def _read_pickle(file: Path, path: Place) -> object:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickle protocols, just before refusing what they hold
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return load_safely(file, "cpu")
     except Exception as error:  # a damaged file makes the reader raise almost anything
-        raise UserError(f"weights '{path}' {_unreadable(file, path, error)}") from error
-
-
-def _unreadable(file: Path, path: Place, error: Exception) -> str:
-    members = _members(file)
-    if any(name.endswith("/constants.pkl") for name in members):
-        return (
-            "is a TorchScript archive: save its weights alone, "
-            f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
-        )
-    if any("archive_format" in name for name in members):
-        return (
-            "is an exported program: save its weights alone, "
-            f"torch.save(dict(torch.export.load({str(path)!r}).state_dict), 'weights.pth')"
-        )
-    if members and not any(name.endswith("data.pkl") for name in members):
-        return f"is a zip archive without weights of torch in it ({members[0]}): give the file of weights itself"
-    classes = _classes(file, error)
-    if classes:
-        return _with_classes(classes, path)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
-    return f"is no file of plain tensors that can be read safely ({textwrap.shorten(first, 160, placeholder=' ...')})"
-
-
-def _members(file: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return []
-
-
-def _classes(file: Path, error: Exception) -> list[str]:
-    """Classes and functions that the file would call, by name; they are not looked up."""
-    try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # not of torch's newer form, or damaged
-        found = re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
-    return sorted(each for each in found if re.fullmatch(r"[\w.<>]+", each))
-
-
-def _with_classes(classes: list[str], path: Place) -> str:
-    more = f" and {len(classes) - _MOST_NAMED} more" if len(classes) > _MOST_NAMED else ""
-    whole = any(each.startswith("torch.nn.modules.") for each in classes)
-    part = "held.state_dict()" if whole else "held['state_dict']"
-    return (
-        f"cannot be read safely: it holds {'a whole module' if whole else 'more than tensors'} (of class "
-        f"{', '.join(classes[:_MOST_NAMED])}{more}). Where you trust it, save a bare state dict: "
-        f"held = torch.load({str(path)!r}, weights_only=False); torch.save({part}, 'weights.pth')"
-    )
+        raise UserError(f"weights '{path}' {fault_of(file, path, error, (*_HOLDERS, *_AVERAGED))}") from error
 
 
 def _plain(loaded: object, path: Place) -> FileWeights:
     notes: list[str] = []
-    while isinstance(loaded, dict):
-        held = [key for key in (*_HOLDERS, *_AVERAGED) if _is_state(loaded.get(key))] or _under_other_names(loaded)
-        if not held:
+    for _ in range(_DEEPEST):
+        found = _states(loaded)
+        if not isinstance(loaded, Mapping) or not found:
             break
-        key = _chosen(held, path)
-        averaged = [each for each in held if each in _AVERAGED and each != key]
-        if averaged:
+        key = _chosen(found, path)
+        others = [each for each in found if each != key]
+        if others:
             notes.append(
-                f"weights '{path}' holds {key} and {', '.join(averaged)}: {key} is taken; for the averaged ones save "
-                f"them alone, torch.save(torch.load({str(path)!r}, weights_only=True)['{averaged[0]}'], 'weights.pth')"
+                f"weights '{path}' holds {key} and {', '.join(others)}: {key} is taken; for another one save it "
+                f"alone, {_alone(path, others[0])}"
             )
-        elif key in _AVERAGED:
-            notes.append(f"weights '{path}' holds averaged weights alone: {key} is taken")
+        elif key not in _HOLDERS:
+            notes.append(
+                f"weights '{path}' holds {'averaged weights' if key in _AVERAGED else 'one set of weights'} alone: "
+                f"{key} is taken"
+            )
         loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded:
+    if not isinstance(loaded, dict) or not any(isinstance(each, Tensor) for each in loaded.values()):
         raise UserError(f"weights '{path}' holds {_kind(loaded)}, not a state dict")
     for key, value in loaded.items():
         if not isinstance(value, Tensor):
             raise UserError(f"weights '{path}': entry '{key}' is {type(value).__name__}, not a tensor")
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
             raise UserError(
-                f"weights '{path}': entry '{key}' is no plain tensor of numbers ({value.layout}, {value.dtype})"
+                f"weights '{path}': entry '{key}' is no plain tensor of numbers "
+                f"({value.layout}, {value.dtype}, {value.device})"
             )
     return FileWeights({str(key): value.detach() for key, value in loaded.items()}, tuple(notes))
 
 
-def _under_other_names(loaded: Mapping[object, object]) -> list[str]:
-    """Keys of what can be state dicts alone (no optimizer's): where a file holds them under names of its own."""
-    if any(isinstance(each, Tensor) and each.ndim for each in loaded.values()):
-        return []  # it is one itself
-    inner = {str(key): held for key, held in loaded.items() if isinstance(key, str) and isinstance(held, Mapping)}
-    return [key for key, held in inner.items() if held and all(isinstance(each, Tensor) for each in held.values())]
+def _states(loaded: object) -> list[str]:
+    """The keys of a dict under which state dicts lie: those that people use first, then averaged ones, then others."""
+    if not isinstance(loaded, Mapping):
+        return []
+    known = [key for key in (*_HOLDERS, *_AVERAGED) if _is_state(loaded.get(key))]
+    others = [str(key) for key, each in loaded.items() if isinstance(key, str) and _has_weights(each)]
+    return list(dict.fromkeys((*known, *others)))
 
 
-def _is_state(held: object) -> bool:
-    return isinstance(held, Mapping) and any(isinstance(each, (Tensor, Mapping)) for each in held.values())
+def _is_state(held: object, deepest: int = _DEEPEST) -> bool:
+    """Whether there are tensors in it, at some depth: settings may lie under the same names."""
+    return isinstance(held, Mapping) and any(
+        isinstance(each, Tensor) or (deepest > 0 and _is_state(each, deepest - 1)) for each in held.values()
+    )
 
 
-def _chosen(held: list[str], path: Place) -> str:
+def _has_weights(held: object) -> bool:
+    """Whether a dict is a state dict whatever its key: it has a tensor of a layer's, by name."""
+    return isinstance(held, Mapping) and any(
+        isinstance(name, str) and isinstance(each, Tensor) and each.ndim > 1 for name, each in held.items()
+    )
+
+
+def _chosen(found: list[str], path: Place) -> str:
     """Of several state dicts in a file the trained one: averaged ones are not taken unless they are alone."""
-    trained = [key for key in held if key not in _AVERAGED]
-    for keys, kind in ((trained, "weights"), (held, "averaged weights")):
-        if len(keys) > 1 and (keys is trained or not trained):
-            raise UserError(
-                f"weights '{path}' holds {kind} under each of {', '.join(keys)}: save those that are meant alone, "
-                f"torch.save(torch.load({str(path)!r}, weights_only=True)['{keys[0]}'], 'weights.pth')"
-            )
-    return (trained or held)[0]
+    trained = [key for key in found if key in _HOLDERS]
+    averaged = [key for key in found if key in _AVERAGED]
+    others = [key for key in found if key not in averaged]
+    keys = trained or others or averaged
+    if len(keys) > 1:
+        kind = "averaged weights" if keys is averaged else "weights"
+        raise UserError(
+            f"weights '{path}' holds {kind} under each of {', '.join(keys)}: save those that are meant alone, "
+            f"{_alone(path, keys[0])}"
+        )
+    return keys[0]
+
+
+def _alone(path: Place, key: str) -> str:
+    return f"torch.save(torch.load({str(path)!r}, weights_only=True)[{key!r}], 'weights.pth')"
 
 
 def _kind(loaded: object) -> str:

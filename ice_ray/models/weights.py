@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -17,6 +18,19 @@ __all__ = ["FileWeights", "fit_weights", "load_state_dict", "read_weights"]
 
 _COUNTED_BY_OTHERS = ("total_ops", "total_params", "n_averaged")
 """Buffers that tools leave in a state dict: thop's counts of operations, and of averages."""
+_LEFT_BY_TOOLS = (
+    (re.compile(r"_mask$"), "they are masked: torch.nn.utils.prune.remove(module, 'weight') before saving"),
+    (
+        re.compile(r"(^|\.)parametrizations\."),
+        "they are parametrised: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') before saving",
+    ),
+    (re.compile(r"weight_u$"), "they have spectral_norm: torch.nn.utils.remove_spectral_norm(module) before saving"),
+    (re.compile(r"weight_[gv]$"), "they have weight_norm: torch.nn.utils.remove_weight_norm(module) before saving"),
+    (
+        re.compile(r"(_scales?|zero_points?|\.SCB|_packed(_params)?|\.qweight|\.scale)$"),
+        "weights that are quantised must be given as floats, their scales applied",
+    ),
+)
 _COMPILED = "_orig_mod."
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|average[sd]?)[._]", re.IGNORECASE)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -34,6 +48,7 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) ->
     own = model.state_dict()
     fitting, notes = _renamed(own, weights, origin)
     fitting = completed(model, fitting, origin)
+    _check_types(own, fitting, origin)
     _check_keys(own, fitting, origin)
     _check_numbers(own, fitting, origin)
     fill(model, fitting, strict=False)
@@ -62,7 +77,16 @@ def _renamed(
             if others:
                 notes.append(f"weights '{origin}': what is under '{prefix}' is taken, {_some(others, 2)} left out")
             return found, tuple(notes)
-    return {key.removeprefix("module."): each for key, each in kept.items()}, tuple(notes)
+    prefix = _likeliest_prefix(own, kept)
+    bare = {key.removeprefix(prefix): each for key, each in kept.items()}
+    return bare if len(bare) == len(kept) else kept, tuple(notes)
+
+
+def _likeliest_prefix(own: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> str:
+    """That under which most of the model's keys are, of weights that do not fit: what is said is of the rest."""
+    endings = (name[: -len(key)] for name in names for key in own if name.endswith(f".{key}") or name == key)
+    counts = Counter(endings)
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def _namings(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
@@ -103,8 +127,13 @@ def _check_keys(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin
         pairs = [f"{key} is {tuple(weights[key].shape)} where the model has {tuple(own[key].shape)}" for key in shapes]
         faults.append(_some(pairs))
     if faults:
-        what = _other_shapes(own, weights, shapes) if not (missing or unknown) else None
+        what = _told_by_names(unknown) if missing or unknown else _other_shapes(own, weights, shapes)
         raise UserError(f"weights '{origin}' do not fit the model: {'; '.join(faults)}; {what or 'check --model'}")
+
+
+def _told_by_names(unknown: list[str]) -> str | None:
+    """What names that tools have left tell of them, and the call that undoes it."""
+    return next((said for ending, said in _LEFT_BY_TOOLS if any(ending.search(key) for key in unknown)), None)
 
 
 def _other_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: list[str]) -> str | None:
@@ -122,13 +151,17 @@ def _other_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys
     return "they are those of a narrower model, as of one that is pruned: give the dense model's" if smaller else None
 
 
-def _check_numbers(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str) -> None:
-    for key, value in weights.items():
-        if own[key].is_floating_point() and value.dtype not in _FLOATS:
+def _check_types(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str) -> None:
+    for key in sorted(own.keys() & weights.keys()):
+        if own[key].is_floating_point() and weights[key].dtype not in _FLOATS:
             raise UserError(
-                f"weights '{origin}': {key} holds numbers of type {_type(value)} where the model has "
+                f"weights '{origin}': {key} holds numbers of type {_type(weights[key])} where the model has "
                 f"{_type(own[key])}; weights that are quantised must be given as floats, their scales applied"
             )
+
+
+def _check_numbers(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: str) -> None:
+    for key, value in weights.items():
         if not own[key].is_floating_point() and (value.dtype in _FLOATS) and not bool((value == value.round()).all()):
             raise UserError(f"weights '{origin}': {key} holds fractions where the model has {_type(own[key])}")
     not_finite = [key for key, value in weights.items() if not bool(value.to(own[key].dtype).isfinite().all())]

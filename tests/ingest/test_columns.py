@@ -55,6 +55,17 @@ def test_several_label_columns_are_said_to_be_there(tmp_path):
     assert any("fine_label" in note for note in dataset.notes)
 
 
+def test_all_files_are_read_from_one_column(tmp_path):
+    write(tmp_path / "train.parquet", [0, 1, 1], fine_label=[2, 1, 0], img=[encoded(each) for each in SMALL[:3]])
+    write(tmp_path / "test.parquet", [2, 1, 0], label="fine_label", image="img")
+    dataset = opened(tmp_path)
+    assert dataset.labels["train"].tolist() == dataset.labels["test"].tolist() == [2, 1, 0]
+    assert read(dataset, "train", [1])[0].pixels.shape == SMALL.shape[1:]
+    assert any("from column fine_label, not from label" in note for note in dataset.notes)
+    write(tmp_path / "test.parquet", [1, 0], label="labels")
+    assert opened(tmp_path).labels["test"].tolist() == [1, 0]  # where none is in all, each file's own
+
+
 def test_names_belong_to_the_column_that_is_read(tmp_path):
     columns = {"image": [encoded(each) for each in LARGE[:2]], "label": [0, 1], "fine_label": [0, 1]}
     features = {"fine_label": {"names": ["ant", "bee"]}, "label": {"dtype": "int64"}}
@@ -168,6 +179,7 @@ def test_one_rule_for_labels_of_one_s_own():
     assert [number_of(value, ()) for value in (3, np.uint8(3), 3.0, np.float32(3))] == [3] * 4
     assert number_of(None, ()) == number_of(float("nan"), ()) == -1
     assert number_of("bee", ("ant", "bee")) == number_of(b"bee", ("ant", "bee")) == 1
-    for value in (True, 0.5, "bee", [1], 2**70):
+    for value in (True, 0.5, "bee", [1], 2**70, np.zeros(1000)):
         assert "label" in str(number_of(value, ()))
+        assert "\n" not in str(number_of(value, ()))
         assert isinstance(number_of(value, ()), str)

@@ -154,6 +154,9 @@ def test_arrays_of_one_s_own_follow_the_same_rule():
     assert normal_image(palette)["image"] == palette.convert("RGB").tobytes()
     black = Image.fromarray(EIGHT).convert("1")
     assert normal_image(np.asarray(black))["image"] == black.convert("RGB").tobytes()
+    png_file = saved(Image.fromarray(EIGHT), "PNG")
+    assert normal_image(bytearray(png_file)) == normal_image(memoryview(png_file)) == {"image": png_file}
+    assert normal_image(None) == normal_image({"bytes": None, "path": "x.png"}) == {"fault": "no image"}
     for kind in (np.float32, np.float64, np.int32, np.int64, np.int16):
         fault = normal_image((RAMP > 99).astype(kind))["fault"]
         assert np.dtype(kind).name in fault

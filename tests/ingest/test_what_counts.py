@@ -55,6 +55,8 @@ TWICE = {
     "cached revisions": ("snapshots/aa1/data/train-0.parquet", "snapshots/bb2/data/train-0.parquet"),
     "two words for one": ("train/0.parquet", "training/0.parquet"),
     "shards of two writings": ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"),
+    "revisions by their hashes": ("train-00000-of-00001-aa1.parquet", "train-00000-of-00001-bb2.parquet"),
+    "the same shard of two folders": ("a/train-00000-of-00002.parquet", "b/train-00000-of-00002.parquet"),
     "folder and file": ("train/0.parquet", "train-0.parquet"),
     "no split named": ("aa1/0000.parquet", "bb2/0000.parquet"),
     "partitions": ("config=a/split=train/0.parquet", "config=b/split=train/0.parquet"),
@@ -86,6 +88,7 @@ def test_two_held_out_sets_are_refused_too(tmp_path):
 NAMES = {
     "train": ["train.parquet", "train_0.parquet", "train-00000-of-00005.parquet", "train/a/0.parquet", "TRAIN.parquet",
               "training/0.parquet", "train2017.parquet", "cifar10-train.parquet", "trainData.parquet",
+              "TRAINset.parquet", "traindata.parquet", "train.PARQUET", "train-00000-of-00001-dev.parquet",
               "split=train/0.parquet", "x=1/split=training/0.parquet", "train.parquet/part-0.parquet"],
     "val": ["val.parquet", "validation-00000-of-00001.parquet", "valid_1.parquet", "dev/0.parquet", "val/a/b.parquet",
             "split=validation/0.parquet"],
@@ -197,3 +200,75 @@ def test_what_spark_writes_is_read(tmp_path):
         pq.write_table(table, folder / "part-00000-c000.snappy.parquet")
         (folder / "_SUCCESS").touch()
     assert set(open_dataset(f"parquet:{tmp_path}").labels) == {"train", "test"}
+
+
+def test_parts_of_one_whole_may_lie_anywhere(tmp_path):
+    write_parquet(tmp_path / "a" / "train-00000-of-00003.parquet", [0, 1])
+    write_parquet(tmp_path / "b" / "train-00001-of-00003.parquet", [1, 0])
+    dataset = open_dataset(f"parquet:{tmp_path}")
+    assert dataset.labels["train"].tolist() == [0, 1, 1, 0]
+    assert "split train: 2 of its 3 files are there" in dataset.notes
+    write_parquet(tmp_path / "b" / "train-00002-of-00003.parquet", [1, 0])
+    assert open_dataset(f"parquet:{tmp_path}").notes == ()
+
+
+def test_what_names_do_not_say_is_said(tmp_path):
+    for name in ("a", "b"):
+        write_parquet(tmp_path / f"{name}.parquet", [0, 1])
+    assert "all 2 are for training" in open_dataset(f"parquet:{tmp_path}").notes[0]
+    write_parquet(tmp_path / "train.parquet", [0, 1])
+    write_parquet(tmp_path / "train_old.parquet", [0, 1])
+    assert (
+        "split train is read from train.parquet and train_old.parquet alike"
+        in open_dataset(f"parquet:{tmp_path}").notes
+    )
+
+
+def test_classes_that_no_image_has_are_said(tmp_path):
+    write_parquet(tmp_path / "train.parquet", [1, 2, 3])
+    assert open_dataset(f"parquet:{tmp_path}").notes == ("split train has no images of class '0'",)
+
+
+FOLDERS = {
+    "capitals": ("Train", "VAL", "Test"),
+    "sets": ("training_set", "dev_set", "test_set"),
+    "a folder in a folder": ("seg_train/seg_train", "seg_dev/seg_dev", "seg_test/seg_test"),
+    "the same again": ("train/train", "valid/valid", "test/test"),
+    "partitions": ("split=training", "split=validation", "split=testing"),
+    "glued": ("traindata", "valdata", "testdata"),
+}
+
+
+@pytest.mark.parametrize("folders", FOLDERS.values(), ids=FOLDERS)
+def test_folders_of_splits_as_people_name_them(tmp_path, folders):
+    root = tmp_path / "test-train"  # above the data nothing counts
+    write_folders(root, folders)
+    dataset = open_dataset(f"imagefolder:{root}")
+    assert dataset.class_names == WNIDS
+    assert {split: labels.tolist() for split, labels in dataset.labels.items()} == {
+        split: [0, 0, 1, 1, 2, 2] for split in ("train", "val", "test")
+    }
+    for split, folder in zip(("train", "val", "test"), folders, strict=True):
+        assert read(dataset, split, [0])[0].name.startswith(f"{root}/{folder}/")
+
+
+def test_folders_beside_those_of_the_splits_are_said_not_read(tmp_path):
+    write_folders(tmp_path, ("train", "train_extra", "val", "train_val"))
+    write_image(tmp_path / "test1" / "1.jpg", pixels(1)[0])
+    (tmp_path / "annotations").mkdir()
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert {split: len(labels) for split, labels in dataset.labels.items()} == {"train": 6, "val": 6}
+    assert dataset.notes == tuple(f"folder {name} is left out" for name in ("test1", "train_extra", "train_val"))
+    with pytest.raises(UserError, match="no folder train/ in it; it has ILSVRC"):
+        write_folders(tmp_path / "above" / "ILSVRC")
+        open_dataset(f"imagenet:{tmp_path / 'above'}")
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path):
+    for split in ("train", "test"):
+        for name in ("train", "test")[: 1 if split == "test" else 2]:
+            write_image(tmp_path / split / name / "0.jpg", pixels(1)[0])
+    (tmp_path / "test" / "train").rename(tmp_path / "test" / "test")
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert dataset.class_names == ("test", "train")
+    assert dataset.labels["test"].tolist() == [0]

@@ -199,8 +199,8 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
         return ImageSet(torch.zeros(count, size, size, 3, dtype=torch.uint8), torch.full((count,), label))
 
     for train, decide, said in [
-        (of(0), of(5), r"data\.train holds no images"),
-        (of(5), of(0), r"data\.decide holds no images"),
+        (of(0), of(5), r"data\.train holds 0 images"),
+        (of(5), of(0), r"data\.decide holds 0 images"),
         (of(5), of(5, size=16), r"images of data\.decide are \(3, 16, 16\)"),
         (of(5, label=-1), of(5), r"data\.train has the label -1"),
     ]:

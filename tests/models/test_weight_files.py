@@ -2,8 +2,10 @@
 
 import argparse
 import copy
+import pickle
 import types
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -152,6 +154,8 @@ class Own(nn.Module):
         (build(), r"a whole module .*CifarResNet.*held\.state_dict\(\)"),
         ({"model": Own()}, r"test_weight_files\.Own"),
         ({"hyper_parameters": types.SimpleNamespace(a=1), "state_dict": {}}, r"types\.SimpleNamespace"),
+        ({"model": {}, "args": argparse.Namespace(lr=1)}, r"argparse\.Namespace.*held\['model'\], "),
+        ({"epoch": 3, "model": build(), "ema": None}, r"held\['model'\]\.state_dict\(\)"),
     ],
 )
 @pytest.mark.parametrize("newer", [True, False])
@@ -194,3 +198,138 @@ def test_a_head_of_other_classes_and_a_narrower_model_are_told():
             narrow[key] = each[:8].clone()
     with pytest.raises(UserError, match="narrower model, as of one that is pruned: give the dense model's"):
         fit_weights(build(), narrow, "w")
+
+
+TO_BE_MENDED = {
+    "timm": lambda: {"state_dict": state(1.0), "state_dict_ema": state(2.0), "args": argparse.Namespace(lr=1)},
+    "deit": lambda: {"model": state(1.0), "args": argparse.Namespace(lr=1)},
+    "numpy's scalar": lambda: {"net": state(1.0), "accuracy": np.float64(93)},
+    "numpy's arrays": lambda: {key: each.numpy() for key, each in state(1.0).items()},
+    "numpy's arrays under a key": lambda: {"model": {key: each.numpy() for key, each in state(1.0).items()}},
+    "a setting among tensors": lambda: {**state(1.0), "args": argparse.Namespace(lr=1)},
+}
+
+
+MODULES = {"whole": lambda: filled(), "yolo": lambda: {"epoch": 3, "model": filled(), "ema": None}}
+
+
+def filled() -> nn.Module:
+    model = build()
+    model.load_state_dict(state(1.0))
+    return model
+
+
+def mended(path, monkeypatch) -> float:
+    """What the lines that a refusal offers make of a file."""
+    with pytest.raises(UserError, match="cannot be read safely") as refused:
+        read_weights(path)
+    monkeypatch.chdir(path.parent)
+    lines = str(refused.value).partition("Where you trust it")[2].partition(": ")[2]
+    exec(lines, {"torch": torch, "pickle": pickle})
+    return loaded(path.parent / "weights.pth")[0]
+
+
+@pytest.mark.parametrize("held", TO_BE_MENDED.values(), ids=TO_BE_MENDED)
+@pytest.mark.parametrize("newer", [True, False])
+def test_the_lines_that_are_offered_do_mend_it(held, newer, tmp_path, monkeypatch):
+    torch.save(held(), tmp_path / "w.pth", _use_new_zipfile_serialization=newer)
+    assert mended(tmp_path / "w.pth", monkeypatch) == 1.0
+
+
+@pytest.mark.parametrize("held", MODULES.values(), ids=MODULES)
+def test_so_they_do_with_whole_modules(held, tmp_path, monkeypatch):
+    torch.save(held(), tmp_path / "w.pth")
+    assert mended(tmp_path / "w.pth", monkeypatch) == 1.0
+
+
+def test_so_they_do_with_a_pickle_of_tensors(tmp_path, monkeypatch):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(state(1.0)))
+    assert mended(tmp_path / "w.pkl", monkeypatch) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>Not found", "is a web page"),
+        (b"\x1f\x8b" + bytes(99), "packed with gzip"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
+        (b"\x08\x07\x12\x07pytorch" + bytes(99), "no file that torch has saved"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_other_files_are_told_by_what_they_begin_with(content, said, suffix, tmp_path):
+    (tmp_path / f"w.{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=said if suffix == "pth" else f"{said}|not a safetensors file") as refused:
+        read_weights(tmp_path / f"w.{suffix}")
+    assert "PyTorch 2.6" not in str(refused.value)
+    with pytest.raises(UserError, match="is a folder"):
+        read_weights(tmp_path)
+
+
+def test_torch_s_own_file_may_be_called_safetensors(tmp_path):
+    torch.save(state(1.0), tmp_path / "w.safetensors")
+    assert loaded(tmp_path / "w.safetensors")[0] == 1.0
+
+
+def test_a_state_dict_under_any_key_is_taken_with_a_word_if_it_is_alone(tmp_path):
+    torch.save(
+        {"best_model": state(1.0), "epoch": 1, "optimizer": {"state": {0: {"m": torch.ones(2, 2)}}}}, tmp_path / "w"
+    )
+    offset, said = loaded(tmp_path / "w")
+    assert offset == 1.0
+    assert "best_model is taken" in said
+    torch.save({"student": state(1.0), "teacher": state(2.0)}, tmp_path / "w")
+    with pytest.raises(UserError, match="weights under each of student, teacher"):
+        loaded(tmp_path / "w")
+    torch.save({"state_dict": state(1.0), "best_state": state(2.0)}, tmp_path / "w")
+    offset, said = loaded(tmp_path / "w")
+    assert offset == 1.0
+    assert "holds state_dict and best_state: state_dict is taken" in said
+
+
+def test_settings_under_the_keys_of_weights_are_none(tmp_path):
+    settings = {"model": {"name": {"depth": 8}}, "params": {"optimizer": {"lr": 0.1}}}
+    torch.save({"state_dict": state(1.0), **settings}, tmp_path / "w.pth")
+    assert loaded(tmp_path / "w.pth") == (1.0, "")
+    for held, kind in (
+        ({**settings}, "a dict with model, params"),
+        ({"optimizer": {"state": {}, "param_groups": []}}, "a dict with optimizer"),
+        ({"state_dict": {}}, "a dict with state_dict"),
+    ):
+        torch.save(held, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=f"holds {kind}, not a state dict"):
+            loaded(tmp_path / "w.pth")
+    circle: dict = {"epoch": 3}
+    circle["state_dict"] = circle
+    torch.save(circle, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="not a state dict"):
+        loaded(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"conv1.weight": torch.ones(16, 3, 3, 3, dtype=torch.int8), "conv1.weight_scale": torch.ones(1)},
+            "of type int8",
+        ),
+        ({"conv1.weight_zero_point": torch.ones(1)}, "quantised must be given as floats"),
+        ({"conv1.weight_orig": torch.ones(1), "conv1.weight_mask": torch.ones(1)}, r"prune\.remove\(module"),
+        ({"conv1.weight_g": torch.ones(1), "conv1.weight_v": torch.ones(1)}, "remove_weight_norm"),
+        ({"conv1.weight_orig": torch.ones(1), "conv1.weight_u": torch.ones(1)}, "remove_spectral_norm"),
+        ({"conv1.parametrizations.weight.original0": torch.ones(1)}, "remove_parametrizations"),
+        ({"conv1.weight": torch.ones(16, 3, 3, 3, device="meta")}, "no plain tensor of numbers"),
+    ],
+)
+def test_what_tools_have_made_of_weights_is_told(more, said, tmp_path):
+    torch.save({**state(), **more}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=said):
+        loaded(tmp_path / "w.pth")
+
+
+def test_another_architecture_is_told_without_its_prefix():
+    deeper = ModelSpec("cifar-resnet14", 10).build().state_dict()
+    with pytest.raises(UserError, match=r"do not fit the model: unknown layer1\.1\.bn1\.bias"):
+        fit_weights(build(), {f"model.{key}": each for key, each in deeper.items()}, "w")

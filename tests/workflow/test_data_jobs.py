@@ -86,7 +86,12 @@ def test_labels_of_one_s_own_may_be_names_and_an_unlabelled_test_split_is_left_o
     dataset = own(train=train, val=val, test=test, class_names=names)
     assert dataset.labels["train"].tolist() == [0, 1, 2] * 3
     assert {split: labels.tolist() for split, labels in dataset.labels.items() if split != "train"} == {"val": [2, 0]}
-    assert dataset.notes == ("split test has no labels (3 images) and is left out",)
+    assert dataset.notes == (
+        "split test has no labels (3 images) and is left out",
+        "split val has no images of class 'bee'",
+    )
+    with pytest.raises(UserError, match="returned str as class_names"):
+        own(train=train, val=val, class_names="abc")
 
 
 @pytest.mark.slow

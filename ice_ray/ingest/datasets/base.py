@@ -89,6 +89,14 @@ class Dataset(ABC):
                 del self.labels[split]
                 self.notes += (f"split {split} has no labels ({len(labels)} images) and is left out",)
 
+    def note_classes_without_images(self) -> None:
+        """A line on the classes that a split has no images of, as of labels that begin with 1."""
+        for split, labels in self.labels.items():
+            lacking = np.setdiff1d(np.arange(self.classes), labels)
+            if len(lacking):
+                more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+                self.notes += (f"split {split} has no images of class '{self.class_names[lacking[0]]}'{more}",)
+
     def check_labels(self, origin: str) -> None:
         """Every split's labels must be classes 0 to classes-1, and there must be something to train on.
 

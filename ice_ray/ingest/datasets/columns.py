@@ -35,34 +35,6 @@ class Columns:
     names: tuple[str, ...]
     notes: tuple[str, ...]
 
-    @classmethod
-    def of(cls, file: Path) -> Columns:
-        """Those of a file.
-
-        Raises:
-            DataError: it lacks a column, or cannot be read.
-        """
-        try:
-            schema = pq.read_schema(file)
-            labels, images = ([name for name in names if name in schema.names] for names in (_LABELS, _IMAGES))
-            kinds = {name: schema.field(name).type for name in (*labels, *images)}
-            metadata = schema.metadata or {}
-        except Exception as error:  # a file's extension types are built by code of Ray's, which may raise anything
-            raise _unreadable(file, error) from error
-        if not labels:
-            raise DataError(f"{file}: no integer column named {' or '.join(_LABELS)}; it has {schema.names}")
-        if not images:
-            raise DataError(f"{file}: no column named {' or '.join(_IMAGES)}; it has {schema.names}")
-        label = next((name for name in labels if pa.types.is_integer(kinds[name])), labels[0])
-        encoded = [name for name in images if _holds_bytes(kinds[name])]
-        if not encoded:
-            raise DataError(
-                f"{file}: column {images[0]} is {kinds[images[0]]}; it must hold encoded images, as bytes or as "
-                "structs with a field bytes"
-            )
-        notes = (*_choice("labels", label, labels), *_choice("images", encoded[0], encoded))
-        return cls(file, encoded[0], label, kinds[label], _class_names(metadata, label), notes)
-
     def labels(self, names: tuple[str, ...], others: str) -> Labels:
         """The file's labels, int64 (N,); -1 throughout where it has none.
 
@@ -87,6 +59,47 @@ class Columns:
             raise _unreadable(self.file, error) from error
         labels = numbers_of(column, names, str(self.file))
         return renumbered(labels, self.names, names, str(self.file), others) if self.names and not is_text else labels
+
+
+def columns_of(files: list[Path]) -> dict[Path, Columns]:
+    """Those of every file of a data set: of several that would do, the ones that all files have.
+
+    Raises:
+        DataError: a file lacks a column, or cannot be read.
+    """
+    schemas = {file: _schema(file) for file in files}
+    common = set.intersection(*(set(schema.names) for schema in schemas.values()))
+    return {file: _chosen(file, schema, common) for file, schema in schemas.items()}
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except Exception as error:  # a file's extension types are built by code of Ray's, which may raise anything
+        raise _unreadable(file, error) from error
+
+
+def _chosen(file: Path, schema: pa.Schema, common: set[str]) -> Columns:
+    labels, images = (_present(names, schema, common) for names in (_LABELS, _IMAGES))
+    if not labels:
+        raise DataError(f"{file}: no integer column named {' or '.join(_LABELS)}; it has {schema.names}")
+    if not images:
+        raise DataError(f"{file}: no column named {' or '.join(_IMAGES)}; it has {schema.names}")
+    kinds = {name: schema.field(name).type for name in (*labels, *images)}
+    label = next((name for name in labels if pa.types.is_integer(kinds[name])), labels[0])
+    encoded = [name for name in images if _holds_bytes(kinds[name])]
+    if not encoded:
+        raise DataError(
+            f"{file}: column {images[0]} is {kinds[images[0]]}; it must hold encoded images, as bytes or as "
+            "structs with a field bytes"
+        )
+    notes = (*_choice("labels", label, labels), *_choice("images", encoded[0], encoded))
+    return Columns(file, encoded[0], label, kinds[label], _class_names(schema.metadata or {}, label), notes)
+
+
+def _present(names: tuple[str, ...], schema: pa.Schema, common: set[str]) -> list[str]:
+    """Which of some names a file's columns have, those that every file has first."""
+    return sorted((name for name in names if name in schema.names), key=lambda name: name not in common)
 
 
 def _choice(what: str, chosen: str, found: list[str]) -> list[str]:

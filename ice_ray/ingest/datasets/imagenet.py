@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from PIL import Image
@@ -20,7 +19,7 @@ class ImageNet(ImageFolder):
     arranged by class. A `words.txt` beside `train/` names the classes; without one their WordNet ids do.
     """
 
-    folders: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train",), "val": ("val",)}
+    splits: ClassVar[tuple[str, ...]] = ("train", "val")
 
     def names_of(self, classes: list[str]) -> tuple[str, ...]:
         words = read_words(self._root / "words.txt")

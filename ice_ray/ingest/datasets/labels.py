@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import UNLABELLED, Labels
 
 _LARGEST_LABEL = 1_000_000
+_LONGEST = 60
 _NAMED = 10  # in a message
 
 
@@ -35,7 +37,8 @@ def number_of(value: Any, names: tuple[str, ...]) -> int | str:
         return UNLABELLED
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value != int(value):
-        return f"label {value} is no integer; number the classes from 0"
+        said = textwrap.shorten(str(value), _LONGEST, placeholder=" ...")  # of arrays, too
+        return f"label {said} is no integer; number the classes from 0"
     if abs(int(value)) > _LARGEST_LABEL:
         return f"label {value} is no class: number the classes 0, 1, 2, ..."
     return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class OwnDataset(Dataset):
     def __init__(self, name: str, function: Callable[[], Any], image_size: int | None = None) -> None:
         self._name, self._size = name, image_size
         returned = _call(name, function)
-        names = tuple(str(each) for each in returned.get(_NAMES, ()))
+        names = _names(name, returned.get(_NAMES))
         self._blocks: dict[str, list[ray.ObjectRef[pa.Table]]] = {}
         self._starts: dict[str, NDArray[np.int64]] = {}
         self.labels = {}
@@ -59,6 +59,7 @@ class OwnDataset(Dataset):
         self.class_names = names or numbered(int(self.labels["train"].max(initial=-1)))
         self.leave_out_unlabelled()
         self.check_labels(f"data '{name}'")
+        self.note_classes_without_images()
 
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
         starts = self._starts[split]
@@ -91,6 +92,19 @@ def _call(name: str, function: Callable[[], Any]) -> Mapping[str, Any]:
     return returned
 
 
+def _names(name: str, given: Any) -> tuple[str, ...]:
+    """The classes' names, as the function gives them, or none.
+
+    Raises:
+        UserError: they are no list.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise UserError(f"data '{name}' returned {type(given).__name__} as {_NAMES}; give a list, one name a class")
+    return tuple(str(each) for each in given)
+
+
 def _materialise(origin: str, dataset: ray.data.Dataset, names: tuple[str, ...]) -> list[ray.ObjectRef[pa.Table]]:
     """Run the dataset once; its rows in order, in blocks of `_SCHEMA` in the object store."""
     normalised = partial(_normalised, names=names)
@@ -118,8 +132,10 @@ def _normalised(batch: dict[str, Any], names: tuple[str, ...]) -> pa.Table:
 def normal_image(image: Any) -> dict[str, Any]:
     """An image as it is kept: the bytes of a file, or RGB pixels of eight bits with height and width; or its fault."""
     content = image.get("bytes") if isinstance(image, dict) else image
-    if isinstance(content, bytes):
-        return {"image": content}
+    if content is None:
+        return {"fault": "no image"}
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return {"image": bytes(content)}
     try:
         pixels = np.asarray(to_rgb(content) if isinstance(content, Image.Image) else content)
     except UnknownRangeError as error:

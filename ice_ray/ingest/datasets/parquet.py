@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import SPLITS, Dataset, RowImage, numbered
-from ice_ray.ingest.datasets.columns import Columns
+from ice_ray.ingest.datasets.columns import columns_of
 from ice_ray.ingest.datasets.decode import decode
 from ice_ray.ingest.datasets.files import files_below
-from ice_ray.ingest.datasets.split_names import check_one_set, named_split
+from ice_ray.ingest.datasets.split_names import check_one_set, named_split, part_of, splits_of
+
+_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 class Parquet(Dataset):
@@ -33,14 +36,15 @@ class Parquet(Dataset):
         root = Path(path)
         if not root.is_dir():
             raise DataError(f"data '{path}': no such folder; give the folder that holds the parquet files")
-        files = sorted(Path(file) for file in files_below(root, lambda name: name.endswith(".parquet")))
+        files = sorted(Path(file) for file in files_below(root, lambda name: name.lower().endswith(".parquet")))
         if not files:
             raise DataError(f"data '{path}': no .parquet file in it")
         self._size = image_size
         self._files, self.notes = _by_split(root, files)
         if "train" not in self._files:
             raise DataError(f"data '{path}': no file named train (a word of its name or its folder's) of {len(files)}")
-        heads = {split: [Columns.of(file) for file in chosen] for split, chosen in self._files.items()}
+        columns = columns_of([file for chosen in self._files.values() for file in chosen])
+        heads = {split: [columns[file] for file in chosen] for split, chosen in self._files.items()}
         self._image_columns = {head.file: head.image for found in heads.values() for head in found}
         named = next((head for found in heads.values() for head in found if head.names), heads["train"][0])
         labels = {
@@ -52,6 +56,7 @@ class Parquet(Dataset):
         self.notes += tuple(dict.fromkeys(note for found in heads.values() for head in found for note in head.notes))
         self.leave_out_unlabelled()
         self.check_labels(f"data '{path}'")
+        self.note_classes_without_images()
 
     def place(self, split: str, row: int) -> str:
         owner = int(np.searchsorted(self._starts[split], row, side="right")) - 1
@@ -89,18 +94,30 @@ def _by_split(root: Path, files: list[Path]) -> tuple[dict[str, list[Path]], tup
     named = {file: named_split(file.relative_to(root)) for file in files}
     if not any(named.values()):
         check_one_set("train", ((file.relative_to(root), file.relative_to(root).parent.parts) for file in files))
-        return {"train": files}, ()
+        return {"train": files}, (f"no name says which split a file holds: all {len(files)} are for training",)
     found: dict[str, list[Path]] = {}
     for split in SPLITS:
         own = {file: split_of for file, split_of in named.items() if split_of is not None and split_of.split == split}
         check_one_set(split, ((file.relative_to(root), split_of.origin) for file, split_of in own.items()))
         if own:
             found[split] = list(own)
+    notes = [note for split, own in found.items() for note in _on_files(split, own)]
     others = [file.relative_to(root) for file, split_of in named.items() if split_of is None]
-    if not others:
-        return found, ()
-    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-    return found, (f"{others[0]}{more}: left out, as the name of no split is among its words",)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        notes.append(f"{others[0]}{more}: left out, as the name of no split is among its words")
+    return found, tuple(notes)
+
+
+def _on_files(split: str, files: list[Path]) -> Iterator[str]:
+    """What people may want to know of the files of a split: some are not there, or have names of several kinds."""
+    parts = {part_of(file) for file in files}
+    counts = {part[2] for part in parts if part}
+    if None not in parts and len(counts) == 1 and len(files) < (count := counts.pop()):
+        yield f"split {split}: {len(files)} of its {count} files are there"
+    kinds = {" ".join(_LETTERS.findall((part_of(file) or (file.stem,))[0])): file.name for file in files}
+    if len(kinds) > 1 and all(splits_of(file.name) for file in files):
+        yield f"split {split} is read from {' and '.join(sorted(kinds.values())[:2])} alike"
 
 
 def _images(file: Path, column: str, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | str]]:
