@@ -100,7 +100,7 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
     _refuse_pythons(name, what)
     with guarded(name, what, f"; {_FORM}"):
         module = importlib.import_module(module_name)
-    function = getattr(module, function_name, None)
+        function = getattr(module, function_name, None)
     if function is None:
         valid = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
         raise UserError(
@@ -109,6 +109,8 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
         )
     if not callable(function):
         raise UserError(f"{what} '{name}' is not a function")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise UserError(f"{what} '{name}' is an async function, and nobody would await it: define it with def alone")
     of_python = (inspect.isroutine(function) or inspect.isclass(function)) and _is_pythons(function.__module__ or "")
     if of_python:
         raise UserError(f"{what} '{name}' is a function of Python's own: it is no {what}")
@@ -128,7 +130,7 @@ def check_takes(function: Callable[..., Any], name: str, what: str, given: Colle
     try:
         named = given if isinstance(given, Mapping) else {}
         inspect.signature(function).bind(*(() if named else given), **named)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # what looks at a callable may run code of its own
         wrong = f"cannot be called with {' and '.join(given) or 'nothing'} ({error})"
         raise UserError(in_one_line(f"{what} '{name}' {wrong}; {form}")) from error
 

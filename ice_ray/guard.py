@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +15,7 @@ from ice_ray.errors import OwnCodeError, RunError, TrialFailure, UserError, in_o
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = tuple(Path(path) for path in sysconfig.get_paths().values())
 # Of the machine, of Ray, or of our own code that the user's calls back: not the user's, whoever was at work.
-_OTHERS = (UserError, RunError, TrialFailure, MemoryError)
+_OTHERS = (UserError, RunError, TrialFailure, MemoryError, KeyboardInterrupt)
 # torch's of that kind, by name: whoever decodes images does without torch.
 _DEVICES = {"OutOfMemoryError", "AcceleratorError", "DistError"}
 # What a mistake in a program raises, if need be inside what it calls.
@@ -35,12 +36,41 @@ def guarded(name: str, what: str, mend: str = "") -> Iterator[None]:
         OwnCodeError: it raised.
     """
     try:
-        yield
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        with _where_they_went():
+            yield
+    except BaseException as error:  # the user's code may raise anything
         if _is_others(error):
             raise
         frame = next((frame for frame in _frames(error) if _is_theirs(frame[0], name)), None)
         raise _fault(error, name, what, frame, mend) from error
+
+
+_went_to: list[str] = []
+"""The folder that the user's code has gone to in this process, if it has gone to another."""
+
+
+@contextmanager
+def _where_they_went() -> Iterator[None]:
+    """Where the user's code changes the working directory, it finds itself there the next time, and the paths of all
+    others are where they were.
+    """
+    here = _folder()
+    with suppress(OSError):  # it may be gone by now
+        os.chdir(_went_to[0] if _went_to else here)
+    try:
+        yield
+    finally:
+        there = _folder()
+        _went_to[:] = [there] if there != here else []
+        with suppress(OSError):
+            os.chdir(here)
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it has been removed
+        return ""
 
 
 @contextmanager
@@ -55,7 +85,7 @@ def blaming(owners: Mapping[str, str]) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         found = None if _is_others(error) else _blamed(error, owners)
         if found is None:
             raise
@@ -117,7 +147,15 @@ def _fault(error: BaseException, name: str, what: str, frame: tuple[FrameType, i
     where = f" ({shown(frame[0].f_code.co_filename)}:{frame[1]})" if frame else ""
     if isinstance(error, SyntaxError) and error.filename:
         where = f" ({shown(error.filename)}:{error.lineno})"
-    said = in_one_line(error.msg if isinstance(error, SyntaxError) else str(error))
+    said = in_one_line(error.msg if isinstance(error, SyntaxError) else _text(error))
     said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
     details = "".join(traceback.format_exception(error))
-    return OwnCodeError(f"{what} '{name}' raised {type(error).__name__}: {said}{where}{mend}", details)
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return OwnCodeError(f"{what} '{name}' raised {told}{where}{mend}", details)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # that, too, is the user's code
+        return ""

@@ -1,5 +1,7 @@
 """Code of the user's own that is no such thing, raises or answers nonsense: one line with its place, before work."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,22 @@ class Breaks(IcePipeline):
     def needs_recovery(self, record): return 1 / 0
 
 
+async def waits(*anything): Path("trace").touch()
+
+
+class Unlike(BaseException): pass
+
+
+class Mute(Exception):
+    def __str__(self): raise ValueError("no words")
+
+
+def raises_another_kind(*anything): raise Unlike("odd")
+def raises_mutely(*anything): raise Mute
+def raises_nothing_more(*anything): raise ValueError
+def has_no_memory(*anything): raise MemoryError
+
+
 def stands(settings, hyperparameters): return ice(settings, hyperparameters, Stands)
 def forgets(settings, hyperparameters): return ice(settings, hyperparameters, Forgets)
 def asks(settings, hyperparameters): return ice(settings, hyperparameters, Asks)
@@ -164,6 +182,48 @@ def test_what_raises_is_named_with_its_line(mine, capsys, option):
     said = f"{what} '{mine}:raises' raised ValueError: not today ({mine}.py:{line})"
     assert refused(capsys, option, f"{mine}:raises") == said
     assert f"{what} '{mine}:leaves' raised SystemExit: 3 ({mine}.py:" in refused(capsys, option, f"{mine}:leaves")
+
+
+@pytest.mark.parametrize("option", ["--model", "--criterion", "--pipeline"])
+def test_whatever_it_raises(mine, capsys, option):
+    assert f"{mine}:raises_another_kind' raised Unlike: odd ({mine}.py:" in refused(
+        capsys, option, f"{mine}:raises_another_kind"
+    )
+    assert f"raised Mute ({mine}.py:" in refused(capsys, option, f"{mine}:raises_mutely")
+    assert f"raised ValueError ({mine}.py:" in refused(capsys, option, f"{mine}:raises_nothing_more")
+    assert run(prune_job, RunConfig, "p", [option, f"{mine}:has_no_memory"]) == 1
+    assert capsys.readouterr().err == "p: this machine's memory does not suffice (MemoryError)\n"
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_async_function_is_not_called(mine, tmp_path, capsys, option):
+    assert "is an async function, and nobody would await it" in refused(capsys, option, f"{mine}:waits")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("at", ["import", "call"])
+def test_code_that_changes_the_working_directory_changes_it_for_itself(mine, tmp_path, at):
+    """It finds itself there again, and the relative paths of others are where they were."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "width.txt").write_text("12")
+    text = """
+import os
+from pathlib import Path
+from torch import nn
+CHANGE
+def build():
+    INSIDE
+    width = int(Path("width.txt").read_text())
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.Linear(width * 36, 10))
+"""
+    change = 'os.chdir("theirs")' if at == "import" else 'os.chdir("theirs") if Path("theirs").is_dir() else None'
+    text = text.replace("CHANGE" if at == "import" else "INSIDE", change)
+    text = text.replace("INSIDE", "pass").replace("CHANGE", "")
+    (tmp_path / f"{mine}_{at}.py").write_text(text)
+    for _ in range(2):
+        assert ModelSpec(f"{mine}_{at}:build", 10).build()[0].out_channels == 12
+        assert Path.cwd() == tmp_path
+    assert run(inspect_job, InspectConfig, "p", ["--model", f"{mine}:raises", "--image-size", "8"]) == 2
 
 
 @pytest.mark.parametrize("option", OPTIONS)

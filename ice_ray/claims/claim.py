@@ -7,6 +7,7 @@ that it changes is all that is looked at, so no clocks are compared.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +50,9 @@ class Claim:
             raise RunError(self._lost)
 
     def release(self) -> None:
-        """Give it back, if it is there still."""
+        """Give it back, if it is there still, and this is no fork of the process that took it."""
+        if self._owner.pid != os.getpid():
+            return
         self._done.set()
         if self._thread.ident is not None:  # else it was interrupted before it had begun
             self._thread.join(_JOIN_SECONDS)

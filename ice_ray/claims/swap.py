@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,9 +25,11 @@ def content_of(place: Place) -> bytes | None:
     """What is there; None where nothing is.
 
     Raises:
-        OSError: the storage does not say.
+        OSError: the storage does not say, or something else has that name.
     """
     try:
+        if isinstance(place, Path) and not stat.S_ISREG(place.lstat().st_mode):  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "no file, as a claim is: remove it", str(place))
         return read_now(place)
     except FileNotFoundError:
         return None

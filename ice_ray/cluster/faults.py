@@ -15,11 +15,18 @@ def ended_by(error: Exception) -> tuple[str, int] | None:
     if isinstance(fault, (RunError, TrialFailure)):
         return str(fault), 1
     if isinstance(fault, OSError):  # of the storage, or of the machine
-        where = f"'{fault.filename}': " if fault.filename else ""
-        return where + (fault.strerror or cause_of(fault)), 1
+        return refused(fault), 1
+    if isinstance(fault, MemoryError):
+        return f"this machine's memory does not suffice ({cause_of(fault)})", 1
     if isinstance(fault, ray.exceptions.RayError):
         return cause_of(fault), 1
     return None
+
+
+def refused(error: OSError) -> str:
+    """What the system says, of which path."""
+    where = f"'{error.filename}': " if error.filename else ""
+    return where + (error.strerror or cause_of(error))
 
 
 def cause_of(error: BaseException) -> str:

@@ -103,7 +103,7 @@ def _going_to(folder: str, paths: list[str]) -> Callable[[], None]:
 @contextmanager
 def _held_back(verbose: bool) -> Iterator[Callable[[], str]]:
     """Keep what Ray writes to standard error from the terminal; the function gives what it was, so far."""
-    if verbose:
+    if verbose or sys.stderr is None:  # a shell has closed it (2>&-)
         yield lambda: ""
         return
     sys.stderr.flush()

@@ -15,7 +15,7 @@ import tyro
 
 from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import for_pipeline, load_preset
-from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults
+from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults, replay_pipeline
 from ice_ray.config.run import RunConfig, flat_options
 from ice_ray.errors import UserError
 from ice_ray.pipelines.registry import is_ignored
@@ -51,6 +51,8 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
         raise UserError(f"{_one_line(said.getvalue(), has_overview)}; see {program} --help") from end
     if isinstance(config, RunConfig):
         _refuse_ignored(config.pipeline, arguments)
+    if isinstance(config, ReplayJobConfig):
+        _refuse_ignored(replay_pipeline(config.config), arguments)
     return config
 
 
@@ -120,6 +122,8 @@ def _about_unknown(given: str, of_a_run: bool) -> str:
     options = [f"--{option}" for option in flat_options(RunConfig().as_dict())] if of_a_run else []
     similar = [near for word in words for near in difflib.get_close_matches(word, options, n=1, cutoff=0.7)]
     meant = f"; similar: {', '.join(dict.fromkeys(similar))}" if similar else ""
+    if not any(word.startswith("-") for word in words):
+        return f"nothing takes the argument{'s' * (len(words) > 1)} {given}: one too many, or an option's -- is missing"
     return f"unknown option{'s' * (len(words) > 1)}: {given}{meant}"
 
 

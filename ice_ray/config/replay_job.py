@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from ice_ray.address import place
 from ice_ray.errors import UserError
@@ -34,8 +36,22 @@ class ReplayJobConfig:
 
 def replay_defaults(path: str) -> ReplayJobConfig:
     """The defaults of a replay of `path`: stage 2's options as its search was given them."""
-    try:
-        asked = json.loads(read_now(place(path)))["config"]["replay"]
-        return ReplayJobConfig(path, replay=ReplayConfig(**asked))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
-        return ReplayJobConfig(path)  # reading the file for good says what is wrong with it
+    with _read_for_good_later():
+        return ReplayJobConfig(path, replay=ReplayConfig(**_searched(path)["replay"]))
+    return ReplayJobConfig(path)
+
+
+def replay_pipeline(path: str) -> str:
+    """The pipeline that was searched; empty where the file does not say."""
+    with _read_for_good_later():
+        return str(_searched(path)["pipeline"])
+    return ""
+
+
+def _searched(path: str) -> Any:
+    return json.loads(read_now(place(path)))["config"]
+
+
+def _read_for_good_later() -> suppress:
+    """Reading the file for good says what is wrong with it."""
+    return suppress(OSError, ValueError, KeyError, TypeError, RecursionError, UserError)

@@ -205,7 +205,7 @@ class RunConfig:
 
 
 def _is_folder_name(name: str) -> bool:
-    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and "/" not in name and not name.startswith(".")
+    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and "/" not in name and name[0] not in ".~-"
 
 
 def check_image_size(pixels: int) -> None:

@@ -126,16 +126,20 @@ PIPELINES: dict[str, PipelineKind] = {
 }
 
 
-_ICE, _ICES = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze."), ("ice", "ice-plus")
-_BY_LAYER = ("criterion", "compensate", "prune.ratios", "prune.round-to")
+_ICE = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze.", "search.lr-tolerance")
+_ICES = ("ice", "ice-plus")
+_BY_LAYER = ("prune.ratios", "prune.round-to")
+_REPAIRS = ("compensate", "prune.reconstruction-epochs")
+_OF_LAYERS = ("criterion", *_BY_LAYER, *_REPAIRS, "prune.calibration-images")
+_EPOCHS = ("search.epochs", "replay.epochs")  # where their number is one of the hyperparameters
 # By their beginnings: the options that only some pipelines read, with these; and those that one does not.
 _OF: dict[tuple[str, ...], tuple[str, ...]] = {_ICE: _ICES, ("aap.",): ("aap",), ("imp.",): ("imp", "bimp")}
 _NOT_OF: dict[str, tuple[str, ...]] = {
     "baseline": ("recovery.check-", "replay.final-"),
-    "one-shot": ("compensate", "recovery.check-", "recovery.schedule", "replay.final-"),
-    "aap": (*_BY_LAYER, "recovery.check-", "replay.final-"),
-    "imp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
-    "bimp": (*_BY_LAYER, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "one-shot": (*_REPAIRS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "aap": (*_OF_LAYERS, "recovery.check-", "replay.final-"),
+    "imp": (*_OF_LAYERS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "bimp": (*_OF_LAYERS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
 }
 
 
@@ -152,7 +156,7 @@ def is_ignored(pipeline: str, option: str) -> str:
             return f"is for --pipeline {' and '.join(pipelines)}, not for {pipeline}"
     if not option.startswith(_NOT_OF.get(pipeline, ())):
         return ""
-    why = ", which compares filters of all layers" if option.startswith("prune.") else ""
+    why = ", which compares filters of all layers" if option.startswith(_BY_LAYER) else ""
     return f"is not for --pipeline {pipeline}{why}"
 
 

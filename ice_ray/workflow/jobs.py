@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ice_ray.address import check_place, place, resolved
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
-from ice_ray.cluster.faults import ended_by
+from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.upload import uploaded_files
 from ice_ray.config.command import command_of
@@ -242,4 +242,4 @@ def _paths_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"'{error.filename}': {error.strerror}") from error
+        raise UserError(refused(error)) from error

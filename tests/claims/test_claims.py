@@ -155,6 +155,44 @@ def test_a_damaged_claim_is_waited_for_and_taken_over(storage, content, hasty):
         assert Owner.of(claim_of(storage / "run").read_bytes())
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
+@pytest.mark.timeout(20)
+def test_what_has_the_name_of_a_claim_and_is_none(tmp_path, kind):
+    run = tmp_path / "run"
+    run.mkdir()
+    if kind == "folder":
+        (run / ".claim").mkdir()
+    elif kind == "pipe":
+        os.mkfifo(run / ".claim")
+    else:
+        (run / ".claim").symlink_to("/nowhere/at/all")
+    with pytest.raises(OSError, match=r"no file, as a claim is: remove it.*\.claim"), claimed(run, "job", print):
+        pass
+    assert len(names(run)) == 1
+
+
+def test_a_run_under_two_paths_is_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with claimed(tmp_path / "real" / "run", "job", print), pytest.raises(HeldError):
+        refuse_held(tmp_path / "link" / "run")
+
+
+def test_a_fork_of_its_process_does_not_give_it_back(tmp_path):
+    """One that raises, as the user's code may, leaves the block a second time."""
+    held = claimed(tmp_path / "run", "job", print)
+    held.__enter__()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            held.__exit__(None, None, None)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert claim_of(tmp_path / "run").is_file()
+    held.__exit__(None, None, None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_job_that_lost_its_claim_ends_in_one_line(storage, dead, hasty):
     """As where it slept for an hour, and another host went on. What the other holds stays."""
     successor = elsewhere(dead, id="0123456789abcdef")

@@ -7,6 +7,7 @@ import pytest
 import ray
 from own_head import ROOT, running_head
 
+from ice_ray.cluster import starting
 from ice_ray.cluster.faults import ended_by
 from ice_ray.cluster.session import ray_session
 from ice_ray.errors import RunError, UserError
@@ -100,3 +101,9 @@ def test_a_server_that_is_no_cluster_s_does_not_go_unnamed():
     mismatch = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9\nThis process: 2.60")
     assert "another Ray or Python runs the cluster" in str(_why(mismatch, "a:1", ""))
     assert "Ray cannot start here (ValueError: no memory)" in str(_why(ValueError("no memory"), "", ""))
+
+
+def test_standard_error_may_be_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with starting._held_back(False) as heard:
+        assert heard() == ""

@@ -1,19 +1,23 @@
 """What is on the command line and is wrong is told in our words; a path is the same however it is written."""
 
 import re
+import shlex
 
 import pytest
 
 from ice_ray.address import place
+from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.export_job import ExportConfig
 from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.preset import named_presets
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.report_job import ReportConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.pipelines.aap import AapConfig
+from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.pruning.config import PruneConfig
 from ice_ray.workflow.jobs import prune_job, run
 
@@ -36,6 +40,8 @@ def refused(kind, *arguments):
         (RunConfig, ["--ratio"], "Missing value for argument '--ratio'."),
         (ReplayJobConfig, ["--config", "x", "--trial", "a"], "--trial takes a whole number, not 'a'"),
         (InspectConfig, ["--model", "x", "--image-size", "big"], "--image-size takes a whole number, not 'big'"),
+        (RunConfig, ["--verbose=1"], "nothing takes the argument 1: one too many"),
+        (ExportConfig, ["a", "b", "c"], "nothing takes the arguments b, c: one too many"),
         (ExportConfig, ["x", "--format", "tflite"], "invalid choice 'tflite' for argument '--format'."),
     ],
 )
@@ -78,6 +84,11 @@ def test_an_empty_place_is_none_elsewhere():
         (["--pipeline", "one-shot", "--compensate", "none"], "--compensate is not for --pipeline one-shot"),
         (["--pipeline", "imp", "--prune.round-to", "1"], "--prune.round-to is not for --pipeline imp"),
         (["--pipeline", "baseline", "--replay.final_epochs", "0"], "--replay.final_epochs is not for"),
+        (["--pipeline", "baseline", "--search.lr-tolerance", "0"], "--search.lr-tolerance is for --pipeline ice and"),
+        (["--pipeline", "aap", "--prune.calibration-images", "9"], "--prune.calibration-images is not for"),
+        (["--pipeline", "one-shot", "--prune.reconstruction-epochs=3"], "--prune.reconstruction-epochs is not for"),
+        (["--pipeline", "bimp", "--search.epochs", "3"], "--search.epochs is not for --pipeline bimp"),
+        (["--pipeline", "one-shot", "--replay.epochs", "1"], "--replay.epochs is not for --pipeline one-shot"),
         (["--pipeline", "baseline", "--freeze.stem"], "--freeze.stem is for --pipeline ice and ice-plus"),
     ],
 )
@@ -90,6 +101,37 @@ def test_an_option_that_it_reads_is_taken():
     assert parse(RunConfig, ["--pipeline", "mine:build", "--aap.rounds", "3", "--alpha", "conv-weights"], "p")
     with pytest.raises(UserError, match="is for --pipeline aap"):
         RunConfig(aap=AapConfig(rounds=3))
+
+
+@pytest.mark.parametrize("preset", [None, *named_presets()])
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_pipeline_takes_its_own_words_and_any_preset(preset, pipeline):
+    """What is refused, it does not read: by its code, none of these."""
+    first = ["--pipeline", pipeline, *(["--preset", preset] if preset else [])]
+    config = parse(RunConfig, first, "p")
+    assert parse(RunConfig, shlex.split(command_of("p", config))[2:], "p") == config
+    own = {
+        "ice": "--threshold --alpha parameters --search.epochs 1 --replay.final-epochs 0 --recovery.check-images 9",
+        "baseline": "--criterion taylor --compensate bn --prune.calibration-images 9 --search.epochs 2",
+        "one-shot": "--criterion taylor --prune.calibration-images 9 --prune.round-to 1",
+        "aap": "--aap.rounds 3 --recovery.schedule cosine --search.epochs 2 --replay.epochs 2",
+        "imp": "--imp.form structured --recovery.no-distil --replay.subsample 0.5",
+    }
+    words = own.get(pipeline, own["imp" if pipeline == "bimp" else "ice"])
+    assert parse(RunConfig, [*first, *words.split()], "p").pipeline == pipeline
+
+
+def test_a_replay_takes_what_its_search_s_pipeline_reads(tmp_path):
+    best = tmp_path / "best.json"
+    best.write_text('{"config": {"replay": {}, "pipeline": "one-shot"}}')
+    assert parse(ReplayJobConfig, ["--config", str(best), "--replay.workers", "1"], "p")
+    said = refused(ReplayJobConfig, "--config", str(best), "--replay.epochs", "3")
+    assert said == "--replay.epochs is not for --pipeline one-shot"
+
+
+@pytest.mark.parametrize("name", ["~", "~me", "-x", ".", "a/b"])
+def test_a_name_that_a_shell_would_take_for_something_else(name):
+    assert refused(RunConfig, f"--name={name}") == f"--name '{name}' must be a plain folder name"
 
 
 def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
