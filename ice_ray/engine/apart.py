@@ -53,9 +53,9 @@ def apart(work: Callable[[], Any], limit: float) -> Any:
     """What `work` returns, worked out in a process apart on the CPU.
 
     A copy of this process has all that is loaded here, the user's own classes too, at once; it computes in one thread,
-    for those that others have started are not copied. Where no copy can be made (no Linux), or none should be (torch has
-    threads for a GPU, or this process is connected to a Ray cluster, whose channels do not outlive that), the work is
-    done in this process.
+    for those that others have started are not copied. Where no copy can be made (no Linux), or none should be (torch
+    has threads for a GPU, or this process is connected to a Ray cluster, whose channels do not outlive that), the work
+    is done in this process.
 
     Args:
         work: returns what JSON has; what it changes here is not changed.
