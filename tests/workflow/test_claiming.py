@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 from jobs_at_work import JOBS, ROOT
@@ -151,7 +152,10 @@ def test_a_replay_is_refused_while_the_job_of_its_run_is_at_work(words, finished
 def test_a_job_that_is_stopped_while_it_looks_at_its_data_leaves_nothing(stop, tmp_path):
     """`ray job stop` sends the first."""
     words = [sys.executable, str(JOBS / "ice_prune.py"), "--storage", str(tmp_path / "runs"), "--name", "mine"]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a script starts in the background ignores it
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     while not claim_of(tmp_path / "runs" / "mine").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
