@@ -16,6 +16,7 @@ from jobs_at_work import prune_here
 from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_image, write_tinyimagenet
 from PIL import Image
 
+from ice_ray.claims.claim import nobody_s
 from ice_ray.config.command_line import parse
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
@@ -271,6 +272,7 @@ def test_three_images_for_the_two_workers_of_this_machine_are_refused_before_sta
         for number, label in enumerate(labels):
             write_image(tmp_path / split / label / f"{number}.jpg", pixels(1, 8, 8)[0])
     words = f"--data imagefolder:{tmp_path} --image-size 8 --model examples.model:build"
-    context = JobContext(make_plan(parse(RunConfig, words.split(), "p")), RunFolder(tmp_path / "run"), ())
+    plan, folder = make_plan(parse(RunConfig, words.split(), "p")), RunFolder(tmp_path / "run")
+    context = JobContext(plan, folder, nobody_s(folder.path), ())
     with pytest.raises(UserError, match=r"3 training images for 2 workers: an epoch would have no step"):
         context.check_resources()
