@@ -101,7 +101,7 @@ def _half(unit: PrunableUnit) -> tuple[int, ...]:
     that does not divide it, so that reshapes into equal parts show, too.
     """
     run = unit.filters // unit.groups
-    kept = next((left for left in range((run + 1) // 2, 2, -1) if run % left and _is_prime(left)), run - run // 2)
+    kept = next((left for left in range((run + 1) // 2, run) if run % left and _is_prime(left)), run - run // 2)
     places = torch.randperm(run, generator=generator("verification", unit.layer))[kept:]
     return tuple(sorted(int(place) + start for place in places for start in range(0, unit.filters, run)))
 
