@@ -7,7 +7,7 @@ writes it from what has been run so far)
 
 The rules. Every pipeline has the same data, model, surgery, batch, epochs a round (one; IMP's are searched), teacher,
 clock and evaluation; the decisions differ, and with IMP the schedule. Hyperparameters are searched once per pipeline
-and ratio, with seed 0, by decision images: ICE's on six points of the paper's grid, as the paper does, the others' on
+and ratio, with seed 0, by validation images: ICE's on six points of the paper's grid, as the paper does, the others' on
 at most six of their own (ResNet-56's pipelines, but for ICE, have what ResNet-20's searches found, `--tuned-in`; its
 baseline the rate of a search in fp32 on another machine). The score is of the last epoch, on images by which nothing
 has been decided; the whole test split stands beside it for comparison with published figures, though half of it has
@@ -16,7 +16,7 @@ baseline and IMP (ranked over all layers), and an upper bound of the parameters 
 larger one is the same run, and not repeated): compare by the parameters and multiply-adds reached. AAP has 30 rounds at
 most, and filters go for real in every round, which makes it faster than the published program, which masks. IMP's
 trials took batches of 32 on as many images as the replay has in batches of 128, which may leave its rates too small.
-IMP retrains with LLR, which `retraining.py` finds best by decision images at the last step (60%, two seeds), and once
+IMP retrains with LLR, which `retraining.py` finds best by validation images at the last step (60%, two seeds), and once
 with learning-rate rewinding; the others' rates are constant inside a fine-tune, as published. Where the search chose
 the baseline another rate than 0.005 that does worse on the benchmark's images, `baseline, rate 0.005` stands beside it.
 """

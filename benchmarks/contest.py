@@ -1,6 +1,6 @@
 """What the comparisons of pipelines share: a pipeline as its job would run it, in this process.
 
-First its hyperparameters are searched on a subsample (once per pipeline and ratio, by decision images, with the job's
+First its hyperparameters are searched on a subsample (once per pipeline and ratio, by validation images, with the job's
 own objective and with trials that share their work), then its winner is replayed on all of the benchmark's training
 images, once a seed. A contestant is what a user would put on the command line.
 """
@@ -22,13 +22,14 @@ from common import Ledger, Row, images
 from torch import nn
 
 from ice_ray import Hyperparameters, ImageSet, PruningData
+from ice_ray.cache.actions import ActionIndex, LocalActionCache
+from ice_ray.cache.executor import CachingExecutor
+from ice_ray.cache.teacher import LocalTeacherCache
 from ice_ray.config.command_line import parse
 from ice_ray.config.run import RunConfig
-from ice_ray.engine.executor import Executor
-from ice_ray.engine.memory import LocalMemory, MemoryIndex
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.remembering import RememberingExecutor
 from ice_ray.engine.target import macs
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import TrialFailure
 from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.roles import Rows, subsample
@@ -38,7 +39,6 @@ from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.lessons import LocalLessons
 from ice_ray.training.precision import resolve
 from ice_ray.workflow.plan import Plan, make_plan
 
@@ -61,13 +61,13 @@ class Setting:
     Attributes:
         name: of the setting; runs are kept by it.
         options: of the job: model, weights, data, sizes of both stages.
-        decide_images: how many of the deciding images decide in the replay; None for all.
+        validation_images: how many of the validation images decide in the replay; None for all.
         tuned_in: the setting whose searches found the hyperparameters, for what has not been searched in this one.
     """
 
     name: str
     options: tuple[str, ...]
-    decide_images: int | None = None
+    validation_images: int | None = None
     tuned_in: str = ""
 
 
@@ -124,11 +124,11 @@ def dense_network(plan: Plan) -> DenseNetwork:
     return DenseNetwork(module, plan.image_shape, plan.selection, plan.amounts, plan.layout)
 
 
-def executor_of(plan: Plan, settings: PruningSettings, train: ImageSet, decide: ImageSet) -> Executor:
+def executor_of(plan: Plan, settings: PruningSettings, train: ImageSet, validation: ImageSet) -> TorchExecutor:
     """An executor on this machine's device, warmed up."""
     recipe = dataclasses.replace(settings.recipe, precision=resolve(plan.config.precision, DEVICE))
-    data = PruningData(train, decide, plan.preprocessing)
-    executor = Executor(dense_network(plan), data, recipe, settings.seed, DEVICE)
+    data = PruningData(train, validation, plan.preprocessing)
+    executor = TorchExecutor(dense_network(plan), data, recipe, settings.seed, DEVICE)
     executor.warm_up()
     return executor
 
@@ -138,7 +138,7 @@ def to_the_end(pipeline: Pipeline, worker: Any, preparation: Preparation) -> Pip
     state = pipeline.begin(worker)
     while not pipeline.is_done(worker, state):
         state = pipeline.advance(worker, state, preparation)
-        if isinstance(worker, Executor) and state.kept:
+        if isinstance(worker, TorchExecutor) and state.kept:
             worker.commit(state.snapshot)
             worker.store.keep_only(state.kept)
     return state
@@ -147,13 +147,13 @@ def to_the_end(pipeline: Pipeline, worker: Any, preparation: Preparation) -> Pip
 def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Images) -> Row:
     """Stage 1 with seed 0: the winner, every trial, and what it took, wall, decoding apart."""
     plan = plan_of(setting, contestant, ratio, 0)
-    train, decide = (decoded(plan.dataset, rows) for rows in plan.search_rows())
+    train, validation = (decoded(plan.dataset, rows) for rows in plan.search_rows())
     settings = plan.search_settings
-    executor = executor_of(plan, settings, train, decide)
+    executor = executor_of(plan, settings, train, validation)
     began = time.perf_counter()
     preparation = prepare(executor, settings.removal, settings.freeze, plan.probes)
-    executor.recovery.lessons = LocalLessons()
-    worker = RememberingExecutor(executor, LocalMemory(MemoryIndex(), {}))
+    executor.fine_tuner.teacher_cache = LocalTeacherCache()
+    worker = CachingExecutor(executor, LocalActionCache(ActionIndex(), {}))
     trials: list[Row] = []
     candidates: list[Candidate] = []
     for index, point in enumerate(plan.proposals.known):
@@ -185,10 +185,13 @@ def replay(
     plan, searched = plan_of(setting, contestant, ratio, seed), plan_of(setting, contestant, ratio, 0)
     dataset, settings = plan.dataset, plan.replay_settings
     train_rows, _ = plan.replay_rows()
-    decide_rows, report_rows = searched.roles.decide, searched.roles.report  # no seed reports what the search has seen
-    if setting.decide_images is not None:
-        decide_rows = subsample(dataset, decide_rows, setting.decide_images, seed, "benchmark decide")
-    executor = executor_of(plan, settings, decoded(dataset, train_rows), decoded(dataset, decide_rows))
+    validation_rows, test_rows = (
+        searched.roles.validation,
+        searched.roles.test,
+    )  # no seed reports what the search has seen
+    if setting.validation_images is not None:
+        validation_rows = subsample(dataset, validation_rows, setting.validation_images, seed, "benchmark decide")
+    executor = executor_of(plan, settings, decoded(dataset, train_rows), decoded(dataset, validation_rows))
     probes = plan.config.freezing and point.freezes
     preparation = prepare(executor, settings.removal, settings.freeze, probes)
     pipeline = build_pipeline(settings, point)
@@ -198,12 +201,12 @@ def replay(
     module = copy.deepcopy(executor.module(state.snapshot))
     network, dense = executor.network, executor.network.build(DEVICE)
     counting = "non-zero-parameters" if "unstructured" in contestant.options else "parameters"
-    rest, whole = _rest_of_test(plan, report_rows), len(plan.dataset.labels[report_rows.split])
+    rest, whole = _rest_of_test(plan, test_rows), len(plan.dataset.labels[test_rows.split])
 
     def scores(network: nn.Module) -> tuple[float, float]:
         """On the images that report, and on the whole split."""
-        own, other = (executor.accuracy(network, decoded(dataset, rows)) for rows in (report_rows, rest))
-        return own, (own * len(report_rows.indices) + other * len(rest.indices)) / whole
+        own, other = (executor.accuracy(network, decoded(dataset, rows)) for rows in (test_rows, rest))
+        return own, (own * len(test_rows.indices) + other * len(rest.indices)) / whole
 
     key = (setting.name, plan.config.precision)
     if key not in _DENSE_SCORES:
@@ -231,7 +234,7 @@ def replay(
     }
 
 
-def state_widths(executor: Executor, state: PipelineState) -> dict[str, int]:
+def state_widths(executor: TorchExecutor, state: PipelineState) -> dict[str, int]:
     """Filters left by layer."""
     return executor.commit(state.snapshot).widths
 

@@ -73,7 +73,7 @@ def cells_of(
 def contest_table(cells: Sequence[Cell], baseline: str) -> str:
     """Accuracy, size and time of every cell; speed-up against the baseline at the same ratio, by PT."""
     base = {cell.ratio: statistics.mean(cell.seconds) for cell in cells if cell.pipeline == baseline}
-    head = ["ratio", "pipeline", "report half %", "whole test split %", "parameters", "multiply-adds", "fine-tunes"]
+    head = ["ratio", "pipeline", "test images %", "whole test split %", "parameters", "multiply-adds", "fine-tunes"]
     rows = [[*head, "PT s", "probe s", "search s", "in all s", f"PT against {baseline}"]]
     for cell in cells:
         everything = [
@@ -122,7 +122,7 @@ def draw(cells: Sequence[Cell], path: Path, title: str) -> None:
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("pruning time, final epochs included (s)")
-    axes.set_ylabel("accuracy on the report images (%)")
+    axes.set_ylabel("accuracy on the test images (%)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3, which="both")
     figure.legend(handles=handles, fontsize=8, loc="outside right upper")
@@ -156,7 +156,7 @@ def write_results(
         said = f"{claims(cells)}\n\n" if claims else ""
         sections.append(
             f"## {heading}\n\n{seeds}, mean ± standard deviation; on {machines}. Dense: "
-            f"{cells[0].of('dense_report')[0]:.2f}% on the report half, {cells[0].of('dense_test')[0]:.2f}% on the "
+            f"{cells[0].of('dense_report')[0]:.2f}% on the test images, {cells[0].of('dense_test')[0]:.2f}% on the "
             f"whole test split.\n\n{contest_table(cells, baseline)}\n\n{said}{points_table(cells)}\n\n"
             f"![{heading}]({picture})\n"
         )

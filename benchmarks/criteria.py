@@ -4,10 +4,10 @@
 
 (or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
 
-ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per recovery, the operator in this process;
+ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per fine-tune, the operator in this process;
 theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. 2,000 images of one half of the test split decide, the other
 half reports. Criteria that look at data see 1,000 of the training images. Also the accuracy after each step's removal,
-before any recovery of that step. What a run took is counted in operations (scoring, measuring and fine-tuning), which
+before any fine-tuning of that step. What a run took is counted in operations (scoring, measuring and fine-tuning), which
 neighbours on the machine cannot distort. Finished runs are kept below --work and not redone.
 """
 
@@ -71,15 +71,15 @@ def run_all(ledger: Ledger, shared: Path, seeds: list[int], part: slice) -> None
     for seed in seeds:
         roles = assign_roles(dataset, "holdout", seed)
         train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
-        decide = images(dataset, subsample(dataset, roles.decide, 2000, seed, "benchmark decide"))
-        data, report = PruningData(train, decide, PREPROCESSING), images(dataset, roles.report)
+        validation = images(dataset, subsample(dataset, roles.validation, 2000, seed, "benchmark decide"))
+        data, report = PruningData(train, validation, PREPROCESSING), images(dataset, roles.test)
         for ratio, criterion in plan[part]:
             key = {"criterion": criterion, "ratio": ratio, "seed": seed}
             ledger.once(key, partial(run, data, report, shared, criterion, ratio, seed))
 
 
 def lost(row: Row) -> float:
-    """Points that the removals cost, before recovery: mean over the steps."""
+    """Points that the removals cost, before fine-tuning: mean over the steps."""
     return float(np.mean([step["accuracy_before"] - step["accuracy_after_pruning"] for step in row["steps"]]))
 
 
@@ -104,7 +104,7 @@ def page(rows: list[Row]) -> str:
 
 {(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
 
-{machine()}; {repeats}. Accuracy in percent on the report half (dense: {dense} on the deciding images).
+{machine()}; {repeats}. Accuracy in percent on the test images (dense: {dense} on the validation images).
 
 {table(parts)}
 
@@ -125,7 +125,7 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.plot(RATIOS, means, marker=marker, ls="--" if criterion == "random" else "-", label=criterion)
     axes.set_xticks(RATIOS, [f"{ratio:.0%}" for ratio in RATIOS])
     axes.set_xlabel("filters removed from every block (ResNet-20, CIFAR-10, 5,000 training images)")
-    axes.set_ylabel("accuracy on the report half (%)")
+    axes.set_ylabel("accuracy on the test images (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -44,13 +44,13 @@ from usual_loop import DEVICE, usual_epoch, usual_loader
 from ice_ray import PruningData
 from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet
-from ice_ray.data.residence import bring
+from ice_ray.data.placement import to_device
+from ice_ray.distributed.process_group import ProcessGroup
 from ice_ray.engine.actions import Measure, Outcome, Prune
 from ice_ray.engine.cost import training_flops
-from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.process_group import ProcessGroup
 from ice_ray.engine.threshold import Threshold
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
@@ -152,8 +152,8 @@ def speeds(name: str, shared: Path) -> Row:
     size, batch, count = MODELS[name]
     count *= 20 if DEVICE.type == "cuda" else 1
     network = network_of(name, shared)
-    many = bring(real_images(shared, size, min(4 * count, 45_000)), DEVICE)
-    real = bring(real_images(shared, size, min(count, 45_000)), DEVICE)
+    many = to_device(real_images(shared, size, min(4 * count, 45_000)), DEVICE)
+    real = to_device(real_images(shared, size, min(count, 45_000)), DEVICE)
     assert isinstance(real, ImageSet) and isinstance(many, ImageSet)
     found = {
         "a": rate(partial(forward, network, evaluation_batch(network.image_shape, DEVICE), len(many))),
@@ -173,7 +173,7 @@ def speeds(name: str, shared: Path) -> Row:
 def savings(shared: Path) -> Row:
     """One turn over the shares of frozen layers, ResNet-20: images a second, and operations an image."""
     network = network_of("cifar-resnet20", shared)
-    real = bring(real_images(shared, 32, 2560), DEVICE)
+    real = to_device(real_images(shared, 32, 2560), DEVICE)
     assert isinstance(real, ImageSet)
     row: Row = {}
     for eta in ETAS:
@@ -189,7 +189,7 @@ def savings(shared: Path) -> Row:
     return row
 
 
-def removals(executor: Executor) -> Iterator[Outcome]:
+def removals(executor: TorchExecutor) -> Iterator[Outcome]:
     """60% of every unit's filters, a pruning step at a time, nothing fine-tuned."""
     snapshot = executor.root
     for step in executor.network.steps:
@@ -204,8 +204,8 @@ def accuracies(shared: Path, seed: int) -> Row:
     dataset = cifar10(shared)
     roles = assign_roles(dataset, "holdout", 0)
     train = images(dataset, subsample(dataset, roles.train, 10_000, seed, "engine accuracy"))
-    report = bring(images(dataset, roles.report), DEVICE)
-    executor = Executor(
+    report = to_device(images(dataset, roles.test), DEVICE)
+    executor = TorchExecutor(
         network_of("cifar-resnet20", shared), PruningData(train, train, PREPROCESSING), Recipe(distil=False), 0, DEVICE
     )
     *_, last = removals(executor)
@@ -216,7 +216,7 @@ def accuracies(shared: Path, seed: int) -> Row:
         model.load_state_dict(widths.tensors)
         if loop == "ours":
             recipe = Recipe(distil=False, precision=PRECISION)
-            fine_tune(model, bring(train, DEVICE), PREPROCESSING, recipe, lambda _: 0.01, 1, (seed, "engine"))
+            fine_tune(model, to_device(train, DEVICE), PREPROCESSING, recipe, lambda _: 0.01, 1, (seed, "engine"))
         else:
             torch.manual_seed(seed)
             usual_epoch(model, usual_loader(train, seed), 0.01)
@@ -226,21 +226,21 @@ def accuracies(shared: Path, seed: int) -> Row:
 
 
 def early(shared: Path) -> Row:
-    """Share of the 5,000 decision images that the threshold's question takes, after each of nine removals (60%, no
+    """Share of the 5,000 validation images that the threshold's question takes, after each of nine removals (60%, no
     fine-tune).
     """
     dataset = cifar10(shared)
-    decide = images(dataset, assign_roles(dataset, "holdout", 0).decide)
+    validation = images(dataset, assign_roles(dataset, "holdout", 0).validation)
     network = network_of("cifar-resnet20", shared)
     recipe = Recipe(distil=False, precision=PRECISION)
-    executor = Executor(network, PruningData(decide, decide, PREPROCESSING), recipe, 0, DEVICE)
+    executor = TorchExecutor(network, PruningData(validation, validation, PREPROCESSING), recipe, 0, DEVICE)
     original = executor.run(executor.root, Measure()).value.accuracy
     row: Row = {"accuracy": [], "exact": [], "error 0.01": []}
     for snapshot in (removed.snapshot for removed in removals(executor)):
         row["accuracy"].append(executor.run(snapshot, Measure()).value.accuracy)
         for name, error in (("exact", 0.0), ("error 0.01", 0.01)):
             measured = executor.run(snapshot, Measure(Threshold(original, 0.5, error))).value
-            row[name].append(measured.images / len(decide))
+            row[name].append(measured.images / len(validation))
     return row
 
 
@@ -250,7 +250,7 @@ def _rank(rank: int, port: int, shared: Path, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     network, group = network_of("cifar-resnet20", shared), ProcessGroup()
     some = real_images(shared, 32, 256)
-    executor = Executor(network, PruningData(some, some, PREPROCESSING), Recipe(distil=False), 0, DEVICE, group)
+    executor = TorchExecutor(network, PruningData(some, some, PREPROCESSING), Recipe(distil=False), 0, DEVICE, group)
     executor.warm_up()
     seconds: dict[str, list[float]] = {"surgery": [], "wrap": [], "checkpoint": []}
     for removed in removals(executor):

@@ -118,13 +118,13 @@ ResNet-20, 60%, two processes (gloo), means over its nine steps; an epoch is (d)
 
 ## Deciding early
 
-The threshold (.5 points) asked of 5,000 decision images after each removal, nothing fine-tuned.
+The threshold (.5 points) asked of 5,000 validation images after each removal, nothing fine-tuned.
 
 {table(steps)}
 
 ## Accuracy
 
-ResNet-20 at 60%, one epoch of 10,000 images at learning rate .01, on the 5,000 report images.
+ResNet-20 at 60%, one epoch of 10,000 images at learning rate .01, on the 5,000 test images.
 
 {table(close)}
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/freeze_measure.py --shared ../shared --seeds 0 1 2
 
-ResNet-20, 60% of the filters, 5,000 stratified CIFAR-10 training images, one epoch per recovery, the operator in this
+ResNet-20, 60% of the filters, 5,000 stratified CIFAR-10 training images, one epoch per fine-tune, the operator in this
 process on two threads; theta .5, LR .005, Delta 8e-4, p .1, beta 40, eta as given. Half of the test split decides, the
 other half reports; a default is chosen on the first. Writes freeze_measure.md and .json to `benchmarks/results/`.
 """
@@ -32,10 +32,10 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     dataset = cifar10(shared)
     roles = assign_roles(dataset, "holdout", seed)
     train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
-    decide, report = images(dataset, roles.decide), images(dataset, roles.report)
+    validation, report = images(dataset, roles.validation), images(dataset, roles.test)
     point = IceHyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
     settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
-    data = PruningData(train, decide, PREPROCESSING)
+    data = PruningData(train, validation, PREPROCESSING)
     result = prune(dense_resnet20(shared), data, 0.6, point, settings=settings, device="cpu")
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
@@ -51,7 +51,7 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
 
 def page(runs: list[dict[str, Any]], cores: int | None) -> str:
     """The table in Markdown."""
-    lines = [["measure", "eta", "deciding half (%)", "report half (%)", "PT (s)"]]
+    lines = [["measure", "eta", "validation images (%)", "test images (%)", "PT (s)"]]
     for change in get_args(WeightChange):
         for fraction in FRACTIONS:
             own = [run for run in runs if (run["measure"], run["frozen_fraction"]) == (change, fraction)]

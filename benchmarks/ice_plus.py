@@ -1,4 +1,4 @@
-"""Recovery without training first: ICE against ICE with closed-form repairs, one-shot pruning and `ice-plus`.
+"""Repair without training first: ICE against ICE with closed-form repairs, one-shot pruning and `ice-plus`.
 
     python benchmarks/ice_plus.py [--model cifar-resnet56] [--train-share 1.0] [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
 
@@ -6,7 +6,7 @@
 writes it from what has been run so far)
 
 The rules. Every row has the same data, model, surgery, batch, teacher, clock and evaluation. Hyperparameters are
-searched once per row and ratio, with seed 0, by decision images: ICE's on six points of the paper's grid, as the paper
+searched once per row and ratio, with seed 0, by validation images: ICE's on six points of the paper's grid, as the paper
 does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
 fine-tuning and the final retraining, of up to four epochs in one-shot and ice-plus (`ice-plus, sixteen epochs` takes
@@ -40,15 +40,15 @@ from contest import ICE, STEADY, Contestant, run_contest
 from contest_page import cells_of, page_option, write_results
 from settings import PRECISIONS, small, tuned_in_option
 
-_WORDS = "--pipeline ice-plus --search.objective auto --search.batch-size 32 --compensate least-squares"
+_WORDS = "--pipeline ice-plus --search.objective auto --search.batch-size 32 --repair least-squares"
 IN_CLOSED_FORM = (*_WORDS.split(), "--prune.calibration-images")
 NO_TRAINING, SPACES = "no-training", "benchmarks/spaces"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 CONTESTANTS = (
     Contestant("baseline", ("--pipeline", "baseline")),
     ICE,
-    Contestant("ice + bn", (*ICE.options, "--compensate", "bn"), "ice"),
-    Contestant("ice + least squares", (*ICE.options, "--compensate", "least-squares"), "ice"),
+    Contestant("ice + bn", (*ICE.options, "--repair", "bn"), "ice"),
+    Contestant("ice + least squares", (*ICE.options, "--repair", "least-squares"), "ice"),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     Contestant("ice-plus", ("--pipeline", "ice-plus")),
     *(
@@ -111,7 +111,7 @@ def main() -> None:
     settings = [small(options.shared, *words) for words in itertools.product(MODELS, (0.1, 1.0), PRECISIONS)]
     found = [(own.name, cells_of(own, CONTESTANTS, (0.6, 0.7, 0.8), range(100), ledger)) for own in settings]
     rules = (__doc__ or "").split("The rules. ", 1)[1].strip()
-    title = "Recovery without training first"
+    title = "Repair without training first"
     write_results("ice_plus", title, rules, [(name, cells) for name, cells in found if cells], "baseline", of_repairs)
 
 

@@ -3,9 +3,9 @@
     python benchmarks/main_job.py --shared ../shared --seeds 0 1 2
 
 Runs `jobs/ice_prune.py` once per seed (a finished seed is not run again) and writes main_job.md, .json and .png to
-`benchmarks/results/`. Rules: one epoch per recovery, no final epochs, last weights; half of the test split decides,
+`benchmarks/results/`. Rules: one epoch per fine-tune, no final epochs, last weights; half of the test split decides,
 the other half is read once at the end; the whole split, both halves together, is given for comparison with figures
-of programs that use it for everything. Nothing is chosen by looking at the report half.
+of programs that use it for everything. Nothing is chosen by looking at the test images.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(shared: Path, storage: Path, seed: int) -> dict[str, Any]:
 def whole_split(part: dict[str, Any]) -> float:
     """Accuracy on both halves together, percent."""
     right = sum(part[f"{half}_accuracy"] * part[f"{half}_images"] for half in ("decide", "report"))
-    return right / (part["decide_images"] + part["report_images"])
+    return right / (part["validation_images"] + part["test_images"])
 
 
 def table(rows: list[list[str]]) -> str:
@@ -77,7 +77,7 @@ def table(rows: list[list[str]]) -> str:
 def page(summaries: dict[int, dict[str, Any]]) -> str:
     """The report in Markdown."""
     first = next(iter(summaries.values()))
-    outcome = [["seed", "winner", "dense", "pruned: deciding half", "report half", "whole split", "whole job (s)"]]
+    outcome = [["seed", "winner", "dense", "pruned: validation images", "test images", "whole split", "whole job (s)"]]
     steps = [["step", *map(str, range(1, 10))]]
     steps.append(["the paper's program (whole split)", *(f"{value:.1f}" for value in PAPER_PROGRAM)])
     times = [["seed", *(part for part in first["seconds"])]]
@@ -88,13 +88,13 @@ def page(summaries: dict[int, dict[str, Any]]) -> str:
                 str(seed),
                 ", ".join(f"{value:g}" for value in best.values()),
                 f"{whole_split(summary['dense']):.2f}",
-                f"{pruned['decide_accuracy']:.2f}",
-                f"{pruned['report_accuracy']:.2f}",
+                f"{pruned['validation_accuracy']:.2f}",
+                f"{pruned['test_accuracy']:.2f}",
                 f"{whole_split(pruned):.2f}",
                 f"{summary['whole_seconds']:.0f}",
             ]
         )
-        steps.append([f"seed {seed} (deciding half)", *(f"{step['accuracy']:.1f}" for step in summary["steps"])])
+        steps.append([f"seed {seed} (validation images)", *(f"{step['accuracy']:.1f}" for step in summary["steps"])])
         times.append([str(seed), *(f"{seconds:.1f}" for seconds in summary["seconds"].values())])
     versions = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
     sizes = first["dense"], first["pruned"]

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ice_ray import IceHyperparameters, PruningData
 from ice_ray.data.images import ImageSet, ImageSource
-from ice_ray.engine.actions import Recover
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune
+from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.recovering import Recovery
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.registry import build_pipeline
@@ -73,10 +73,10 @@ class DecodedWhenAsked(ImageSource):
         return f"{len(self)} files"
 
 
-class TeacherWithGradients(Recovery):
+class TeacherWithGradients(FineTuner):
     """Back-propagates through the teacher too, as happens where its forward pass is not told otherwise."""
 
-    def _teacher_of(self, action: Recover, lesson: str) -> Callable[[Tensor], Tensor] | None:
+    def _teacher_of(self, action: FineTune, answers: str) -> Callable[[Tensor], Tensor] | None:
         model = self._network.build(self._device)
 
         def answer(batch: Tensor) -> Tensor:
@@ -87,13 +87,13 @@ class TeacherWithGradients(Recovery):
         return answer
 
 
-class PaperExecutor(Executor):
+class PaperExecutor(TorchExecutor):
     """With that teacher."""
 
     def __init__(self, network: DenseNetwork, data: PruningData, recipe: Recipe, seed: int) -> None:
         super().__init__(network, data, recipe, seed, CPU)
         together, dense = self._collective, self._dense
-        self.recovery = TeacherWithGradients(network, self._data, recipe, seed, CPU, together, dense, self.accuracy)
+        self.fine_tuner = TeacherWithGradients(network, self._data, recipe, seed, CPU, together, dense, self.accuracy)
 
 
 def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eval_images: int) -> Row:
@@ -101,9 +101,9 @@ def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eva
     dataset = cifar10(shared)
     roles = assign_roles(dataset, "holdout", 0)
     train = subsample(dataset, roles.train, round(train_share * len(roles.train)), 0, "search train")
-    decide = subsample(dataset, roles.decide, eval_images, 0, "search decide")
+    validation = subsample(dataset, roles.validation, eval_images, 0, "search decide")
     data = PruningData(
-        DecodedWhenAsked.of(images(dataset, train)), DecodedWhenAsked.of(images(dataset, decide)), PREPROCESSING
+        DecodedWhenAsked.of(images(dataset, train)), DecodedWhenAsked.of(images(dataset, validation)), PREPROCESSING
     )
     settings = PruningSettings(Amounts(0.6), freeze=FreezeConfig())
     network = DenseNetwork(dense_resnet20(shared), (3, 32, 32))

@@ -19,7 +19,7 @@ from contest import Contestant, cached_images, executor_of, plan_of
 from settings import small
 
 from ice_ray.engine import calibrating
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.amounts import Amounts
 
@@ -28,18 +28,18 @@ RULE = RemovalRule(Amounts(0.6), "residual", 250)
 HELD = calibrating.MOST_BYTES
 
 
-def executor_for(shared: Path, model: str) -> Executor:
+def executor_for(shared: Path, model: str) -> TorchExecutor:
     """With the benchmarks' usual images."""
     decoded, setting = cached_images(), small(shared, model)
-    words = ("--criterion", RULE.criterion, "--compensate", "least-squares")
+    words = ("--criterion", RULE.criterion, "--repair", "least-squares")
     plan = plan_of(setting, Contestant("", words), 0.6, 0)
-    train, decide = decoded(plan.dataset, plan.replay_rows()[0]), decoded(plan.dataset, plan.search_rows()[1])
-    executor = executor_of(plan, plan.replay_settings, train, decide)
-    _ = executor.network.entrances  # found once a process, before its first step
+    train, validation = decoded(plan.dataset, plan.replay_rows()[0]), decoded(plan.dataset, plan.search_rows()[1])
+    executor = executor_of(plan, plan.replay_settings, train, validation)
+    _ = executor.network.resume_points  # found once a process, before its first step
     return executor
 
 
-def prune(executor: Executor, held: int) -> tuple[float, dict[str, torch.Tensor]]:
+def prune(executor: TorchExecutor, held: int) -> tuple[float, dict[str, torch.Tensor]]:
     """All steps: seconds, and what the network has come to."""
     calibrating.MOST_BYTES = held
     executor.rename_root(f"{executor.root}.")  # nothing is known from the run before

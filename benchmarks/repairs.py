@@ -49,12 +49,12 @@ def variants(model: str) -> list[dict[str, Any]]:
 def run(options: argparse.Namespace, decoded: Images, key: dict[str, Any]) -> Row:
     """One variant: accuracies in percent, seconds."""
     setting = small(options.shared, key["model"])
-    words = ("--criterion", key["criterion"], "--compensate", key["kind"])
+    words = ("--criterion", key["criterion"], "--repair", key["kind"])
     plan = plan_of(setting, Contestant("", words), key["ratio"], key["seed"])
     dataset = plan.dataset
     train = decoded(dataset, plan.replay_rows()[0])
-    decide = decoded(dataset, subsample(dataset, plan.roles.decide, 2000, key["seed"], "benchmark decide"))
-    executor = executor_of(plan, plan.replay_settings, train, decide)
+    validation = decoded(dataset, subsample(dataset, plan.roles.validation, 2000, key["seed"], "benchmark decide"))
+    executor = executor_of(plan, plan.replay_settings, train, validation)
     rule = RemovalRule(Amounts(key["ratio"]), key["criterion"], key["images"])
     original = executor.run(executor.root, Measure()).value.accuracy
     snapshot, seconds, accuracies = executor.root, 0.0, []
@@ -65,13 +65,13 @@ def run(options: argparse.Namespace, decoded: Images, key: dict[str, Any]) -> Ro
         snapshot = removed.snapshot
         seconds += time.process_time() - began
         accuracies.append(executor.run(snapshot, Measure()).value.accuracy)
-    report = executor.accuracy(executor.module(snapshot), decoded(dataset, plan.roles.report))
+    report = executor.accuracy(executor.module(snapshot), decoded(dataset, plan.roles.test))
     return {"original": original, "accuracies": accuracies, "report": report, "seconds": seconds}
 
 
 def page(rows: list[Row]) -> str:
     """The report in Markdown."""
-    head = ["model", "ratio", "criterion", "repair", "images", "seed", "half of the steps", "all", "report half", "s"]
+    head = ["model", "ratio", "criterion", "repair", "images", "seed", "half of the steps", "all", "test images", "s"]
     body = [
         [
             key["model"].removeprefix("cifar-"),

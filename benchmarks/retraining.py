@@ -3,10 +3,10 @@
     python benchmarks/retraining.py [--preset small|paper-cifar10|paper-tinyimagenet|paper-imagenet] [--seeds 0 1 2]
 
 The rules. A chain of pruning steps is recovered by one epoch of eq. 1 after every step (hyperparameters as ICE's search
-found them at this ratio, with seed 0, by decision images; nothing frozen). At three places of the chain (a third, two
+found them at this ratio, with seed 0, by validation images; nothing frozen). At three places of the chain (a third, two
 thirds, the end) the network as it stands after the removal is given to every schedule in turn for the same number of
 epochs: same weights, images, their order, teacher and batch. eta_max is each schedule's own best of --rates, by
-decision images; eq. 1 has its bound and, as a second row, the best constant rate of the same list. The dense
+validation images; eq. 1 has its bound and, as a second row, the best constant rate of the same list. The dense
 training that LRW and SLR replay is the one that IMP is given (`--imp.dense-schedule`). The score is of the last epoch,
 on images by which nothing has been decided. Schedules that come to the same rates are one row. Finished runs are kept
 below --work and not redone.
@@ -28,8 +28,8 @@ from contest import ICE, Images, Setting, cached_images, executor_of, plan_of, s
 from settings import setting_of, setting_options
 
 from ice_ray import IceHyperparameters
-from ice_ray.engine.actions import Measure, Recover, UnprunedShare, WeightNorm
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune, Measure, UnprunedShare, WeightNorm
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import subsample
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
@@ -62,7 +62,7 @@ class Place:
     pruned: float
 
 
-def chain(executor: Executor, rule: RemovalRule, point: IceHyperparameters) -> list[Place]:
+def chain(executor: TorchExecutor, rule: RemovalRule, point: IceHyperparameters) -> list[Place]:
     """The network after each step's removal, all committed."""
     snapshot, places = executor.root, []
     for step in executor.network.steps:
@@ -75,7 +75,7 @@ def chain(executor: Executor, rule: RemovalRule, point: IceHyperparameters) -> l
         lost = max(0.0, 1 - (executor.run(snapshot, WeightNorm()).value / norm) ** 2) ** 0.5
         places.append(Place(snapshot, step.number, left, lost, 1 - left / had))
         rate = maximum_learning_rate(point, left, 0.0)
-        snapshot = executor.run(snapshot, Recover(("step", step.number), rate, 1, "constant", ())).snapshot
+        snapshot = executor.run(snapshot, FineTune(("step", step.number), rate, 1, "constant", ())).snapshot
     return places
 
 
@@ -96,11 +96,11 @@ def run(options: Namespace, setting: Setting, decoded: Images, ratio: float, see
     """Every schedule at every place and rate: accuracies in percent."""
     plan = plan_of(setting, ICE, ratio, seed)
     dataset, roles = plan.dataset, plan_of(setting, ICE, ratio, 0).roles
-    decide_rows = roles.decide
-    if setting.decide_images is not None:
-        decide_rows = subsample(dataset, decide_rows, setting.decide_images, seed, "benchmark decide")
-    train, decide = decoded(dataset, plan.replay_rows()[0]), decoded(dataset, decide_rows)
-    executor, report = executor_of(plan, plan.replay_settings, train, decide), decoded(dataset, roles.report)
+    validation_rows = roles.validation
+    if setting.validation_images is not None:
+        validation_rows = subsample(dataset, validation_rows, setting.validation_images, seed, "benchmark decide")
+    train, validation = decoded(dataset, plan.replay_rows()[0]), decoded(dataset, validation_rows)
+    executor, report = executor_of(plan, plan.replay_settings, train, validation), decoded(dataset, roles.test)
     asked = IceHyperparameters.from_mapping(point)
     places = chain(executor, RemovalRule(Amounts(ratio)), asked)
     chosen = [places[len(places) * part // 3 - 1] for part in (1, 2, 3)]
@@ -109,7 +109,7 @@ def run(options: Namespace, setting: Setting, decoded: Images, ratio: float, see
         trials = [(EQUATION, RetrainingPlan(1.0, "constant"), maximum_learning_rate(asked, place.left, 0.0))]
         trials += [(name, own, rate) for name, own in plans(place, options.epochs).items() for rate in options.rates]
         for name, own, rate in trials:
-            action = Recover(("retraining", place.step), rate * own.rate, options.epochs, own.schedule, ())
+            action = FineTune(("retraining", place.step), rate * own.rate, options.epochs, own.schedule, ())
             trained = executor.run(place.snapshot, action).snapshot
             measured = executor.run(trained, Measure()).value.accuracy
             scored = executor.accuracy(executor.module(trained), report)
@@ -121,7 +121,7 @@ def run(options: Namespace, setting: Setting, decoded: Images, ratio: float, see
 
 
 def best_rows(rows: list[Row]) -> dict[tuple[float, int, str], list[Row]]:
-    """Per (ratio, step, schedule): a result per seed, of the rate that the decision images, over all seeds, prefer."""
+    """Per (ratio, step, schedule): a result per seed, of the rate that the validation images, over all seeds, prefer."""
     gathered: dict[tuple[float, int, str], dict[float, list[Row]]] = {}
     for row in rows:
         for result in row["results"]:
@@ -136,7 +136,7 @@ def best_rows(rows: list[Row]) -> dict[tuple[float, int, str], list[Row]]:
 def page(options: Namespace, setting: Setting, rows: list[Row]) -> str:
     """The report in Markdown."""
     best = best_rows(rows)
-    head = ["ratio", "step", "parameters left", "schedule", "eta_max", "decision images %", "report half %"]
+    head = ["ratio", "step", "parameters left", "schedule", "eta_max", "validation images %", "test images %"]
     body = []
     for (ratio, step, schedule), results in sorted(best.items(), key=lambda item: item[0][:2]):
         rates = {result["rate"] for result in results}
@@ -185,7 +185,7 @@ def draw(rows: list[Row], path: str) -> None:
         axes.set_xticks([place + 0.35 for place in range(len(steps))], [f"step {step}" for step in steps])
         axes.set_title(f"{ratio:.0%}", fontsize=10)
         axes.set_ylim(bottom=min(result["report"] for results in best.values() for result in results) - 5)
-    panels[0][0].set_ylabel("accuracy on the report half (%)")
+    panels[0][0].set_ylabel("accuracy on the test images (%)")
     panels[0][0].legend(fontsize=7)
     figure.savefig(RESULTS / path, dpi=120)
 

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py
 
 Replays `results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what each piece
-took) through `ice_ray/search/board.py`, which decides in a running search which trial a free device goes on with. No
+took) through `ice_ray/search/trial_queue.py`, which decides in a running search which trial a free device goes on with. No
 time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A
 device whose trial has to wait takes another one that need not; where there is none it stands idle. Compared with the
 critical path (the longest trial, one piece after the other) and with all work over the devices. No schedule beats the
@@ -21,15 +21,15 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 from common import RESULTS, arguments, command, table
 
+from ice_ray.cache.actions import ActionRecord
 from ice_ray.engine.actions import Outcome, UnprunedShare
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.memory import Deed
+from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.runner import Runner
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.search.board import Board
+from ice_ray.search.trial_queue import TrialQueue
 
 DEVICES = (1, 2, 8, 64, 512, 4096)
 ROOT = "root"
@@ -37,9 +37,9 @@ Trial = tuple[tuple[int, ...], ...]
 """A trial: per step the numbers of its segments."""
 
 
-def deed_of(segment: int, seconds: float) -> Deed:
-    """The deed that stands for a recorded segment; equal numbers, equal keys."""
-    return Deed(ROOT, UnprunedShare(cast(Any, str(segment))), Outcome(ROOT, None, Cost(seconds)))
+def record_of(segment: int, seconds: float) -> ActionRecord:
+    """The action record that stands for a recorded segment; equal numbers, equal keys."""
+    return ActionRecord(ROOT, UnprunedShare(cast(Any, str(segment))), Outcome(ROOT, None, Cost(seconds)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +49,24 @@ class Recorded(Pipeline):
     trial: Trial
     hyperparameters: Hyperparameters = Hyperparameters()
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         return len(state.records) == len(self.trial)
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         for segment in self.trial[len(state.records)]:
-            executor.run(ROOT, deed_of(segment, 0.0).action)
+            executor.run(ROOT, record_of(segment, 0.0).action)
         return PipelineState(ROOT, (*state.records, cast(StepRecord, None)))
 
 
 class Simulation:
-    """Devices, the board, and a clock that jumps from one end of a segment to the next."""
+    """Devices, the queue, and a clock that jumps from one end of a segment to the next."""
 
     def __init__(self, trials: Sequence[Trial], seconds: Sequence[float], devices: int) -> None:
         self._seconds, self._free = seconds, devices
-        self._board = Board(cast(DenseNetwork, None), 0, lambda _: ROOT, cast(Preparation, None))
+        self._queue = TrialQueue(cast(DenseNetwork, None), 0, lambda _: ROOT, cast(Preparation, None))
         self._segments = {index: [s for step in trial for s in step] for index, trial in enumerate(trials)}
         for index, trial in enumerate(trials):
-            self._board.add(index, Recorded(trial=trial))
+            self._queue.add(index, Recorded(trial=trial))
         self._done: set[int] = set()
         self._at_work: dict[int, int] = {}
         self._ends: list[tuple[float, int]] = []
@@ -82,7 +82,7 @@ class Simulation:
             trial = self._at_work.pop(segment)
             self._done.add(segment)
             self.executed += 1
-            self._board.learn([deed_of(segment, self._seconds[segment])])
+            self._queue.learn([record_of(segment, self._seconds[segment])])
             waited, self._idle = self._idle, []
             for each in (trial, *waited):
                 self._go_on(each)
@@ -91,8 +91,8 @@ class Simulation:
 
     def _give_out(self) -> None:
         """Free devices take trials that need not wait."""
-        while self._free and (chosen := self._board.choose()) is not None:
-            self._board.start(chosen)
+        while self._free and (chosen := self._queue.choose()) is not None:
+            self._queue.start(chosen)
             self._free -= 1
             self._go_on(chosen)
 
@@ -100,13 +100,13 @@ class Simulation:
         """A trial that has a device: its next segment, or the device for another."""
         following = next((s for s in self._segments[trial] if s not in self._done), None)
         if following is None:
-            self._board.end(trial)
+            self._queue.end(trial)
             self._free += 1
         elif following not in self._at_work:
             self._at_work[following] = trial
             heapq.heappush(self._ends, (self.now + self._seconds[following], following))
-        elif self._board.choose() is not None:
-            self._board.pause(trial)
+        elif self._queue.choose() is not None:
+            self._queue.pause(trial)
             self._free += 1
             self._give_out()
         else:

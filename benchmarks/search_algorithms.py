@@ -30,7 +30,7 @@ from ice_ray.search.space import load_space
 SAMPLERS: dict[str, SamplerName] = {"tpe": "tpe", "gp": "gp"}
 ALGORITHMS = ("grid", "random", *SAMPLERS)
 BUDGETS = (6, 12, 24)
-POINT = tuple(load_space("cifar10").box.ranges)  # without the final retraining, which this grid has not
+POINT = tuple(load_space("cifar10").bounds.ranges)  # without the final retraining, which this grid has not
 
 
 class Known:
@@ -72,8 +72,8 @@ def points_seen(algorithm: str, budget: int, seed: int) -> list[int]:
     if algorithm == "grid":
         return [grid.points.index(point) for point in space.sample(budget, seed)]
     if algorithm == "random":
-        return [grid.nearest(point) for point in space.box.draw(budget, seed)]
-    sampling = Sampling(SAMPLERS[algorithm], space.box, budget, seed)
+        return [grid.nearest(point) for point in space.bounds.draw(budget, seed)]
+    sampling = Sampling(SAMPLERS[algorithm], space.bounds, budget, seed)
     history: list[tuple[IceHyperparameters, Outcome]] = []
     seen: list[int] = []
     for _ in range(budget):

@@ -35,11 +35,11 @@ from common import RESULTS, Ledger, Row, arguments, command, dense_resnet20, mac
 from paper_way import paper_point
 from scipy.stats import kendalltau
 
-from ice_ray.engine.actions import Action, Outcome, Recover, Score, SnapshotId
-from ice_ray.engine.deed_log import DeedLog
-from ice_ray.engine.memory import Deed, MemoryIndex, key_of
+from ice_ray.cache.action_log import ActionLog
+from ice_ray.cache.actions import ActionIndex, ActionRecord, key_of
+from ice_ray.engine.actions import Action, FineTune, Outcome, Score, SnapshotId
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.pipelines.following import KnownOutcomes, follow
+from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
@@ -84,7 +84,7 @@ def search(options: Any, name: str, *extra: str) -> Row:
 def outcomes(folder: Path) -> tuple[list[float], list[float], list[float]]:
     """Per trial: its final drop, and its pruning time as wall seconds and as operations."""
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    parts = ("scoring", "removal", "compensation", "measuring", "recovery")
+    parts = ("scoring", "removal", "repair", "measuring", "fine_tuning")
     trials = [[row for row in rows if row["trial"] == trial] for trial in range(rows[-1]["trial"] + 1)]
     return (
         [steps[-1]["drop"] for steps in trials],
@@ -94,7 +94,7 @@ def outcomes(folder: Path) -> tuple[list[float], list[float], list[float]]:
 
 
 def known_again(options: Any) -> Row:
-    """The finished grid, run once more with every deed known and no trial begun."""
+    """The finished grid, run once more with every action record known and no trial begun."""
     storage = options.work.resolve() / "shared_work"
     again = storage / "known"
     shutil.rmtree(again, ignore_errors=True)
@@ -114,15 +114,15 @@ class Recording:
 
     def __init__(self, known: KnownOutcomes) -> None:
         self._known = known
-        self.network, self.root, self.decision_images = known.network, known.root, known.decision_images
-        self.asked: list[Deed] = []
+        self.network, self.root, self.validation_images = known.network, known.root, known.validation_images
+        self.asked: list[ActionRecord] = []
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
         """As `KnownOutcomes.run`."""
         outcome = self._known.run(snapshot, action)
-        deed = self._known.index.known(key_of(snapshot, action))
-        assert deed is not None
-        self.asked.append(deed)
+        action_record = self._known.index.known(key_of(snapshot, action))
+        assert action_record is not None
+        self.asked.append(action_record)
         return outcome
 
 
@@ -130,32 +130,34 @@ def segments(options: Any) -> list[Row]:
     """For every trial of the grid and every action it asked for: key, step, seconds alone and seconds spent."""
     folder = options.work.resolve() / "shared_work" / "grid"
     prepared = SearchPreparation.load(folder / "preparation.json")
-    index = MemoryIndex()
-    for deed in DeedLog(folder / "search" / "deeds.jsonl").load():
-        index.tell(deed)
+    index = ActionIndex()
+    for action_record in ActionLog(folder / "search" / "actions.jsonl").load():
+        index.tell(action_record)
     network = DenseNetwork(dense_resnet20(options.shared), (3, 32, 32))
     settings = PruningSettings(Amounts(0.6))
     numbers: dict[str, int] = {}
     rows: list[Row] = []
     for trial, point in enumerate(point_log(folder, "ice").load()):
-        known = Recording(KnownOutcomes(network, prepared.root, prepared.decision_images, index))
+        known = Recording(KnownOutcomes(network, prepared.root, prepared.validation_images, index))
         pipeline = build_pipeline(settings, point)
-        course = follow(pipeline, pipeline.begin(known), prepared.preparation, known)
-        if course.next is not None:
+        dry_run = run_dry(pipeline, pipeline.begin(known), prepared.preparation, known)
+        if dry_run.next is not None:
             raise SystemExit(f"trial {trial} of the grid is not known to its end")
         step = 0
-        for deed in known.asked:
-            key = key_of(deed.snapshot, deed.action)
-            assert deed.outcome is not None
-            step = deed.action.step if isinstance(deed.action, Score) else step  # what a step begins with
+        for action_record in known.asked:
+            key = key_of(action_record.snapshot, action_record.action)
+            assert action_record.outcome is not None
+            step = (
+                action_record.action.step if isinstance(action_record.action, Score) else step
+            )  # what a step begins with
             rows.append(
                 {
                     "key": {"trial": trial, "step": step},
                     "segment": numbers.setdefault(key, len(numbers)),
-                    "fine_tune": isinstance(deed.action, Recover),
-                    "alone_seconds": deed.outcome.cost.wall_seconds,
-                    "seconds": deed.seconds,
-                    "flops": deed.outcome.cost.flops,
+                    "fine_tune": isinstance(action_record.action, FineTune),
+                    "alone_seconds": action_record.outcome.cost.wall_seconds,
+                    "seconds": action_record.seconds,
+                    "flops": action_record.outcome.cost.flops,
                 }
             )
     return rows

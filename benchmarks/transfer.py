@@ -4,7 +4,7 @@
 
 (or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
 
-ResNet-20, CIFAR-10 as JPEG, 60% of the filters of every block, one epoch per recovery, the operator in this process.
+ResNet-20, CIFAR-10 as JPEG, 60% of the filters of every block, one epoch per fine-tune, the operator in this process.
 Eight points: every combination of the grid's two thetas, etas and base learning rates, with Delta, p and beta drawn
 from it (seeded). Each is run on all 50,000 training images with 5,000 images deciding (the full result: drop over the
 whole test split), and as stage 1 would run it: on 1, 2, 5 and 10% of the training images with 1,000 deciding, at each
@@ -45,9 +45,9 @@ from ice_ray import IceHyperparameters, PruningData
 from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet
 from ice_ray.engine.cost import calibrate_speed
-from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.objective import normalized_cost
 from ice_ray.objectives import Candidate, objective_named
@@ -94,15 +94,15 @@ class Setting:
     def __init__(self, shared: Path, fraction: float, batch_size: int, seed: int) -> None:
         dataset = cifar10(shared)
         roles = assign_roles(dataset, "holdout", 0)  # the same halves for every draw
-        train, decide = roles.train, roles.decide
+        train, validation = roles.train, roles.validation
         if fraction < 1:
             train = subsample(dataset, train, round(fraction * len(train)), seed, "search train")
-            decide = subsample(dataset, decide, EVAL_IMAGES, seed, "search decide")
+            validation = subsample(dataset, validation, EVAL_IMAGES, seed, "search decide")
         recipe = Recipe(batch_size=batch_size, precision=resolve("auto", CPU))
         self.settings = PruningSettings(Amounts(RATIO), seed=seed, recipe=recipe)
-        data = PruningData(images(dataset, train), images(dataset, decide), PREPROCESSING)
-        self.report = images(dataset, roles.report)
-        self.executor = Executor(DenseNetwork(dense_resnet20(shared), (3, 32, 32)), data, recipe, seed, CPU)
+        data = PruningData(images(dataset, train), images(dataset, validation), PREPROCESSING)
+        self.report = images(dataset, roles.test)
+        self.executor = TorchExecutor(DenseNetwork(dense_resnet20(shared), (3, 32, 32)), data, recipe, seed, CPU)
         self.data = data
         self._preparation: Preparation | None = None
 
@@ -128,19 +128,19 @@ class Setting:
         return {
             "original": self._preparation.original_accuracy,
             "decide": state.accuracy,
-            "report": self.accuracy_on_report(state.snapshot),
+            "report": self.accuracy_on_test(state.snapshot),
             "flops": sum(record.flops for record in state.records),
             "wall_seconds": state.pruning_seconds("wall", 1.0),
             "fine_tunes": sum(record.fine_tuned for record in state.records),
             "steps": [record.as_dict() for record in state.records],
         }
 
-    def accuracy_on_report(self, snapshot: str) -> float:
+    def accuracy_on_test(self, snapshot: str) -> float:
         """Percent of the half of the test split that decides nothing."""
         return 100 * int(_correct(self.executor, snapshot, self.report)) / len(self.report)
 
 
-def _correct(executor: Executor, snapshot: str, report: ImageSet) -> torch.Tensor:
+def _correct(executor: TorchExecutor, snapshot: str, report: ImageSet) -> torch.Tensor:
     return count_correct(executor.module(snapshot), report, PREPROCESSING, executor.recipe.precision, Shard())[0]
 
 

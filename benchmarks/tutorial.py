@@ -141,7 +141,7 @@ def _save(name: str, picture: Image.Image) -> None:
 def tensorboard(browser: Browser, folder: Path) -> None:
     """`scalars.png`, `images.png` and `hparams.png`."""
     with _serving(folder) as address:
-        wanted = "tagFilter=after_recovery%7Cunpruned%7Cpruning%2Fseconds%7Ccost_so&_smoothingWeight=0"
+        wanted = "tagFilter=after_fine_tuning%7Cunpruned%7Cpruning%2Fseconds%7Ccost_so&_smoothingWeight=0"
         for name, place, width, height in (
             ("scalars", f"#scalars&{wanted}", 1280, 722),
             ("images", "#images", 1280, 552),

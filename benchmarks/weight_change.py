@@ -38,9 +38,9 @@ from torch import nn
 
 from ice_ray import PruningData
 from ice_ray.data.images import ImageSet
-from ice_ray.engine.actions import CompareWeights, Measure, Prune, Recover
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import CompareWeights, FineTune, Measure, Prune
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.files import write_tensors
 from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.roles import Roles, assign_roles, subsample
@@ -89,9 +89,9 @@ def run(name: str, shared: Path, work: Path) -> Row:
     roles = assign_roles(dataset, "holdout", 0)
     network = DenseNetwork(dense_model(name, shared, work, dataset, roles), (3, 32, 32))
     train = images(dataset, subsample(dataset, roles.train, IMAGES[name], 0, "benchmark"))
-    decide = images(dataset, subsample(dataset, roles.decide, 2000, 0, "benchmark decide"))
+    validation = images(dataset, subsample(dataset, roles.validation, 2000, 0, "benchmark decide"))
     recipe = Recipe(precision=resolve("auto", CPU))
-    executor = Executor(network, PruningData(train, decide, PREPROCESSING), recipe, 0, CPU)
+    executor = TorchExecutor(network, PruningData(train, validation, PREPROCESSING), recipe, 0, CPU)
     snapshot = executor.root
     row: Row = {
         "original": executor.run(snapshot, Measure()).value.accuracy,
@@ -102,7 +102,7 @@ def run(name: str, shared: Path, work: Path) -> Row:
     for step in network.steps:
         pruned = executor.run(snapshot, Prune(choose_removal(executor, snapshot, step.number, RULE).removed)).snapshot
         executor.commit(pruned)
-        snapshot = executor.run(pruned, Recover(("step", step.number), RATE, 1, "constant", ())).snapshot
+        snapshot = executor.run(pruned, FineTune(("step", step.number), RATE, 1, "constant", ())).snapshot
         for measure in MEASURES:
             changes = executor.run(snapshot, CompareWeights(pruned, measure)).value
             row[measure].append([changes[layer] for layer in network.freezable])
@@ -160,7 +160,7 @@ def page(rows: list[Row]) -> str:
 
 {table(summary(rows))}
 
-## Accuracy on 2,000 of the deciding images
+## Accuracy on 2,000 of the validation images
 
 {accuracies}
 

@@ -14,7 +14,7 @@ from ice_ray.pipelines.records import StepRecord
 class EverySecondStep(IcePipeline):
     """Steps 2, 4, 6, ... are followed by a fine-tune."""
 
-    def needs_recovery(self, record: StepRecord) -> bool:
+    def needs_fine_tuning(self, record: StepRecord) -> bool:
         return record.step % 2 == 0
 
 
@@ -28,5 +28,5 @@ def build(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Eve
         hyperparameters=hyperparameters,
         counting=settings.counting,
         learning_rate_tolerance=settings.learning_rate_tolerance,
-        recovery=settings.recovery,
+        fine_tune=settings.fine_tune,
     )

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ice_ray.errors import UserError
 from ice_ray.object_store import OPTIONS, Options, faults_of, file_system
-from ice_ray.patience import patiently
+from ice_ray.retry import with_retries
 
 _Result = TypeVar("_Result")
 _VALID = "a folder, file:///folder, s3://bucket/path or gs://bucket/path"
@@ -28,7 +28,7 @@ class Address:
     """An object, or what begins with its name: `s3://bucket/path`. There are no folders to be made there, and an object
     is there whole or not at all.
 
-    Reading is patient with the store, as `ice_ray.patience` is; writing is not: `ice_ray.files` sees to that.
+    Reading is patient with the store, as `ice_ray.retry` is; writing is not: `ice_ray.files` sees to that.
 
     Attributes:
         path: the bucket and the rest, as pyarrow has it.
@@ -111,7 +111,7 @@ class Address:
             FileNotFoundError: there is none.
             StorageError: the store refused it, for longer than was worth waiting.
         """
-        return self._patiently(self.read_now)
+        return self._with_retries(self.read_now)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The same, as text."""
@@ -168,7 +168,7 @@ class Address:
                 raise OSError("NO_SUCH_BUCKET")
 
     def _kind(self) -> str:
-        return str(self._patiently(self._info).type.name)
+        return str(self._with_retries(self._info).type.name)
 
     def _info(self) -> Any:
         with faults_of(str(self)):
@@ -181,10 +181,10 @@ class Address:
             with faults_of(str(self)):
                 return list(self.file_system.get_file_info(FileSelector(self.path, allow_not_found=True)))
 
-        return sorted(self._patiently(listed), key=lambda info: info.path)
+        return sorted(self._with_retries(listed), key=lambda info: info.path)
 
-    def _patiently(self, attempt: Callable[[], _Result]) -> _Result:
-        return patiently(f"cannot read '{self}'", attempt)
+    def _with_retries(self, attempt: Callable[[], _Result]) -> _Result:
+        return with_retries(f"cannot read '{self}'", attempt)
 
 
 Place: TypeAlias = Path | Address

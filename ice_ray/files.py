@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ice_ray.address import Address, Place
 from ice_ray.errors import UserError
-from ice_ray.patience import patiently
+from ice_ray.retry import with_retries
 
 _READERS = 16  # at once, of many small objects
 
@@ -37,7 +37,7 @@ def write_whole(path: Place, write: Callable[[Path], object]) -> None:
     Raises:
         StorageError: the storage refused it, for longer than was worth waiting.
     """
-    patiently(f"cannot write '{path}'", lambda: _write_whole(path, write))
+    with_retries(f"cannot write '{path}'", lambda: _write_whole(path, write))
 
 
 def _write_whole(path: Place, write: Callable[[Path], object]) -> None:
@@ -80,7 +80,7 @@ def make_folder(path: Place) -> None:
         StorageError: the storage refused it, for longer than was worth waiting.
     """
     if isinstance(path, Path):
-        patiently(f"cannot make '{path}'", lambda: path.mkdir(parents=True, exist_ok=True))
+        with_retries(f"cannot make '{path}'", lambda: path.mkdir(parents=True, exist_ok=True))
 
 
 def append_line(path: Place, line: str) -> None:
@@ -93,7 +93,7 @@ def append_line(path: Place, line: str) -> None:
         # Named once: where it did arrive and the answer to that did not, the next attempt puts the same line there.
         write_bytes(_lines_of(path) / f"{time.time_ns():020d}-{secrets.token_hex(4)}", line.encode())
     else:
-        patiently(f"cannot write '{path}'", lambda: _append_line(path, line))
+        with_retries(f"cannot write '{path}'", lambda: _append_line(path, line))
 
 
 def _append_line(path: Path, line: str) -> None:
@@ -211,7 +211,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 def write_bytes(path: Place, content: bytes) -> None:
     """Write `content`, atomically."""
     if isinstance(path, Address):
-        patiently(f"cannot write '{path}'", lambda: path.write_bytes(content))
+        with_retries(f"cannot write '{path}'", lambda: path.write_bytes(content))
     else:
         write_whole(path, lambda temporary: temporary.write_bytes(content))
 

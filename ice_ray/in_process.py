@@ -11,10 +11,10 @@ from torch import nn
 
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import ImageSet, ImageSource, PruningData
-from ice_ray.data.residence import bring
-from ice_ray.engine.executor import Executor
+from ice_ray.data.placement import to_device
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import open_module, trained_for_a_step
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.copies import copied
@@ -35,7 +35,7 @@ class PruningResult:
     Attributes:
         model: physically smaller, in eval mode, on the device it was pruned on; the same parameters are frozen
             (requires_grad=False) as in the model that was given.
-        original_accuracy, accuracy: percent on the decision images, dense and at the end.
+        original_accuracy, accuracy: percent on the validation images, dense and at the end.
         records: one per pruning step.
         pruning_seconds: PT of eq. 2, on the wall's clock.
     """
@@ -98,11 +98,11 @@ def prune(
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
     check_criterion(own.criterion, network.units, network.norms, network.build(torch.device("cpu")))
-    executor = Executor(network, data, recipe, own.seed, chosen)
+    executor = TorchExecutor(network, data, recipe, own.seed, chosen)
     executor.warm_up()
     preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
     if not pipeline_kind(own.pipeline).trains_anew:
-        _warn_of_chance(preparation.original_accuracy, data.decide)
+        _warn_of_chance(preparation.original_accuracy, data.validation)
     pipeline = build_pipeline(own, hyperparameters)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
@@ -114,7 +114,7 @@ def prune(
     state, _ = pipeline.finish(executor, state, preparation)
     module = freeze(copied(executor.module(state.snapshot)), network.frozen)
     network.tie(module)
-    accuracy = executor.accuracy(module, bring(data.decide, chosen))
+    accuracy = executor.accuracy(module, to_device(data.validation, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)
 
 
@@ -150,12 +150,12 @@ def _checked(data: PruningData) -> int | None:
     """
     if not isinstance(data, PruningData):
         raise UserError(f"data is of type {type(data).__name__}: give PruningData(train, decide), two ImageSets")
-    named = {"train": data.train, "decide": data.decide, "final": data.final}
+    named = {"train": data.train, "validation": data.validation, "final": data.final}
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():
-        if not len(images) or (name == "decide" and len(images) < 2):
+        if not len(images) or (name == "validation" and len(images) < 2):
             raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
-        if name != "decide":
+        if name != "validation":
             check_epoch(len(images), processes=1, mend=f"give data.{name} more")
         if images.image_shape != data.train.image_shape:
             raise UserError(
@@ -168,8 +168,10 @@ def _checked(data: PruningData) -> int | None:
     return 1 + max(int(each.max()) for each in labels.values()) if labels else None
 
 
-def _warn_of_chance(accuracy: float, decide: ImageSource) -> None:
-    doubt = no_better_than_chance(accuracy, decide.labels.cpu().numpy()) if isinstance(decide, ImageSet) else None
+def _warn_of_chance(accuracy: float, validation: ImageSource) -> None:
+    doubt = (
+        no_better_than_chance(accuracy, validation.labels.cpu().numpy()) if isinstance(validation, ImageSet) else None
+    )
     if doubt is not None:
         warnings.warn(
             f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "

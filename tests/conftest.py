@@ -19,8 +19,8 @@ from torch import nn
 
 from ice_ray.address import Address, place
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
-from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.datasets.digits import Digits
 from ice_ray.models.registry import ModelSpec
 from ice_ray.training.fine_tune import Recipe, fine_tune
@@ -95,9 +95,9 @@ def network(trained: nn.Module, data: PruningData) -> DenseNetwork:
 
 
 @pytest.fixture
-def executor(network: DenseNetwork, data: PruningData) -> Executor:
+def executor(network: DenseNetwork, data: PruningData) -> TorchExecutor:
     """A fresh executor on the CPU in float32."""
-    return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+    return TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -20,7 +20,7 @@ def ice(threshold: float = 3.0, rule: RemovalRule = RULE, **options: Any) -> Ice
     return IcePipeline(removal=rule, hyperparameters=hyperparameters(threshold), **options)
 
 
-def run(executor: Executor, pipeline: IcePipeline, preparation: Preparation) -> list[PipelineState]:
+def run(executor: TorchExecutor, pipeline: IcePipeline, preparation: Preparation) -> list[PipelineState]:
     states = [pipeline.begin(executor)]
     while not pipeline.is_done(executor, states[-1]):
         states.append(pipeline.advance(executor, states[-1], preparation))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "ice_ray"
 STOREYS = [
     [
         "errors",
-        "patience",
+        "retry",
         "object_store",
         "address",
         "files",
@@ -27,8 +27,9 @@ STOREYS = [
     ],
     ["objective", "objectives", "data", "models"],
     ["training"],
-    ["pruning"],
-    ["engine"],
+    ["pruning", "repair"],
+    ["distributed"],
+    ["cache", "engine"],
     ["pipelines"],
     ["artifact", "exporter", "in_process"],
     ["ingest"],
@@ -79,7 +80,7 @@ def test_below_the_line_nothing_names_ray(path):
 
 def test_the_package_and_its_core_load_without_ray():
     program = (
-        "import sys, ice_ray, ice_ray.pipelines.ice, ice_ray.engine.process_group; "
+        "import sys, ice_ray, ice_ray.pipelines.ice, ice_ray.distributed.process_group; "
         "sys.exit(any(name == 'ray' or name.startswith('ray.') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

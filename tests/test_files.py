@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ice_ray import patience
-from ice_ray.engine.deed_log import DeedLog
+from ice_ray import retry
+from ice_ray.cache.action_log import ActionLog
 from ice_ray.errors import StorageError
 from ice_ray.files import append_line, whole_lines, write_json, write_tensors, write_text
-from ice_ray.patience import patiently, retries_that_helped
+from ice_ray.retry import retries_that_helped, with_retries
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def names(folder: Path) -> set[str]:
 def test_what_does_not_fit_leaves_what_was_there_and_no_trace(disk, monkeypatch):
     write_text(disk / "a", "old")
     fill(disk)
-    monkeypatch.setattr(patience, "_PAUSES", (0.01,))
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,))
     for write in (
         lambda: write_json(disk / "a", ["new"] * 10_000),
         lambda: write_tensors(disk / "a", {"w": torch.zeros(100_000)}),
@@ -103,11 +103,11 @@ def test_what_does_not_pass_is_not_waited_for(tmp_path):
         raise OSError(errno.ENAMETOOLONG, "File name too long")
 
     with pytest.raises(OSError, match="too long"):
-        patiently("cannot", attempt)
+        with_retries("cannot", attempt)
     assert len(asked) == 1
 
 
 def test_lines_that_are_no_text_are_passed_over(tmp_path):
     (tmp_path / "log").write_bytes(b'"a"\n\xff\xfe\n{"Deed": []}\n5\n')
     assert whole_lines(tmp_path / "log") == ['"a"', '{"Deed": []}', "5", ""]
-    assert DeedLog(tmp_path / "log").load() == []
+    assert ActionLog(tmp_path / "log").load() == []

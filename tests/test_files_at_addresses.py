@@ -30,10 +30,10 @@ from ice_ray.files import (
     write_whole,
 )
 from ice_ray.models.weights import load_state_dict
-from ice_ray.patience import retries_that_helped
+from ice_ray.retry import retries_that_helped
 
 FOLDERS, FILES = st.sampled_from(["a", "b"]), st.sampled_from(["x.json", "y.safetensors", "z"])
-DEEDS = st.one_of(
+RECORDS = st.one_of(
     st.tuples(st.just("write"), FOLDERS, FILES, st.text(max_size=20)),
     st.tuples(st.just("append"), FOLDERS, st.just("log"), st.text("abc ", max_size=20)),
     st.tuples(st.just("unlink"), FOLDERS, FILES),
@@ -68,7 +68,7 @@ def seen(root) -> dict[str, object]:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(deeds=st.lists(DEEDS, max_size=8))
+@given(deeds=st.lists(RECORDS, max_size=8))
 def test_whatever_is_done_an_address_holds_what_a_folder_holds(bucket, tmp_path_factory, deeds):
     folder = tmp_path_factory.mktemp("root")
     address = bucket / folder.name
@@ -199,7 +199,7 @@ def test_what_cannot_be_used_is_said_at_once(bucket):
 
 
 def test_wrong_credentials_are_refused(bucket, monkeypatch):
-    monkeypatch.setattr("ice_ray.patience._PAUSES", (0.01,))
+    monkeypatch.setattr("ice_ray.retry._PAUSES", (0.01,))
     with elsewhere(INITIAL_NO_AUTH_ACTION_COUNT="2") as (_, address):  # enough to make the bucket
         with pytest.raises(UserError, match="access denied; the store's own variables"):
             check_place(address, "--storage")

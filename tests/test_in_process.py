@@ -8,7 +8,7 @@ from torch import nn
 
 from ice_ray import IceHyperparameters, prune
 from ice_ray.errors import UserError
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.fine_tune import Recipe
 
@@ -42,7 +42,7 @@ def test_dropout_repeats_too(trained, data):
 def test_an_epoch_without_a_step_is_refused_before_anything_is_done(trained, data, what):
     begun = []
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: begun.append(module.training))
-    twice = dataclasses.replace(SETTINGS, recovery=RecoveryPlan(final_epochs=1))
+    twice = dataclasses.replace(SETTINGS, fine_tune=FineTunePlan(final_epochs=1))
     few = dataclasses.replace(data, **{what: data.train.take(torch.arange(1))})
     with pytest.raises(UserError, match="1 training image"):
         prune(trained, few, 0.5, HYPERPARAMETERS, settings=twice, device="cpu")
@@ -51,7 +51,7 @@ def test_an_epoch_without_a_step_is_refused_before_anything_is_done(trained, dat
 
 
 def test_final_epochs_are_measured_again(trained, data):
-    twice = dataclasses.replace(SETTINGS, recovery=RecoveryPlan(final_epochs=2))
+    twice = dataclasses.replace(SETTINGS, fine_tune=FineTunePlan(final_epochs=2))
     result = prune(trained, data, 0.5, HYPERPARAMETERS, settings=twice, device="cpu")
     assert result.accuracy > 50
     assert len(result.records) == 3

@@ -88,7 +88,7 @@ class Fine(Score):
 
 def ice(settings, hyperparameters, kind=IcePipeline):
     return kind(removal=settings.removal, hyperparameters=hyperparameters, counting=settings.counting,
-                learning_rate_tolerance=settings.learning_rate_tolerance, recovery=settings.recovery)
+                learning_rate_tolerance=settings.learning_rate_tolerance, fine_tune=settings.fine_tune)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Asks(IcePipeline):
 
 @dataclass(frozen=True, kw_only=True)
 class Breaks(IcePipeline):
-    def needs_recovery(self, record): return 1 / 0
+    def needs_fine_tuning(self, record): return 1 / 0
 
 
 async def waits(*anything): Path("trace").touch()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.data.images import Preprocessing, PruningData
-from ice_ray.engine.collective import Collective
-from ice_ray.engine.executor import Executor
+from ice_ray.distributed.collective import Collective
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.extensions import is_own
 from ice_ray.ingest.load import StageImages
@@ -54,7 +54,7 @@ class Workload:
 
     model: DenseModel
     train: StageImages
-    decide: StageImages
+    validation: StageImages
     preprocessing: Preprocessing
     settings: PruningSettings
     precision: PrecisionChoice
@@ -74,12 +74,12 @@ class Workload:
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""
         final = self.final.get() if self.final is not None else None
-        return PruningData(self.train.get(), self.decide.get(), self.preprocessing, final)
+        return PruningData(self.train.get(), self.validation.get(), self.preprocessing, final)
 
-    def executor(self, device: torch.device, collective: Collective | None = None) -> Executor:
+    def executor(self, device: torch.device, collective: Collective | None = None) -> TorchExecutor:
         """An executor of this workload on `device`."""
         recipe = dataclasses.replace(self.settings.recipe, precision=resolve(self.precision, device))
-        return Executor(self.network(), self.data(), recipe, self.settings.seed, device, collective)
+        return TorchExecutor(self.network(), self.data(), recipe, self.settings.seed, device, collective)
 
 
 def own_device(cpus: float, gpus: float, device: torch.device | None = None) -> torch.device:

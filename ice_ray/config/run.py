@@ -16,7 +16,7 @@ from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
-from ice_ray.ingest.load import DataErrors, Residence
+from ice_ray.ingest.load import DataErrors, Placement
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.observe.trackers import Tracker
 from ice_ray.pipelines.aap import AapConfig
@@ -24,11 +24,11 @@ from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pipelines.registry import is_ignored
-from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.config import PruneConfig
+from ice_ray.repair import RepairKind
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.search.config import SearchConfig
-from ice_ray.training.config import RecoveryConfig
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.precision import PrecisionChoice
 
 DEFAULT_RATIO = 0.5
@@ -61,12 +61,12 @@ class RunConfig:
     criterion: str = "l1"
     """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
     l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
-    compensate: Compensation = "none"
+    repair: RepairKind = "none"
     """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
     least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
     these layers then trained by themselves towards the same."""
     pipeline: str = "ice"
-    """What decides: ice; ice-plus = ice with other defaults: --criterion residual --compensate reconstruction
+    """What decides: ice; ice-plus = ice with other defaults: --criterion residual --repair reconstruction
     --prune.calibration-images 2000 --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), perhaps a
     final retraining; baseline = a fine-tune
     after every step; one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or
@@ -84,7 +84,7 @@ class RunConfig:
     others), or a .yaml file. [default: the data's own]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
-    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic of convolutions: auto is bf16 where the device has it; fp16 (with loss scaling) on GPUs."""
     decide_on: DecideOn = "holdout"
@@ -102,7 +102,7 @@ class RunConfig:
     """Standard deviation of each channel, R G B."""
     data_errors: DataErrors = "stop"
     """At a corrupt image: stop and name it, or skip it and count."""
-    images: Residence = "auto"
+    images: Placement = "auto"
     """Decoded images live in memory (on the device, where they fit there), or are streamed: decoded for every pass.
     [default: streamed where they would not fit into the object store]"""
     alpha: Counting = "parameters"
@@ -255,7 +255,7 @@ def flat_options(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_GROUPS = ("prune", "aap", "imp", "recovery", "freeze", "search", "replay")
+_GROUPS = ("prune", "aap", "imp", "fine_tune", "freeze", "search", "replay")
 _DESCRIPTION = TypeAdapter(RunConfig)
 
 

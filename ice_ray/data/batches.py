@@ -54,10 +54,10 @@ def training_batches(
     rows = [min(batch_size, count - start) for start in range(0, count, batch_size)]
     if rows[-1] < _FEWEST * shard.world:
         rows.pop()
-    places, sizes = _own_places(rows, shard)
-    draws = drawn[places].to(images.device, non_blocking=True).split(sizes)
+    indices, sizes = _own_indices(rows, shard)
+    draws = drawn[indices].to(images.device, non_blocking=True).split(sizes)
     normalise = _Normalisation(preprocessing, images.device)
-    for (pixels, labels), draw, of_all in zip(images.fetch(order[places], sizes), draws, rows, strict=True):
+    for (pixels, labels), draw, of_all in zip(images.fetch(order[indices], sizes), draws, rows, strict=True):
         yield normalise(_crop_and_flip(pixels, draw, preprocessing)), labels, of_all
 
 
@@ -71,18 +71,18 @@ def evaluation_batches(
     Args:
         order: int64 indices on the CPU, else the stored order.
     """
-    places, sizes = evaluation_places(len(images), batch_size, shard)
+    indices, sizes = evaluation_indices(len(images), batch_size, shard)
     normalise = _Normalisation(preprocessing, images.device)
-    for pixels, labels in images.fetch(places if order is None else order[places], sizes):
+    for pixels, labels in images.fetch(indices if order is None else order[indices], sizes):
         yield normalise(pixels), labels
 
 
-def evaluation_places(count: int, batch_size: int, shard: Shard) -> tuple[Tensor, list[int]]:
+def evaluation_indices(count: int, batch_size: int, shard: Shard) -> tuple[Tensor, list[int]]:
     """Of so many images the places (int64) of those that a process is given to evaluate, in the order in which they
     come, and how many of them are in each batch.
     """
     whole = batch_size * shard.world
-    return _own_places([min(whole, count - start) for start in range(0, count, whole)], shard)
+    return _own_indices([min(whole, count - start) for start in range(0, count, whole)], shard)
 
 
 def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
@@ -90,7 +90,7 @@ def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
     return _Normalisation(preprocessing, images.device)(images.images)
 
 
-def _own_places(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:
+def _own_indices(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:
     """The places in the epoch's order that are this process's, and how many of them each batch has."""
     starts = [0, *itertools.accumulate(rows)][:-1]
     own = [

@@ -147,12 +147,12 @@ class PruningData:
 
     Attributes:
         train: fine-tunes, probes, calibrates.
-        decide: answers the accuracy questions of the threshold and of the search.
+        validation: answers the accuracy questions of the threshold and of the search.
         preprocessing: how all of them are presented to the model.
         final: what the final epochs train on, where that is not `train`.
     """
 
     train: ImageSource
-    decide: ImageSource
+    validation: ImageSource
     preprocessing: Preprocessing = Preprocessing()
     final: ImageSource | None = None

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.threshold import Threshold
-from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.freezing import WeightChange
+from ice_ray.repair import RepairKind
 from ice_ray.training.schedules import Schedule
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
@@ -63,8 +63,8 @@ class Reinitialise:
 
 
 @dataclass(frozen=True)
-class Compensate:
-    """Remove filters for real, and repair without labels what that has done. Leads to a new snapshot. Value: `Repairs`.
+class Repair:
+    """Remove filters for real, and repair without labels what that has done. Leads to a new snapshot. Value: `Repaired`.
 
     Attributes:
         step: whose units lost filters.
@@ -76,7 +76,7 @@ class Compensate:
     """
 
     step: int
-    kind: Compensation
+    kind: RepairKind
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     images: int = 1000
     scored: bool = False
@@ -85,7 +85,7 @@ class Compensate:
 
 @dataclass(frozen=True)
 class Measure:
-    """Accuracy on the decision images. Value: `Measured`.
+    """Accuracy on the validation images. Value: `Measured`.
 
     Attributes:
         threshold: end as soon as it is certain whether the drop has reached it; without one all images are looked at.
@@ -140,12 +140,12 @@ class WeightNorm:
 
 
 @dataclass(frozen=True)
-class Checks:
+class EarlyStopping:
     """Looks at the drop inside a fine-tune (the paper's Fig. 1, case 4, at the grain of SGD steps).
 
     Attributes:
         every: SGD steps between two looks.
-        images: decision images looked at, the same every time.
+        images: validation images looked at, the same every time.
         margin: points by which the drop on them must be below the threshold to end the fine-tune.
     """
 
@@ -155,8 +155,8 @@ class Checks:
 
 
 @dataclass(frozen=True)
-class Recover:
-    """Fine-tune. Leads to a new snapshot. Value: `Recovered`.
+class FineTune:
+    """Fine-tune. Leads to a new snapshot. Value: `FineTuned`.
 
     Attributes:
         key: names the random choices within the run: ("step", 3), ("probe",), ("final",).
@@ -165,7 +165,7 @@ class Recover:
         schedule: by name or as it is, over all epochs.
         frozen: layers held fixed.
         until: measure after every epoch, and train no more once the drop is below this threshold.
-        checks: look at it inside epochs, too.
+        early_stopping: look at it inside epochs, too.
         final: train on the images of the final epochs.
         cut: hold fixed, too, everything below the lowest freezable layer that is left to train, so that the backward
             pass ends there.
@@ -179,7 +179,7 @@ class Recover:
     schedule: Schedule | Replayed | WarmCosine
     frozen: tuple[str, ...]
     until: Threshold | None = None
-    checks: Checks | None = None
+    early_stopping: EarlyStopping | None = None
     final: bool = False
     cut: bool = False
     taught: bool = True
@@ -187,12 +187,12 @@ class Recover:
 
 
 @dataclass(frozen=True)
-class Recovered:
+class FineTuned:
     """What came of a fine-tune.
 
     Attributes:
         epochs: how many it took; a part of one where a look inside it was enough.
-        accuracy: after the last of them (percent, decision images); None where `until` did not ask for it.
+        accuracy: after the last of them (percent, validation images); None where `until` did not ask for it.
     """
 
     epochs: float
@@ -215,12 +215,12 @@ Action = (
     | Prune
     | Mask
     | Reinitialise
-    | Compensate
+    | Repair
     | Measure
     | UnprunedShare
     | LayerShares
     | WeightNorm
-    | Recover
+    | FineTune
     | CompareWeights
 )
 

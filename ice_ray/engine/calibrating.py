@@ -9,21 +9,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ice_ray.cache.activations import ActivationCache
 from ice_ray.data.batches import Batch, Shard, evaluation_batches
 from ice_ray.data.images import PruningData
-from ice_ray.engine.actions import Compensate, Score, SnapshotId
-from ice_ray.engine.collective import Collective
+from ice_ray.distributed.collective import Collective
+from ice_ray.engine.actions import Repair, Score, SnapshotId
+from ice_ray.engine.calibration_images import CalibrationSample
 from ice_ray.engine.cost import forward_flops, refit_flops
-from ice_ray.engine.drawn import Drawn
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.samples import FixedSample
-from ice_ray.engine.standings import Standings
-from ice_ray.models.passes import Entrance, Standing, going_on
+from ice_ray.models.partial_forward import Activations, ResumePoint, resume_from
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.calibration import from_the_start
-from ice_ray.pruning.compensation import Repairs, compensate, made_ready, misses_readers
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
+from ice_ray.repair import Repaired, made_ready, misses_readers, repair
 from ice_ray.training.evaluate import evaluation_batch
 from ice_ray.training.precision import Precision, autocast
 
@@ -58,18 +58,18 @@ class Calibrator:
         self._collective, self._dense = collective, dense
         self._images = FixedSample(data.train, (seed, "calibration"))
         self._known: tuple[tuple[SnapshotId, int, int], dict[str, Any]] | None = None
-        self._standings = Standings(), Standings()  # in the network as it stands, in the dense one
+        self._activation_caches = ActivationCache(), ActivationCache()  # in the network as it stands, in the dense one
 
     def forget(self) -> None:
         """What is known is of a network that is no more. Of the dense one, too, nothing is held: others need memory."""
         self._known = None
-        for standings in self._standings:
-            standings.forget()
+        for cache in self._activation_caches:
+            cache.forget()
 
-    def get_ready(self, action: Score | Compensate) -> None:
+    def get_ready(self, action: Score | Repair) -> None:
         """What an action needs to know of the network, whoever asks: no cost of its own."""
         if _refits(action):
-            _ = self._network.entrances, self._network.sums  # found once, kept
+            _ = self._network.resume_points, self._network.residual_branches  # found once, kept
 
     def score(self, model: nn.Module, action: Score, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
@@ -93,9 +93,9 @@ class Calibrator:
             per_image = criterion.passes * forward_flops(model, self._network.traces)
         return agreed, per_image * min(action.images, len(self._data.train))
 
-    def compensate(
-        self, model: nn.Module, action: Compensate, snapshot: SnapshotId, after: SnapshotId
-    ) -> tuple[Repairs, float]:
+    def repair(
+        self, model: nn.Module, action: Repair, snapshot: SnapshotId, after: SnapshotId
+    ) -> tuple[Repaired, float]:
         """Remove and repair, in place and in full precision; all processes end with the same bits. What has come of
         it, and the operations spent.
 
@@ -104,7 +104,7 @@ class Calibrator:
         """
         order, removed = [trace.name for trace in self._network.traces], dict(action.removed)
         context = self._context(model, action, snapshot)
-        repairs = compensate(
+        repaired = repair(
             context,
             action.kind,
             removed,
@@ -113,45 +113,47 @@ class Calibrator:
             action.epochs,
         )
         self._known = None
-        self._standings[0].rename((snapshot, action.images), (after, action.images), removed)
+        self._activation_caches[0].rename((snapshot, action.images), (after, action.images), removed)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         traces = self._run_through(action.step, action.images)
-        set_up = list(repairs.refitted)
+        set_up = list(repaired.refitted)
         if not action.scored:
             set_up = [*made_ready(context), *set_up]
         elif set_up and any(set_up[0] in unit.consumers for unit in context.units):
             set_up = set_up[1:]  # the scores have charged it
         per_image = sum(refit_flops(model, self._dense(), traces, layer) for layer in set_up)
-        if misses_readers(context, repairs.refitted):
+        if misses_readers(context, repaired.refitted):
             per_image += forward_flops(model, traces)
-        if repairs.reconstructed:
-            per_image += self._reconstruction_flops(model, action, repairs)
-        return repairs, per_image * min(action.images, len(self._data.train))
+        if repaired.reconstructed:
+            per_image += self._reconstruction_flops(model, action, repaired)
+        return repaired, per_image * min(action.images, len(self._data.train))
 
-    def _reconstruction_flops(self, model: nn.Module, action: Compensate, repairs: Repairs) -> float:
+    def _reconstruction_flops(self, model: nn.Module, action: Repair, repaired: Repaired) -> float:
         """Of one calibration image: passes that measure what is left before and after, and per epoch one and, from the
         step's first layer on, the way back, which takes twice as long. The dense network's once, where that is held.
         """
         units = self._network.steps[action.step - 1].units
         layers = {name for unit in units for name in (unit.layer, *unit.consumers)}
-        entrance = self._entrance(action.step, action.images)
-        traces = [each for each in self._network.traces if entrance is None or not entrance.is_behind(each.name)]
+        resume_point = self._resume_point(action.step, action.images)
+        traces = [
+            each for each in self._network.traces if resume_point is None or not resume_point.is_behind(each.name)
+        ]
         first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
         passed, trained = traces[: last + 1], traces[first : last + 1]
         passes = 2 + action.epochs
-        dense = forward_flops(self._dense(), passed) * (1 if repairs.targets_held else 1 + passes)
+        dense = forward_flops(self._dense(), passed) * (1 if repaired.targets_held else 1 + passes)
         return dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
 
-    def _context(self, model: nn.Module, action: Score | Compensate, snapshot: SnapshotId) -> ScoringContext:
+    def _context(self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId) -> ScoringContext:
         about = snapshot, action.step, action.images
         if self._known is None or self._known[0] != about:
             self._known = about, {}
-        standing = self._standing(model, snapshot, action)
+        activations = self._activations(model, snapshot, action)
 
-        def entering(network: nn.Module, number: int) -> AbstractContextManager[object]:
-            found = standing(network)
-            return from_the_start(network, number) if found is None else going_on(network, found[number])
+        def resuming(network: nn.Module, number: int) -> AbstractContextManager[object]:
+            found = activations(network)
+            return from_the_start(network, number) if found is None else resume_from(network, found[number])
 
         return ScoringContext(
             model=model,
@@ -163,43 +165,45 @@ class Calibrator:
             dense=self._dense,
             rank=self._collective.shard.rank,
             known=self._known[1],
-            entering=entering,
-            sums=self._network.sums if _refits(action) else (),
+            resuming=resuming,
+            residual_branches=self._network.residual_branches if _refits(action) else (),
             answers=self._network.answers if action.step == len(self._network.steps) else None,
             fixed=self._network.fixed_layers,
-            draws=lambda: Drawn(
-                self._images.take(action.images), self._data.preprocessing, *self._shares(action.images), standing
+            calibration_set=lambda: CalibrationSample(
+                self._images.take(action.images), self._data.preprocessing, *self._shares(action.images), activations
             ),
         )
 
-    def _standing(
-        self, model: nn.Module, snapshot: SnapshotId, action: Score | Compensate
-    ) -> Callable[[nn.Module], Sequence[Standing] | None]:
+    def _activations(
+        self, model: nn.Module, snapshot: SnapshotId, action: Score | Repair
+    ) -> Callable[[nn.Module], Sequence[Activations] | None]:
         """Where the batches stand in a step's network, and in the dense one: where the step begins, as far as that can
         be held.
         """
 
-        def standing(network: nn.Module) -> Sequence[Standing] | None:
-            entrance = self._entrance(action.step, action.images)
-            if entrance is None:
+        def activations(network: nn.Module) -> Sequence[Activations] | None:
+            resume_point = self._resume_point(action.step, action.images)
+            if resume_point is None:
                 return None
-            standings = self._standings[0 if network is model else 1]
+            cache = self._activation_caches[0 if network is model else 1]
             of = (snapshot, action.images) if network is model else action.images
-            return standings.at(entrance, network, of, self._batches(action.images))
+            return cache.at(resume_point, network, of, self._batches(action.images))
 
-        return standing
+        return activations
 
-    def _entrance(self, step: int, images: int) -> Entrance | None:
+    def _resume_point(self, step: int, images: int) -> ResumePoint | None:
         """Where passes of a step begin, if what stands there may be held."""
-        entrance = self._network.entrances.get(step)
+        resume_point = self._network.resume_points.get(step)
         own = math.ceil(min(images, len(self._data.train)) / self._collective.shard.world)
-        return entrance if entrance is not None and entrance.size * own * _FLOAT_BYTES <= MOST_BYTES else None
+        return (
+            resume_point if resume_point is not None and resume_point.size * own * _FLOAT_BYTES <= MOST_BYTES else None
+        )
 
     def _run_through(self, step: int, images: int) -> list[LayerTrace]:
-        """What passes of a step's network run through at most: from the entrance of the step before, whence the
+        """What passes of a step's network run through at most: from the resume point of the step before, whence the
         activations are moved on, as where no fine-tune has come between.
         """
-        before, own = self._entrance(step - 1, images), self._entrance(step, images)
+        before, own = self._resume_point(step - 1, images), self._resume_point(step, images)
         if before is None or own is None or not own.follows(before):
             return list(self._network.traces)
         return [trace for trace in self._network.traces if not before.is_behind(trace.name)]
@@ -220,6 +224,6 @@ class Calibrator:
         return math.ceil(len(images) / (batches * shard.world)), shard
 
 
-def _refits(action: Score | Compensate) -> bool:
+def _refits(action: Score | Repair) -> bool:
     """Whether layers are refitted, or tried to be."""
-    return isinstance(action, Compensate) or criterion_named(action.criterion).sets_up_refits
+    return isinstance(action, Repair) or criterion_named(action.criterion).sets_up_refits

@@ -13,7 +13,7 @@ from torch import nn
 from ice_ray.models.answers import logits_of
 from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.trace import LayerTrace
-from ice_ray.pruning.compensation.patches import places_per_image
+from ice_ray.repair.patches import positions_per_image
 from ice_ray.training.precision import Precision, autocast
 
 Clock = Literal["wall", "work"]
@@ -62,8 +62,8 @@ def refit_flops(model: nn.Module, dense: nn.Module, traces: Sequence[LayerTrace]
     """
     reached = traces[: [trace.name for trace in traces].index(layer) + 1]
     inputs = model.get_parameter(f"{layer}.weight")[0].numel()
-    places = min(places_per_image(inputs), reached[-1].positions)
-    return forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * places * inputs**2
+    positions = min(positions_per_image(inputs), reached[-1].positions)
+    return forward_flops(model, reached) + forward_flops(dense, reached) + 2.0 * positions * inputs**2
 
 
 def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:

@@ -15,12 +15,12 @@ from torch import nn
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.cost import multiply_adds
 from ice_ray.models.copies import copied
-from ice_ray.models.entrances import find_entrances
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.layout import Layout, find_layout, lay_out
-from ice_ray.models.passes import Entrance
-from ice_ray.models.sums import find_sums
+from ice_ray.models.partial_forward import ResumePoint
+from ice_ray.models.residual_branches import find_residual_branches
+from ice_ray.models.resume_points import find_resume_points
 from ice_ray.models.ties import check_overlaps, join, ties_of
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.pruning.amounts import Amounts
@@ -169,19 +169,19 @@ class DenseNetwork:
         return upstream_parameters(self._module, lowest, self.image_shape)
 
     @cached_property
-    def entrances(self) -> dict[int, Entrance]:
+    def resume_points(self) -> dict[int, ResumePoint]:
         """Per step, by number, the last place before it behind which passes of its network may begin."""
         order = list(dict.fromkeys(trace.name for trace in self.traces))
         first = {step.number: min((unit.layer for unit in step.units), key=order.index) for step in self.steps}
-        found = find_entrances(self._module, self.image_shape, sorted(first.values(), key=order.index))
+        found = find_resume_points(self._module, self.image_shape, sorted(first.values(), key=order.index))
         return {number: found[layer] for number, layer in first.items() if layer in found}
 
     @cached_property
-    def sums(self) -> frozenset[str]:
+    def residual_branches(self) -> frozenset[str]:
         """The layers whose output, behind the norm where there is one, is but a term of a sum."""
         readers = dict.fromkeys(reader for unit in self.units for reader in unit.consumers)
         ends = {reader: self.norms.get(reader) or reader for reader in readers}
-        return find_sums(self._module, self.image_shape, ends)
+        return find_residual_branches(self._module, self.image_shape, ends)
 
     @property
     def answers(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ice_ray.engine.apart import DiedError, LeftUndoneError, SlowError, apart
+from ice_ray.engine.forked import DiedError, LeftUndoneError, SlowError, run_forked
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
@@ -155,7 +155,7 @@ def _traced(
 def _tried(work: Callable[[], Any], seconds: float, name: str, fails: str) -> Any:
     """Raises UserError: the work is not done in time, or raises something; DiedError: the process ended."""
     try:
-        return apart(work, seconds)
+        return run_forked(work, seconds)
     except SlowError as slow:
         raise UserError(f"{name} {fails}: {slow}") from None
     except LeftUndoneError as error:

@@ -18,8 +18,8 @@ from ice_ray.ingest.roles import Rows
 from ice_ray.ingest.stream import ImageStream
 
 DataErrors = Literal["stop", "skip"]
-Residence = Literal["auto", "memory", "stream"]
-_SHARE_OF_STORE = 0.5  # training and deciding images lie there together
+Placement = Literal["auto", "memory", "stream"]
+_SHARE_OF_STORE = 0.5  # training and validation images lie there together
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ StageImages = LoadedImages | StreamedImages
 
 
 def load(
-    dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[int, int, int], residence: Residence = "auto"
+    dataset: Dataset, rows: Rows, errors: DataErrors, image_shape: tuple[int, int, int], placement: Placement = "auto"
 ) -> StageImages:
     """Decode `rows` over the cluster and put them into the object store, in the rows' own order.
 
@@ -78,7 +78,7 @@ def load(
 
     Args:
         image_shape: (C, H, W) that every image must have.
-        residence: `memory` and `stream` choose between the two.
+        placement: `memory` and `stream` choose between the two.
 
     Raises:
         DataError: an image is corrupt (named by file and row) and `errors` is `stop`; one is of another size; none is
@@ -86,7 +86,7 @@ def load(
         UserError: the code of the dataset is not on a node.
     """
     channels, height, width = image_shape
-    streams = residence == "stream" or (residence == "auto" and not fits(len(rows), image_shape))
+    streams = placement == "stream" or (placement == "auto" and not fits(len(rows), image_shape))
     images = None if streams else np.zeros((len(rows), height, width, channels), dtype=np.uint8)
     faults: dict[int, str] = {}
     digests: dict[int, bytes] = {}

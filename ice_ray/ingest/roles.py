@@ -28,11 +28,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Roles:
-    """The three roles. `report` shares no image with the others, unless everything is asked of one split."""
+    """The three roles. `test` shares no image with the others, unless everything is asked of one split."""
 
     train: Rows
-    decide: Rows
-    report: Rows
+    validation: Rows
+    test: Rows
 
 
 def assign_roles(dataset: Dataset, decide_on: DecideOn, seed: int) -> Roles:

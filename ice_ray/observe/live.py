@@ -217,5 +217,5 @@ class ReplayView:
         if left is not None:
             line += f", {roughly(left)} left"
         if self.accuracy is not None:
-            line += f"; {self.accuracy:.2f}% on the decision images"
+            line += f"; {self.accuracy:.2f}% on the validation images"
         return one_line(line, "bold")

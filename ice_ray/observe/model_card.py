@@ -62,7 +62,7 @@ def _front_matter(name: str, config: Mapping[str, Any], pruned: Mapping[str, Any
     result = {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data.partition(":")[0]},
-        "metrics": [{"type": "accuracy", "value": round(pruned["report_accuracy"] / 100, 4)}],
+        "metrics": [{"type": "accuracy", "value": round(pruned["test_accuracy"] / 100, 4)}],
     }
     return {
         "library_name": "ice_ray",

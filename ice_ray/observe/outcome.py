@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _ROWS = (
-    ("report_accuracy", "accuracy on the report images (%)", "{:.2f}"),
-    ("decide_accuracy", "accuracy on the images that decided (%)", "{:.2f}"),
+    ("test_accuracy", "accuracy on the test images (%)", "{:.2f}"),
+    ("validation_accuracy", "accuracy on the images that decided (%)", "{:.2f}"),
     ("parameters", "parameters", "{:,}"),
     ("multiply_adds", "multiply-adds per image", "{:,}"),
     ("file_bytes", "size on disk (bytes)", "{:,}"),
@@ -54,10 +54,10 @@ def outcome_rows(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Ou
 
 def images_measured(assessment: Mapping[str, Any]) -> str:
     """Over how many images the accuracies are, and whether the report's had a part in decisions."""
-    reporting, deciding = (assessment["pruned"][key] for key in ("report_images", "decide_images"))
+    reporting, deciding = (assessment["pruned"][key] for key in ("test_images", "validation_images"))
     if assessment["config"]["decide_on"] == "test":
         return f"The same {reporting} images decided and report, as in the paper."
-    return f"{reporting} report images, which no decision has seen; {deciding} others decided."
+    return f"{reporting} test images, which no decision has seen; {deciding} others decided."
 
 
 def latency_conditions(assessment: Mapping[str, Any]) -> str:

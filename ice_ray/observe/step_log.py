@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 STEP_TAGS = {
     "accuracy_after_pruning": "accuracy/after_pruning",
-    "accuracy": "accuracy/after_recovery",
+    "accuracy": "accuracy/after_fine_tuning",
     "drop": "accuracy/drop",
-    "learning_rate_max": "recovery/learning_rate_max",
-    "fine_tuned": "recovery/fine_tuned",
+    "learning_rate_max": "fine_tuning/learning_rate_max",
+    "fine_tuned": "fine_tuning/fine_tuned",
     "inherited": "pruning/inherited",
     "unpruned_share": "pruning/unpruned_share",
     "cost_so_far": "pruning/cost_so_far",

@@ -70,7 +70,7 @@ class StepWriter:
         """The loss of every SGD step of a fine-tune, numbered through the run from `first` on."""
         with self._open() as writer:
             for number, value in enumerate(values, start=first):
-                writer.add_scalar("recovery/loss", value, number)
+                writer.add_scalar("fine_tuning/loss", value, number)
             writer.flush()
 
     def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:

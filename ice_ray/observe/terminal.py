@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ice_ray.address import Address, Place
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
@@ -80,14 +80,14 @@ def _fitted(line: str) -> str:
     )
 
 
-def say_survived(survived: Survived) -> None:
+def say_faults(fault_log: FaultLog) -> None:
     """What the run has gone on after, if anything."""
-    if survived.counts():
-        say(f"survived: {survived}")
+    if fault_log.counts():
+        say(f"survived: {fault_log}")
 
 
 def describe_step(record: StepRecord, steps: int, images: int) -> str:
-    """A step of stage 2 in one line; "about" says that fewer than all decision images were looked at."""
+    """A step of stage 2 in one line; "about" says that fewer than all validation images were looked at."""
     where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
     about = "about " if 0 < record.images_measured < images else ""
     after_removal = (
@@ -95,7 +95,7 @@ def describe_step(record: StepRecord, steps: int, images: int) -> str:
     )
     what = f"  {where}: {after_removal}"
     if record.fine_tuned:
-        rate, seconds = record.learning_rate_max, record.recovery_seconds
+        rate, seconds = record.learning_rate_max, record.fine_tuning_seconds
         what += f" -> {record.accuracy:.2f}% (fine-tuned at {rate:.2g}, {seconds:.1f} s)"
     if not record.accepted:
         what += ", rolled back"
@@ -104,7 +104,7 @@ def describe_step(record: StepRecord, steps: int, images: int) -> str:
 
 def describe_preparation(preparation: Preparation) -> str:
     """Original accuracy and probe in one line."""
-    line = f"  dense: {preparation.original_accuracy:.2f}% on the decision images"
+    line = f"  dense: {preparation.original_accuracy:.2f}% on the validation images"
     if preparation.ranking:
         line += f"; freezing probe {preparation.probe_seconds:.1f} s, least change in {preparation.ranking[0]}"
     return line

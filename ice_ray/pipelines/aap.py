@@ -8,14 +8,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from ice_ray.engine.actions import LayerShares, Recover, Score, SnapshotId, UnprunedShare
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.actions import FineTune, LayerShares, Score, SnapshotId, UnprunedShare
+from ice_ray.engine.executor import Executor
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters, searched
-from ice_ray.pipelines.aap_controller import Controller, Standing
+from ice_ray.pipelines.aap_controller import Controller, RoundResult
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.rounds import Removal, filters_at, place_scores, remove, round_record, standing_record
+from ice_ray.pipelines.rounds import Removal, closing_record, filters_at, position_scores, remove, round_record
 from ice_ray.pruning.units import PrunableUnit
 
 Target = Literal["accuracy-parameters", "accuracy", "parameters", "flops"]
@@ -78,30 +78,32 @@ class AapPipeline(Pipeline):
     ratio: float
     config: AapConfig = AapConfig()
 
-    def begin(self, executor: Runner) -> PipelineState:
+    def begin(self, executor: Executor) -> PipelineState:
         return PipelineState(executor.root, memory={"controller": None, "best": None, "closed": False})
 
     def length(self, steps: int) -> int:
         return self.config.rounds
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         return bool(state.memory["closed"])
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         controller, best = self._controller(executor, state, preparation), state.memory["best"]
         if self._has_ended(controller, len(state.records)):
             return self._closed(state, preparation, executor.root)
         number = len(state.records) + 1
         removal = self._remove(executor, controller)
-        plan = self.recovery
-        recovery = Recover(("round", number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=())
+        plan = self.fine_tune
+        fine_tune = FineTune(
+            ("round", number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=()
+        )
         name = f"all layers, threshold {controller.threshold:g}"
-        record, after = round_record(executor, preparation, number, controller.start.accuracy, name, removal, recovery)
+        record, after = round_record(executor, preparation, number, controller.start.accuracy, name, removal, fine_tune)
         taken = 1 - executor.run(after, UnprunedShare(self._counting)).value
         accepted = self._meets_targets(record.drop, taken)
         record = dataclasses.replace(record, accepted=accepted)
         if accepted:
-            controller = controller.accept(Standing(after, record.accuracy))
+            controller = controller.accept(RoundResult(after, record.accuracy))
             if best is None or taken >= best["taken"]:
                 best = {"snapshot": after, "taken": taken, "round": number}
         else:
@@ -113,10 +115,10 @@ class AapPipeline(Pipeline):
         memory = {"controller": controller.as_json(), "best": best, "closed": closed}
         return PipelineState(after, (*state.records, record), memory=memory, kept=kept)
 
-    def _controller(self, executor: Runner, state: PipelineState, preparation: Preparation) -> Controller:
+    def _controller(self, executor: Executor, state: PipelineState, preparation: Preparation) -> Controller:
         if state.memory["controller"] is not None:
             return Controller.from_json(state.memory["controller"])
-        dense = Standing(executor.root, preparation.original_accuracy)
+        dense = RoundResult(executor.root, preparation.original_accuracy)
         return Controller(0.0, self.hyperparameters.threshold_step, dense)
 
     def _has_ended(self, controller: Controller, rounds: int) -> bool:
@@ -127,7 +129,7 @@ class AapPipeline(Pipeline):
         best, number = state.memory["best"], len(state.records) + 1
         stands = state.records[best["round"] - 1] if best else None
         accuracy = stands.accuracy if stands else preparation.original_accuracy
-        record = standing_record(
+        record = closing_record(
             number,
             f"round {stands.step} stands" if stands else "no round stands",
             stands.unpruned_share if stands else 1.0,
@@ -152,7 +154,7 @@ class AapPipeline(Pipeline):
             case "accuracy-parameters":
                 return within_budget and within_ratio
 
-    def _remove(self, executor: Runner, controller: Controller) -> Removal:
+    def _remove(self, executor: Executor, controller: Controller) -> Removal:
         start = controller.start.snapshot
         scored = executor.run(start, Score(0, "mean-activation", self.config.images))
         counting: Literal["multiply-adds", "weights"] = "multiply-adds" if self.config.target == "flops" else "weights"
@@ -166,8 +168,8 @@ class AapPipeline(Pipeline):
 
 def _unattended(unit: PrunableUnit, scores: Tensor, threshold: float) -> tuple[int, ...]:
     """The filters of attention at most `threshold`, but for the best one."""
-    attention = place_scores(unit, scores)
-    places = [place for place, value in enumerate(attention.tolist()) if value <= threshold]
-    if len(places) == len(attention):
-        places.remove(int(attention.argmax()))
-    return filters_at(unit, places, len(scores))
+    attention = position_scores(unit, scores)
+    positions = [position for position, value in enumerate(attention.tolist()) if value <= threshold]
+    if len(positions) == len(attention):
+        positions.remove(int(attention.argmax()))
+    return filters_at(unit, positions, len(scores))

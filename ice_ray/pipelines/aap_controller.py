@@ -11,7 +11,7 @@ _MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Standing:
+class RoundResult:
     """A network that a round may start from: its snapshot, its accuracy in percent."""
 
     snapshot: str
@@ -30,7 +30,7 @@ class AcceptedRound:
 
     threshold: float
     step: float
-    result: Standing
+    result: RoundResult
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Controller:
 
     threshold: float
     step: float
-    start: Standing
+    start: RoundResult
     failures: int = 0
     stack: tuple[AcceptedRound, ...] = ()
     stopped: bool = False
 
-    def accept(self, result: Standing) -> Controller:
+    def accept(self, result: RoundResult) -> Controller:
         """The round has met every target: go further by lambda."""
         done = AcceptedRound(self.threshold, self.step, result)
         return Controller(self.threshold + self.step, self.step, result, 0, (*self.stack, done))
@@ -80,5 +80,5 @@ class Controller:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Controller:
         """What `as_json` gave."""
-        stack = tuple(AcceptedRound(**{**entry, "result": Standing(**entry["result"])}) for entry in values["stack"])
-        return cls(**{**values, "start": Standing(**values["start"]), "stack": stack})
+        stack = tuple(AcceptedRound(**{**entry, "result": RoundResult(**entry["result"])}) for entry in values["stack"])
+        return cls(**{**values, "start": RoundResult(**values["start"]), "stack": stack})

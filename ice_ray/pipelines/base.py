@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from ice_ray.engine.actions import Checks, Recover
+from ice_ray.engine.actions import EarlyStopping, FineTune
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation
@@ -16,13 +16,13 @@ from ice_ray.training.schedules import SCHEDULES, Schedule
 
 
 @dataclass(frozen=True)
-class RecoveryPlan:
+class FineTunePlan:
     """How long a pipeline fine-tunes, and along which schedule.
 
     Attributes:
         epochs: of each fine-tune at most; the paper has one. With more, it ends after the epoch that brings the drop
             below the threshold.
-        checks: looks inside a fine-tune, which end it once it has recovered; the paper has none.
+        early_stopping: looks inside a fine-tune, which end it once it has recovered; the paper has none.
         schedule: of the learning rate inside a fine-tune, under the bound of eq. 1.
         final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
         final_rate_factor: times the bound, for the final epochs; 2 in the authors' program.
@@ -31,7 +31,7 @@ class RecoveryPlan:
     """
 
     epochs: int = 1
-    checks: Checks | None = None
+    early_stopping: EarlyStopping | None = None
     schedule: Schedule = "constant"
     final_epochs: int = 0
     final_rate_factor: float = 2.0
@@ -57,13 +57,13 @@ class Pipeline(ABC):
 
     Attributes:
         hyperparameters: of this run.
-        recovery: epochs and schedule of the fine-tunes.
+        fine_tune: epochs and schedule of the fine-tunes.
     """
 
     hyperparameters: Hyperparameters
-    recovery: RecoveryPlan = RecoveryPlan()
+    fine_tune: FineTunePlan = FineTunePlan()
 
-    def begin(self, executor: Runner) -> PipelineState:
+    def begin(self, executor: Executor) -> PipelineState:
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)
 
@@ -75,46 +75,46 @@ class Pipeline(ABC):
         """
         return steps
 
-    def is_done(self, executor: Runner, state: PipelineState) -> bool:
+    def is_done(self, executor: Executor, state: PipelineState) -> bool:
         """Whether every step has been taken, and the retraining that the hyperparameters ask for."""
         return self.is_pruned(executor, state) and (state.retrained or not self.hyperparameters.final_epochs)
 
-    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Go on: a record more."""
         if self.is_pruned(executor, state):
             return self._retrain(executor, state, preparation)
         return self.step(executor, state, preparation)
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         """Whether every pruning step has been taken."""
         return len(state.records) >= len(executor.network.steps)
 
     @abstractmethod
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: a record more."""
 
-    def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
+    def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """What comes after the last record, if anything; its cost is no part of PT."""
         return state, Cost()
 
-    def retraining(self) -> Recover:
+    def retraining(self) -> FineTune:
         """The training after the last step that the hyperparameters ask for."""
         asked = self.hyperparameters
-        return Recover(("retraining",), asked.final_learning_rate, asked.final_epochs, "linear", ())
+        return FineTune(("retraining",), asked.final_learning_rate, asked.final_epochs, "linear", ())
 
-    def _retrain(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def _retrain(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """The budgeted retraining with a linear schedule (LLR of Zimmer et al. 2022): a part of PT, as its length is
         searched.
         """
         last = state.records[-1]
-        standing, action = Removal(state.snapshot), self.retraining()
+        unchanged, action = Removal(state.snapshot), self.retraining()
         record, after = round_record(
             executor,
             preparation,
             last.step + 1,
             last.accuracy,
             FINAL_RETRAINING,
-            standing,
+            unchanged,
             action,
             last.unpruned_share,
         )

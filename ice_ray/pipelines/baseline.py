@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Recover
+from ice_ray.engine.actions import FineTune
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters, searched
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pipelines.rounds import Removal, accuracy_before, round_record
-from ice_ray.pruning.compensation import Compensation
+from ice_ray.repair import RepairKind
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,24 @@ class BaselinePipeline(Pipeline):
 
     Attributes:
         removal: which filters go, and how many.
-        compensation: repair after every removal; the paper has none.
+        repair: repair after every removal; the paper has none.
     """
 
     hyperparameters: BaselineHyperparameters
     removal: RemovalRule
-    compensation: Compensation = "none"
+    repair: RepairKind = "none"
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         step = executor.network.steps[len(state.records)]
         choice = choose_removal(executor, state.snapshot, step.number, self.removal)
-        pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.compensation))
-        costs = (Cost(), pruned.cost) if self.compensation != "none" else (pruned.cost, Cost())
+        pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.repair))
+        costs = (Cost(), pruned.cost) if self.repair != "none" else (pruned.cost, Cost())
         removal = Removal(pruned.snapshot, choice.filters, choice.cost, *costs)
-        plan = self.recovery
-        recovery = Recover(
+        plan = self.fine_tune
+        fine_tune = FineTune(
             ("step", step.number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=()
         )
         record, after = round_record(
-            executor, preparation, step.number, accuracy_before(state, preparation), step.name, removal, recovery
+            executor, preparation, step.number, accuracy_before(state, preparation), step.name, removal, fine_tune
         )
         return PipelineState(after, (*state.records, record))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ice_ray.engine.actions import Counting, Mask, Recover, Reinitialise, Score, SnapshotId, UnprunedShare, WeightNorm
+from ice_ray.engine.actions import Counting, FineTune, Mask, Reinitialise, Score, SnapshotId, UnprunedShare, WeightNorm
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters, searched
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.rounds import Removal, accuracy_before, filters_at, place_scores, remove, round_record
+from ice_ray.pipelines.rounds import Removal, accuracy_before, filters_at, position_scores, remove, round_record
 from ice_ray.pruning.amounts import removed_count
 from ice_ray.training.schedules.retraining import DenseSchedule, Retraining, parse_milestones, retraining_plan
 
@@ -91,10 +91,10 @@ class ImpPipeline(Pipeline):
     def length(self, steps: int) -> int:
         return self._rounds_before + int(self.hyperparameters.phases)
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         return len(state.records) - self._rounds_before >= int(self.hyperparameters.phases)
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         if len(state.records) < self._rounds_before:
             return self._train_dense(executor, state, preparation)
         phase = len(state.records) - self._rounds_before + 1
@@ -106,13 +106,13 @@ class ImpPipeline(Pipeline):
         after = executor.run(removal.snapshot, WeightNorm()).value
         lost = max(0.0, 1 - (after / before) ** 2) ** 0.5  # what is gone and what is left are orthogonal
         pruned = 1 - executor.run(removal.snapshot, UnprunedShare(counting)).value / had
-        recovery = self._recovery(phase, lost, pruned)
+        fine_tune = self._fine_tune(phase, lost, pruned)
         name = f"all layers, phase {phase}/{int(self.hyperparameters.phases)}"
         number, began = len(state.records) + 1, accuracy_before(state, preparation)
-        record, snapshot = round_record(executor, preparation, number, began, name, removal, recovery)
+        record, snapshot = round_record(executor, preparation, number, began, name, removal, fine_tune)
         return PipelineState(snapshot, (*state.records, record))
 
-    def retraining(self) -> Recover:
+    def retraining(self) -> FineTune:
         own = super().retraining()
         return replace(own, taught=not self._rounds_before, sparse=self.config.form == "unstructured")
 
@@ -126,11 +126,11 @@ class ImpPipeline(Pipeline):
         """Records before the first phase."""
         return int(isinstance(self.hyperparameters, BimpHyperparameters))
 
-    def _recovery(self, phase: int, lost: float, pruned: float) -> Recover:
+    def _fine_tune(self, phase: int, lost: float, pruned: float) -> FineTune:
         """The retraining after a phase that took shares `lost` of the weights' norm and `pruned` of their number."""
         epochs = self.hyperparameters.epochs
         plan = retraining_plan(self.config.schedule, self.config.dense, epochs, lost, max(pruned, 1e-9))
-        return Recover(
+        return FineTune(
             ("phase", phase),
             self.hyperparameters.learning_rate * plan.rate,
             epochs,
@@ -140,39 +140,39 @@ class ImpPipeline(Pipeline):
             sparse=self.config.form == "unstructured",
         )
 
-    def _train_dense(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def _train_dense(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """From nothing, without the trained model's help: that is what the budget is for."""
         own = self.hyperparameters
         assert isinstance(own, BimpHyperparameters)
         fresh = executor.run(state.snapshot, Reinitialise(("dense",)))
-        recovery = Recover(("dense",), own.learning_rate, own.dense_epochs, "linear", frozen=(), taught=False)
+        fine_tune = FineTune(("dense",), own.learning_rate, own.dense_epochs, "linear", frozen=(), taught=False)
         removal = Removal(fresh.snapshot, 0)
         began = accuracy_before(state, preparation)
-        record, snapshot = round_record(executor, preparation, 1, began, "dense training", removal, recovery)
+        record, snapshot = round_record(executor, preparation, 1, began, "dense training", removal, fine_tune)
         return PipelineState(snapshot, (record,))
 
-    def _masked(self, executor: Runner, snapshot: SnapshotId, phase: int) -> Removal:
+    def _masked(self, executor: Executor, snapshot: SnapshotId, phase: int) -> Removal:
         masked = executor.run(snapshot, Mask(self.gone_after(phase)))
         return Removal(masked.snapshot, 0, Cost(), masked.cost)
 
-    def _filters_gone(self, executor: Runner, snapshot: SnapshotId, phase: int) -> Removal:
+    def _filters_gone(self, executor: Executor, snapshot: SnapshotId, phase: int) -> Removal:
         """The filters of the smallest root mean square over all layers; a layer's best always stays."""
         scored = executor.run(snapshot, Score(0, "l2-fan-in"))
         units = executor.network.units
-        scores = [place_scores(unit, scored.value[unit.layer]) for unit in units]
+        scores = [position_scores(unit, scored.value[unit.layer]) for unit in units]
         left = sum(len(scored.value[unit.layer]) for unit in units)
         dense = sum(unit.filters for unit in units)
         to_go = left - (dense - removed_count(self.gone_after(phase), dense))
         ranked = sorted(
-            (float(value), number, place) for number, own in enumerate(scores) for place, value in enumerate(own)
+            (float(value), number, position) for number, own in enumerate(scores) for position, value in enumerate(own)
         )
         chosen: list[list[int]] = [[] for _ in units]
-        for _, number, place in ranked:
+        for _, number, position in ranked:
             if to_go >= units[number].groups and len(chosen[number]) < len(scores[number]) - 1:
-                chosen[number].append(place)
+                chosen[number].append(position)
                 to_go -= units[number].groups
         gone = {
-            unit.layer: filters_at(unit, places, len(scored.value[unit.layer]))
-            for unit, places in zip(units, chosen, strict=True)
+            unit.layer: filters_at(unit, positions, len(scored.value[unit.layer]))
+            for unit, positions in zip(units, chosen, strict=True)
         }
         return remove(executor, snapshot, gone, scored.cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ice_ray.engine.actions import Score
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -37,10 +37,10 @@ class OneShotPipeline(Pipeline):
     def length(self, steps: int) -> int:
         return 1
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         return bool(state.records)
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         scored = executor.run(state.snapshot, Score(0, self.removal.criterion, self.removal.calibration_images))
         gone = {
             unit.layer: lowest(scored.value[unit.layer], self.removal.amounts.removed(unit), unit.groups)

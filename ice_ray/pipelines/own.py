@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.errors import OwnCodeError
 from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
@@ -33,7 +33,7 @@ class OwnPipeline(Pipeline):
     name: str
     own: Pipeline
 
-    def begin(self, executor: Runner) -> PipelineState:
+    def begin(self, executor: Executor) -> PipelineState:
         with self._blamed():
             state = self.own.begin(executor)
         return self._state("begin", state)
@@ -45,26 +45,26 @@ class OwnPipeline(Pipeline):
             raise self._refused("length", length, "a whole number of rounds, at least 1")
         return length
 
-    def is_done(self, executor: Runner, state: PipelineState) -> bool:
+    def is_done(self, executor: Executor, state: PipelineState) -> bool:
         with self._blamed():
             return bool(self.own.is_done(executor, state))
 
-    def is_pruned(self, executor: Runner, state: PipelineState) -> bool:
+    def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         with self._blamed():
             return bool(self.own.is_pruned(executor, state))
 
-    def advance(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def advance(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         with self._blamed():
             after = self.own.advance(executor, state, preparation)
         if len(self._state("advance", after).records) <= len(state.records):
             raise OwnCodeError(f"pipeline '{self.name}': advance must add a record, or the run would never end")
         return after
 
-    def step(self, executor: Runner, state: PipelineState, preparation: Preparation) -> PipelineState:
+    def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         with self._blamed():
             return self._state("step", self.own.step(executor, state, preparation))
 
-    def finish(self, executor: Runner, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
+    def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         with self._blamed():
             ended: Any = self.own.finish(executor, state, preparation)
         if not (isinstance(ended, tuple) and len(ended) == 2 and isinstance(ended[1], Cost)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import CompareWeights, Measure, Prune, Recover
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import CompareWeights, FineTune, Measure, Prune
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.pipelines.records import Preparation
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
 from ice_ray.pruning.freezing import WeightChange, rank_by_change
@@ -28,7 +28,7 @@ class FreezeConfig:
     stem: bool = False
 
 
-def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, probe: bool) -> Preparation:
+def prepare(executor: TorchExecutor, removal: RemovalRule, freeze: FreezeConfig, probe: bool) -> Preparation:
     """Measure the dense network, then prune its first step at the full ratio, fine-tune one epoch and rank the layers.
 
     The probe's network is thrown away. It depends on none of the six hyperparameters, so one serves every trial.
@@ -43,10 +43,10 @@ def prepare(executor: Executor, removal: RemovalRule, freeze: FreezeConfig, prob
         choice = choose_removal(executor, executor.root, 1, removal)
         pruned = executor.run(executor.root, Prune(choice.removed))
         executor.commit(pruned.snapshot)
-        recovered = executor.run(pruned.snapshot, Recover(("probe",), freeze.probe_learning_rate, 1, "constant", ()))
-        compared = executor.run(recovered.snapshot, CompareWeights(pruned.snapshot, freeze.change))
+        tuned = executor.run(pruned.snapshot, FineTune(("probe",), freeze.probe_learning_rate, 1, "constant", ()))
+        compared = executor.run(tuned.snapshot, CompareWeights(pruned.snapshot, freeze.change))
         executor.store.keep_only(())
         changes = compared.value
-        seconds = sum(cost.wall_seconds for cost in (choice.cost, pruned.cost, recovered.cost, compared.cost))
+        seconds = sum(cost.wall_seconds for cost in (choice.cost, pruned.cost, tuned.cost, compared.cost))
     ranking = rank_by_change(changes)
     return Preparation(original.value.accuracy, changes, ranking, original.cost.wall_seconds, seconds)

@@ -18,7 +18,7 @@ FINAL_RETRAINING = "retraining"
 class StepRecord:
     """One pruning step, or the retraining after the last one.
 
-    Accuracies in percent on the decision images, drop in percentage points, times in seconds. What is not given was not
+    Accuracies in percent on the validation images, drop in percentage points, times in seconds. What is not given was not
     done.
 
     Attributes:
@@ -26,17 +26,17 @@ class StepRecord:
         layers: what was pruned.
         filters_removed: over the step's layers.
         unpruned_share: alpha of eq. 1 after the removal.
-        accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after recovery (equal
+        accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after fine-tuning (equal
             to the one after removal where none was needed). That after removal is None in pipelines that do not ask
             and in steps that were not measured, behind which the next one's `accuracy_before` is not its own either.
         drop: original accuracy minus `accuracy` (eq. 3).
         measured: whether `accuracy` and `drop` are the step's own; else they are those of the last that was measured.
-        images_measured: decision images that `accuracy_after_pruning` is over: fewer than there are where the
+        images_measured: validation images that `accuracy_after_pruning` is over: fewer than there are where the
             threshold's question was answered before all had been looked at.
         fine_tuned: whether the drop after removal reached the threshold.
         epochs: of that fine-tune, a part of one where a look inside it ended it; 0 without one.
         learning_rate_max: the greatest rate where the step fine-tuned (eq. 1's bound), else None.
-        scoring_seconds ... recovery_seconds: wall time of the parts; together the step's share of PT.
+        scoring_seconds ... fine_tuning_seconds: wall time of the parts; together the step's share of PT.
         flops: operations of the step, for the work clock.
         accepted: whether the step stands; one that a pipeline rolls back costs all the same.
     """
@@ -56,17 +56,17 @@ class StepRecord:
     learning_rate_max: float | None = None
     scoring_seconds: float = 0.0
     removal_seconds: float = 0.0
-    compensation_seconds: float = 0.0
+    repair_seconds: float = 0.0
     measuring_seconds: float = 0.0
-    recovery_seconds: float = 0.0
+    fine_tuning_seconds: float = 0.0
     flops: float = 0.0
     accepted: bool = True
 
     @property
     def cost(self) -> Cost:
         """The step's share of PT, on both clocks."""
-        deciding = self.scoring_seconds + self.removal_seconds + self.compensation_seconds + self.measuring_seconds
-        return Cost(deciding + self.recovery_seconds, self.flops)
+        deciding = self.scoring_seconds + self.removal_seconds + self.repair_seconds + self.measuring_seconds
+        return Cost(deciding + self.fine_tuning_seconds, self.flops)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -78,7 +78,7 @@ class Preparation:
     """What every run with the same data and model starts from, and so is computed once for all of them.
 
     Attributes:
-        original_accuracy: of the dense network on the decision images, percent.
+        original_accuracy: of the dense network on the validation images, percent.
         weight_changes: the freezing probe's result per freezable layer, shallow to deep; empty where no run freezes.
         ranking: freezable layers, least change first.
         accuracy_seconds, probe_seconds: what the two took, wall; not part of PT.

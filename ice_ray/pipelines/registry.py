@@ -47,60 +47,60 @@ class PipelineKind:
 def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipeline:
     return IcePipeline(
         hyperparameters=hyperparameters,
-        recovery=settings.recovery,
+        fine_tune=settings.fine_tune,
         removal=settings.removal,
         counting=settings.counting,
         learning_rate_tolerance=settings.learning_rate_tolerance,
         decision_error=settings.decision_error,
         freeze_stem=settings.freeze.stem,
-        compensation=settings.compensation,
+        repair=settings.repair,
         ablations=settings.ablations,
     )
 
 
 def _baseline(settings: PruningSettings, hyperparameters: BaselineHyperparameters) -> Pipeline:
-    _refuse(settings, "--recovery.check-every", "--replay.final-epochs")
+    _refuse(settings, "--fine-tune.check-every", "--replay.final-epochs")
     return BaselinePipeline(
         hyperparameters=hyperparameters,
-        recovery=settings.recovery,
+        fine_tune=settings.fine_tune,
         removal=settings.removal,
-        compensation=settings.compensation,
+        repair=settings.repair,
     )
 
 
 def _one_shot(settings: PruningSettings, hyperparameters: OneShotHyperparameters) -> Pipeline:
-    _refuse(settings, "--compensate", "--recovery.check-every", "--recovery.schedule", "--replay.final-epochs")
-    return OneShotPipeline(hyperparameters=hyperparameters, recovery=settings.recovery, removal=settings.removal)
+    _refuse(settings, "--repair", "--fine-tune.check-every", "--fine-tune.schedule", "--replay.final-epochs")
+    return OneShotPipeline(hyperparameters=hyperparameters, fine_tune=settings.fine_tune, removal=settings.removal)
 
 
 def _aap(settings: PruningSettings, hyperparameters: AapHyperparameters) -> Pipeline:
-    _refuse(settings, "--compensate", "--criterion", "--recovery.check-every", "--replay.final-epochs")
+    _refuse(settings, "--repair", "--criterion", "--fine-tune.check-every", "--replay.final-epochs")
     _refuse_amounts_by_layer(settings)
     return AapPipeline(
         hyperparameters=hyperparameters,
-        recovery=settings.recovery,
+        fine_tune=settings.fine_tune,
         ratio=settings.amounts.ratio,
         config=settings.aap,
     )
 
 
 def _imp(settings: PruningSettings, hyperparameters: ImpHyperparameters) -> Pipeline:
-    _refuse(settings, "--compensate", "--criterion", "--recovery.check-every", "--recovery.schedule")
+    _refuse(settings, "--repair", "--criterion", "--fine-tune.check-every", "--fine-tune.schedule")
     _refuse(settings, "--replay.final-epochs")
     _refuse_amounts_by_layer(settings)
     return ImpPipeline(
-        hyperparameters=hyperparameters, recovery=settings.recovery, goal=settings.amounts.ratio, config=settings.imp
+        hyperparameters=hyperparameters, fine_tune=settings.fine_tune, goal=settings.amounts.ratio, config=settings.imp
     )
 
 
 def _refuse(settings: PruningSettings, *options: str) -> None:
     """Raises UserError: the pipeline would ignore an option that is given."""
     given = {
-        "--compensate": settings.compensation != "none",
+        "--repair": settings.repair != "none",
         "--criterion": settings.criterion != PruningSettings().criterion,
-        "--recovery.check-every": settings.recovery.checks is not None,
-        "--recovery.schedule": settings.recovery.schedule != "constant",
-        "--replay.final-epochs": settings.recovery.final_epochs > 0,
+        "--fine-tune.check-every": settings.fine_tune.early_stopping is not None,
+        "--fine-tune.schedule": settings.fine_tune.schedule != "constant",
+        "--replay.final-epochs": settings.fine_tune.final_epochs > 0,
     }
     for option in options:
         if given[option]:
@@ -129,17 +129,17 @@ PIPELINES: dict[str, PipelineKind] = {
 _ICE = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze.", "search.lr-tolerance")
 _ICES = ("ice", "ice-plus")
 _BY_LAYER = ("prune.ratios", "prune.round-to")
-_REPAIRS = ("compensate", "prune.reconstruction-epochs")
+_REPAIRS = ("repair", "prune.reconstruction-epochs")
 _OF_LAYERS = ("criterion", *_BY_LAYER, *_REPAIRS, "prune.calibration-images")
 _EPOCHS = ("search.epochs", "replay.epochs")  # where their number is one of the hyperparameters
 # By their beginnings: the options that only some pipelines read, with these; and those that one does not.
 _OF: dict[tuple[str, ...], tuple[str, ...]] = {_ICE: _ICES, ("aap.",): ("aap",), ("imp.",): ("imp", "bimp")}
 _NOT_OF: dict[str, tuple[str, ...]] = {
-    "baseline": ("recovery.check-", "replay.final-"),
-    "one-shot": (*_REPAIRS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
-    "aap": (*_OF_LAYERS, "recovery.check-", "replay.final-"),
-    "imp": (*_OF_LAYERS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
-    "bimp": (*_OF_LAYERS, *_EPOCHS, "recovery.check-", "recovery.schedule", "replay.final-"),
+    "baseline": ("fine-tune.check-", "replay.final-"),
+    "one-shot": (*_REPAIRS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
+    "aap": (*_OF_LAYERS, "fine-tune.check-", "replay.final-"),
+    "imp": (*_OF_LAYERS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
+    "bimp": (*_OF_LAYERS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
 }
 
 
@@ -193,7 +193,7 @@ def build_pipeline(settings: PruningSettings, hyperparameters: Hyperparameters) 
         own = build(settings, hyperparameters)
     if not isinstance(own, Pipeline):
         raise OwnCodeError(f"pipeline '{name}' gives {type(own).__name__}, not an ice_ray Pipeline; {_FORM}")
-    return OwnPipeline(hyperparameters=hyperparameters, recovery=own.recovery, name=name, own=own)
+    return OwnPipeline(hyperparameters=hyperparameters, fine_tune=own.fine_tune, name=name, own=own)
 
 
 def _annotated(build: Callable[..., Any]) -> type[Hyperparameters]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Compensate, Prune, Score, SnapshotId
+from ice_ray.engine.actions import Prune, Repair, Score, SnapshotId
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.compensation import Compensation, refits
 from ice_ray.pruning.criteria import lowest
+from ice_ray.repair import RepairKind, refits
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RemovalChoice:
     cost: Cost
 
 
-def choose_removal(executor: Runner, snapshot: SnapshotId, step: int, rule: RemovalRule) -> RemovalChoice:
+def choose_removal(executor: Executor, snapshot: SnapshotId, step: int, rule: RemovalRule) -> RemovalChoice:
     """The filters of the lowest scores of each unit of the step."""
     scored = executor.run(snapshot, Score(step, rule.criterion, rule.calibration_images))
     removed = tuple(
@@ -50,12 +50,10 @@ def choose_removal(executor: Runner, snapshot: SnapshotId, step: int, rule: Remo
     return RemovalChoice(removed, sum(len(filters) for _, filters in removed), scored.cost)
 
 
-def removal_action(
-    choice: RemovalChoice, step: int, rule: RemovalRule, compensation: Compensation
-) -> Prune | Compensate:
+def removal_action(choice: RemovalChoice, step: int, rule: RemovalRule, repair: RepairKind) -> Prune | Repair:
     """What takes the chosen filters: removal alone, or removal and repair."""
-    if compensation == "none":
+    if repair == "none":
         return Prune(choice.removed)
-    scored = rule.criterion == "residual" and refits(compensation)
-    epochs = rule.reconstruction_epochs if compensation == "reconstruction" else 0.0
-    return Compensate(step, compensation, choice.removed, rule.calibration_images, scored, epochs)
+    scored = rule.criterion == "residual" and refits(repair)
+    epochs = rule.reconstruction_epochs if repair == "reconstruction" else 0.0
+    return Repair(step, repair, choice.removed, rule.calibration_images, scored, epochs)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ice_ray.engine.actions import Counting, Measure, Outcome, Prune, Recover, SnapshotId, UnprunedShare
+from ice_ray.engine.actions import Counting, FineTune, Measure, Outcome, Prune, SnapshotId, UnprunedShare
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.executor import Executor
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.pruning.units import PrunableUnit
@@ -33,16 +33,16 @@ class Removal:
 
 
 def round_record(
-    executor: Runner,
+    executor: Executor,
     preparation: Preparation,
     number: int,
     accuracy_before: float,
     name: str,
     removal: Removal,
-    recovery: Recover | None,
+    fine_tune: FineTune | None,
     unpruned_share: float | None = None,
 ) -> tuple[StepRecord, SnapshotId]:
-    """Train as `recovery` says, measure once, and write down the round; None trains nothing.
+    """Train as `fine_tune` says, measure once, and write down the round; None trains nothing.
 
     Args:
         number: of the round, from 1.
@@ -51,12 +51,12 @@ def round_record(
         unpruned_share: after the removal, where it is known.
     """
     original = preparation.original_accuracy
-    counting: Counting = "non-zero-parameters" if recovery is not None and recovery.sparse else "parameters"
+    counting: Counting = "non-zero-parameters" if fine_tune is not None and fine_tune.sparse else "parameters"
     if unpruned_share is None:
         unpruned_share = executor.run(removal.snapshot, UnprunedShare(counting)).value
     trained = Outcome(removal.snapshot, None, Cost())
-    if recovery is not None:
-        trained = executor.run(removal.snapshot, recovery)
+    if fine_tune is not None:
+        trained = executor.run(removal.snapshot, fine_tune)
     measured = executor.run(trained.snapshot, Measure())
     accuracy = measured.value.accuracy
     record = StepRecord(
@@ -65,24 +65,24 @@ def round_record(
         filters_removed=removal.filters,
         unpruned_share=unpruned_share,
         accuracy_before=accuracy_before,
-        accuracy_after_pruning=None if recovery is not None else accuracy,
+        accuracy_after_pruning=None if fine_tune is not None else accuracy,
         accuracy=accuracy,
         drop=accuracy_drop(original, accuracy),
         images_measured=measured.value.images,
-        fine_tuned=recovery is not None,
-        epochs=0 if recovery is None else trained.value.epochs,
-        learning_rate_max=None if recovery is None else recovery.learning_rate,
+        fine_tuned=fine_tune is not None,
+        epochs=0 if fine_tune is None else trained.value.epochs,
+        learning_rate_max=None if fine_tune is None else fine_tune.learning_rate,
         scoring_seconds=removal.scoring.wall_seconds,
         removal_seconds=removal.removing.wall_seconds,
-        compensation_seconds=removal.repairing.wall_seconds,
+        repair_seconds=removal.repairing.wall_seconds,
         measuring_seconds=measured.cost.wall_seconds,
-        recovery_seconds=trained.cost.wall_seconds,
+        fine_tuning_seconds=trained.cost.wall_seconds,
         flops=(removal.scoring + removal.removing + removal.repairing + trained.cost + measured.cost).flops,
     )
     return record, trained.snapshot
 
 
-def standing_record(
+def closing_record(
     number: int, name: str, unpruned_share: float, accuracy: float, preparation: Preparation
 ) -> StepRecord:
     """A record without cost: what rounds have come to, of which the last does not stand."""
@@ -102,7 +102,7 @@ def accuracy_before(state: PipelineState, preparation: Preparation) -> float:
 
 
 def remove(
-    executor: Runner,
+    executor: Executor,
     snapshot: SnapshotId,
     removed: Mapping[str, Sequence[int]],
     scoring: Cost,
@@ -115,12 +115,12 @@ def remove(
     return Removal(pruned.snapshot, sum(len(filters) for _, filters in losing), scoring, pruned.cost)
 
 
-def place_scores(unit: PrunableUnit, scores: Tensor) -> Tensor:
+def position_scores(unit: PrunableUnit, scores: Tensor) -> Tensor:
     """(places,): the mean over a unit's equal runs; filters of one place go together."""
     return scores.view(unit.groups, -1).mean(dim=0)
 
 
-def filters_at(unit: PrunableUnit, places: Sequence[int], width: int) -> tuple[int, ...]:
+def filters_at(unit: PrunableUnit, positions: Sequence[int], width: int) -> tuple[int, ...]:
     """The filters at these places of every run, of a layer that is `width` wide now."""
     run = width // unit.groups
-    return tuple(sorted(place + start for place in places for start in range(0, width, run)))
+    return tuple(sorted(position + start for position in positions for start in range(0, width, run)))

@@ -8,13 +8,13 @@ from ice_ray.engine.actions import Counting
 from ice_ray.models.layout import Layout
 from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.ablations import Ablations
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig
 from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.compensation import Compensation
 from ice_ray.pruning.selection import Selection
+from ice_ray.repair import RepairKind
 from ice_ray.training.fine_tune import Recipe
 
 
@@ -29,11 +29,11 @@ class PruningSettings:
         criterion: by name.
         calibration_images: training images that criteria and repairs look at.
         reconstruction_epochs: passes over those of a repair that reconstructs.
-        compensation: repair after every removal.
+        repair: repair after every removal.
         pipeline: by name.
         seed: every random choice comes from it.
         recipe: of fine-tunes; its precision resolved for the device.
-        recovery: epochs and schedule of the fine-tunes.
+        fine_tune: epochs and schedule of the fine-tunes.
         counting: what alpha of eq. 1 counts.
         learning_rate_tolerance: step of the logarithmic grid of rates.
         freeze: how layers to freeze are found.
@@ -47,11 +47,11 @@ class PruningSettings:
     criterion: str = "l1"
     calibration_images: int = 1000
     reconstruction_epochs: float = 5.0
-    compensation: Compensation = "none"
+    repair: RepairKind = "none"
     pipeline: str = "ice"
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
-    recovery: RecoveryPlan = RecoveryPlan()
+    fine_tune: FineTunePlan = FineTunePlan()
     counting: Counting = "parameters"
     learning_rate_tolerance: float = 1e-3
     freeze: FreezeConfig = field(default_factory=FreezeConfig)

@@ -24,10 +24,10 @@ class Reduction(Protocol):
         """The greatest over processes, element by element, on every process."""
 
 
-Entering = Callable[[nn.Module, int], AbstractContextManager[object]]
+Resuming = Callable[[nn.Module, int], AbstractContextManager[object]]
 
 
-class Draws(Protocol):
+class CalibrationImages(Protocol):
     """The calibration images one by one, by their places among those of all processes.
 
     Attributes:
@@ -38,7 +38,7 @@ class Draws(Protocol):
     count: int
     held: Tensor
 
-    def passing(self, network: nn.Module, places: Tensor) -> AbstractContextManager[Tensor]:
+    def passing(self, network: nn.Module, indices: Tensor) -> AbstractContextManager[Tensor]:
         """While its block runs, passes of these images of this process's, through the network or the dense one, begin
         behind what lies before the step; gives what to call the network with: normalised images (n, C, H, W) on the
         model's device, or, where nothing looks at them any more, something of their shape. Places ascend.
@@ -65,11 +65,11 @@ class ScoringContext:
         dense: the network as it was before anything was pruned, in eval mode; not to be changed.
         rank: this process's number, for random choices that are its own.
         known: what has been worked out of this very network, for others who ask; kept as long as it stays as it is.
-        entering: while its block runs, passes of the batch of that number, through the network or the dense one, begin
+        resuming: while its block runs, passes of the batch of that number, through the network or the dense one, begin
             behind what lies before the step; without gradients, in full precision.
-        sums: layers whose output, behind the norm, is but a term of a sum.
+        residual_branches: layers whose output, behind the norm, is but a term of a sum.
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
-        draws: gives the images one by one; whoever reconstructs needs it.
+        calibration_set: gives the images one by one; whoever reconstructs needs it.
         fixed: layers whose weights no repair may change.
     """
 
@@ -82,10 +82,10 @@ class ScoringContext:
     dense: Callable[[], nn.Module]
     rank: int = 0
     known: dict[str, Any] = field(default_factory=dict)
-    entering: Entering = from_the_start
-    sums: Collection[str] = ()
+    resuming: Resuming = from_the_start
+    residual_branches: Collection[str] = ()
     answers: str | None = None
-    draws: Callable[[], Draws] | None = None
+    calibration_set: Callable[[], CalibrationImages] | None = None
     fixed: Collection[str] = ()
 
     def weight(self, unit: PrunableUnit) -> Tensor:

@@ -28,7 +28,7 @@ class PruneConfig:
     calibration_images: int = 1000
     """Training images that criteria which look at activations, and repairs, look at."""
     reconstruction_epochs: float = 5.0
-    """Passes over them, for every step, of --compensate reconstruction."""
+    """Passes over them, for every step, of --repair reconstruction."""
 
     def __post_init__(self) -> None:
         if self.ratios is not None:

@@ -75,7 +75,7 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Width
 
 def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:
     run, kept = coupling.filters // coupling.groups, width // coupling.groups
-    return [start + place for start in range(0, coupling.filters, run) for place in range(kept, run)]
+    return [start + position for start in range(0, coupling.filters, run) for position in range(kept, run)]
 
 
 def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:

@@ -115,9 +115,9 @@ def _with_weights(layer: nn.Module) -> dict[str, _Replacement]:
     """The layer's own weights, in place of what it has made of them."""
 
     def replacement(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        own, place = layer.get_parameter("weight"), _READERS[func.__name__]
-        if len(args) > place and args[place].shape == own.shape:
-            args = (*args[:place], own, *args[place + 1 :])
+        own, position = layer.get_parameter("weight"), _READERS[func.__name__]
+        if len(args) > position and args[position].shape == own.shape:
+            args = (*args[:position], own, *args[position + 1 :])
         return func(*args, **keywords)
 
     return dict.fromkeys(_READERS, replacement)
@@ -125,9 +125,9 @@ def _with_weights(layer: nn.Module) -> dict[str, _Replacement]:
 
 def _noting(layer: nn.Module, made: dict[nn.Module, Tensor]) -> dict[str, _Replacement]:
     def replacement(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        place = _READERS[func.__name__]
-        if len(args) > place and args[place].shape == layer.get_parameter("weight").shape:
-            made[layer] = args[place].clone()
+        position = _READERS[func.__name__]
+        if len(args) > position and args[position].shape == layer.get_parameter("weight").shape:
+            made[layer] = args[position].clone()
         return func(*args, **keywords)
 
     return dict.fromkeys(_READERS, replacement)

@@ -102,8 +102,8 @@ def _half(unit: PrunableUnit) -> tuple[int, ...]:
     """
     run = unit.filters // unit.groups
     kept = next((left for left in range((run + 1) // 2, run) if run % left and _is_prime(left)), run - run // 2)
-    places = torch.randperm(run, generator=generator("verification", unit.layer))[kept:]
-    return tuple(sorted(int(place) + start for place in places for start in range(0, unit.filters, run)))
+    positions = torch.randperm(run, generator=generator("verification", unit.layer))[kept:]
+    return tuple(sorted(int(position) + start for position in positions for start in range(0, unit.filters, run)))
 
 
 def _is_prime(number: int) -> bool:

@@ -12,11 +12,11 @@ from torch import nn
 
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
-from ice_ray.data.residence import bring
-from ice_ray.engine.executor import Executor
+from ice_ray.data.placement import to_device
 from ice_ray.engine.latency import ROUNDS, WARM_UP, latencies_in_turn
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.target import macs
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.files import tensors_size
 from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
@@ -26,35 +26,35 @@ _BATCHES = (1, 64)
 
 @dataclass(frozen=True)
 class Known:
-    """Accuracies on the deciding images that stage 2 has measured already, percent; None where it has not."""
+    """Accuracies on the validation images that stage 2 has measured already, percent; None where it has not."""
 
     dense: float | None = None
     pruned: float | None = None
 
 
 def assess(
-    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
+    workload: Workload, test: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
 ) -> dict[str, Any]:
-    """Measure the dense network and `snapshot` of it; the only reading of the report images.
+    """Measure the dense network and `snapshot` of it; the only reading of the test images.
 
     Returns {"dense": ..., "pruned": ..., "device": ..., "precision": ..., "latency": ...}. Of both networks: accuracies
-    in percent on the deciding and on the report images, parameters, multiply-adds an image, bytes of the weights' file,
+    in percent on the deciding and on the test images, parameters, multiply-adds an image, bytes of the weights' file,
     filters of each layer that is pruned, and the median latency in ms at batch 1 and 64 with its 5th and 95th
     percentile and the number of passes. "latency" says how that was measured.
     """
     task = _assess.options(num_cpus=cpus, num_gpus=gpus)
-    measured: dict[str, Any] = fetch(task.remote(workload, report, ray.put(snapshot), known, cpus, gpus))
+    measured: dict[str, Any] = fetch(task.remote(workload, test, ray.put(snapshot), known, cpus, gpus))
     return measured
 
 
 @ray.remote(max_calls=1)
-def _assess(workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float) -> Any:
+def _assess(workload: Workload, test: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float) -> Any:
     with blaming(workload.own_code):
-        return _measured(workload, report, snapshot, known, cpus, gpus)
+        return _measured(workload, test, snapshot, known, cpus, gpus)
 
 
 def _measured(
-    workload: Workload, report: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
+    workload: Workload, test: StageImages, snapshot: Snapshot, known: Known, cpus: float, gpus: float
 ) -> dict[str, Any]:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
@@ -63,8 +63,8 @@ def _measured(
     pruned = executor.module(snapshot.id)
     widths = {unit.layer: unit.filters for unit in executor.network.units}
     facts = [
-        _measure(executor, dense, workload, report, known.dense) | {"widths": widths},
-        _measure(executor, pruned, workload, report, known.pruned) | {"widths": widths | snapshot.widths},
+        _measure(executor, dense, workload, test, known.dense) | {"widths": widths},
+        _measure(executor, pruned, workload, test, known.pruned) | {"widths": widths | snapshot.widths},
     ]
     for batch in _BATCHES:
         shape, precision = executor.network.image_shape, executor.recipe.precision
@@ -85,15 +85,15 @@ def _measured(
 
 
 def _measure(
-    executor: Executor, model: nn.Module, workload: Workload, report: StageImages, known: float | None
+    executor: TorchExecutor, model: nn.Module, workload: Workload, test: StageImages, known: float | None
 ) -> dict[str, Any]:
     device = executor.device
-    decided = known if known is not None else executor.accuracy(model, bring(workload.decide.get(), device))
+    decided = known if known is not None else executor.accuracy(model, to_device(workload.validation.get(), device))
     return {
-        "decide_accuracy": decided,
-        "report_accuracy": executor.accuracy(model, bring(report.get(), device)),
-        "decide_images": workload.decide.count,
-        "report_images": report.count,
+        "validation_accuracy": decided,
+        "test_accuracy": executor.accuracy(model, to_device(test.get(), device)),
+        "validation_images": workload.validation.count,
+        "test_images": test.count,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply_adds": macs(executor.network, model),
         "file_bytes": tensors_size(model.state_dict()),

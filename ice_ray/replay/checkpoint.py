@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ice_ray.address import Address, Place
-from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import RunError
 from ice_ray.files import flush_names, make_folder, on_disk, remove_folder, sha256, write_bytes, write_json
-from ice_ray.patience import patiently
 from ice_ray.pipelines.records import PipelineState, Preparation
+from ice_ray.retry import with_retries
 
 _SNAPSHOT, _PROGRESS = "snapshot.safetensors", "progress.json"
 _CHECKPOINT, _UNFINISHED = "checkpoint_", ".unfinished-"
@@ -52,7 +52,7 @@ class ReplayProgress:
     checkpoint_seconds: float = 0.0
     final_seconds: float = 0.0
 
-    def save(self, folder: Path, executor: Executor) -> ReplayProgress:
+    def save(self, folder: Path, executor: TorchExecutor) -> ReplayProgress:
         """Write snapshot and progress into `folder`; returns the progress with the time this took added."""
         started = time.perf_counter()
         executor.commit(self.state.snapshot).save(folder / _SNAPSHOT)
@@ -109,7 +109,7 @@ class Checkpoints:
         if isinstance(self._folder, Address):
             return _put(unfinished, self._folder / name)
         path = self._folder / name
-        patiently(f"cannot rename '{unfinished}'", lambda: unfinished.replace(path))
+        with_retries(f"cannot rename '{unfinished}'", lambda: unfinished.replace(path))
         flush_names(self._folder)
         return path
 

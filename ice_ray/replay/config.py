@@ -32,7 +32,7 @@ class ReplayConfig:
     final_rate: float | None = None
     """Their learning rate, in place of that."""
     final_schedule: Schedule | None = None
-    """Their schedule: constant, cosine or linear. [default: as --recovery.schedule]"""
+    """Their schedule: constant, cosine or linear. [default: as --fine-tune.schedule]"""
     max_failures: int = 3
     """How often the group is started again after a worker died, from the last step."""
 

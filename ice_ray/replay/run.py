@@ -14,10 +14,10 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from ice_ray.address import Place
 from ice_ray.cluster.events import LOST, EventChannel
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.faults import last_line
 from ice_ray.cluster.session import as_told
 from ice_ray.cluster.storage import rays_own
-from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError, UserError, told
@@ -61,8 +61,8 @@ def run_replay(
         RunError: the workers failed more often than allowed, training diverged, or memory did not suffice.
         UserError: as a worker raised it; they are not started again.
     """
-    events, survived, checkpoints = EventChannel(), Survived.of(folder), Checkpoints(folder / EXPERIMENT)
-    order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events, checkpoints, survived)
+    events, fault_log, checkpoints = EventChannel(), FaultLog.of(folder), Checkpoints(folder / EXPERIMENT)
+    order = ReplayOrder(workload, hyperparameters, resources.cpus, resources.gpus, events, checkpoints, fault_log)
     failures: list[str] = []
     before = frozenset(placement_group_table())
 
@@ -70,14 +70,14 @@ def run_replay(
         if kind == "failed":
             failures.append(content)
         elif kind == LOST:
-            survived.note("messenger restart")
+            fault_log.note("messenger restart")
         else:
             receive(kind, content)
 
     with events.listening(listen):
         for restarts_left in reversed(range(config.max_failures + 1)):
             for path in checkpoints.tidy():
-                survived.note("damaged file", path.name)
+                fault_log.note("damaged file", path.name)
             try:
                 with as_told():
                     _trainer(order, config, resources, folder).fit()
@@ -87,7 +87,7 @@ def run_replay(
             except (ray.train.ControllerError, ray.exceptions.RayActorError) as error:
                 if not restarts_left:
                     raise RunError(f"stage 2 failed: {last_line(error)}") from error
-                survived.note("controller restart", last_line(error))
+                fault_log.note("controller restart", last_line(error))
                 _free_places(before)
                 receive("died", "the one that watches over the others")
             except ray.train.TrainingFailedError as error:
@@ -106,7 +106,7 @@ def run_replay(
 def _trainer(
     order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: Place
 ) -> ray.train.torch.TorchTrainer:
-    deaths: Any = [_Deaths(order.survived, order.events)]  # Ray's own type for them is that of the former Train
+    deaths: Any = [_Deaths(order.fault_log, order.events)]  # Ray's own type for them is that of the former Train
     return ray.train.torch.TorchTrainer(
         replay_worker,
         train_loop_config={"order": order},
@@ -130,15 +130,15 @@ class _Deaths(ray.train.UserCallback):
     raised what would come again, it ends the run.
     """
 
-    def __init__(self, survived: Survived, events: EventChannel) -> None:
-        self._survived, self._events = survived, events
+    def __init__(self, fault_log: FaultLog, events: EventChannel) -> None:
+        self._fault_log, self._events = fault_log, events
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for fault in map(told, worker_exceptions.values()):
             if isinstance(fault, UserError):
                 raise fault  # Train gives up where a callback raises
         ranks = ", ".join(f"rank {rank}" for rank in sorted(worker_exceptions))
-        self._survived.note("worker restart", ranks)
+        self._fault_log.note("worker restart", ranks)
         self._events.send("died", ranks)
 
 

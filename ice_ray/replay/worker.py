@@ -16,10 +16,10 @@ import torch
 
 from ice_ray.address import Address
 from ice_ray.cluster.events import EventChannel
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.workload import Workload, own_device
-from ice_ray.engine.executor import Executor
-from ice_ray.engine.process_group import ProcessGroup
+from ice_ray.distributed.process_group import ProcessGroup
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError
 from ice_ray.guard import blaming
 from ice_ray.hyperparameters import Hyperparameters
@@ -42,7 +42,7 @@ class ReplayOrder:
     gpus: float
     events: EventChannel
     checkpoints: Checkpoints
-    survived: Survived
+    fault_log: FaultLog
 
 
 def replay_worker(config: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def _replay(order: ReplayOrder) -> None:
     warm_up = executor.warm_up()
     settings = order.workload.settings
     pipeline = build_pipeline(settings, order.hyperparameters)
-    executor.recovery.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
+    executor.fine_tuner.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
     progress = _resumed(order, executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
@@ -73,7 +73,7 @@ def _replay(order: ReplayOrder) -> None:
         _tell(order, "prepared", progress)
     else:
         _tell(order, "resumed", progress)
-    _tell(order, "images", executor.residence)
+    _tell(order, "images", executor.placement)
     while not pipeline.is_done(executor, progress.state):
         state = pipeline.advance(executor, progress.state, progress.preparation)
         progress = _report(order, executor, dataclasses.replace(progress, state=state))
@@ -92,7 +92,7 @@ def _device(order: ReplayOrder) -> torch.device:
     return own_device(order.cpus, order.gpus, own)
 
 
-def _report(order: ReplayOrder, executor: Executor, progress: ReplayProgress) -> ReplayProgress:
+def _report(order: ReplayOrder, executor: TorchExecutor, progress: ReplayProgress) -> ReplayProgress:
     """Report a step to Ray Train; rank 0 alone saves, all ranks hold the same bits."""
     metrics = {"step": len(progress.state.records), "finished": progress.finished}
     if ray.train.get_context().get_world_rank() != 0:
@@ -106,7 +106,7 @@ def _report(order: ReplayOrder, executor: Executor, progress: ReplayProgress) ->
     saved = progress.save(unfinished, executor)
     checkpoint = ray.train.Checkpoint.from_directory(unfinished)
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_fn=partial(_finish, order.checkpoints))
-    order.survived.note_retries()
+    order.fault_log.note_retries()
     return saved
 
 
@@ -117,14 +117,14 @@ def _finish(checkpoints: Checkpoints, checkpoint: ray.train.Checkpoint, name: st
     return ray.train.Checkpoint.from_directory(where)
 
 
-def _resumed(order: ReplayOrder, executor: Executor) -> ReplayProgress | None:
+def _resumed(order: ReplayOrder, executor: TorchExecutor) -> ReplayProgress | None:
     """Where the last checkpoint that can be read stands. One rank chooses, for all must go on from the same."""
     chosen: str | None = None
     if ray.train.get_context().get_world_rank() == 0:
         newest, damaged = order.checkpoints.newest()
         chosen = newest.name if newest is not None else None
         for path in damaged:
-            order.survived.note("damaged file", path.name)
+            order.fault_log.note("damaged file", path.name)
     chosen = ray.train.collective.broadcast_from_rank_zero(chosen)
     if chosen is None:
         return None

@@ -32,7 +32,7 @@ class SearchConfig:
     """Share of the training images that trials fine-tune on, in (0, 1], stratified. [default: 0.02, or 0.1 for
     ice-plus, one-shot, imp and bimp; digits 0.5]"""
     eval_images: int = 1000
-    """Decision images that trials measure accuracy on, stratified (all, where there are fewer)."""
+    """Validation images that trials measure accuracy on, stratified (all, where there are fewer)."""
     batch_size: int | None = None
     """Images per SGD step of a trial: on few images smaller ones take more steps, and rank trials better (README).
     [default: 32, or --batch-size where that is smaller or trials have as many images as the replay]"""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import own_device
 from ice_ray.data.images import Preprocessing
-from ice_ray.data.residence import bring
+from ice_ray.data.placement import to_device
 from ice_ray.errors import RunError
 from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
@@ -49,7 +49,7 @@ def _trained(
     device = own_device(cpus, gpus)
     model = spec.build().to(device)
     recipe = Recipe(batch_size=64, distil=False)
-    own = bring(images.get(), device)
+    own = to_device(images.get(), device)
     _, losses = fine_tune(model, own, preprocessing, recipe, _rate, _EPOCHS, (seed, "dense"))
     if not math.isfinite(float(losses.sum())):
         raise RunError("training the dense model diverged")

@@ -28,17 +28,17 @@ class SearchPreparation:
         preparation: original accuracy and freezing probe.
         flops_per_second: the work clock's speed.
         device: what did the work, for people.
-        residence: where a trial's images live, for people.
+        placement: where a trial's images live, for people.
         root: what the dense network is called where all trials share what they have in common.
-        decision_images: how many images decide.
+        validation_images: how many images decide.
     """
 
     preparation: Preparation
     flops_per_second: float
     device: str
-    residence: str
+    placement: str
     root: SnapshotId
-    decision_images: int
+    validation_images: int
 
     def save(self, path: Place) -> None:
         """Write it, so that a resumed search judges all its trials alike."""
@@ -57,9 +57,9 @@ class SearchPreparation:
                 Preparation.from_dict(content["preparation"]),
                 content["flops_per_second"],
                 content["device"],
-                content["residence"],
+                content["placement"],
                 content["root"],
-                content["decision_images"],
+                content["validation_images"],
             )
 
 
@@ -94,5 +94,5 @@ def _measured(workload: Workload, probe: bool, cpus: float, gpus: float, work_sp
     )
     preparation = prepare(executor, settings.removal, settings.freeze, probe)
     return SearchPreparation(
-        preparation, speed, device_name(device), executor.residence, executor.root, executor.decision_images
+        preparation, speed, device_name(device), executor.placement, executor.root, executor.validation_images
     )

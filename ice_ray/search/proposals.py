@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ice_ray.address import place
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.search.box import Box
+from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.sampler import Sampling
 from ice_ray.search.space import Space
@@ -37,7 +37,7 @@ class Proposals:
     @property
     def freezes(self) -> bool:
         """Whether a trial may hold layers fixed, and so the freezing probe is needed."""
-        most = (self.sampling.box.greatest,) if self.sampling else ()
+        most = (self.sampling.bounds.greatest,) if self.sampling else ()
         return any(point.freezes for point in (*self.known, *most))
 
 
@@ -47,30 +47,30 @@ def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
     Raises:
         UserError: more points asked for than there are, nothing to vary, a warm start that cannot be used.
     """
-    box, warm = space.box, _warm_start(space.box, config)
+    bounds, warm = space.bounds, _warm_start(space.bounds, config)
     origin = config.algorithm + (", warm start first" if warm else "")
     if config.algorithm == "grid":
         return Proposals(_first(warm, space.sample(config.trials, seed), config.trials), None, origin)
-    if box.is_a_point:
+    if bounds.is_a_point:
         raise UserError(
             f"--search.algorithm {config.algorithm}: space '{space.name}' is a single point; give ranges in "
             "--space, or take the grid"
         )
     trials = config.trials or 1  # SearchConfig has made sure that it is given
     if config.algorithm == "random":
-        return Proposals(_first(warm, box.draw(trials, seed), trials), None, origin)
-    return Proposals(warm, Sampling(config.algorithm, box, trials, seed, warm), origin)
+        return Proposals(_first(warm, bounds.draw(trials, seed), trials), None, origin)
+    return Proposals(warm, Sampling(config.algorithm, bounds, trials, seed, warm), origin)
 
 
-def _warm_start(box: Box, config: SearchConfig) -> tuple[Hyperparameters, ...]:
+def _warm_start(bounds: SearchBounds, config: SearchConfig) -> tuple[Hyperparameters, ...]:
     """The earlier run's winner, where one is named."""
     if config.warm_start is None:
         return ()
-    point = read_winner(place(config.warm_start), box.kind)
+    point = read_winner(place(config.warm_start), bounds.kind)
     if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
-        least, _ = box.ranges.get("final_learning_rate", (0.0, 0.0))
+        least, _ = bounds.ranges.get("final_learning_rate", (0.0, 0.0))
         point = dataclasses.replace(point, final_learning_rate=least)
-    box.check(point, f"--search.warm-start '{config.warm_start}'")
+    bounds.check(point, f"--search.warm-start '{config.warm_start}'")
     return (point,)
 
 

@@ -11,10 +11,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.address import Place
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.faults import last_line
 from ice_ray.cluster.session import as_told
 from ice_ray.cluster.storage import rays_own
-from ice_ray.cluster.survived import Survived
 from ice_ray.cluster.workload import Workload
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
@@ -22,17 +22,17 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.pipelines.registry import pipeline_kind
-from ice_ray.search.board import Board
+from ice_ray.search.action_cache import ActionCacheHandle, Budget, action_log, clear_networks
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.dispatcher import Dispatcher, root_of
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.scheduler import SharingScheduler
 from ice_ray.search.searcher import TrialSearcher
-from ice_ray.search.shared_memory import Budget, SharedMemory, clear_networks, deed_log
+from ice_ray.search.shared_trial_queue import SharedTrialQueue, root_of
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.search.trial import PruningTrial
+from ice_ray.search.trial_queue import TrialQueue
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
 EXPERIMENT, STATES = "tune", "search"
@@ -88,36 +88,34 @@ def run_search(
         UserError: what was left there began with other points; or as a trial raised it, for all would.
     """
     store, log = TrialStore(folder / STATES), point_log(folder, workload.settings.pipeline)
-    survived = Survived.of(folder)
+    fault_log = FaultLog.of(folder)
     log.begin(proposals.known)
     for index in range(len(log.load())):
         if store.drop_damaged(index):
-            survived.note("damaged file", trial_name(index))
+            fault_log.note("damaged file", trial_name(index))
     ended = _ended(store, log.load())
     died: dict[int, str] = {}
     goes_on = False
     if len(ended) < proposals.total:
         budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
-        with SharedMemory.open(folder / STATES, budget) as memory:
-            dispatcher = Dispatcher(_board(workload, prepared, config), memory, workload.settings, config, gpus)
+        with ActionCacheHandle.open(folder / STATES, budget) as cache:
+            queue = SharedTrialQueue(_queue(workload, prepared, config), cache, workload.settings, config, gpus)
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
-            searcher = TrialSearcher(
-                dispatcher, log, proposals.sampling, objective, told, config.max_failures, survived
-            )
+            searcher = TrialSearcher(queue, log, proposals.sampling, objective, told, config.max_failures, fault_log)
             trainable = tune.with_parameters(
                 PruningTrial,
                 workload=workload,
                 prepared=prepared,
                 store=store,
-                memory=memory,
+                cache=cache,
                 search=config,
                 gpus=gpus,
             )
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": config.cpus, "gpu": gpus}),
                 run_config=_run_config(config, folder, callbacks, _Refusal(searcher)),
-                tune_config=_tune_config(searcher, dispatcher),
+                tune_config=_tune_config(searcher, queue),
             )
             try:
                 died = _fit(tuner)
@@ -149,7 +147,7 @@ def point_log(folder: Place, pipeline: str) -> PointLog:
 
 def work_of(results: Sequence[TrialResult], folder: Place) -> SharedWork:
     """What the trials of the search below `folder` asked for, and what was carried out."""
-    return SharedWork.of((result.records for result in results), deed_log(folder / STATES).load())
+    return SharedWork.of((result.records for result in results), action_log(folder / STATES).load())
 
 
 def finished_candidates(results: Sequence[TrialResult], clock: Clock, flops_per_second: float) -> tuple[Candidate, ...]:
@@ -166,15 +164,15 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
     return Candidate(result.index, seconds, result.drop, left)
 
 
-def _board(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> Board:
+def _queue(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> TrialQueue:
     roots = partial(root_of, prepared=prepared, config=config)
-    return Board(workload.network(), prepared.decision_images, roots, prepared.preparation)
+    return TrialQueue(workload.network(), prepared.validation_images, roots, prepared.preparation)
 
 
-def _tune_config(searcher: TrialSearcher, dispatcher: Dispatcher) -> tune.TuneConfig:
+def _tune_config(searcher: TrialSearcher, queue: SharedTrialQueue) -> tune.TuneConfig:
     return tune.TuneConfig(
         search_alg=searcher,
-        scheduler=SharingScheduler(dispatcher),
+        scheduler=SharingScheduler(queue),
         num_samples=-1,  # the searcher says when there are no more
         reuse_actors=True,
         trial_name_creator=_trial_name,

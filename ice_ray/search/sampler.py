@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Values
 from ice_ray.randomness import seed_of
-from ice_ray.search.box import Box
+from ice_ray.search.bounds import SearchBounds
 
 SamplerName = Literal["tpe", "gp"]
 Outcome = Values | None
@@ -33,7 +33,7 @@ class Sampling:
     Attributes:
         algorithm: Optuna's tree-structured Parzen estimator (TPE), or its Gaussian process with the expected
             improvement (GP).
-        box: where points may lie.
+        bounds: where points may lie.
         total: trials of the search.
         seed: the run's.
         known: the points that the search begins with. One that begins with another's winner does not draw, of the same
@@ -41,7 +41,7 @@ class Sampling:
     """
 
     algorithm: SamplerName
-    box: Box
+    bounds: SearchBounds
     total: int
     seed: int
     known: tuple[Hyperparameters, ...] = ()
@@ -70,7 +70,7 @@ class Sampling:
         asked = (self._ask(history, dimensions, again) for again in range(_TIMES_ASKED))
         first = next(asked)
         # A model that is sure of a corner, or of one of few whole numbers, asks for it time and again.
-        others = chain([first], asked, self.box.draw(_DRAWN, self._seed(len(history))))
+        others = chain([first], asked, self.bounds.draw(_DRAWN, self._seed(len(history))))
         return next((point for point in others if point.settled not in tried), first)
 
     def _ask(self, history: Sequence[tuple[Hyperparameters, Outcome]], dimensions: int, again: int) -> Hyperparameters:
@@ -79,7 +79,7 @@ class Sampling:
             sampler = self._sampler(self._seed(len(history), *([again] if again else [])))
             study = optuna.create_study(directions=["minimize"] * dimensions, sampler=sampler)
             study.add_trials([_told(point, outcome, distributions) for point, outcome in history])
-            return self.box.kind.from_mapping(study.ask(distributions).params)
+            return self.bounds.kind.from_mapping(study.ask(distributions).params)
 
     def _seed(self, index: int, *others: int) -> int:
         return seed_of(self.seed, self.algorithm, index, *(str(point.as_dict()) for point in self.known), *others)
@@ -91,12 +91,12 @@ class Sampling:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_trials)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
-        rates, whole = self.box.kind.logarithmic(), self.box.kind.whole()
+        rates, whole = self.bounds.kind.logarithmic(), self.bounds.kind.whole()
         return {
             name: FloatDistribution(*bounds, step=1.0)
             if name in whole
             else FloatDistribution(*bounds, log=name in rates and 0 < bounds[0] < bounds[1])
-            for name, bounds in self.box.ranges.items()
+            for name, bounds in self.bounds.ranges.items()
         }
 
 

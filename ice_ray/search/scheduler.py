@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from ice_ray.search.dispatcher import Dispatcher
+from ice_ray.search.shared_trial_queue import SharedTrialQueue
 
 
 class SharingScheduler(FIFOScheduler):
@@ -15,27 +15,27 @@ class SharingScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, queue: SharedTrialQueue) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._dispatcher = dispatcher
+        self._queue = queue
         self._paused: dict[int, Trial] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """A paused trial whose turn it is; those that were never started, the searcher gives."""
-        index = self._dispatcher.next() if self._paused else None
+        index = self._queue.next() if self._paused else None
         if index not in self._paused:
             return None
-        self._dispatcher.start(index)
+        self._queue.start(index)
         return self._paused.pop(index)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         index = trial.config["point"]["index"]
-        self._dispatcher.tidy()
-        if "waiting" not in result or not self._dispatcher.yields():
+        self._queue.tidy()
+        if "waiting" not in result or not self._queue.yields():
             return TrialScheduler.CONTINUE
         # Without Tune's own checkpoint: where a trial stands is in the run's storage already.
         tune_controller.pause_trial(trial, should_checkpoint=False)
-        self._dispatcher.pause(index)
+        self._queue.pause(index)
         self._paused[index] = trial
         return TrialScheduler.NOOP
 

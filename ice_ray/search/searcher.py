@@ -7,15 +7,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import StorageError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
-from ice_ray.search.dispatcher import Dispatcher
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.reports import refusal_of
 from ice_ray.search.restarts import Restarts
 from ice_ray.search.sampler import Outcome, Sampling
+from ice_ray.search.shared_trial_queue import SharedTrialQueue
 from ice_ray.search.trial_store import trial_name
 
 
@@ -30,7 +30,7 @@ class TrialSearcher(Searcher):
         sampling: how points are found while the search runs; None where all are known.
         ended: what became of the trials that an earlier part of this run ended; None for those that failed.
         max_failures: how often a trial whose process died is started again.
-        survived: where it is noted that one was.
+        fault_log: where it is noted that one was.
 
     Attributes:
         refused: why no trial can go on: the storage took nothing any more, or the input is wrong. The search ends then.
@@ -38,24 +38,24 @@ class TrialSearcher(Searcher):
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        queue: SharedTrialQueue,
         log: PointLog,
         sampling: Sampling | None,
         objective: Objective,
         ended: Mapping[int, Candidate | None],
         max_failures: int,
-        survived: Survived,
+        fault_log: FaultLog,
     ) -> None:
         super().__init__()
-        self._dispatcher, self._log = dispatcher, log
+        self._queue, self._log = queue, log
         self._sampling, self._objective = sampling, objective
         self._ended, self._live = dict(ended), dict[str, int]()
-        self._restarts, self._survived = Restarts(max_failures), survived
+        self._restarts, self._fault_log = Restarts(max_failures), fault_log
         self.refused: StorageError | UserError | None = None
         self._points = log.load()
         for index, point in enumerate(self._points):
             if index not in self._ended:
-                dispatcher.add(index, point)
+                queue.add(index, point)
 
     @property
     def missing(self) -> int:
@@ -66,12 +66,12 @@ class TrialSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if not self.missing or self.refused:
             return Searcher.FINISHED
-        index = self._dispatcher.next()
-        if index is None and self._dispatcher.has_place():
+        index = self._queue.next()
+        if index is None and self._queue.has_place():
             index = self._sample()
         if index is None or index in self._live.values():
             return None  # nothing to start, or a paused trial's turn
-        self._dispatcher.start(index)
+        self._queue.start(index)
         self._live[trial_id] = index
         return {"point": {"index": index, "hyperparameters": self._points[index].as_dict()}}
 
@@ -83,11 +83,11 @@ class TrialSearcher(Searcher):
             self.refused = refusal_of(result)
             return
         if error:
-            self._dispatcher.lose(index)
+            self._queue.lose(index)
             if self._restarts.again(index):
-                self._survived.note("trial restart", trial_name(index))
+                self._fault_log.note("trial restart", trial_name(index))
                 return  # open again
-        self._dispatcher.end(index)
+        self._queue.end(index)
         if error or not result or result.get("failure"):
             self._ended[index] = None
         else:
@@ -106,7 +106,7 @@ class TrialSearcher(Searcher):
         point = self._sampling.suggest(self._history(), self._objective.dimensions)
         index = self._log.append(point)
         self._points = (*self._points, point)
-        self._dispatcher.add(index, point)
+        self._queue.add(index, point)
         return index
 
     def _history(self) -> list[tuple[Hyperparameters, Outcome]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ice_ray.engine.actions import Recover
-from ice_ray.engine.memory import Deed
+from ice_ray.cache.actions import ActionRecord
+from ice_ray.engine.actions import FineTune
 from ice_ray.pipelines.records import StepRecord
 
 
@@ -26,14 +26,14 @@ class SharedWork:
     seconds: float
 
     @classmethod
-    def of(cls, trials: Iterable[Sequence[StepRecord]], deeds: Sequence[Deed]) -> SharedWork:
+    def of(cls, trials: Iterable[Sequence[StepRecord]], action_records: Sequence[ActionRecord]) -> SharedWork:
         """From every trial's records and everything that was carried out for them."""
         records = [record for trial in trials for record in trial]
         return cls(
             asked_fine_tunes=sum(record.fine_tuned for record in records),
-            fine_tunes=sum(isinstance(deed.action, Recover) for deed in deeds),
+            fine_tunes=sum(isinstance(action_record.action, FineTune) for action_record in action_records),
             asked_seconds=sum(record.cost.wall_seconds for record in records),
-            seconds=sum(deed.seconds for deed in deeds),
+            seconds=sum(action_record.seconds for action_record in action_records),
         )
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from ice_ray.files import parse_yaml
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, check_names
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.randomness import seed_of
-from ice_ray.search.box import Box
+from ice_ray.search.bounds import SearchBounds
 
 _MOST_POINTS = 100_000
 
@@ -57,9 +57,11 @@ class Space:
         return tuple(dict.fromkeys(point.settled for point in points))
 
     @property
-    def box(self) -> Box:
+    def bounds(self) -> SearchBounds:
         """What lies between the least and the greatest value of each; valid throughout where the grid is."""
-        return Box(self.name, {name: (min(values), max(values)) for name, values in self.values.items()}, self.kind)
+        return SearchBounds(
+            self.name, {name: (min(values), max(values)) for name, values in self.values.items()}, self.kind
+        )
 
     def fixing(self, names: Collection[str]) -> Space:
         """Without a choice of those that decide nothing: their first value alone."""

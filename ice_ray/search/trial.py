@@ -11,19 +11,19 @@ from typing import Any
 
 from ray import tune
 
-from ice_ray.cluster.survived import Survived
+from ice_ray.cache.executor import CachingExecutor, TakenError
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.workload import Workload, device_name, own_device
-from ice_ray.engine.remembering import RememberingExecutor, TakenError
 from ice_ray.errors import ForgottenError, StorageError, TrialFailure, UserError
 from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
+from ice_ray.search.action_cache import ActionCacheHandle, RemoteActionCache, RemoteTeacherCache
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.dispatcher import owner_name, root_of
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.reports import refusal_report, step_reports
-from ice_ray.search.shared_memory import RemoteLessons, RemoteMemory, SharedMemory
+from ice_ray.search.shared_trial_queue import owner_name, root_of
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
 _WAIT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
@@ -42,7 +42,7 @@ class PruningTrial(tune.Trainable):
 
     _refusal: StorageError | UserError | None
     _pipeline: Pipeline
-    _worker: RememberingExecutor
+    _worker: CachingExecutor
     _state: PipelineState
     _inherited: tuple[bool, ...]
     _has_worked: bool
@@ -55,24 +55,24 @@ class PruningTrial(tune.Trainable):
         workload: Workload,
         prepared: SearchPreparation,
         store: TrialStore,
-        memory: SharedMemory,
+        cache: ActionCacheHandle,
         search: SearchConfig,
         gpus: float,
     ) -> None:
         self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
-        self._memory, self._refusal = RemoteMemory(memory), None
+        self._cache, self._refusal = RemoteActionCache(cache), None
         with self._refusing():
-            self._set_up(config, memory, gpus)
+            self._set_up(config, cache, gpus)
 
-    def _set_up(self, config: dict[str, Any], memory: SharedMemory, gpus: float) -> None:
+    def _set_up(self, config: dict[str, Any], cache: ActionCacheHandle, gpus: float) -> None:
         workload, search = self._workload, self._search
         device = own_device(search.cpus, gpus)
         self._device = device_name(device)
         self._executor = workload.executor(device)
         self._executor.warm_up()
-        self._survived = Survived.of(memory.folder.parent)
+        self._fault_log = FaultLog.of(cache.folder.parent)
         if search.share_work:
-            self._executor.recovery.lessons = RemoteLessons(memory)
+            self._executor.fine_tuner.teacher_cache = RemoteTeacherCache(cache)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,7 +84,7 @@ class PruningTrial(tune.Trainable):
         if self._refusal is None:
             with self._refusing():
                 return self._known_step()
-        self._memory.release()
+        self._cache.release()
         return refusal_report(self._refusal)
 
     @contextmanager
@@ -105,7 +105,7 @@ class PruningTrial(tune.Trainable):
             if self._began_anew:
                 raise
             # What it stood on went with a damaged file. From the start on it is known, or made, again.
-            self._survived.note("damaged file", str(fault))
+            self._fault_log.note("damaged file", str(fault))
             self._began_anew = True
             self._start_over()
             return {"waiting": "", "done": False}
@@ -133,7 +133,7 @@ class PruningTrial(tune.Trainable):
     def _wait(self) -> None:
         """Where the trial has been left on its device though it said that it has to wait: wait here, for a while."""
         ends, pause = time.monotonic() + _WAIT_SECONDS, _LOOK_SECONDS
-        while self._awaited and time.monotonic() < ends and self._memory.is_taken(self._awaited):
+        while self._awaited and time.monotonic() < ends and self._cache.is_taken(self._awaited):
             time.sleep(pause)
             pause *= 1.5  # many may be waiting, and all of them ask one process
         self._awaited = ""
@@ -157,7 +157,7 @@ class PruningTrial(tune.Trainable):
         settings = self._workload.settings
         kind = pipeline_kind(settings.pipeline).hyperparameters
         self._pipeline = build_pipeline(settings, kind.from_mapping(config["point"]["hyperparameters"]))
-        self._memory.work_for(owner_name(self._index))
+        self._cache.work_for(owner_name(self._index))
         self._executor.rename_root(root_of(self._index, self._prepared, self._search))
         self._start_over()
         progress = self._store.load(self._index)
@@ -167,10 +167,10 @@ class PruningTrial(tune.Trainable):
                 self._state, self._inherited = progress.state, progress.inherited
 
     def _start_over(self) -> None:
-        self._worker = RememberingExecutor(self._executor, self._memory)
+        self._worker = CachingExecutor(self._executor, self._cache)
         self._state, self._inherited = self._pipeline.begin(self._worker), ()
         self._executed, self._has_worked = 0, False
 
     def _save(self, progress: TrialProgress) -> None:
         self._store.save(self._index, progress)
-        self._survived.note_retries()
+        self._fault_log.note_retries()

@@ -10,7 +10,7 @@ from ice_ray.training.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class RecoveryConfig:
+class FineTuneConfig:
     """How fine-tunes are done, in both stages."""
 
     schedule: Schedule = "constant"
@@ -28,16 +28,16 @@ class RecoveryConfig:
     check_every: int | None = None
     """Look at the drop every so many SGD steps of a fine-tune, and end it once it has recovered. [default: never]"""
     check_images: int = 500
-    """Decision images of such a look."""
+    """Validation images of such a look."""
     check_margin: float = 0.5
     """Points by which the drop on them must be below the threshold."""
 
     def __post_init__(self) -> None:
         self.recipe(2)
         if self.check_every is not None and self.check_every < 1:
-            raise UserError(f"--recovery.check-every {self.check_every} must be at least 1")
+            raise UserError(f"--fine-tune.check-every {self.check_every} must be at least 1")
         if self.check_images < 1:
-            raise UserError(f"--recovery.check-images {self.check_images} must be at least 1")
+            raise UserError(f"--fine-tune.check-images {self.check_images} must be at least 1")
 
     def recipe(self, batch_size: int) -> Recipe:
         """What every process is told; precision is resolved on its device.

@@ -46,15 +46,15 @@ class Recipe:
         if self.batch_size < 2:
             raise UserError(f"batch size {self.batch_size} must be at least 2")
         if not 0 < self.temperature < math.inf:
-            raise UserError(f"--recovery.temperature {self.temperature} must be above 0")
+            raise UserError(f"--fine-tune.temperature {self.temperature} must be above 0")
         if not 0 <= self.distil_weight < math.inf:
-            raise UserError(f"--recovery.distil-weight {self.distil_weight} must be at least 0")
+            raise UserError(f"--fine-tune.distil-weight {self.distil_weight} must be at least 0")
         if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--recovery.label-smoothing {self.label_smoothing} must be in [0, 1)")
+            raise UserError(f"--fine-tune.label-smoothing {self.label_smoothing} must be in [0, 1)")
 
 
 @dataclass(frozen=True)
-class Midway:
+class StepCheck:
     """A question asked inside a fine-tune.
 
     Attributes:
@@ -77,7 +77,7 @@ def fine_tune(
     teacher: Callable[[Tensor], Tensor] | None = None,
     shard: Shard = Shard(),
     enough: Callable[[], bool] = lambda: False,
-    midway: Midway | None = None,
+    step_check: StepCheck | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> tuple[int, Tensor]:
     """Train `model` in place for some epochs.
@@ -93,7 +93,7 @@ def fine_tune(
         key: names the random choices (seed, step, purpose); the epoch is added to it.
         teacher: the unpruned model in eval mode, or what answers the batches as it would; or None.
         enough: asked after each epoch but the last; True ends the training there.
-        midway: asked inside epochs.
+        step_check: asked inside epochs.
         after_step: called after every SGD step.
 
     Raises:
@@ -136,7 +136,7 @@ def fine_tune(
                 seen += rows
                 in_epoch += rows
                 steps += 1
-                ended = midway is not None and steps % midway.every == 0 and midway.enough()
+                ended = step_check is not None and steps % step_check.every == 0 and step_check.enough()
                 if ended or seen >= epochs * len(images):
                     break
             model.eval()

@@ -20,7 +20,7 @@ from ice_ray.cluster.capacity import (
     placements,
     provide,
 )
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import StageImages, StreamedImages, load
@@ -54,9 +54,9 @@ class JobContext:
     times: dict[str, float] = field(default_factory=dict)
 
     @property
-    def survived(self) -> Survived:
+    def fault_log(self) -> FaultLog:
         """What this run has gone on after."""
-        return Survived.of(self.folder.path)
+        return FaultLog.of(self.folder.path)
 
     def keep_log(self) -> None:
         """Keep what is said, and what has been said so far, in the folder, which is there."""
@@ -93,13 +93,13 @@ class JobContext:
         self,
         model: DenseModel,
         train: StageImages,
-        decide: StageImages,
+        validation: StageImages,
         settings: PruningSettings,
         final: StageImages | None = None,
     ) -> Workload:
         """The workload of a stage."""
         plan = self.plan
-        return Workload(model, train, decide, plan.preprocessing, settings, plan.config.precision, final)
+        return Workload(model, train, validation, plan.preprocessing, settings, plan.config.precision, final)
 
     def trial(self, times: int = 1) -> Request:
         """What so many trials at once ask of the cluster."""

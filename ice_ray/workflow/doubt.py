@@ -14,7 +14,7 @@ def doubt_of_dense(config: RunConfig, accuracy: float, labels: Labels) -> str | 
     """A line on a dense model that may as well be guessing, with what is to be looked at first; None where it may not.
 
     Args:
-        accuracy: on the decision images, percent.
+        accuracy: on the validation images, percent.
         labels: of those.
     """
     if pipeline_kind(config.pipeline).trains_anew:

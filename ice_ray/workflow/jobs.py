@@ -67,7 +67,7 @@ def _note_resumption(context: JobContext, resumed: bool) -> None:
     if context.folder.path.is_dir():
         context.keep_log()
         if resumed:
-            context.survived.note("resumption")
+            context.fault_log.note("resumption")
 
 
 def search_job(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from ice_ray.address import Place
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import Preprocessing
-from ice_ray.engine.actions import Checks
+from ice_ray.engine.actions import EarlyStopping
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
@@ -29,7 +29,7 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
@@ -82,17 +82,17 @@ class Plan:
     def search_settings(self) -> PruningSettings:
         """What every trial is told of how to prune; precision is resolved on its device."""
         search = self.config.search
-        recovery = RecoveryPlan(search.epochs, self._checks, self.config.recovery.schedule)
-        return self._settings(recovery, search.batch_size or self._usual_search_batch)
+        fine_tune = FineTunePlan(search.epochs, self._checks, self.config.fine_tune.schedule)
+        return self._settings(fine_tune, search.batch_size or self._usual_search_batch)
 
     @property
     def replay_settings(self) -> PruningSettings:
         """The same for stage 2."""
         replay = self.config.replay
-        schedule = self.config.recovery.schedule
+        schedule = self.config.fine_tune.schedule
         final = (replay.final_epochs, replay.final_rate_factor, replay.final_rate, replay.final_schedule)
-        recovery = RecoveryPlan(replay.epochs, self._checks, schedule, *final)
-        return self._settings(recovery, self.config.batch_size)
+        fine_tune = FineTunePlan(replay.epochs, self._checks, schedule, *final)
+        return self._settings(fine_tune, self.config.batch_size)
 
     @property
     def _usual_search_batch(self) -> int:
@@ -110,26 +110,26 @@ class Plan:
         return max(2, round(share * len(self.roles.train)))
 
     @property
-    def _checks(self) -> Checks | None:
-        recovery = self.config.recovery
-        if recovery.check_every is None:
+    def _checks(self) -> EarlyStopping | None:
+        fine_tune = self.config.fine_tune
+        if fine_tune.check_every is None:
             return None
-        return Checks(recovery.check_every, recovery.check_images, recovery.check_margin)
+        return EarlyStopping(fine_tune.check_every, fine_tune.check_images, fine_tune.check_margin)
 
-    def _settings(self, recovery: RecoveryPlan, batch_size: int) -> PruningSettings:
+    def _settings(self, fine_tune: FineTunePlan, batch_size: int) -> PruningSettings:
         config = self.config
         return PruningSettings(
             amounts=self.amounts,
             selection=self.selection,
             layout=self.layout,
             criterion=config.criterion,
-            compensation=config.compensate,
+            repair=config.repair,
             calibration_images=config.prune.calibration_images,
             reconstruction_epochs=config.prune.reconstruction_epochs,
             pipeline=config.pipeline,
             seed=config.seed,
-            recipe=config.recovery.recipe(batch_size),
-            recovery=recovery,
+            recipe=config.fine_tune.recipe(batch_size),
+            fine_tune=fine_tune,
             counting=config.alpha,
             learning_rate_tolerance=config.search.lr_tolerance,
             freeze=config.freeze,
@@ -167,12 +167,12 @@ class Plan:
         eval_images, seed = self.config.search.eval_images, self.config.seed
         return (
             subsample(self.dataset, self.roles.train, self._search_images, seed, "search train"),
-            subsample(self.dataset, self.roles.decide, eval_images, seed, "search decide"),
+            subsample(self.dataset, self.roles.validation, eval_images, seed, "search decide"),
         )
 
     def replay_rows(self) -> tuple[Rows, Rows]:
         """Stage 2's images: the training images, or the share asked for, and all that decide."""
-        return self._replay_train(self.config.replay.subsample), self.roles.decide
+        return self._replay_train(self.config.replay.subsample), self.roles.validation
 
     def final_rows(self) -> Rows | None:
         """The images of stage 2's final epochs, where they are others than those of its steps."""

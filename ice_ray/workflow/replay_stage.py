@@ -23,7 +23,7 @@ from ice_ray.observe.terminal import (
     describe_preparation,
     describe_step,
     say,
-    say_survived,
+    say_faults,
     show_assessment,
     show_times,
     shown_path,
@@ -45,14 +45,16 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     _describe_or_compare(context, hyperparameters)
     resources, length = context.worker_resources(), plan.length_with(hyperparameters)
     with context.timed("stage 2: reading images"):
-        train, decide = (context.load(rows) for rows in plan.replay_rows())
-        report = context.load(plan.roles.report)
+        train, validation = (context.load(rows) for rows in plan.replay_rows())
+        test = context.load(plan.roles.test)
         rows = plan.final_rows()
         final = context.load(rows) if rows is not None else None
         for images in (train, final or train):  # some may have been skipped
             check_epoch(images.count, resources.workers)
-    workload = context.workload(dense_model(context), train, decide, plan.replay_settings, final)
-    say(f"stage 2: {length} pruning steps, {train.count} training and {decide.count} decision images, {resources}")
+    workload = context.workload(dense_model(context), train, validation, plan.replay_settings, final)
+    say(
+        f"stage 2: {length} pruning steps, {train.count} training and {validation.count} validation images, {resources}"
+    )
     per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)
     run = folder.search.path.name
     name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
@@ -60,7 +62,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
         retraining = hyperparameters.final_epochs or plan.config.replay.final_epochs
         logs: list[StepLog] = [StepWriter(folder.tensorboard / "replay", folder.path.name), *told]
-        watcher = _Watcher(length, retraining, logs, per_epoch, decide.count)
+        watcher = _Watcher(length, retraining, logs, per_epoch, validation.count)
         with (
             context.timed("stage 2: replay, start of workers included", watched=True),
             seen_by_all(folder.path),
@@ -73,12 +75,12 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         with context.timed("assessment"):
             pruned = None if progress.retrained else progress.state.accuracy
             known = Known(progress.preparation.original_accuracy, pruned)
-            assessment = assess(workload, report, snapshot, known, resources.cpus, resources.gpus)
+            assessment = assess(workload, test, snapshot, known, resources.cpus, resources.gpus)
         for replay in told:
             replay.measured(assessment)
     context.claim.check()
     times = context.times | _replay_times(progress)
-    context.survived.note_retries()
+    context.fault_log.note_retries()
     facts = {
         "metrics": assessment,
         "class_names": list(plan.dataset.class_names),
@@ -98,7 +100,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "steps": [record.as_dict() for record in progress.state.records],
         "seconds": times,
         "resources": dataclasses.asdict(resources),
-        "survived": context.survived.counts(),
+        "fault_log": context.fault_log.counts(),
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),
@@ -107,7 +109,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     write_json(folder.summary, summary)
     show_assessment(assessment["dense"], assessment["pruned"])
     show_times(times)
-    say_survived(context.survived)
+    say_faults(context.fault_log)
     where = shown_path(folder.pruned_model)
     say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {where}")
     return summary
@@ -140,9 +142,9 @@ def _replay_times(progress: ReplayProgress) -> dict[str, float]:
     return {
         "stage 2, PT: scoring": sum(record.scoring_seconds for record in records),
         "stage 2, PT: removal": sum(record.removal_seconds for record in records),
-        "stage 2, PT: compensation": sum(record.compensation_seconds for record in records),
+        "stage 2, PT: repair": sum(record.repair_seconds for record in records),
         "stage 2, PT: decision measurements": sum(record.measuring_seconds for record in records),
-        "stage 2, PT: fine-tuning": sum(record.recovery_seconds for record in records),
+        "stage 2, PT: fine-tuning": sum(record.fine_tuning_seconds for record in records),
         "stage 2, apart: set-up": progress.setup_seconds,
         "stage 2, apart: warm-up": progress.warm_up_seconds,
         "stage 2, apart: original accuracy": progress.preparation.accuracy_seconds,

@@ -26,7 +26,7 @@ from ice_ray.observe.terminal import (
     describe_front,
     describe_preparation,
     say,
-    say_survived,
+    say_faults,
     shown_path,
     warn,
 )
@@ -112,7 +112,7 @@ def search_stage(context: JobContext) -> Winner:
     gpus = context.trial_gpus()
     with context.timed("stage 1: reading images"):
         rows = plan.search_rows()
-        train, decide = (context.load(each) for each in rows)
+        train, validation = (context.load(each) for each in rows)
         check_epoch(train.count, processes=1)  # some may have been skipped
     folder.create(config, plan.dataset.labels_digest)
     context.keep_log()
@@ -120,11 +120,11 @@ def search_stage(context: JobContext) -> Winner:
         write_json(folder.target, dataclasses.asdict(plan.found))
         say(f"--target {config.target}: ratio {plan.found.ratio:g} leaves {plan.found.share:.3f} of the dense model")
     model = dense_model(context)
-    workload = context.workload(model, train, decide, plan.search_settings)
+    workload = context.workload(model, train, validation, plan.search_settings)
     say(
         f"stage 1: {plan.proposals.total} trial{'s' * (plan.proposals.total > 1)} ({plan.proposals.origin}) of "
         f"{_rounds(plan)} pruning steps, "
-        f"{train.count} training and {decide.count} decision images, run folder {shown_path(folder.path)}"
+        f"{train.count} training and {validation.count} validation images, run folder {shown_path(folder.path)}"
     )
     with context.timed("stage 1: original accuracy, freezing probe, calibration"):
         prepared = _prepared(context, workload, gpus)
@@ -133,7 +133,7 @@ def search_stage(context: JobContext) -> Winner:
     doubt = doubt_of_dense(config, prepared.preparation.original_accuracy, deciding)
     if doubt is not None:
         warn(doubt)
-    say(f"  training images {prepared.residence}")
+    say(f"  training images {prepared.placement}")
     with context.timed("stage 1: trials", watched=True):
         deaths = config.search.max_failures
         objective = objective_named(config.search.objective, config.search.max_drop)
@@ -173,8 +173,8 @@ def search_stage(context: JobContext) -> Winner:
     write_trials(folder.trials, results)
     work = work_of(results, folder.path)
     say(f"  {work}")
-    context.survived.note_retries()
-    say_survived(context.survived)
+    context.fault_log.note_retries()
+    say_faults(context.fault_log)
     return _write_winner(context, results, prepared, work)
 
 
@@ -212,7 +212,7 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
         except UserError:
             if search.work_speed is None:
                 raise  # the clock's speed was measured, and would be another now
-            context.survived.note("damaged file", path.name)
+            context.fault_log.note("damaged file", path.name)
     prepared = prepare_search(workload, context.plan.probes, search.cpus, gpus, search.work_speed)
     prepared.save(path)
     return prepared
@@ -249,7 +249,7 @@ def _write_winner(
         "weight_changes": prepared.preparation.weight_changes,
         "work": dataclasses.asdict(work),
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
-        "survived": context.survived.counts(),
+        "fault_log": context.fault_log.counts(),
         "seconds": context.times,
         "config": config.as_dict(),
         "commands": context.commands,

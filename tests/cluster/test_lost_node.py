@@ -13,9 +13,9 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from searching import SETTINGS, SHAPE, facts
 
+from ice_ray.cache.actions import key_of
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.data.images import Preprocessing
-from ice_ray.engine.memory import key_of
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.ingest import decoding
 from ice_ray.ingest.datasets import open_dataset
@@ -23,11 +23,11 @@ from ice_ray.ingest.datasets.digits import Digits
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
+from ice_ray.search.action_cache import action_log
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import prepare_search
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import STATES, run_search
-from ice_ray.search.shared_memory import deed_log
 
 pytestmark = pytest.mark.slow
 GRID = tuple(
@@ -100,15 +100,17 @@ def test_its_work_is_done_elsewhere(cluster, trained, tmp_path):
     dataset = open_dataset("digits")
     roles = assign_roles(dataset, "holdout", 0)
     train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE)
-    decide = load(dataset, roles.decide, "stop", SHAPE)
+    validation = load(dataset, roles.validation, "stop", SHAPE)
     model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
-    workload = Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
+    workload = Workload(model, train, validation, Preprocessing(pad=1), SETTINGS, "fp32")
     prepared = prepare_search(workload, True, 1.0, 0.0, 1e9)
     loss = Loss(cluster, nodes)
     results = search(workload, prepared, tmp_path / "lost", [loss])
     assert loss.lost
     assert not any(result.failure for result in results)
-    deeds = deed_log(tmp_path / "lost" / STATES).load()
-    assert len({key_of(deed.snapshot, deed.action) for deed in deeds}) == len(deeds)
+    action_records = action_log(tmp_path / "lost" / STATES).load()
+    assert len({key_of(action_record.snapshot, action_record.action) for action_record in action_records}) == len(
+        action_records
+    )
     undisturbed = search(workload, prepared, tmp_path / "whole")
     assert [facts(result.records) for result in results] == [facts(result.records) for result in undisturbed]

@@ -15,10 +15,10 @@ GIVEN = {
     "nothing": "",
     "a preset and what differs from it": "--preset small --ratio 0.6 --search.trials 5 --name 'a b'",
     "a preset's own value said again": "--preset paper-cifar10 --weights w.pth --search.objective auto",
-    "a pipeline with defaults of its own": "--pipeline ice-plus --compensate none",
+    "a pipeline with defaults of its own": "--pipeline ice-plus --repair none",
     "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
     "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
-    "--freeze.stem --recovery.no-distil --seed 3 --search.lr-tolerance 0",
+    "--freeze.stem --fine-tune.no-distil --seed 3 --search.lr-tolerance 0",
     "what a finished run is not told": "--name x --verbose --log-to mlflow wandb",
 }
 

@@ -58,10 +58,10 @@ def test_what_is_typed_is_what_is_taken():
     [
         ("", "--batch-size IMAGES", "128"),
         ("", "--search.subsample SHARE", "0.02 or 0.1, digits 0.5"),
-        ("", "--recovery.no-distil", "off"),
+        ("", "--fine-tune.no-distil", "off"),
         ("", "--mean R G B", "0.485 0.456 0.406"),
         ("", "--log-to NAME..", "none"),
-        ("--preset paper-tinyimagenet", "--recovery.no-distil", "on"),
+        ("--preset paper-tinyimagenet", "--fine-tune.no-distil", "on"),
         ("--preset paper-tinyimagenet", "--search.subsample SHARE", "0.002"),
         ("--pipeline ice-plus", "--criterion NAME", "residual"),
     ],

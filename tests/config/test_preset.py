@@ -54,18 +54,18 @@ def test_the_paper_s_figures(name, trials, subsample, images, batch, distil, rep
     config = load_preset(name)
     search = config.search
     assert (search.trials, search.subsample, search.eval_images) == (trials, subsample, images)
-    assert (config.batch_size, config.recovery.distil, config.decide_on) == (batch, distil, "test")
+    assert (config.batch_size, config.fine_tune.distil, config.decide_on) == (batch, distil, "test")
     assert (config.replay.subsample, config.replay.final_epochs) == (replay, final)
     assert len(load_space(config.space).points()) == 216
 
 
 def test_options_come_before_the_preset_wherever_it_stands():
     for arguments in (
-        ["--preset", "paper-cifar10", "--search.trials", "2", "--model", "m:f", "--recovery.no-distil"],
-        ["--search.trials", "2", "--model", "m:f", "--recovery.no-distil", "--preset=paper-cifar10"],
+        ["--preset", "paper-cifar10", "--search.trials", "2", "--model", "m:f", "--fine-tune.no-distil"],
+        ["--search.trials", "2", "--model", "m:f", "--fine-tune.no-distil", "--preset=paper-cifar10"],
     ):
         config = parse(RunConfig, arguments, "p")
-        assert (config.search.trials, config.model, config.recovery.distil) == (2, "m:f", False)
+        assert (config.search.trials, config.model, config.fine_tune.distil) == (2, "m:f", False)
         assert (config.search.eval_images, config.data, config.preset) == (200, "cifar10", "paper-cifar10")
 
 
@@ -110,10 +110,10 @@ def test_every_preset_goes_with_every_pipeline(preset, pipeline):
 def test_a_pipeline_s_recipe_gives_defaults_that_options_and_nothing_else_override():
     for arguments in (["--pipeline", "ice-plus"], ["--pipeline=ice-plus", "--preset", "small"]):
         config = parse(RunConfig, arguments, "p")
-        assert (config.pipeline, config.criterion, config.compensate) == ("ice-plus", "residual", "reconstruction")
+        assert (config.pipeline, config.criterion, config.repair) == ("ice-plus", "residual", "reconstruction")
         assert config.search.objective == "nearly-best"
         assert config.decision_error == 0.01
     assert config.model == "cifar-resnet8"
     own = parse(RunConfig, ["--pipeline", "ice-plus", "--criterion", "l1", "--target", "macs=0.5"], "p")
-    assert (own.criterion, own.compensate, own.ratio) == ("l1", "reconstruction", None)
-    assert parse(RunConfig, ["--pipeline", "ice"], "p").compensate == "none"
+    assert (own.criterion, own.repair, own.ratio) == ("l1", "reconstruction", None)
+    assert parse(RunConfig, ["--pipeline", "ice"], "p").repair == "none"

@@ -81,7 +81,7 @@ def test_an_empty_place_is_none_elsewhere():
         (["--imp.form", "structured", "--pipeline", "aap"], "--imp.form is for --pipeline imp and bimp, not for aap"),
         (["--pipeline=baseline", "--threshold"], "--threshold is for --pipeline ice and ice-plus, not for baseline"),
         (["--pipeline", "aap", "--criterion=l1"], "--criterion is not for --pipeline aap"),
-        (["--pipeline", "one-shot", "--compensate", "none"], "--compensate is not for --pipeline one-shot"),
+        (["--pipeline", "one-shot", "--repair", "none"], "--repair is not for --pipeline one-shot"),
         (["--pipeline", "imp", "--prune.round-to", "1"], "--prune.round-to is not for --pipeline imp"),
         (["--pipeline", "baseline", "--replay.final_epochs", "0"], "--replay.final_epochs is not for"),
         (["--pipeline", "baseline", "--search.lr-tolerance", "0"], "--search.lr-tolerance is for --pipeline ice and"),
@@ -111,11 +111,11 @@ def test_every_pipeline_takes_its_own_words_and_any_preset(preset, pipeline):
     config = parse(RunConfig, first, "p")
     assert parse(RunConfig, shlex.split(command_of("p", config))[2:], "p") == config
     own = {
-        "ice": "--threshold --alpha parameters --search.epochs 1 --replay.final-epochs 0 --recovery.check-images 9",
-        "baseline": "--criterion taylor --compensate bn --prune.calibration-images 9 --search.epochs 2",
+        "ice": "--threshold --alpha parameters --search.epochs 1 --replay.final-epochs 0 --fine-tune.check-images 9",
+        "baseline": "--criterion taylor --repair bn --prune.calibration-images 9 --search.epochs 2",
         "one-shot": "--criterion taylor --prune.calibration-images 9 --prune.round-to 1",
-        "aap": "--aap.rounds 3 --recovery.schedule cosine --search.epochs 2 --replay.epochs 2",
-        "imp": "--imp.form structured --recovery.no-distil --replay.subsample 0.5",
+        "aap": "--aap.rounds 3 --fine-tune.schedule cosine --search.epochs 2 --replay.epochs 2",
+        "imp": "--imp.form structured --fine-tune.no-distil --replay.subsample 0.5",
     }
     words = own.get(pipeline, own["imp" if pipeline == "bimp" else "ice"])
     assert parse(RunConfig, [*first, *words.split()], "p").pipeline == pipeline

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.engine.actions import Measure, Prune, Recover, Score, UnprunedShare
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune, Measure, Prune, Score, UnprunedShare
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError, RunError
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
 PRUNE = Prune((("layer1.0.conv1", (0, 1, 5)),))
-RECOVER = Recover(("step", 1), 0.01, 1, "constant", ("layer2.0.conv1",))
+FINE_TUNE = FineTune(("step", 1), 0.01, 1, "constant", ("layer2.0.conv1",))
 
 
 def test_history_names_a_snapshot(executor):
@@ -27,16 +27,16 @@ def test_history_names_a_snapshot(executor):
 )
 def test_what_decides_the_bits_is_in_the_root_s_name(network, data, executor, change):
     arguments = {"recipe": Recipe(batch_size=64), "seed": 0} | change
-    assert Executor(network, data, device=CPU, **arguments).root != executor.root
+    assert TorchExecutor(network, data, device=CPU, **arguments).root != executor.root
     fewer = dataclasses.replace(data, train=type(data.train)(data.train.images[1:], data.train.labels[1:]))
-    assert Executor(network, fewer, Recipe(batch_size=64), 0, CPU).root != executor.root
+    assert TorchExecutor(network, fewer, Recipe(batch_size=64), 0, CPU).root != executor.root
 
 
 def test_a_measurement_leaves_the_snapshot_as_it_is(executor):
     outcome = executor.run(executor.root, Measure())
     assert outcome.snapshot == executor.root
     assert 90 < outcome.value.accuracy <= 100
-    assert outcome.value.images == executor.decision_images
+    assert outcome.value.images == executor.validation_images
     assert outcome.cost.flops > 0
     assert executor.run(executor.root, Measure()).value == outcome.value
 
@@ -44,14 +44,14 @@ def test_a_measurement_leaves_the_snapshot_as_it_is(executor):
 def test_going_back_to_a_committed_snapshot_gives_the_same_bits(executor):
     pruned = executor.run(executor.root, PRUNE).snapshot
     executor.commit(pruned)
-    first = executor.commit(executor.run(pruned, RECOVER).snapshot).tensors
-    again = executor.commit(executor.run(pruned, RECOVER).snapshot).tensors
+    first = executor.commit(executor.run(pruned, FINE_TUNE).snapshot).tensors
+    again = executor.commit(executor.run(pruned, FINE_TUNE).snapshot).tensors
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
 def test_a_snapshot_that_was_never_committed_is_refused(executor):
     pruned = executor.run(executor.root, PRUNE).snapshot
-    executor.run(pruned, RECOVER)
+    executor.run(pruned, FINE_TUNE)
     with pytest.raises(RunError, match="not in the store"):
         executor.run(pruned, Measure())
 
@@ -61,7 +61,7 @@ def test_a_fine_tune_that_diverges_is_said_and_leaves_nothing_behind(executor):
     executor.commit(pruned)
     before = executor.run(pruned, Measure()).value
     with pytest.raises(DivergedError, match="1e\\+30"):
-        executor.run(pruned, Recover(("step", 1), 1e30, 1, "constant", ()))
+        executor.run(pruned, FineTune(("step", 1), 1e30, 1, "constant", ()))
     assert executor.run(pruned, Measure()).value == before
 
 
@@ -87,9 +87,9 @@ def test_the_share_that_is_left_by_both_countings(executor, network):
 
 
 def test_operations_of_a_fine_tune_fall_when_layers_are_frozen(executor):
-    free = executor.run(executor.root, Recover(("step", 1), 0.01, 1, "constant", ())).cost.flops
+    free = executor.run(executor.root, FineTune(("step", 1), 0.01, 1, "constant", ())).cost.flops
     frozen = executor.run(
-        executor.root, Recover(("step", 1), 0.01, 1, "constant", executor.network.freezable)
+        executor.root, FineTune(("step", 1), 0.01, 1, "constant", executor.network.freezable)
     ).cost.flops
     assert 0.6 * free < frozen < 0.9 * free
 
@@ -109,7 +109,7 @@ def test_operations_of_scoring_by_refits_are_those_of_every_reader_s(executor):
 
 
 def test_warming_up_changes_no_bit(network, data):
-    cold, warm = (Executor(network, data, Recipe(batch_size=64), 0, CPU) for _ in range(2))
+    cold, warm = (TorchExecutor(network, data, Recipe(batch_size=64), 0, CPU) for _ in range(2))
     warm.warm_up()
-    results = [executor.commit(executor.run(executor.root, RECOVER).snapshot).tensors for executor in (cold, warm)]
+    results = [executor.commit(executor.run(executor.root, FINE_TUNE).snapshot).tensors for executor in (cold, warm)]
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])

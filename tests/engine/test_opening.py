@@ -12,7 +12,7 @@ from torch import nn
 
 from ice_ray import IceHyperparameters, PruningData, prune
 from ice_ray.engine import opening as opening_module
-from ice_ray.engine.apart import DiedError, LeftUndoneError, SlowError, apart
+from ice_ray.engine.forked import DiedError, LeftUndoneError, SlowError, run_forked
 from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.errors import UserError
 from ice_ray.pipelines.settings import PruningSettings
@@ -139,27 +139,27 @@ def test_what_is_done_apart_changes_nothing_here():
         print("not to be seen")
         return {"sum": sum(held)}
 
-    assert apart(work, 60) == {"sum": 3}
+    assert run_forked(work, 60) == {"sum": 3}
     assert held == [1]
     with pytest.raises(UserError, match="a fault"):
-        apart(lambda: (_ for _ in ()).throw(UserError("a fault")), 60)
+        run_forked(lambda: (_ for _ in ()).throw(UserError("a fault")), 60)
     with pytest.raises(LeftUndoneError, match="ZeroDivisionError"):
-        apart(lambda: 1 / 0, 60)
+        run_forked(lambda: 1 / 0, 60)
     with pytest.raises(SlowError):
-        apart(lambda: time.sleep(60), 0.2)
+        run_forked(lambda: time.sleep(60), 0.2)
     with pytest.raises(DiedError, match="by itself"):
-        apart(lambda: os._exit(3), 60)
+        run_forked(lambda: os._exit(3), 60)
     answer = "x" * 1_000_000  # more than a pipe holds
-    assert apart(lambda: answer, 60) == answer
+    assert run_forked(lambda: answer, 60) == answer
 
 
 AFTER_THE_COMPILER = """
 import torch
 import torch._dynamo
 torch.compile(torch.nn.Linear(2, 2), backend="eager")(torch.ones(1, 2)).sum().backward()  # before anything of ours
-from ice_ray.engine.apart import apart
+from ice_ray.engine.forked import run_forked
 layer = torch.nn.Linear(2, 2)
-assert apart(lambda: layer(torch.ones(1, 2)).sum().backward() or 5, 60) == 5
+assert run_forked(lambda: layer(torch.ones(1, 2)).sum().backward() or 5, 60) == 5
 """
 
 
@@ -175,7 +175,7 @@ def test_it_computes_after_threads_have_been_started_here():
     try:
         layer = nn.Conv2d(16, 64, 3)
         layer(torch.randn(8, 16, 64, 64)).sum().backward()
-        found = apart(lambda: layer(torch.ones(8, 16, 64, 64)).sum().backward() or torch.get_num_threads(), 60)
+        found = run_forked(lambda: layer(torch.ones(8, 16, 64, 64)).sum().backward() or torch.get_num_threads(), 60)
     finally:
         torch.set_num_threads(threads)
     assert found == 1

@@ -75,7 +75,7 @@ def test_a_network_that_lost_much_is_not_measured_to_the_end(executor, monkeypat
     whole = executor.run(pruned, Measure()).value
     part = executor.run(pruned, Measure(Threshold(100.0, 5.0)))
     assert whole.accuracy < 90 and part.value.reached
-    assert part.value.images < whole.images == executor.decision_images
+    assert part.value.images < whole.images == executor.validation_images
     assert part.cost.flops == pytest.approx(executor.run(pruned, Measure()).cost.flops * part.value.images / 200)
     spared = executor.run(pruned, Measure(Threshold(100.0, 99.0))).value
     assert (spared.accuracy, spared.images, spared.reached) == (whole.accuracy, whole.images, False)

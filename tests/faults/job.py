@@ -79,10 +79,10 @@ class Job:
 
     @property
     def progress(self) -> int:
-        """Deeds of a search, steps of a replay (1 is none yet: its workers have begun)."""
+        """Action records of a search, steps of a replay (1 is none yet: its workers have begun)."""
         if self.stage == "search":
-            deeds = self.folder / STATES / "deeds.jsonl"
-            return deeds.read_bytes().count(b"\n") if deeds.is_file() else 0
+            records = self.folder / STATES / "actions.jsonl"
+            return records.read_bytes().count(b"\n") if records.is_file() else 0
         printed = self.printed
         steps = [int(step) for step in re.findall(r"^ +step (\d+)/", printed, re.MULTILINE)]
         return 1 + max(steps, default=0) if "\n  dense:" in printed else 0

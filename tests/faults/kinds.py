@@ -72,7 +72,7 @@ class Kind:
     Attributes:
         name: for people.
         inflict: does it; what it does is over when it returns.
-        survived: what the job is to count it as; empty where there is nothing to survive.
+        fault_log: what the job is to count it as; empty where there is nothing to survive.
         nodes: that there are when the job begins.
         least: how far the job must have come.
         latest: after which share of its stage it is not inflicted: there must be something left to go on with.
@@ -82,7 +82,7 @@ class Kind:
     name: str
     stage: Stage
     inflict: Callable[[Scene], None]
-    survived: str
+    fault_log: str
     nodes: int = 2
     least: int = 1
     latest: float = 0.85
@@ -125,7 +125,7 @@ def damage_search(scene: Scene) -> None:
     """Kill the driver, cut off a part of every kind of file that a search keeps, and go on."""
     scene.kill_driver()
     states = scene.job.folder / STATES
-    for pattern in ("trial-*.json", "networks/*.safetensors", "deeds.jsonl"):
+    for pattern in ("trial-*.json", "networks/*.safetensors", "actions.jsonl"):
         if found := sorted(states.glob(pattern)):
             _cut(scene.random.choice(found), scene.random.uniform(0.5, 0.95))
     scene.job.start(resume=True)
@@ -169,14 +169,14 @@ KINDS = (
     Kind("stage 2 worker killed", "replay", partial(kill, WORKER), "worker restart"),
     Kind("raylet of a trial killed", "search", partial(lose_node, TRIAL_AT_WORK), "trial restart"),
     Kind("driver killed in stage 1", "search", kill_driver, "resumption"),
-    Kind("shared memory killed", "search", partial(kill, MEMORY), "memory restart"),
+    Kind("shared memory killed", "search", partial(kill, MEMORY), "action cache restart"),
     Kind("checkpoint truncated before resume", "replay", damage_checkpoint, "damaged file", least=2),
     Kind("storage refuses twice in stage 1", "search", refuse, "storage retry"),
     Kind("node joins late", "search", join_late, "", nodes=1, latest=0.4),
     Kind("files of the search truncated before resume", "search", damage_search, "resumption"),
     Kind("disk full in stage 1, then resumed", "search", fill_disk, "resumption", small=True),
     Kind("driver killed in stage 2", "replay", kill_driver, "resumption"),
-    Kind("shared networks lost", "search", lose_entries, "memory restart"),
+    Kind("shared networks lost", "search", lose_entries, "action cache restart"),
     Kind("disk full at a checkpoint", "replay", fill_disk_for_a_moment, "storage retry", small=True),
     Kind("storage refuses twice in stage 2", "replay", refuse, "storage retry"),
     Kind("raylet of a stage 2 worker killed", "replay", partial(lose_node, WORKER), "worker restart"),

@@ -12,7 +12,7 @@ Titles = tuple[str, ...]
 # Tune wraps its trainables in a class of its own, which names the process while it is at work.
 TRIAL_AT_WORK: Titles = ("ray::ResourceTrainable.train",)
 TRIAL: Titles = ("ray::ResourceTrainable", "ray::PruningTrial")
-MEMORY: Titles = ("ray::Keeper",)
+MEMORY: Titles = ("ray::ActionCacheServer",)
 WORKER: Titles = ("ray::RayTrainWorker",)
 MESSENGER: Titles = ("ray::_Mailbox",)
 CONTROLLER: Titles = ("ray::TrainController",)

@@ -22,7 +22,7 @@ from kinds import KINDS, Kind, Scene, small_disk
 from material import Material
 
 import ice_ray
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 
 _OF_THE_WINNER = (
     "hyperparameters", "trial", "reason", "drop", "pruning_seconds", "cost", "front", "flops_per_second",
@@ -38,7 +38,7 @@ class Suffered:
     """One fault and what became of it.
 
     Attributes:
-        at, of: how far the job had come: deeds of a search, steps of a replay (1 is none yet).
+        at, of: how far the job had come: action records of a search, steps of a replay (1 is none yet).
         seconds: from the end of the fault until the job came a step further.
         counted: whether the job itself counted that it survived it, and the others of its kind.
         difference: from the undisturbed run; empty where there is none.
@@ -120,7 +120,7 @@ def _suffer(
         struck: list[tuple[Kind, int, float]] = []
         try:
             for kind, moment in _moments(kinds, length, random):
-                if kind.survived in _OF_ANOTHER_DRIVER:
+                if kind.fault_log in _OF_ANOTHER_DRIVER:
                     # What the driver that is about to be lost has not noticed yet, nobody will have survived.
                     before = [each for each, *_ in struck]
                     job.wait_for("losses to be counted", partial(_are_counted, job.folder, before))
@@ -137,9 +137,9 @@ def _suffer(
         finally:
             job.kill()
         difference = f"exit code {code}:\n{job.printed}" if code else compare(stage, job.folder, undisturbed.folder)
-        found = Counter({} if code else _survived(stage, job.folder))
+        found = Counter({} if code else _fault_log(stage, job.folder))
     inflicted = _to_survive(kinds)
-    counted = {kind: found[kind.survived] >= inflicted[kind.survived] for kind in kinds}
+    counted = {kind: found[kind.fault_log] >= inflicted[kind.fault_log] for kind in kinds}
     return [Suffered(kind, at, length, seconds, counted[kind], difference) for kind, at, seconds in struck]
 
 
@@ -190,19 +190,19 @@ def _steps(run: Path) -> list[dict[str, Any]]:
 
 def _widths(run: Path) -> dict[str, Any]:
     pruned = _json(run / "summary.json")["pruned"]
-    return {name: pruned[name] for name in ("widths", "decide_accuracy", "report_accuracy", "parameters")}
+    return {name: pruned[name] for name in ("widths", "validation_accuracy", "test_accuracy", "parameters")}
 
 
 def _to_survive(kinds: Sequence[Kind]) -> Counter[str]:
-    return Counter(kind.survived for kind in kinds if kind.survived)
+    return Counter(kind.fault_log for kind in kinds if kind.fault_log)
 
 
 def _are_counted(run: Path, kinds: Sequence[Kind]) -> bool:
-    return Counter(Survived.of(run).counts()) >= _to_survive(kinds)
+    return Counter(FaultLog.of(run).counts()) >= _to_survive(kinds)
 
 
-def _survived(stage: Stage, run: Path) -> dict[str, int]:
-    return dict(_json(run / ("best.json" if stage == "search" else "summary.json"))["survived"])
+def _fault_log(stage: Stage, run: Path) -> dict[str, int]:
+    return dict(_json(run / ("best.json" if stage == "search" else "summary.json"))["fault_log"])
 
 
 def _is_result(name: str) -> bool:

@@ -35,4 +35,4 @@ def test_it_ends_as_if_nothing_had_been(number, kinds, ground, material, undistu
     assert len(suffered) == len(possible)
     for each in suffered:
         assert not each.difference, f"after {each.kind.name} at {each.at} of {each.of}: {each.difference}"
-        assert each.counted, f"the job counted fewer than it survived: {each.kind.survived}"
+        assert each.counted, f"the job counted fewer than it survived: {each.kind.fault_log}"

@@ -13,7 +13,7 @@ from object_storage import new_server
 from processes import MEMORY, TRIAL, WORKER, Titles, workers
 
 from ice_ray.address import place
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 _AWAY_SECONDS = 15
@@ -45,23 +45,23 @@ def test_it_ends_as_if_nothing_had_been(server, tmp_path):
             assert job.poll() is None, printed.read_text()
             time.sleep(0.1)
 
-    def deeds() -> int:
-        return len(list((run / "search" / "deeds.jsonl.lines").iterdir()))
+    def records() -> int:
+        return len(list((run / "search" / "actions.jsonl.lines").iterdir()))
 
-    def wait_for_deeds(more: int) -> None:
-        before = deeds()
-        wait(lambda: deeds() >= before + more)
+    def wait_for_records(more: int) -> None:
+        before = records()
+        wait(lambda: records() >= before + more)
 
     def lose(titles: Titles) -> None:
         wait(lambda: bool(workers(titles, job.pid)))
         workers(titles, job.pid)[0].kill()
 
     try:
-        wait_for_deeds(5)
+        wait_for_records(5)
         lose(MEMORY)
-        wait_for_deeds(4)
+        wait_for_records(4)
         lose(TRIAL)
-        wait_for_deeds(4)
+        wait_for_records(4)
         os.kill(server.pid, signal.SIGSTOP)
         time.sleep(_AWAY_SECONDS)
         os.kill(server.pid, signal.SIGCONT)
@@ -70,8 +70,8 @@ def test_it_ends_as_if_nothing_had_been(server, tmp_path):
         assert job.wait() == 0, printed.read_text()
     finally:
         job.kill()
-    counted = Survived.of(run).counts()
-    assert counted.keys() >= {"memory restart", "trial restart", "worker restart"}
+    counted = FaultLog.of(run).counts()
+    assert counted.keys() >= {"action cache restart", "trial restart", "worker restart"}
     assert decisions(run) == decisions(whole)
     weights, theirs = pruned_weights(run), pruned_weights(whole)
     assert all(torch.equal(weights[key], theirs[key]) for key in theirs)

@@ -48,7 +48,7 @@ NAMES = {
     "--target": ["macs=0.5", "params=0.5"],
 }
 # Numbers below zero are some other option's business: a seed may be any number, a margin may be negative.
-MAY_BE_NEGATIVE = {"--seed", "--recovery.check-margin"}
+MAY_BE_NEGATIVE = {"--seed", "--fine-tune.check-margin"}
 FILES = {"--weights": ".pth", "--prune.ratios": ".yaml", "--search.warm-start": ".json", "--space": ".yaml"}
 
 

@@ -165,7 +165,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path, labels):
     (tmp_path / "validation.parquet").unlink()
     with pytest.raises(UserError, match=r"split test has no labels.*--decide-on train"):
         assign_roles(opened(tmp_path), "holdout", 0)
-    assert assign_roles(opened(tmp_path), "train", 0).decide.split == "train"
+    assert assign_roles(opened(tmp_path), "train", 0).validation.split == "train"
 
 
 def test_a_test_split_with_some_labels_missing_is_refused_by_row(tmp_path):

@@ -25,7 +25,7 @@ def taken(rows):
 
 def test_validation_decides_and_test_reports_where_both_exist():
     roles = assign_roles(Labels(train=100, val=20, test=30), "holdout", 0)
-    assert [(rows.split, len(rows)) for rows in (roles.train, roles.decide, roles.report)] == [
+    assert [(rows.split, len(rows)) for rows in (roles.train, roles.validation, roles.test)] == [
         ("train", 100),
         ("val", 20),
         ("test", 30),
@@ -35,24 +35,24 @@ def test_validation_decides_and_test_reports_where_both_exist():
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_single_held_out_split_is_divided_whatever_its_name(split):
     roles = assign_roles(Labels(train=100, **{split: 50}), "holdout", 0)
-    assert len(roles.decide) == len(roles.report) == 25
-    assert not taken(roles.decide) & taken(roles.report)
-    assert np.bincount(roles.decide.indices % 5).tolist() == [5] * 5
+    assert len(roles.validation) == len(roles.test) == 25
+    assert not taken(roles.validation) & taken(roles.test)
+    assert np.bincount(roles.validation.indices % 5).tolist() == [5] * 5
 
 
 def test_the_paper_s_way_asks_everything_of_one_split():
     roles = assign_roles(Labels(train=100, val=20, test=30), "test", 0)
-    assert taken(roles.decide) == taken(roles.report)
-    assert roles.decide.split == "test"
-    assert len(roles.decide) == 30
+    assert taken(roles.validation) == taken(roles.test)
+    assert roles.validation.split == "test"
+    assert len(roles.validation) == 30
 
 
 def test_a_tenth_of_training_is_taken_out():
     roles = assign_roles(Labels(train=1000), "train", 0)
-    assert (len(roles.train), len(roles.decide), len(roles.report)) == (900, 50, 50)
-    assert not taken(roles.train) & taken(roles.decide)
-    assert not taken(roles.train) & taken(roles.report)
-    assert not taken(roles.decide) & taken(roles.report)
+    assert (len(roles.train), len(roles.validation), len(roles.test)) == (900, 50, 50)
+    assert not taken(roles.train) & taken(roles.validation)
+    assert not taken(roles.train) & taken(roles.test)
+    assert not taken(roles.validation) & taken(roles.test)
 
 
 @pytest.mark.parametrize("way", ["holdout", "test"])
@@ -63,7 +63,7 @@ def test_without_a_held_out_split_the_user_must_say(way):
 
 def test_a_subsample_is_of_those_rows_and_all_of_them_at_most():
     roles = assign_roles(Labels(train=100, test=50), "holdout", 0)
-    some = subsample(Labels(train=100, test=50), roles.decide, 10, 0, "test")
-    assert taken(some) < taken(roles.decide)
+    some = subsample(Labels(train=100, test=50), roles.validation, 10, 0, "test")
+    assert taken(some) < taken(roles.validation)
     assert len(some) == 10
-    assert subsample(Labels(train=100, test=50), roles.decide, 99, 0, "test") == roles.decide
+    assert subsample(Labels(train=100, test=50), roles.validation, 99, 0, "test") == roles.validation

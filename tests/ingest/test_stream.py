@@ -50,7 +50,7 @@ def dataset(tmp_path_factory):
 
 def both(dataset, rows, errors="stop"):
     shape = (3, SIZE, SIZE)
-    in_memory, streamed = (load(dataset, rows, errors, shape, residence) for residence in ("memory", "stream"))
+    in_memory, streamed = (load(dataset, rows, errors, shape, placement) for placement in ("memory", "stream"))
     assert isinstance(streamed, StreamedImages)
     return in_memory, streamed
 

@@ -128,7 +128,7 @@ def test_partitions_do_not_train_on_test_rows(tmp_path):
     dataset = open_dataset(f"parquet:{tmp_path}")
     roles = assign_roles(dataset, "test", 0)
     assert (roles.train.split, len(roles.train)) == ("train", 4)
-    assert (roles.decide.split, len(roles.decide)) == ("test", 2)
+    assert (roles.validation.split, len(roles.validation)) == ("test", 2)
 
 
 def test_a_partition_named_label_changes_no_label(tmp_path):

@@ -53,13 +53,11 @@ class OtherAnswers(Viewing):
 
 
 @pytest.mark.parametrize("kind", [Viewing, InTrainingAlone, OtherAnswers])
-@pytest.mark.parametrize("compensation", ["none", "reconstruct"])
-def test_a_network_that_reads_memory_in_order_is_pruned(kind, compensation, data: PruningData):
+@pytest.mark.parametrize("repair", ["none", "reconstruct"])
+def test_a_network_that_reads_memory_in_order_is_pruned(kind, repair, data: PruningData):
     torch.manual_seed(0)
     model = kind().eval()
-    settings = PruningSettings(
-        recipe=Recipe(batch_size=64), compensation=compensation, calibration_images=100, criterion="taylor"
-    )
+    settings = PruningSettings(recipe=Recipe(batch_size=64), repair=repair, calibration_images=100, criterion="taylor")
     hyperparameters = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
     results = [prune(model, data, 0.5, hyperparameters, settings=settings, device="cpu") for _ in range(2)]
     assert [record.filters_removed for record in results[0].records] == [4] * len(results[0].records)

@@ -80,7 +80,7 @@ class TupleAlways(TwoHeads):
 KINDS = [TwoHeads, NamedInTraining, RecordAlways, DictAlways, TupleAlways]
 
 
-class Alone(TwoHeads):
+class SingleProcess(TwoHeads):
     """What all of these must come to: the logits alone."""
 
     def forward(self, images):
@@ -92,7 +92,7 @@ class Alone(TwoHeads):
 def test_the_logits_alone_are_trained_and_measured(kind, criterion, data: PruningData):
     settings = PruningSettings(recipe=Recipe(batch_size=64), criterion=criterion, calibration_images=100)
     results = []
-    for each in (kind, Alone):
+    for each in (kind, SingleProcess):
         torch.manual_seed(0)
         results.append(prune(each().eval(), data, 0.5, HYPERPARAMETERS, settings=settings, device="cpu"))
     found, expected = (result.model.state_dict() for result in results)
@@ -198,16 +198,16 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
     def of(count: int, size: int = 8, label: int = 3) -> ImageSet:
         return ImageSet(torch.zeros(count, size, size, 3, dtype=torch.uint8), torch.full((count,), label))
 
-    for train, decide, said in [
+    for train, validation, said in [
         (of(0), of(5), r"data\.train holds 0 images"),
-        (of(5), of(0), r"data\.decide holds 0 images"),
-        (of(5), of(5, size=16), r"images of data\.decide are \(3, 16, 16\)"),
+        (of(5), of(0), r"data\.validation holds 0 images"),
+        (of(5), of(5, size=16), r"images of data\.validation are \(3, 16, 16\)"),
         (of(5, label=-1), of(5), r"data\.train has the label -1"),
     ]:
         with pytest.raises(UserError, match=said):
-            prune(TwoHeads(), PruningData(train, decide), 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+            prune(TwoHeads(), PruningData(train, validation), 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
     with pytest.raises(UserError, match=r"data is of type list: give PruningData"):
-        prune(TwoHeads(), [data.train, data.decide], 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
+        prune(TwoHeads(), [data.train, data.validation], 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="takes IceHyperparameters, not dict"):
         prune(TwoHeads(), data, 0.5, HYPERPARAMETERS.as_dict(), settings=SETTINGS, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="device 'gpu' is none"):

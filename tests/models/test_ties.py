@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ice_ray import IceHyperparameters, load_pruned, prune
 from ice_ray.artifact import save_pruned
-from ice_ray.engine.actions import Mask, Recover
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune, Mask
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.files import read_tensors, tensors_size, write_tensors
 from ice_ray.models.layout import lay_out
@@ -152,16 +152,16 @@ def test_a_step_of_training_moves_a_tensor_once(kind, data):
     recipe = Recipe(batch_size=64, distil=False)
     results = []
     for own in (network, DenseNetwork(by_hand, SHAPE)):
-        executor = Executor(own, data, recipe, 0, CPU)
-        results.append(executor.module(executor.run(executor.root, Recover(("t",), 0.01, 1, "constant", ())).snapshot))
+        executor = TorchExecutor(own, data, recipe, 0, CPU)
+        results.append(executor.module(executor.run(executor.root, FineTune(("t",), 0.01, 1, "constant", ())).snapshot))
     assert all(torch.equal(value, results[1].state_dict()[key]) for key, value in results[0].state_dict().items())
     first, second = KINDS[kind][0]
     assert results[0].get_parameter(first) is results[0].get_parameter(second)
 
 
 def test_a_buffer_goes_with_its_parameter_while_that_is_trained(data):
-    executor = Executor(DenseNetwork(net("buffer"), SHAPE), data, Recipe(batch_size=64, distil=False), 0, CPU)
-    model = executor.module(executor.run(executor.root, Recover(("t",), 0.01, 1, "constant", ())).snapshot)
+    executor = TorchExecutor(DenseNetwork(net("buffer"), SHAPE), data, Recipe(batch_size=64, distil=False), 0, CPU)
+    model = executor.module(executor.run(executor.root, FineTune(("t",), 0.01, 1, "constant", ())).snapshot)
     assert torch.equal(model.seen, model.head.weight)
     assert not torch.equal(model.seen, net("buffer").seen)
 
@@ -176,7 +176,7 @@ def test_the_layout_of_weights_leaves_ties(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_snapshots_keep_ties_and_are_as_small(kind, data, tmp_path):
-    executor = Executor(DenseNetwork(net(kind), SHAPE), data, Recipe(batch_size=64), 0, CPU)
+    executor = TorchExecutor(DenseNetwork(net(kind), SHAPE), data, Recipe(batch_size=64), 0, CPU)
     snapshot = executor.commit(executor.run(executor.root, Mask(0.3)).snapshot)
     snapshot.save(tmp_path / "s")
     loaded = Snapshot.load(tmp_path / "s")
@@ -189,7 +189,7 @@ def test_snapshots_keep_ties_and_are_as_small(kind, data, tmp_path):
 
 
 def test_masks_count_a_shared_weight_once(data):
-    executor = Executor(DenseNetwork(net("weights"), SHAPE), data, Recipe(batch_size=64), 0, CPU)
+    executor = TorchExecutor(DenseNetwork(net("weights"), SHAPE), data, Recipe(batch_size=64), 0, CPU)
     model = executor.module(executor.run(executor.root, Mask(0.5)).snapshot)
     layers = {module.weight for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     zeros, total = (sum(count) for count in zip(*((int((w == 0).sum()), w.numel()) for w in layers), strict=True))

@@ -15,7 +15,7 @@ SPARED = StepRecord(
 TUNED = StepRecord(
     step=2, layers="layer1.1.conv1", filters_removed=4, unpruned_share=0.978, accuracy_before=87.0,
     accuracy_after_pruning=80.0, accuracy=86.5, drop=0.5, images_measured=50, fine_tuned=True, epochs=1.0,
-    learning_rate_max=0.0075, recovery_seconds=3.25,
+    learning_rate_max=0.0075, fine_tuning_seconds=3.25,
 )  # fmt: skip
 
 
@@ -39,5 +39,5 @@ def test_a_step_that_was_not_measured_before_and_a_retraining():
     assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
     silent = replace(SPARED, accuracy_after_pruning=None, images_measured=0, measured=False)
     assert describe_step(silent, 9, 200) == "  step 2/9 layer1.1.conv1: pruned; 97.8% of the parameters left"
-    assert not set(figures(silent.as_dict(), STEP_TAGS)) & {"accuracy/after_recovery", "accuracy/drop"}
+    assert not set(figures(silent.as_dict(), STEP_TAGS)) & {"accuracy/after_fine_tuning", "accuracy/drop"}
     assert describe_step(replace(TUNED, layers=FINAL_RETRAINING), 9, 50).startswith("  retraining: 80.00% -> 86.50%")

@@ -77,7 +77,9 @@ def test_stage_2_counts_from_where_it_went_on():
     view.start(3, now - 30)
     assert text_of(view.render()) == ["stage 2: step 4/9; 1 min so far"]
     view.took(6, 81.5, now)
-    assert text_of(view.render()) == ["stage 2: step 7/9; 1 min so far, about 30 s left; 81.50% on the decision images"]
+    assert text_of(view.render()) == [
+        "stage 2: step 7/9; 1 min so far, about 30 s left; 81.50% on the validation images"
+    ]
 
 
 def test_a_retraining_is_a_round_after_the_last_step(view):

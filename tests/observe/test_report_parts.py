@@ -27,7 +27,7 @@ def step(number: int, fallen: float, tuned: bool, seconds: float = 0.0, layers: 
         step=number, layers=layers, filters_removed=4, unpruned_share=0.9, accuracy_before=98.0,
         accuracy_after_pruning=fallen, accuracy=after, drop=98.0 - after, images_measured=100, fine_tuned=tuned,
         epochs=1.0 * tuned, learning_rate_max=0.01 if tuned else None, scoring_seconds=0.1, removal_seconds=0.1,
-        compensation_seconds=0.0, measuring_seconds=0.3, recovery_seconds=seconds, flops=2e9,
+        repair_seconds=0.0, measuring_seconds=0.3, fine_tuning_seconds=seconds, flops=2e9,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ POINT = IceHyperparameters(1.0, 0.3, 0.005, 6e-4, 0.1, 50).as_dict()
 def reports(count: int, finished: bool = True):
     accuracies = {"accuracy_before": 90.0, "accuracy": 88.0, "drop": 2.0}
     record = StepRecord(
-        step=1, layers="layer", filters_removed=4, unpruned_share=0.9, recovery_seconds=3.0, **accuracies
+        step=1, layers="layer", filters_removed=4, unpruned_share=0.9, fine_tuning_seconds=3.0, **accuracies
     )
     records = [dataclasses.replace(record, step=number, drop=float(number)) for number in range(1, count + 1)]
     return step_reports(records, finished, "wall", 1.0)

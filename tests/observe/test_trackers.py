@@ -159,7 +159,7 @@ def of_mlflow(store: str, best, summary) -> None:
     told = client.get_metric_history(replay.info.run_id, "accuracy/drop")
     assert [(entry.step, entry.value) for entry in told] == [(step["step"], step["drop"]) for step in summary["steps"]]
     assert replay.data.metrics["pruned/parameters"] == summary["pruned"]["parameters"]
-    assert replay.data.metrics["pruned/report_accuracy"] == summary["pruned"]["report_accuracy"]
+    assert replay.data.metrics["pruned/test_accuracy"] == summary["pruned"]["test_accuracy"]
 
 
 def of_wandb(folder, best, summary) -> None:

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from ice_ray.pipelines.aap import AapConfig, AapHyperparameters, AapPipeline, _unattended
-from ice_ray.pipelines.aap_controller import Controller, Standing
+from ice_ray.pipelines.aap_controller import Controller, RoundResult
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.units import PrunableUnit
 
-DENSE = Standing("dense", 90.0)
-A, B, C = (Standing(name, 89.0) for name in "ABC")
+DENSE = RoundResult("dense", 90.0)
+A, B, C = (RoundResult(name, 89.0) for name in "ABC")
 
 
 def at(controller: Controller) -> tuple[float, float, str, int]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ice_ray.engine.actions import Recover
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.ablations import Ablations
 from ice_ray.pipelines.ice import IcePipeline
@@ -18,56 +18,56 @@ RULE = RemovalRule(Amounts(0.3))
 POINT = IceHyperparameters(20.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
-class Watched(Executor):
+class Watched(TorchExecutor):
     """Notes every fine-tune."""
 
     def run(self, snapshot, action):
-        if isinstance(action, Recover):
-            self.recoveries.append(action)
+        if isinstance(action, FineTune):
+            self.fine_tunes.append(action)
         return super().run(snapshot, action)
 
 
 @pytest.fixture(scope="module")
-def recoveries(network, data):
+def fine_tunes(network, data):
     """The fine-tunes of a run by what is left out, and where they came."""
     preparation = prepare(
-        Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")), RULE, FreezeConfig(), True
+        TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")), RULE, FreezeConfig(), True
     )
 
-    def found(**left_out: bool) -> dict[int, Recover]:
+    def found(**left_out: bool) -> dict[int, FineTune]:
         executor = Watched(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
-        executor.recoveries = []
+        executor.fine_tunes = []
         own = Ablations(**dict.fromkeys(left_out, False))
         pipeline = IcePipeline(removal=RULE, hyperparameters=POINT, ablations=own)
         state = pipeline.begin(executor)
         while not pipeline.is_done(executor, state):
             state = pipeline.advance(executor, state, preparation)
-        return {int(action.key[1]): action for action in executor.recoveries}
+        return {int(action.key[1]): action for action in executor.fine_tunes}
 
     return found
 
 
-def test_each_changes_one_thing(recoveries):
-    whole = recoveries()
+def test_each_changes_one_thing(fine_tunes):
+    whole = fine_tunes()
     assert 0 < len(whole) < 3  # the threshold decides something
-    always = recoveries(threshold=True)
+    always = fine_tunes(threshold=True)
     assert set(always) == {1, 2, 3}
     assert {action.frozen for action in always.values()} == {action.frozen for action in whole.values()}
-    free = recoveries(freezing=True)
+    free = fine_tunes(freezing=True)
     assert all(action.frozen == () for action in free.values())
     assert all(action.frozen for action in whole.values())
     shared = set(free) & set(whole)
     assert {step: free[step].learning_rate for step in shared} == {step: whole[step].learning_rate for step in shared}
-    flat = recoveries(scheduler=True)
+    flat = fine_tunes(scheduler=True)
     assert {round(action.learning_rate, 4) for action in flat.values()} == {0.02}
     assert {action.frozen for action in flat.values()} == {action.frozen for action in whole.values()}
-    steady = recoveries(threshold=True, scheduler=True)
+    steady = fine_tunes(threshold=True, scheduler=True)
     assert {round(action.learning_rate, 4) for action in steady.values()} == {0.02}
     assert min(action.learning_rate for action in always.values()) < 0.0151
 
 
-def test_without_any_of_them_it_is_the_baseline_s_fine_tunes(recoveries):
-    plain = recoveries(threshold=True, freezing=True, scheduler=True)
+def test_without_any_of_them_it_is_the_baseline_s_fine_tunes(fine_tunes):
+    plain = fine_tunes(threshold=True, freezing=True, scheduler=True)
     assert [(step, round(action.learning_rate, 4), action.frozen) for step, action in plain.items()] == [
         (1, 0.02, ()), (2, 0.02, ()), (3, 0.02, ()),
     ]  # fmt: skip

@@ -79,7 +79,7 @@ def test_the_operator_in_process_warns_once(trained, data):
 
 def test_wrong_means_make_a_trained_network_doubtful(trained, data):
     """The network's own images, shifted out of what it was trained on."""
-    dark = PruningData(data.train, data.decide, Preprocessing(mean=(1.0, 1.0, 1.0), std=(0.001, 0.001, 0.001)))
+    dark = PruningData(data.train, data.validation, Preprocessing(mean=(1.0, 1.0, 1.0), std=(0.001, 0.001, 0.001)))
     with pytest.warns(UserWarning, match="mean and std"):
         prune(trained, dark, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
 

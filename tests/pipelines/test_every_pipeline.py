@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.engine.actions import Checks
+from ice_ray.cache.actions import ActionIndex, LocalActionCache
+from ice_ray.cache.executor import CachingExecutor
+from ice_ray.engine.actions import EarlyStopping
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.memory import LocalMemory, MemoryIndex
-from ice_ray.engine.remembering import RememberingExecutor
-from ice_ray.engine.runner import Runner
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.aap import AapConfig
-from ice_ray.pipelines.base import Pipeline, RecoveryPlan
-from ice_ray.pipelines.following import KnownOutcomes, follow
+from ice_ray.pipelines.base import FineTunePlan, Pipeline
+from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -39,7 +39,7 @@ def build(case: str, **changes: float) -> Pipeline:
         aap=AapConfig(rounds=8, images=64),
         imp=ImpConfig(form="unstructured" if form else "structured"),
         criterion="residual" if name == "ice-plus" else "l1",
-        compensation="reconstruction" if name == "ice-plus" else "none",
+        repair="reconstruction" if name == "ice-plus" else "none",
     )
     point = load_space(default_space(name, "digits"), name).points()[0]
     own: dict[str, float] = {"threshold_step": 2.0, "learning_rate": 0.02, "phases": 2, "epochs": 1, "dense_epochs": 2}
@@ -47,8 +47,8 @@ def build(case: str, **changes: float) -> Pipeline:
     return build_pipeline(settings, dataclasses.replace(point, **known))
 
 
-def new_executor(network, data) -> Executor:
-    return Executor(network, data, RECIPE, 0, torch.device("cpu"))
+def new_executor(network, data) -> TorchExecutor:
+    return TorchExecutor(network, data, RECIPE, 0, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def preparation(network, data) -> Preparation:
     return prepare(new_executor(network, data), settings.removal, FreezeConfig(), True)
 
 
-def run(executor: Runner, pipeline: Pipeline, preparation: Preparation) -> list[PipelineState]:
+def run(executor: Executor, pipeline: Pipeline, preparation: Preparation) -> list[PipelineState]:
     """Every state, begin and end included; each network that may be gone back to is kept."""
     states = [pipeline.begin(executor)]
     while not pipeline.is_done(executor, states[-1]):
         states.append(pipeline.advance(executor, states[-1], preparation))
-        if isinstance(executor, Executor):
+        if isinstance(executor, TorchExecutor):
             executor.commit(states[-1].snapshot)
     return states
 
@@ -74,9 +74,9 @@ def decisions(state: PipelineState) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def ran(network, data, preparation):
     """Each pipeline's states and the executor they came from, made once."""
-    found: dict[str, tuple[list[PipelineState], Executor]] = {}
+    found: dict[str, tuple[list[PipelineState], TorchExecutor]] = {}
 
-    def states_of(case: str) -> tuple[list[PipelineState], Executor]:
+    def states_of(case: str) -> tuple[list[PipelineState], TorchExecutor]:
         if case not in found:
             executor = new_executor(network, data)
             found[case] = run(executor, build(case), preparation), executor
@@ -94,7 +94,7 @@ def test_it_takes_what_it_is_asked_to_and_says_what_it_did(ran, preparation, net
     model, dense = executor.module(states[-1].snapshot), network.build(torch.device("cpu"))
     counting = "non-zero-parameters" if "unstructured" in case else "parameters"
     assert records[-1].unpruned_share == network.unpruned_share(model, counting)
-    assert records[-1].accuracy == executor.accuracy(model, executor._data.decide)
+    assert records[-1].accuracy == executor.accuracy(model, executor._data.validation)
     assert all(record.drop == accuracy_drop(preparation.original_accuracy, record.accuracy) for record in records)
     widths = executor.store.get(states[-1].snapshot).widths
     left, before = sum(widths.values()), sum(unit.filters for unit in network.units)
@@ -137,8 +137,8 @@ def test_from_any_state_it_goes_on_to_the_same_bits(ran, preparation, network, d
 def test_remembered_it_is_what_it_was_and_nothing_is_done_again(ran, preparation, network, data, case):
     """Two trials that differ in the last thing they do, on one memory from which every network goes missing."""
     states, _ = ran(case)
-    index, contents = MemoryIndex(), {}
-    worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, contents))
+    index, contents = ActionIndex(), {}
+    worker = CachingExecutor(new_executor(network, data), LocalActionCache(index, contents))
     pipeline = build(case)
     state = pipeline.begin(worker)
     while not pipeline.is_done(worker, state):
@@ -146,8 +146,8 @@ def test_remembered_it_is_what_it_was_and_nothing_is_done_again(ran, preparation
         contents.clear()
     assert decisions(state) == decisions(states[-1])
     assert state.snapshot == states[-1].snapshot
-    known = KnownOutcomes(network, worker.root, worker.decision_images, index)
-    assert follow(pipeline, pipeline.begin(known), preparation, known).next is None
+    known = KnownOutcomes(network, worker.root, worker.validation_images, index)
+    assert run_dry(pipeline, pipeline.begin(known), preparation, known).next is None
     done = worker.executed
     longer = build(case, final_epochs=1.5, final_learning_rate=0.01)
     run(worker, longer, preparation)
@@ -161,7 +161,7 @@ def test_a_repair_is_the_same_whether_or_not_its_problem_is_known_from_the_scori
     rule = RemovalRule(Amounts(0.5), "residual", 300)
     found = []
     for scores in (True, False):
-        executor = Executor(network, data, recipe, 0, torch.device("cpu"))
+        executor = TorchExecutor(network, data, recipe, 0, torch.device("cpu"))
         if scores:
             choice = choose_removal(executor, executor.root, 2, rule)
         repaired = executor.run(executor.root, removal_action(choice, 2, rule, "least-squares"))
@@ -174,17 +174,17 @@ def test_a_repair_is_the_same_whether_or_not_its_problem_is_known_from_the_scori
 @pytest.mark.parametrize("name", sorted(set(PIPELINES) - {"ice", "ice-plus", "baseline"}))
 def test_what_is_not_for_a_pipeline_is_refused(name):
     point = load_space(default_space(name, "digits"), name).points()[0]
-    with pytest.raises(UserError, match=f"--compensate is not for --pipeline {name}"):
-        build_pipeline(PruningSettings(pipeline=name, compensation="bn"), point)
+    with pytest.raises(UserError, match=f"--repair is not for --pipeline {name}"):
+        build_pipeline(PruningSettings(pipeline=name, repair="bn"), point)
 
 
 @pytest.mark.parametrize(
     ("name", "option", "changes"),
     [
         ("imp", "--criterion", {"criterion": "taylor"}),
-        ("baseline", "--recovery.check-every", {"recovery": RecoveryPlan(checks=Checks(5, 10, 0.5))}),
-        ("one-shot", "--recovery.schedule", {"recovery": RecoveryPlan(schedule="cosine")}),
-        ("aap", "--replay.final-epochs", {"recovery": RecoveryPlan(final_epochs=1)}),
+        ("baseline", "--fine-tune.check-every", {"fine_tune": FineTunePlan(early_stopping=EarlyStopping(5, 10, 0.5))}),
+        ("one-shot", "--fine-tune.schedule", {"fine_tune": FineTunePlan(schedule="cosine")}),
+        ("aap", "--replay.final-epochs", {"fine_tune": FineTunePlan(final_epochs=1)}),
     ],
 )
 def test_an_option_that_it_would_ignore_is_refused(name, option, changes):

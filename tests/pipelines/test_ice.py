@@ -6,9 +6,9 @@ import pytest
 import torch
 from ice_runs import RULE, decisions, hyperparameters, ice, run
 
-from ice_ray.engine.executor import Executor
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.training.fine_tune import Recipe
@@ -57,14 +57,14 @@ def test_a_skipped_drop_carries_over(executor, preparation):
 
 
 def test_going_on_from_any_step_equals_the_unbroken_run(executor, preparation, network, data, tmp_path):
-    pipeline = ice(recovery=RecoveryPlan(final_epochs=1))
+    pipeline = ice(fine_tune=FineTunePlan(final_epochs=1))
     states = run(executor, pipeline, preparation)
     final, _ = pipeline.finish(executor, states[-1], preparation)
     unbroken = executor.commit(final.snapshot).tensors
     for number, state in enumerate(states[1:], start=1):
         executor.store.get(state.snapshot).save(tmp_path / f"{number}.safetensors")
     for number in range(1, len(states)):
-        fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(Snapshot.load(tmp_path / f"{number}.safetensors"))
         state = PipelineState.from_json(states[number].to_json())
         while not pipeline.is_done(fresh, state):
@@ -96,7 +96,7 @@ def test_without_a_probe_nothing_is_ranked_and_nothing_trained(executor):
 def test_pruning_seconds_are_the_sum_of_the_steps_on_either_clock(executor, preparation):
     final = run(executor, ice(), preparation)[-1]
     by_hand = sum(
-        r.scoring_seconds + r.removal_seconds + r.measuring_seconds + r.recovery_seconds for r in final.records
+        r.scoring_seconds + r.removal_seconds + r.measuring_seconds + r.fine_tuning_seconds for r in final.records
     )
     assert final.pruning_seconds("wall", 1.0) == pytest.approx(by_hand)
     assert final.pruning_seconds("work", 1e9) == pytest.approx(sum(r.flops for r in final.records) / 1e9)

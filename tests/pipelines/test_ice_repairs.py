@@ -6,24 +6,24 @@ import torch.nn.functional as F
 from ice_runs import decisions, ice, run
 from torch import nn
 
-from ice_ray.engine.actions import Compensate
-from ice_ray.engine.executor import Executor
+from ice_ray.cache.activations import ActivationCache
+from ice_ray.engine.actions import Repair
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.standings import Standings
-from ice_ray.models import passes
-from ice_ray.models.passes import Entrance
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.models import partial_forward
+from ice_ray.models.partial_forward import ResumePoint
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.training.fine_tune import Recipe
 
 
-class TestCompensation:
+class TestRepair:
     """On digits: what is repaired before it is measured falls less, is part of PT, and goes on from its snapshots."""
 
     def ran(self, executor, preparation, kind: str, criterion: str = "l1") -> list[PipelineState]:
         rule = RemovalRule(Amounts(0.5), criterion, 300)
-        return run(executor, ice(100.0, rule, compensation=kind), preparation)
+        return run(executor, ice(100.0, rule, repair=kind), preparation)
 
     def test_the_better_the_repair_the_smaller_the_drop(self, executor, preparation):
         drops = {
@@ -38,21 +38,21 @@ class TestCompensation:
     @pytest.mark.parametrize("kind", ["least-squares", "reconstruction"])
     def test_it_takes_its_share_of_the_pruning_time_on_both_clocks(self, executor, preparation, kind):
         paper, repaired = (self.ran(executor, preparation, each)[-1].records for each in ("none", kind))
-        assert [record.compensation_seconds for record in paper] == [0.0] * 3
+        assert [record.repair_seconds for record in paper] == [0.0] * 3
         for before, after in zip(paper, repaired, strict=True):
-            assert 0 < after.compensation_seconds < after.cost.wall_seconds
+            assert 0 < after.repair_seconds < after.cost.wall_seconds
             assert after.flops > before.flops
 
     @pytest.mark.parametrize("kind", ["least-squares", "reconstruction"])
     def test_going_on_from_its_snapshots_gives_the_same_bits(self, executor, preparation, network, data, kind):
         states = self.ran(executor, preparation, kind)
         whole = executor.store.get(states[-1].snapshot).tensors
-        fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(executor.store.get(states[1].snapshot))
         pipeline = ice(
             100.0,
             RemovalRule(Amounts(0.5), "l1", 300),
-            compensation=kind,
+            repair=kind,
         )
         state = states[1]
         while not pipeline.is_done(fresh, state):
@@ -73,8 +73,8 @@ class TestPassesFromTheMiddle:
         ended = []
         for most in (2**28, 0):
             monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
-            executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
-            pipeline = ice(threshold, RemovalRule(Amounts(0.5), criterion, 300), compensation=kind)
+            executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+            pipeline = ice(threshold, RemovalRule(Amounts(0.5), criterion, 300), repair=kind)
             ended.append((executor, run(executor, pipeline, preparation)[-1]))
         (executor, state), (other, whole) = ended
         assert state.snapshot == whole.snapshot
@@ -90,21 +90,21 @@ class TestPassesFromTheMiddle:
         reads what it did; then for the pruned layer, for what reads it, and to move on or, at last, for the answers.
         """
         runs: dict[str, int] = {}
-        executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         dense = executor._dense()
         for trace in network.traces:
             layer = dense.get_submodule(trace.name)
             layer.register_forward_hook(lambda *_, name=trace.name: runs.update({name: runs.get(name, 0) + 1}))
         rule = RemovalRule(Amounts(0.5), "residual", 300)
-        run(executor, ice(100.0, rule, compensation="least-squares"), preparation)
+        run(executor, ice(100.0, rule, repair="least-squares"), preparation)
         assert [runs[f"layer{block}.0.conv1"] for block in (1, 2, 3)] == [1 + 2 * 3, 1 + 3 * 3, 1 + 3 * 3]
 
     def test_a_network_that_is_not_the_same_any_more_begins_anew(self, executor, monkeypatch):
         """The same images, another history: nothing that was held is taken for its own."""
         reached: list[bool] = []
-        whole = passes.reach
+        whole = partial_forward.reach
         monkeypatch.setattr(
-            "ice_ray.engine.standings.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
+            "ice_ray.cache.activations.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
         )
         rule = RemovalRule(Amounts(0.5), "residual", 100)
         first = removal_action(choose_removal(executor, executor.root, 1, rule), 1, rule, "least-squares")
@@ -149,11 +149,11 @@ def test_a_norm_that_all_blocks_share_is_as_in_whole_passes(data, monkeypatch, k
     network, found = DenseNetwork(SharedNorm(), data.train.image_shape), []
     for most in (2**28, 0):
         monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
-        executor = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         snapshot = executor.root
         for step in network.steps:
             removed = tuple((unit.layer, (0, 1, 2)) for unit in step.units)
-            snapshot = executor.run(snapshot, Compensate(step.number, kind, removed, 100)).snapshot
+            snapshot = executor.run(snapshot, Repair(step.number, kind, removed, 100)).snapshot
         found.append(executor.commit(snapshot).tensors)
     assert len(network.steps) == 3
     assert all(torch.equal(found[1][key], value) for key, value in found[0].items())
@@ -161,7 +161,7 @@ def test_a_norm_that_all_blocks_share_is_as_in_whole_passes(data, monkeypatch, k
 
 def test_a_pass_that_fails_leaves_nothing_behind_under_another_s_name():
     first, second = (nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)) for _ in range(2))
-    images, standings, place = torch.ones(2, 1, 4, 4), Standings(), Entrance("0", ("0",), 32)
+    images, standings, place = torch.ones(2, 1, 4, 4), ActivationCache(), ResumePoint("0", ("0",), 32)
     standings.at(place, first, "first", [(images, images)])
     with pytest.raises(RuntimeError):
         standings.at(place, second, "second", [(images[:, [0, 0]], images)])
@@ -170,20 +170,20 @@ def test_a_pass_that_fails_leaves_nothing_behind_under_another_s_name():
 
 
 def test_who_looks_at_no_image_looks_for_no_entrance(trained, data):
-    executor = Executor(
+    executor = TorchExecutor(
         DenseNetwork(trained, data.train.image_shape), data, Recipe(batch_size=64), 0, torch.device("cpu")
     )
     choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5)))
-    assert "entrances" not in vars(executor.network)
+    assert "resume_points" not in vars(executor.network)
     choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5), "residual", 100))
-    assert "entrances" in vars(executor.network)
+    assert "resume_points" in vars(executor.network)
 
 
 def test_what_no_network_can_lose_is_not_asked_before_the_last_step(executor, preparation):
     """Where a part of the images would do; the last step is measured on all."""
     rule = RemovalRule(Amounts(0.5), "residual", 300)
     asked, silent = (
-        run(executor, ice(100.0, rule, compensation="least-squares", decision_error=error), preparation)[-1]
+        run(executor, ice(100.0, rule, repair="least-squares", decision_error=error), preparation)[-1]
         for error in (0.0, 0.01)
     )
     assert asked.snapshot == silent.snapshot
@@ -192,6 +192,6 @@ def test_what_no_network_can_lose_is_not_asked_before_the_last_step(executor, pr
     assert {record.accuracy for record in earlier} == {preparation.original_accuracy}
     assert {record.measuring_seconds for record in earlier} == {0.0}
     assert last.measured
-    assert (last.accuracy, last.images_measured) == (asked.records[-1].accuracy, executor.decision_images)
-    reachable = run(executor, ice(90.0, rule, compensation="least-squares", decision_error=0.01), preparation)[-1]
+    assert (last.accuracy, last.images_measured) == (asked.records[-1].accuracy, executor.validation_images)
+    reachable = run(executor, ice(90.0, rule, repair="least-squares", decision_error=0.01), preparation)[-1]
     assert all(record.measured for record in reachable.records)

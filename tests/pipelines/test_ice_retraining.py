@@ -5,9 +5,9 @@ import dataclasses
 import torch
 from ice_runs import RULE, hyperparameters, ice, run
 
-from ice_ray.engine.actions import Recover, next_id
-from ice_ray.engine.executor import Executor
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.engine.actions import FineTune, next_id
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState
 from ice_ray.pruning.freezing import frozen_layers
@@ -16,12 +16,12 @@ from ice_ray.training.fine_tune import Recipe
 
 def test_the_final_epochs_may_have_a_rate_and_a_schedule_of_their_own(executor, preparation):
     """The oracle is the name of the snapshot, which tells all that was done."""
-    plan = RecoveryPlan(final_epochs=2, final_rate=0.02, final_schedule="linear")
-    pipeline = ice(100.0, recovery=plan)
+    plan = FineTunePlan(final_epochs=2, final_rate=0.02, final_schedule="linear")
+    pipeline = ice(100.0, fine_tune=plan)
     last = run(executor, pipeline, preparation)[-1]
     state, cost = pipeline.finish(executor, last, preparation)
     frozen = frozen_layers(preparation.ranking, 0.5)
-    assert state.snapshot == next_id(last.snapshot, Recover(("final",), 0.02, 2, "linear", frozen, final=True))
+    assert state.snapshot == next_id(last.snapshot, FineTune(("final",), 0.02, 2, "linear", frozen, final=True))
     assert state.records == last.records
     assert cost.flops > 0
 
@@ -58,7 +58,7 @@ class TestTheFinalRetraining:
     def test_going_on_from_before_it_gives_the_same_bits(self, executor, preparation, network, data):
         states = self.ran(executor, preparation, 0.5)
         whole = executor.store.get(states[-1].snapshot).tensors
-        fresh = Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(executor.store.get(states[-2].snapshot))
         point = dataclasses.replace(hyperparameters(100.0), final_epochs=0.5, final_learning_rate=0.02)
         pipeline = IcePipeline(removal=RULE, hyperparameters=point)

@@ -137,12 +137,12 @@ def test_a_dense_schedule_that_is_none_is_refused(text):
 
 
 def test_phases_are_whole_numbers_wherever_they_are_drawn():
-    box = load_space("default", "imp").box
-    drawn = box.draw(60, 0)
+    bounds = load_space("default", "imp").bounds
+    drawn = bounds.draw(60, 0)
     assert {point.phases for point in drawn} == {1, 2, 3}
     assert {point.phases for point in drawn} == {float(int(point.phases)) for point in drawn}
     history = []
     for _ in range(6):
-        point = Sampling("tpe", box, 6, 0).suggest(history, 1)
+        point = Sampling("tpe", bounds, 6, 0).suggest(history, 1)
         history.append((point, (point.epochs,)))
         assert point.phases in (1, 2, 3)

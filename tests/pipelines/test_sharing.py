@@ -8,14 +8,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ice_ray.engine.actions import Recover
-from ice_ray.engine.executor import Executor
-from ice_ray.engine.memory import LocalMemory, MemoryIndex
-from ice_ray.engine.recovering import Recovery
-from ice_ray.engine.remembering import RememberingExecutor, TakenError
+from ice_ray.cache.actions import ActionIndex, LocalActionCache
+from ice_ray.cache.executor import CachingExecutor, TakenError
+from ice_ray.engine.actions import FineTune
+from ice_ray.engine.fine_tuning import FineTuner
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError, RunError
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.pipelines.following import Course, KnownOutcomes, follow
+from ice_ray.pipelines.dry_run import DryRun, KnownOutcomes, run_dry
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
@@ -32,8 +32,8 @@ GRID = [
 ]
 
 
-def new_executor(network, data) -> Executor:
-    return Executor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+def new_executor(network, data) -> TorchExecutor:
+    return TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, dat
     pipelines = [
         IcePipeline(removal=RULE, hyperparameters=point, learning_rate_tolerance=tolerance) for point in points
     ]
-    index, contents = MemoryIndex(), {}
+    index, contents = ActionIndex(), {}
     workers = [
-        RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
+        CachingExecutor(new_executor(network, data), LocalActionCache(index, contents, owner)) for owner in ("a", "b")
     ]
     states = [pipeline.begin(workers[0]) for pipeline in pipelines]
     while open_trials := [n for n, each in enumerate(pipelines) if not each.is_done(workers[0], states[n])]:
@@ -93,12 +93,12 @@ def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, dat
         if state.snapshot in contents:
             assert all(torch.equal(tensors[key], value) for key, value in contents[state.snapshot].tensors.items())
     asked, executed = (sum(getattr(worker, name) for worker in workers) for name in ("asked", "executed"))
-    assert executed == len(index.deeds()) < asked  # the first step's removal alone is everybody's
+    assert executed == len(index.records()) < asked  # the first step's removal alone is everybody's
 
 
 def test_a_trial_takes_as_long_as_it_would_have_alone(network, data, preparation):
     """Its seconds are those of its steps, wherever they ran: the second of two equal trials inherits the first's."""
-    worker = RememberingExecutor(new_executor(network, data), LocalMemory(MemoryIndex(), {}))
+    worker = CachingExecutor(new_executor(network, data), LocalActionCache(ActionIndex(), {}))
     pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     first, second = (full_run(pipeline, worker, preparation) for _ in range(2))
     assert first == second
@@ -114,53 +114,53 @@ def full_run(pipeline, worker, preparation) -> PipelineState:
 
 
 def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
-    executor, index = new_executor(network, data), MemoryIndex()
-    worker = RememberingExecutor(executor, LocalMemory(index, {}))
-    known = KnownOutcomes(network, executor.root, executor.decision_images, index)
+    executor, index = new_executor(network, data), ActionIndex()
+    worker = CachingExecutor(executor, LocalActionCache(index, {}))
+    known = KnownOutcomes(network, executor.root, executor.validation_images, index)
     pipeline, sibling = (
         IcePipeline(removal=RULE, hyperparameters=GRID[0]),
         IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], frozen_fraction=0.9)),
     )
     begin = pipeline.begin(worker)
-    assert follow(pipeline, begin, preparation, known).state == begin
+    assert run_dry(pipeline, begin, preparation, known).state == begin
     first_step = pipeline.advance(worker, begin, preparation)
-    course = follow(pipeline, begin, preparation, known)
-    assert course.state == first_step
+    dry_run = run_dry(pipeline, begin, preparation, known)
+    assert dry_run.state == first_step
     assert worker.asked == worker.executed
-    assert worker.asked == len(index.deeds())
+    assert worker.asked == len(index.records())
     # The sibling removes and measures what was removed and measured, and then fine-tunes something else.
-    fine_tune = follow(sibling, begin, preparation, known)
+    fine_tune = run_dry(sibling, begin, preparation, known)
     assert fine_tune.state == begin
-    assert fine_tune.next not in (None, course.next)
+    assert fine_tune.next not in (None, dry_run.next)
     whole = full_run(pipeline, worker, preparation)
-    assert follow(pipeline, first_step, preparation, known) == Course(whole, None, whole.snapshot)
+    assert run_dry(pipeline, first_step, preparation, known) == DryRun(whole, None, whole.snapshot)
 
 
 def test_a_course_that_diverges_has_ended(network, data, preparation):
-    executor, index = new_executor(network, data), MemoryIndex()
-    worker = RememberingExecutor(executor, LocalMemory(index, {}))
+    executor, index = new_executor(network, data), ActionIndex()
+    worker = CachingExecutor(executor, LocalActionCache(index, {}))
     hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     with pytest.raises(DivergedError):
         hopeless.advance(worker, hopeless.begin(worker), preparation)
-    known = KnownOutcomes(network, executor.root, executor.decision_images, index)
-    course = follow(hopeless, hopeless.begin(worker), preparation, known)
-    assert course.next is None
+    known = KnownOutcomes(network, executor.root, executor.validation_images, index)
+    dry_run = run_dry(hopeless, hopeless.begin(worker), preparation, known)
+    assert dry_run.next is None
 
 
 def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, preparation):
-    index, contents = MemoryIndex(), {}
+    index, contents = ActionIndex(), {}
     first, second = (
-        RememberingExecutor(new_executor(network, data), LocalMemory(index, contents, owner)) for owner in ("a", "b")
+        CachingExecutor(new_executor(network, data), LocalActionCache(index, contents, owner)) for owner in ("a", "b")
     )
     pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     before = pipeline.begin(first)
     complete = pipeline.advance(first, before, preparation)
-    fine_tune = next(deed for deed in index.deeds() if isinstance(deed.action, Recover))
-    shared = MemoryIndex()
-    for deed in itertools.takewhile(lambda deed: deed != fine_tune, index.deeds()):
-        shared.tell(deed)
+    fine_tune = next(action_record for action_record in index.records() if isinstance(action_record.action, FineTune))
+    shared = ActionIndex()
+    for action_record in itertools.takewhile(lambda action_record: action_record != fine_tune, index.records()):
+        shared.tell(action_record)
     assert shared.ask(fine_tune.snapshot, fine_tune.action, "a") == "granted"  # a is at it, and then it is killed
-    second = RememberingExecutor(new_executor(network, data), LocalMemory(shared, {}, "b"))
+    second = CachingExecutor(new_executor(network, data), LocalActionCache(shared, {}, "b"))
     with pytest.raises(TakenError):
         pipeline.advance(second, before, preparation)
     assert second.executed == 0
@@ -169,11 +169,11 @@ def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, prep
 
 
 def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
-    index = MemoryIndex()
+    index = ActionIndex()
     hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     said = []
     for owner in ("a", "b"):
-        worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, owner))
+        worker = CachingExecutor(new_executor(network, data), LocalActionCache(index, {}, owner))
         with pytest.raises(DivergedError) as caught:
             hopeless.advance(worker, hopeless.begin(worker), preparation)
         said.append(str(caught.value))
@@ -182,18 +182,18 @@ def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
 
 
 def test_a_worker_that_fails_holds_nothing_up(network, data, preparation, monkeypatch):
-    index = MemoryIndex()
-    worker = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "a"))
+    index = ActionIndex()
+    worker = CachingExecutor(new_executor(network, data), LocalActionCache(index, {}, "a"))
     pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
     with monkeypatch.context() as patch:
-        patch.setattr(Recovery, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(FineTuner, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pipeline.advance(worker, pipeline.begin(worker), preparation)
-    other = RememberingExecutor(new_executor(network, data), LocalMemory(index, {}, "b"))
+    other = CachingExecutor(new_executor(network, data), LocalActionCache(index, {}, "b"))
     assert pipeline.advance(other, pipeline.begin(other), preparation).records[0].fine_tuned
 
 
 def test_a_snapshot_of_another_history_is_refused(network, data):
-    worker = RememberingExecutor(new_executor(network, data), LocalMemory(MemoryIndex(), {}))
+    worker = CachingExecutor(new_executor(network, data), LocalActionCache(ActionIndex(), {}))
     with pytest.raises(RunError, match="not remembered"):
-        worker.run("of another run", Recover(("step", 1), 0.1, 1, "constant", ()))
+        worker.run("of another run", FineTune(("step", 1), 0.1, 1, "constant", ()))

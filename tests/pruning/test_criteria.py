@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from compensating import live_bytes
+from repairing import live_bytes
 from torch import nn
 
-from ice_ray.engine.collective import Alone
+from ice_ray.distributed.collective import SingleProcess
 from ice_ray.errors import UserError
 from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named, lowest
 from ice_ray.pruning.units import PrunableUnit
@@ -56,7 +56,7 @@ def context(*key, count: int = 60, batch: int = 16) -> ScoringContext:
 def context_of(model, batches, unit=UNIT, norms=None, key=(0, "step", 1)) -> ScoringContext:
     """Of a network from which nothing has been pruned yet."""
     norms = {"conv": "norm"} if norms is None else norms
-    return ScoringContext(model, (unit,), norms, key, batches, Alone(), lambda: model)
+    return ScoringContext(model, (unit,), norms, key, batches, SingleProcess(), lambda: model)
 
 
 def scores_of(name: str, own: ScoringContext) -> torch.Tensor:

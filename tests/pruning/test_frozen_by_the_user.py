@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from ice_ray import IceHyperparameters, load_pruned, prune
 from ice_ray.artifact import save_pruned
 from ice_ray.config.inspect_job import InspectConfig
-from ice_ray.engine.actions import Mask, Prune, Recover, Reinitialise
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import FineTune, Mask, Prune, Reinitialise
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.base import RecoveryPlan
+from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.removal import widths_of
 from ice_ray.pruning.selection import Selection
@@ -26,7 +26,7 @@ from ice_ray.workflow.jobs import run
 
 CPU = torch.device("cpu")
 POINT = IceHyperparameters(0.1, 0.5, 0.02, 5e-3, 0.15, 50)  # with the freezing probe
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64), recovery=RecoveryPlan(final_epochs=1))
+SETTINGS = PruningSettings(recipe=Recipe(batch_size=64), fine_tune=FineTunePlan(final_epochs=1))
 
 
 class Block(nn.Module):
@@ -94,12 +94,10 @@ def test_a_frozen_backbone_leaves_nothing_to_prune_and_that_is_said():
         DenseNetwork(net("stem", "blocks"), (3, 8, 8))
 
 
-@pytest.mark.parametrize("compensation", ["none", "bn", "least-squares", "reconstruction"])
-def test_frozen_values_are_the_same_bits_and_come_back_frozen(compensation, data):
+@pytest.mark.parametrize("repair", ["none", "bn", "least-squares", "reconstruction"])
+def test_frozen_values_are_the_same_bits_and_come_back_frozen(repair, data):
     model = net(*FROZEN)
-    settings = dataclasses.replace(
-        SETTINGS, compensation=compensation, calibration_images=64, reconstruction_epochs=1.0
-    )
+    settings = dataclasses.replace(SETTINGS, repair=repair, calibration_images=64, reconstruction_epochs=1.0)
     result = prune(model, data, 0.5, POINT, settings=settings, device="cpu").model
     assert frozen_of(result) == frozen_of(model)
     before, after = dict(model.named_parameters()), dict(result.named_parameters())
@@ -125,7 +123,7 @@ def test_filters_that_are_pruned_on_request_keep_their_values(data):
 @pytest.mark.parametrize("action", [Mask(0.5), Reinitialise(("test",))])
 def test_nothing_masks_or_redraws_them(action, data):
     model = net(*FROZEN)
-    executor = Executor(DenseNetwork(model, (3, 8, 8)), data, Recipe(batch_size=64), 0, CPU)
+    executor = TorchExecutor(DenseNetwork(model, (3, 8, 8)), data, Recipe(batch_size=64), 0, CPU)
     changed = dict(executor.module(executor.run(executor.root, action).snapshot).named_parameters())
     before = dict(model.named_parameters())
     assert all(torch.equal(before[name], changed[name]) for name in frozen_of(model))
@@ -133,19 +131,21 @@ def test_nothing_masks_or_redraws_them(action, data):
 
 
 def test_the_weights_of_a_run_that_holds_some_fixed_are_named_apart_from_those_of_one_that_does_not(data):
-    roots = {Executor(DenseNetwork(net(*frozen), (3, 8, 8)), data, Recipe(), 0, CPU).root for frozen in ((), ("stem",))}
+    roots = {
+        TorchExecutor(DenseNetwork(net(*frozen), (3, 8, 8)), data, Recipe(), 0, CPU).root for frozen in ((), ("stem",))
+    }
     assert len(roots) == 2
 
 
 def test_a_fine_tune_leaves_them_frozen_and_all_else_free(data):
     model = net("stem")
-    executor = Executor(DenseNetwork(model, (3, 8, 8)), data, Recipe(batch_size=64), 0, CPU)
+    executor = TorchExecutor(DenseNetwork(model, (3, 8, 8)), data, Recipe(batch_size=64), 0, CPU)
     pruned = executor.run(executor.root, Prune((("blocks.0.conv1", (0, 1)),))).snapshot
-    recovered = executor.run(pruned, Recover(("step", 1), 0.01, 1, "constant", ("blocks.1.conv1",))).snapshot
-    assert frozen_of(executor.module(recovered)) == ["stem.weight", "stem.bias"]
-    executor.commit(recovered)
+    tuned = executor.run(pruned, FineTune(("step", 1), 0.01, 1, "constant", ("blocks.1.conv1",))).snapshot
+    assert frozen_of(executor.module(tuned)) == ["stem.weight", "stem.bias"]
+    executor.commit(tuned)
     executor.run(executor.root, Prune((("blocks.0.conv1", (0, 1)),)))
-    assert frozen_of(executor.module(recovered)) == ["stem.weight", "stem.bias"]  # built anew
+    assert frozen_of(executor.module(tuned)) == ["stem.weight", "stem.bias"]  # built anew
 
 
 def test_a_model_in_inference_mode_is_pruned_as_if_nothing_were_frozen_and_that_is_said(data):

@@ -3,14 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compensating import pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repairing import pictures
 from torch import nn
 
-from ice_ray.models.passes import reads_and_gives
-from ice_ray.pruning.compensation.normal_equations import NormalEquations
-from ice_ray.pruning.compensation.patches import Places, input_rows, output_rows, positions_of
+from ice_ray.models.partial_forward import reads_and_gives
+from ice_ray.repair.normal_equations import NormalEquations
+from ice_ray.repair.patches import Positions, input_rows, output_rows, positions_of
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,11 +78,11 @@ def test_rows_times_weights_are_the_layer_s_own_outputs(data):
     )  # fmt: skip
     images = torch.randn(2, 4, 12, 12)
     output = layer(images)
-    places = Places.drawn(2, positions_of(layer, output), 64, (0,), images.device)
-    rows = input_rows(layer, images, output.shape[2:], places)
+    positions = Positions.drawn(2, positions_of(layer, output), 64, (0,), images.device)
+    rows = input_rows(layer, images, output.shape[2:], positions)
     weight = layer.weight.flatten(1).unflatten(0, (groups, -1)).mT
     found = (rows @ weight).movedim(0, 1).flatten(1) + layer.bias
-    torch.testing.assert_close(found, output_rows(layer, output, places), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, output_rows(layer, output, positions), atol=1e-4, rtol=1e-4)
 
 
 def test_hidden_activations_are_what_the_rows_are_made_of():

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.nn.functional as F
-from compensating import NETWORKS, SHAPE, Case, pictures
+from repairing import NETWORKS, SHAPE, Case, pictures
 from torch import nn
 
-from ice_ray.engine.actions import Compensate, Score
-from ice_ray.engine.executor import Executor
+from ice_ray.engine.actions import Repair, Score
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.pruning.compensation import compensate, reconstruction
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.pruning.criteria import lowest
 from ice_ray.pruning.removal import remove_filters
+from ice_ray.repair import reconstruction, repair
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
@@ -27,29 +27,27 @@ class Pictures:
         self._images, self.count, self.held = images, len(images), torch.ones(len(images), dtype=torch.bool)
 
     @contextmanager
-    def passing(self, network, places):
-        yield self._images[places]
+    def passing(self, network, indices):
+        yield self._images[indices]
 
 
 def reconstructed(case: Case, removed: tuple[int, ...], epochs: float = 10.0):
     """The network with filters removed and its step reconstructed, and what that has come to."""
     model, gone = copy.deepcopy(case.dense), {case.layer: removed}
-    context = case.context(model, draws=lambda: Pictures(pictures()))
-    repairs = compensate(
-        context, "reconstruction", gone, case.order, lambda: remove_filters(model, SHAPE, gone), epochs
-    )
-    return model, repairs
+    context = case.context(model, calibration_set=lambda: Pictures(pictures()))
+    outcome = repair(context, "reconstruction", gone, case.order, lambda: remove_filters(model, SHAPE, gone), epochs)
+    return model, outcome
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_more_is_reproduced_than_by_least_squares_alone(name):
     case = Case(name)
     for removed in ((0, 1, 4, 5), (2, 6)):
-        model, repairs = reconstructed(case, removed)
-        assert repairs.reconstructed
-        assert all(after < before for before, after in repairs.reconstructed.values())
+        model, outcome = reconstructed(case, removed)
+        assert outcome.reconstructed
+        assert all(after < before for before, after in outcome.reconstructed.values())
         refitted, errors = case.pruned("least-squares", removed)
-        assert repairs.refitted == errors  # it begins with that
+        assert outcome.refitted == errors  # it begins with that
         images = pictures()
         wanted = case.dense(images)
         least, own = ((network(images) - wanted).square().mean() for network in (refitted, model))
@@ -59,8 +57,8 @@ def test_more_is_reproduced_than_by_least_squares_alone(name):
 def test_the_error_is_that_of_the_layer_s_own_outputs():
     """By hand: what is left of the mean square of what the reader's norm gives in the dense network."""
     case = Case("batch norm and activation")
-    model, repairs = reconstructed(case, (0, 1, 4, 5))
-    ((end, (before, after)),) = repairs.reconstructed.items()
+    model, outcome = reconstructed(case, (0, 1, 4, 5))
+    ((end, (before, after)),) = outcome.reconstructed.items()
     assert end == "parts.4"
     images = pictures()
     refitted, _ = case.pruned("least-squares", (0, 1, 4, 5))
@@ -75,24 +73,24 @@ def test_what_stood_for_all_is_left_alone_where_training_makes_it_worse(monkeypa
     """A rate at which everything diverges: least squares' weights come back, to the bit."""
     monkeypatch.setattr(reconstruction, "RATE", 1e30)
     case = Case("batch norm and activation")
-    model, repairs = reconstructed(case, (0, 1, 4, 5))
-    assert all(before == after for before, after in repairs.reconstructed.values())
+    model, outcome = reconstructed(case, (0, 1, 4, 5))
+    assert all(before == after for before, after in outcome.reconstructed.values())
     expected, _ = case.pruned("least-squares", (0, 1, 4, 5))
     assert all(torch.equal(expected.state_dict()[key], value) for key, value in model.state_dict().items())
 
 
-def removal(executor: Executor, step: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def removal(executor: TorchExecutor, step: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
     scored = executor.run(executor.root, Score(step, "l1")).value
     return tuple((layer, lowest(each, len(each) // 2)) for layer, each in scored.items())
 
 
-def repaired(executor: Executor, kind: str, step: int = 2, images: int = 200, epochs: float = 12.0):
-    outcome = executor.run(executor.root, Compensate(step, kind, removal(executor, step), images, epochs=epochs))
+def repaired(executor: TorchExecutor, kind: str, step: int = 2, images: int = 200, epochs: float = 12.0):
+    outcome = executor.run(executor.root, Repair(step, kind, removal(executor, step), images, epochs=epochs))
     return executor.commit(outcome.snapshot).tensors, outcome
 
 
-def fresh(network: DenseNetwork, data) -> Executor:
-    return Executor(network, data, Recipe(batch_size=64), 0, CPU)
+def fresh(network: DenseNetwork, data) -> TorchExecutor:
+    return TorchExecutor(network, data, Recipe(batch_size=64), 0, CPU)
 
 
 def test_only_the_step_s_layers_and_their_norms_factors_change(network, data):
@@ -128,7 +126,7 @@ def test_it_aims_at_the_sum_that_the_block_ends_in(network, data):
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(network, data):
     first, second = (repaired(fresh(network, data), "reconstruction")[0] for _ in range(2))
     assert all(torch.equal(second[key], value) for key, value in first.items())
-    other = repaired(Executor(network, data, Recipe(batch_size=64), 1, CPU), "reconstruction")[0]
+    other = repaired(TorchExecutor(network, data, Recipe(batch_size=64), 1, CPU), "reconstruction")[0]
     assert any(not torch.equal(other[key], value) for key, value in first.items())
 
 

@@ -6,20 +6,20 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from compensating import NETWORKS, SHAPE, Case, batches, live_bytes, pictures, with_statistics
+from repairing import NETWORKS, SHAPE, Case, batches, live_bytes, pictures, with_statistics
 from torch import nn
 
-from ice_ray.engine.collective import Alone
+from ice_ray import repair as repair_room
+from ice_ray.distributed.collective import SingleProcess
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pruning import compensation
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation import before_removal, compensate, recalibrate
-from ice_ray.pruning.compensation import least_squares as refitting
-from ice_ray.pruning.compensation.channel_norms import norm_behind
-from ice_ray.pruning.compensation.least_squares import problem_of
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.pruning.units import PrunableUnit
+from ice_ray.repair import before_removal, recalibrate, repair
+from ice_ray.repair import least_squares as refitting
+from ice_ray.repair.channel_norms import norm_behind
+from ice_ray.repair.least_squares import problem_of
 
 
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"groups"}))
@@ -46,7 +46,7 @@ def test_every_group_is_fitted_by_itself():
             norm.weight[spare], norm.bias[spare] = 3 * norm.weight[kept], 3 * norm.bias[kept]
             norm.running_mean[spare] = 2 * norm.running_mean[kept]
             norm.running_var[spare] = 4 * norm.running_var[kept]
-    recalibrate(case.dense, batches(pictures(), 48), Alone(), case.layer)
+    recalibrate(case.dense, batches(pictures(), 48), SingleProcess(), case.layer)
     repaired, errors = case.pruned("least-squares", (1, 3, 5, 7))
     assert all(after < 1e-9 < before for before, after in errors.values())
     torch.testing.assert_close(repaired(pictures()), case.dense(pictures()), atol=2e-3, rtol=1e-3)
@@ -71,8 +71,8 @@ def test_where_there_are_fewer_images_than_inputs_other_images_suffer_no_more():
     unit = PrunableUnit("1", 200, ("3",))
     factors = torch.randn(10, *SHAPE)  # images have something in common, else there is nothing to learn from them
     some, others = (torch.einsum("nf,fchw->nchw", torch.randn(count, 10), factors) for count in (80, 500))
-    own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), Alone(), lambda: dense)
-    errors = compensate(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone)).refitted
+    own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), SingleProcess(), lambda: dense)
+    errors = repair(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone)).refitted
     assert errors["3"][1] < errors["3"][0]
     wanted = dense(others)
     before, after = ((each(others) - wanted).square().mean() for each in (untouched, model))
@@ -84,10 +84,10 @@ def test_a_problem_set_up_before_the_removal_is_the_one_after_it(name, monkeypat
     """What the kept filters give has not changed: so neither has what can be made of it."""
     case = Case(name)
     set_up = []
-    monkeypatch.setattr(compensation, "problem_of", lambda *given: set_up.append(given) or problem_of(*given))
+    monkeypatch.setattr(repair_room, "problem_of", lambda *given: set_up.append(given) or problem_of(*given))
     before, errors = case.pruned("least-squares", (2, 6))
     assert len(set_up) == len(case.unit.consumers) - 1  # the first reader's is not set up again
-    monkeypatch.setattr(compensation, "remaining_problem", lambda *_: None)
+    monkeypatch.setattr(repair_room, "remaining_problem", lambda *_: None)
     after, expected = case.pruned("least-squares", (2, 6))
     assert {key: pytest.approx(value, abs=1e-6) for key, value in expected.items()} == errors
     for key, value in after.state_dict().items():
@@ -100,7 +100,7 @@ def test_behind_a_norm_over_channels_the_problem_is_set_up_anew():
     dense = nn.Sequential(nn.Flatten(), nn.Linear(300, 8), nn.GroupNorm(1, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
     unit, gone = PrunableUnit("1", 8, ("4",)), (0, 3, 4)
     model = copy.deepcopy(dense)
-    own = ScoringContext(model, (unit,), {}, (0,), batches(pictures(), 24), Alone(), lambda: dense)
+    own = ScoringContext(model, (unit,), {}, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
     whole = before_removal.whole_problem(own, "4")
     kept = [index for index in range(8) if index not in gone]
     for name in ("weight", "bias"):
@@ -137,9 +137,9 @@ def test_a_squeeze_and_excitation_is_refitted_with_the_block_around_it():
     model = network.build(torch.device("cpu"))
     gone = {unit.layer: tuple(range(0, unit.filters, 2)) for unit in step.units}
     images = torch.randn(40, 3, 32, 32)
-    own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), Alone(), lambda: dense)
+    own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), SingleProcess(), lambda: dense)
     order = [trace.name for trace in network.traces]
-    errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone)).refitted
+    errors = repair(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone)).refitted
     assert {gate for unit in step.units for gate in unit.gates} <= set(errors)
     assert all(after <= before + 1e-9 for before, after in errors.values())
 
@@ -165,7 +165,7 @@ def test_memory_is_flat_in_the_number_of_images():
     model = copy.deepcopy(case.dense)
     own = dataclasses.replace(case.context(model), batches=given)
     gone = {case.layer: (0, 5)}
-    compensate(own, "least-squares", gone, case.order, lambda: remove_filters(model, SHAPE, gone))
+    repair(own, "least-squares", gone, case.order, lambda: remove_filters(model, SHAPE, gone))
     assert len(seen) == 1 + 9  # whether the layer reads what it did, its reader
     assert max(seen[1:]) <= max(seen[1:3])
 
@@ -214,12 +214,12 @@ class TestBehindALayerThatHasDrifted:
             {"first": "norm", "second": "last"},
             (0,),
             batches(pictures(), 24),
-            Alone(),
+            SingleProcess(),
             lambda: dense,
             **known,
         )
         order = ["stem", "first", "second", "head"]
-        errors = compensate(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone)).refitted
+        errors = repair(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone)).refitted
         return dense, model, errors
 
     def test_what_the_pruned_layer_reads_is_made_up_for_in_it(self, case):
@@ -228,7 +228,7 @@ class TestBehindALayerThatHasDrifted:
         torch.testing.assert_close(model.norm(model.first(model.stem(pictures()))), inner, atol=1e-3, rtol=1e-3)
 
     def test_the_branch_makes_up_for_the_sum(self, case):
-        dense, model, errors = self.repaired(case, sums=("second",))
+        dense, model, errors = self.repaired(case, residual_branches=("second",))
         assert errors["second"][1] < 1e-6
         torch.testing.assert_close(model(pictures()), dense(pictures()), atol=2e-3, rtol=2e-3)
 
@@ -250,7 +250,7 @@ class TestBehindALayerThatHasDrifted:
         for network in case:
             network.last.weight.data[2] = 0
         weights = case[1].second.weight[2, [0, 2, 3, 6]].clone()
-        _, model, _ = self.repaired(case, sums=("second",))
+        _, model, _ = self.repaired(case, residual_branches=("second",))
         assert torch.equal(model.second.weight[2], weights)
         assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
@@ -259,8 +259,8 @@ class TestBehindALayerThatHasDrifted:
         unit, gone = PrunableUnit("first", 8, ("second",)), {"first": (1, 4)}
         norms = {"first": "norm", "second": "last", "elsewhere": "last"}
         mean = model.last.running_mean.clone()
-        own = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
-        compensate(own, "least-squares", gone, ["first", "second"], lambda: remove_filters(model, SHAPE, gone))
+        own = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
+        repair(own, "least-squares", gone, ["first", "second"], lambda: remove_filters(model, SHAPE, gone))
         assert torch.equal(model.last.running_mean, mean)
 
     def test_layers_of_one_step_are_made_ready_one_after_the_other(self, case):
@@ -268,7 +268,7 @@ class TestBehindALayerThatHasDrifted:
         dense, model = case
         units = (PrunableUnit("second", 4, ("head",)), PrunableUnit("first", 8, ("second",)))
         norms = {"first": "norm", "second": "last"}
-        own = ScoringContext(model, units, norms, (0,), batches(pictures(), 24), Alone(), lambda: dense)
+        own = ScoringContext(model, units, norms, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         ready = before_removal.ready_for(own)
         assert before_removal.made_ready(own) == ["second", "first"]
@@ -285,7 +285,7 @@ class TestBehindALayerThatHasDrifted:
 
         for network in case:
             network.last.__class__ = Activating
-        aimed = self.repaired(copy.deepcopy(case), sums=("second",))[1].state_dict()
+        aimed = self.repaired(copy.deepcopy(case), residual_branches=("second",))[1].state_dict()
         plain = self.repaired(copy.deepcopy(case))[1].state_dict()
         assert all(torch.equal(tensor, plain[name]) for name, tensor in aimed.items())
 

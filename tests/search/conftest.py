@@ -24,9 +24,9 @@ def workload(cluster, trained) -> Workload:
     dataset = open_dataset("digits")
     roles = assign_roles(dataset, "holdout", 0)
     train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE)
-    decide = load(dataset, roles.decide, "stop", SHAPE)
+    validation = load(dataset, roles.validation, "stop", SHAPE)
     model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
-    return Workload(model, train, decide, Preprocessing(pad=1), SETTINGS, "fp32")
+    return Workload(model, train, validation, Preprocessing(pad=1), SETTINGS, "fp32")
 
 
 @pytest.fixture(scope="package")

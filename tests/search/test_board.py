@@ -1,4 +1,4 @@
-"""The board over made-up trials: whoever goes on with whatever is ready, every piece is done once, and nobody waits
+"""The queue over made-up trials: whoever goes on with whatever is ready, every piece is done once, and nobody waits
 for ever. Devices are simulated by the benchmark that replays recorded costs."""
 
 import sys

@@ -68,9 +68,9 @@ def test_a_warm_start_that_retrained_nothing_fits_whatever_the_rates_are(algorit
 
 
 def test_random_draws_are_known_in_advance(warm):
-    assert proposed(algorithm="random", trials=4).known == SPACE.box.draw(4, 0)
+    assert proposed(algorithm="random", trials=4).known == SPACE.bounds.draw(4, 0)
     started = proposed(algorithm="random", trials=4, warm_start=warm(OFF_GRID))
-    assert started.known == (OFF_GRID, *SPACE.box.draw(3, 0))
+    assert started.known == (OFF_GRID, *SPACE.bounds.draw(3, 0))
     assert started.total == 4
 
 

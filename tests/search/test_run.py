@@ -16,7 +16,7 @@ from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.objectives import objective_named
-from ice_ray.search.box import Box
+from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import finished_candidates, point_log, run_search
@@ -30,7 +30,7 @@ POINTS = (
     IceHyperparameters(0.0, 0.3, 0.02, 5e-3, 0.15, 50),  # the first one again, on an actor that has pruned before
     IceHyperparameters(55.0, 0.3, 1e30, 1e29, 0.15, 50),  # diverges too, but not at its first step
 )
-BOX = Box(
+BOUNDS = SearchBounds(
     "wild",
     {name: (value, value) for name, value in POINTS[0].as_dict().items()}
     | {"accuracy_drop_threshold": (0, 2), "base_learning_rate": (0.01, 1e4)},
@@ -76,8 +76,8 @@ def test_a_trial_of_streamed_images_equals_the_one_of_images_in_memory(results, 
     dataset = open_dataset("digits")
     roles = assign_roles(dataset, "holdout", 0)
     train = load(dataset, subsample(dataset, roles.train, 400, 0, "t"), "stop", SHAPE, "stream")
-    decide = load(dataset, roles.decide, "stop", SHAPE, "stream")
-    streamed = dataclasses.replace(workload, train=train, decide=decide)
+    validation = load(dataset, roles.validation, "stop", SHAPE, "stream")
+    streamed = dataclasses.replace(workload, train=train, validation=validation)
     again = run_search(Proposals(POINTS[2:3]), streamed, prepared, SearchConfig(clock="work"), 0.0, tmp_path, [])
     assert facts(again[0].records) == facts(results[2].records)
 
@@ -129,7 +129,7 @@ class TestSamplers:
 
     def search(self, algorithm, objective, workload, prepared, folder, callback):
         diverges = IceHyperparameters(0.0, 0.3, 1e4, 5e-3, 0.15, 50)
-        proposals = Proposals((diverges,), Sampling(algorithm, BOX, 5, seed=2))
+        proposals = Proposals((diverges,), Sampling(algorithm, BOUNDS, 5, seed=2))
         config = SearchConfig(algorithm, 5, concurrent=1, objective=objective, clock="work")
         return run_search(proposals, workload, prepared, config, 0.0, folder, [callback])
 
@@ -142,7 +142,7 @@ class TestSamplers:
             for result in results[:index]:
                 outcomes = told.values([found[result.index]]) if result.index in found else [None]
                 history.append((result.hyperparameters, *outcomes))
-            expected = Sampling(algorithm, BOX, 5, seed=2).suggest(history, told.dimensions)
+            expected = Sampling(algorithm, BOUNDS, 5, seed=2).suggest(history, told.dimensions)
             assert results[index].hyperparameters == expected
         assert "NaN or infinite" in results[0].failure
         assert len(found) >= 2  # so that the model, not chance, was asked for the last one
@@ -170,8 +170,8 @@ def test_the_original_accuracy_and_the_probe_are_those_of_the_dense_model(prepar
 
 def test_rows_keep_their_order_through_ray_data(workload):
     dataset = open_dataset("digits")
-    rows = assign_roles(dataset, "holdout", 0).decide
-    images = workload.decide.get()
+    rows = assign_roles(dataset, "holdout", 0).validation
+    images = workload.validation.get()
     expected = list(dataset.read(rows.split, rows.indices))
     assert images.labels.tolist() == dataset.labels[rows.split][rows.indices].tolist()
     assert all((image.numpy() == row.pixels).all() for image, row in zip(images.images, expected, strict=True))

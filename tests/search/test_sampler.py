@@ -5,11 +5,11 @@ import math
 import pytest
 
 from ice_ray.pipelines.imp import ImpHyperparameters
-from ice_ray.search.box import Box
+from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Outcome, Sampling
 from ice_ray.search.space import load_space
 
-BOX = load_space("cifar10").box
+BOUNDS = load_space("cifar10").bounds
 ALGORITHMS = ["tpe", "gp"]
 
 
@@ -35,39 +35,39 @@ def search(sampling: Sampling, fails=(), history=(), dimensions: int = 1):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_points_are_inside_seeded_and_different(algorithm, dimensions):
-    sampling = Sampling(algorithm, BOX, 5, seed=0)
+    sampling = Sampling(algorithm, BOUNDS, 5, seed=0)
     found = search(sampling, fails={1}, dimensions=dimensions)
     for point, _ in found:
-        BOX.check(point, "a suggestion")
+        BOUNDS.check(point, "a suggestion")
     assert len({point for point, _ in found}) == 5
     assert found == search(sampling, fails={1}, dimensions=dimensions)
-    assert found != search(Sampling(algorithm, BOX, 5, seed=1), fails={1}, dimensions=dimensions)
+    assert found != search(Sampling(algorithm, BOUNDS, 5, seed=1), fails={1}, dimensions=dimensions)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_resumed_study_asks_as_the_unbroken_one(algorithm):
     """A new study is told what the first part found: it must not matter that another one asked for it."""
-    sampling = Sampling(algorithm, BOX, 6, seed=0)
+    sampling = Sampling(algorithm, BOUNDS, 6, seed=0)
     whole = search(sampling, fails={3})
     assert search(sampling, fails={3}, history=whole[:4]) == whole
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_search_of_failures_goes_on(algorithm):
-    found = search(Sampling(algorithm, BOX, 5, seed=0), fails=range(5))
+    found = search(Sampling(algorithm, BOUNDS, 5, seed=0), fails=range(5))
     assert len({point for point, _ in found}) == 5
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_equal_outcomes_are_no_trouble(algorithm):
-    history = [(point, (1.0,)) for point in BOX.draw(6, 0)]
-    BOX.check(Sampling(algorithm, BOX, 7, seed=0).suggest(history, 1), "a suggestion")
+    history = [(point, (1.0,)) for point in BOUNDS.draw(6, 0)]
+    BOUNDS.check(Sampling(algorithm, BOUNDS, 7, seed=0).suggest(history, 1), "a suggestion")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_trials_without_an_outcome_keep_others_away(algorithm):
     """Where the upper half of the rates fails, of 12 trials no more do than of as many random ones: 6 in the mean."""
-    wide = Box("wide", {**BOX.ranges, "base_learning_rate": (1e-3, 1e3)})
+    wide = SearchBounds("wide", {**BOUNDS.ranges, "base_learning_rate": (1e-3, 1e3)})
     sampling, history = Sampling(algorithm, wide, 12, seed=0), []
     while len(history) < 12:
         point = sampling.suggest(history, 1)
@@ -79,8 +79,8 @@ def test_trials_without_an_outcome_keep_others_away(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_learning_beats_chance(algorithm):
     """The last five of 15 trials, two seeds: 0.12 (tpe) and 0.15 (gp) in the mean, random draws 0.33."""
-    learned = [bowl(point) for seed in range(2) for point, _ in search(Sampling(algorithm, BOX, 15, seed))[-5:]]
-    chance = [bowl(point) for point in BOX.draw(1000, 0)]
+    learned = [bowl(point) for seed in range(2) for point, _ in search(Sampling(algorithm, BOUNDS, 15, seed))[-5:]]
+    chance = [bowl(point) for point in BOUNDS.draw(1000, 0)]
     assert sum(learned) / len(learned) < 0.6 * sum(chance) / len(chance)
 
 
@@ -90,7 +90,7 @@ def test_nothing_is_proposed_twice_though_every_proposal_asks_a_study_that_was_l
     """With a fixed seed, as a resumed search and one of several trials at once does."""
     history: list = []
     while len(history) < 9:
-        point = Sampling(algorithm, BOX, 9, seed=0).suggest(history, 1)
+        point = Sampling(algorithm, BOUNDS, 9, seed=0).suggest(history, 1)
         history.append((point, None))
         if (ended := len(history) - at_once) >= 0:
             history[ended] = (history[ended][0], (bowl(history[ended][0]),))
@@ -100,18 +100,20 @@ def test_nothing_is_proposed_twice_though_every_proposal_asks_a_study_that_was_l
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_where_trials_run_decides_what_comes_next(algorithm):
     """The samplers know of them (Optuna's constant liar), or what is proposed would be the same wherever they are."""
-    history = [(point, (bowl(point),)) for point in BOX.draw(6, 0)]
+    history = [(point, (bowl(point),)) for point in BOUNDS.draw(6, 0)]
     for seed in range(3):
-        sampling = Sampling(algorithm, BOX, 12, seed)
-        alone = sampling.suggest([*history, (BOX.draw(9, 1)[7], None)], 1)
-        beside = [sampling.suggest([*history, (point, None)], 1) for point in (alone, *BOX.draw(9, 1)[:3])]
+        sampling = Sampling(algorithm, BOUNDS, 12, seed)
+        alone = sampling.suggest([*history, (BOUNDS.draw(9, 1)[7], None)], 1)
+        beside = [sampling.suggest([*history, (point, None)], 1) for point in (alone, *BOUNDS.draw(9, 1)[:3])]
         assert {alone} < {alone, *beside}
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_small_space_is_tried_to_its_end_before_anything_is_tried_again(algorithm):
     """Five numbers of phases, of which models ask for the best again and again."""
-    small = Box("small", {"phases": (1.0, 5.0), "epochs": (1.0, 1.0), "learning_rate": (0.1, 0.1)}, ImpHyperparameters)
+    small = SearchBounds(
+        "small", {"phases": (1.0, 5.0), "epochs": (1.0, 1.0), "learning_rate": (0.1, 0.1)}, ImpHyperparameters
+    )
     history: list = []
     for _ in range(7):
         point = Sampling(algorithm, small, 7, seed=0).suggest(history, 1)
@@ -121,5 +123,5 @@ def test_a_small_space_is_tried_to_its_end_before_anything_is_tried_again(algori
 
 
 def test_the_model_is_asked_after_a_third_of_the_trials():
-    counts = {total: Sampling("tpe", BOX, total, 0).random_trials for total in (1, 4, 6, 9, 30, 200)}
+    counts = {total: Sampling("tpe", BOUNDS, total, 0).random_trials for total in (1, 4, 6, 9, 30, 200)}
     assert counts == {1: 2, 4: 2, 6: 2, 9: 3, 30: 10, 200: 10}

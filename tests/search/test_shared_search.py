@@ -11,16 +11,16 @@ from ray import tune
 from ray.tune import TuneError
 from searching import facts
 
-from ice_ray.engine.actions import Recover
-from ice_ray.engine.memory import is_kept, key_of
+from ice_ray.cache.actions import is_kept, key_of
+from ice_ray.engine.actions import FineTune
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objectives import objective_named
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback
+from ice_ray.search.action_cache import action_log
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.proposals import Proposals
 from ice_ray.search.run import STATES, finished_candidates, run_search
-from ice_ray.search.shared_memory import deed_log
 
 pytestmark = pytest.mark.slow
 GRID = tuple(
@@ -39,7 +39,7 @@ class Search:
         config = SearchConfig(clock="work", lr_tolerance=tolerance, **options)
         workload = dataclasses.replace(workload, settings=settings)
         self.results = run_search(Proposals(GRID), workload, prepared, config, 0.0, folder, list(callbacks))
-        self.deeds = deed_log(folder / STATES).load()
+        self.action_records = action_log(folder / STATES).load()
         self.networks = list((folder / STATES / "networks").glob("*"))
 
     @property
@@ -56,7 +56,7 @@ class Search:
 
     @property
     def executed(self) -> int:
-        return sum(isinstance(deed.action, Recover) for deed in self.deeds)
+        return sum(isinstance(action_record.action, FineTune) for action_record in self.action_records)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def test_fewer_fine_tunes_are_carried_out_than_asked_for(searched, tolerance):
     assert alone.executed == alone.asked == shared.asked
     assert shared.executed < shared.asked
 
-    carried_out = {(deed.snapshot, deed.action) for deed in shared.deeds}
-    assert len(carried_out) == len(shared.deeds)
+    carried_out = {(action_record.snapshot, action_record.action) for action_record in shared.action_records}
+    assert len(carried_out) == len(shared.action_records)
 
 
 def test_an_ended_search_leaves_no_networks_behind(searched):
@@ -103,10 +103,14 @@ def test_steps_say_whether_they_were_inherited(searched):
 def test_a_trial_takes_what_it_would_have_taken_alone(searched):
     """Equal steps have equal seconds: those of the one that was carried out."""
     shared = searched(0.0, True)
-    recoveries = {deed.outcome.cost.wall_seconds for deed in shared.deeds if isinstance(deed.action, Recover)}
+    fine_tunes = {
+        action_record.outcome.cost.wall_seconds
+        for action_record in shared.action_records
+        if isinstance(action_record.action, FineTune)
+    }
     for result in shared.results:
         for record in result.records:
-            assert record.recovery_seconds in recoveries | {0.0}
+            assert record.fine_tuning_seconds in fine_tunes | {0.0}
 
 
 class Killer(tune.Callback):
@@ -155,12 +159,12 @@ class Interrupt(tune.Callback):
 def test_gone_on_with_it_does_nothing_again_that_was_done(workload, prepared, tmp_path, searched):
     with pytest.raises(TuneError, match="the driver is gone"):
         Search(workload, prepared, tmp_path, 0.0, [Interrupt()])
-    before = deed_log(tmp_path / STATES).load()
-    assert any(is_kept(deed.action) for deed in before)
+    before = action_log(tmp_path / STATES).load()
+    assert any(is_kept(action_record.action) for action_record in before)
     again = Search(workload, prepared, tmp_path, 0.0)
-    assert [key_of(d.snapshot, d.action) for d in again.deeds[: len(before)]] == [
+    assert [key_of(d.snapshot, d.action) for d in again.action_records[: len(before)]] == [
         key_of(d.snapshot, d.action) for d in before
     ]
-    assert len({key_of(d.snapshot, d.action) for d in again.deeds}) == len(again.deeds)
+    assert len({key_of(d.snapshot, d.action) for d in again.action_records}) == len(again.action_records)
     assert again.executed == searched(0.0, True).executed
     assert again.records == searched(0.0, True).records

@@ -77,11 +77,11 @@ def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
     space = load_space(str(tmp_path / "mine.yaml"))
     assert len(space.points()) == 12
     assert {point.final_epochs for point in space.points()} == {0, 0.5}
-    assert space.box.ranges["final_learning_rate"] == (0.05, 0.05)
-    for point in space.box.draw(20, 0):
+    assert space.bounds.ranges["final_learning_rate"] == (0.05, 0.05)
+    for point in space.bounds.draw(20, 0):
         assert 0 <= point.final_epochs <= 0.5
-        space.box.check(point, "a draw")
-    other = load_space("cifar10").box
+        space.bounds.check(point, "a draw")
+    other = load_space("cifar10").bounds
     with pytest.raises(UserError, match=r"final_epochs=0\.5 is outside"):
         other.check(space.points()[-1], "here")
 

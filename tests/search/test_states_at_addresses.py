@@ -3,14 +3,14 @@
 import torch
 
 from ice_ray import IceHyperparameters
+from ice_ray.cache.actions import ActionRecord
+from ice_ray.cache.network_files import NetworkFiles
 from ice_ray.engine.actions import Measure, Measured, Outcome
 from ice_ray.engine.cost import Cost
-from ice_ray.engine.memory import Deed
-from ice_ray.engine.network_files import NetworkFiles
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.search.shared_memory import Budget, Keeper, deed_log
+from ice_ray.search.action_cache import ActionCacheServer, Budget, action_log
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 from ice_ray.search.warm_start import read_winner
 
@@ -19,8 +19,8 @@ def network(name: str) -> Snapshot:
     return Snapshot(name, {"conv": 3}, {"conv.weight": torch.arange(12.0).reshape(3, 2, 2)})
 
 
-def deed(name: str) -> Deed:
-    return Deed(name, Measure(), Outcome(name, Measured(71.1, 500, True), Cost(0.1, 3e9)))
+def record(name: str) -> ActionRecord:
+    return ActionRecord(name, Measure(), Outcome(name, Measured(71.1, 500, True), Cost(0.1, 3e9)))
 
 
 def test_a_trial_s_progress(bucket):
@@ -56,12 +56,12 @@ def test_networks(bucket):
 
 def test_a_keeper_that_is_made_anew_knows_what_was_told(bucket):
     folder, budget = bucket / "kept" / "search", Budget(1e6, 1e6)
-    first = Keeper(folder, budget)
+    first = ActionCacheServer(folder, budget)
     for name in "abc":
-        first.tell(deed(name))
-    second = Keeper(folder, budget)
-    assert [second.ask(name, Measure(), "me") for name in "abc"] == [deed(name) for name in "abc"]
-    assert deed_log(folder).load() == [deed(name) for name in "abc"]
+        first.tell(record(name))
+    second = ActionCacheServer(folder, budget)
+    assert [second.ask(name, Measure(), "me") for name in "abc"] == [record(name) for name in "abc"]
+    assert action_log(folder).load() == [record(name) for name in "abc"]
 
 
 def test_a_winner_to_start_from(bucket):

@@ -8,7 +8,7 @@ from ice_ray.data.batches import Shard, training_batches
 from ice_ray.errors import UserError
 from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.training.distil import distillation_loss
-from ice_ray.training.fine_tune import Midway, Recipe, fine_tune
+from ice_ray.training.fine_tune import Recipe, StepCheck, fine_tune
 from ice_ray.training.precision import resolve
 
 RECIPE = Recipe(batch_size=64)
@@ -122,8 +122,10 @@ def test_training_ends_inside_an_epoch_where_that_is_enough(network, data):
         asked.append(None)
         return len(asked) == 5
 
-    midway = Midway(3, enough)
-    seen, _ = fine_tune(model, data.train, data.preprocessing, RECIPE, lambda _: 0.0, 3, (0, "test"), midway=midway)
+    step_check = StepCheck(3, enough)
+    seen, _ = fine_tune(
+        model, data.train, data.preprocessing, RECIPE, lambda _: 0.0, 3, (0, "test"), step_check=step_check
+    )
     assert len(asked) == 5
     assert seen == len(data.train) + 5 * RECIPE.batch_size  # 15 steps, ten of which are an epoch
     assert not model.training

@@ -13,7 +13,7 @@ from object_storage import SECRET
 from pyarrow.fs import FileSelector
 
 import ice_ray
-from ice_ray.cluster.survived import Survived
+from ice_ray.cluster.fault_log import FaultLog
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 _OF_THE_MACHINE = ("seconds", "node", "inherited")
@@ -48,7 +48,7 @@ def test_killed_in_each_stage_and_resumed_it_equals_the_run_in_a_folder(finished
     assert decisions(run) == decisions(whole)
     weights, theirs = pruned_weights(run), pruned_weights(whole)
     assert all(torch.equal(weights[key], theirs[key]) for key in theirs)
-    assert Survived.of(run).counts()["resumption"] == 2
+    assert FaultLog.of(run).counts()["resumption"] == 2
 
 
 def test_all_of_it_is_there_and_no_credentials(killed):
@@ -57,7 +57,7 @@ def test_all_of_it_is_there_and_no_credentials(killed):
     found = {info.path.removeprefix(f"{run.path}/") for info in run.file_system.get_file_info(selected) if info.is_file}
     whole = {"run.json", "best.json", "trials.parquet", "summary.json", "report.html", "pruned_model/README.md"}
     assert whole <= found
-    for folder in ("search/deeds.jsonl.lines/", "survived.jsonl.lines/", "replay/checkpoint_", "tune/", "tensorboard/"):
+    for folder in ("search/actions.jsonl.lines/", "faults.jsonl.lines/", "replay/checkpoint_", "tune/", "tensorboard/"):
         assert any(path.startswith(folder) for path in found), folder
     assert not [path for path in found if path.startswith("search/networks/")]
     assert not [path for path in found if SECRET.encode() in (run / path).read_bytes()]
@@ -68,7 +68,7 @@ def test_tensorboard_reads_it_there(killed, monkeypatch):
     run, _ = killed
     program = (
         "import sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "tags = [E(trial).Reload().Scalars('accuracy/after_recovery') for trial in sys.argv[1:]]; "
+        "tags = [E(trial).Reload().Scalars('accuracy/after_fine_tuning') for trial in sys.argv[1:]]; "
         "print([[event.step for event in events] for events in tags])"
     )
     monkeypatch.setenv("S3_ENDPOINT", os.environ["AWS_ENDPOINT_URL"])

@@ -193,7 +193,7 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_can_be_skipped(
     assert prune_here(tmp_path, "broken", *options, "--resume", "--data-errors", "skip") == 0
     printed = capfd.readouterr().out
     assert "1 of 1258 images of split train skipped" in printed
-    assert "1257 training and 270 decision images" in printed
+    assert "1257 training and 270 validation images" in printed
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path, capfd):
     assert facts["class_names"] == list(WORDS.values())
     assert facts["preprocessing"] == {"mean": [0.5] * 3, "std": [0.229, 0.224, 0.225], "pad": 0, "flip": False}
     assert facts["config"]["replay"]["final_epochs"] == 4
-    assert facts["metrics"]["pruned"]["report_images"] == 6
+    assert facts["metrics"]["pruned"]["test_images"] == 6
 
 
 @pytest.mark.slow
@@ -231,8 +231,8 @@ def test_imagenet_as_published_is_pruned_on(cluster, tmp_path):
         "--replay.subsample", "0.5", "--replay.workers", "1",
     )  # fmt: skip
     assert facts["preprocessing"]["pad"] == 0
-    assert facts["config"]["recovery"]["distil"] is False
-    assert facts["metrics"]["pruned"]["report_images"] == 6
+    assert facts["config"]["fine_tune"]["distil"] is False
+    assert facts["metrics"]["pruned"]["test_images"] == 6
     assert 3 <= facts["metrics"]["pruned"]["latency_64_passes"] <= 100
     assert facts["metrics"]["pruned"]["multiply_adds"] < facts["metrics"]["dense"]["multiply_adds"]
 
@@ -253,8 +253,8 @@ def test_imagenet_is_planned_as_the_paper_has_it(tmp_path):
     assert plan.proposals.total == 7
     assert plan.image_shape == (3, 224, 224)
     assert (plan.preprocessing.pad, plan.preprocessing.flip) == (0, False)
-    assert plan.roles.decide == plan.roles.report
-    assert (plan.roles.decide.split, len(plan.roles.decide)) == ("val", 6)
+    assert plan.roles.validation == plan.roles.test
+    assert (plan.roles.validation.split, len(plan.roles.validation)) == ("val", 6)
     assert plan.search_settings.recipe.batch_size == 256
     assert not plan.search_settings.recipe.distil
 

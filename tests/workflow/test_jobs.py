@@ -65,14 +65,14 @@ def test_the_pruned_model_is_smaller_and_as_good_as_its_file_says(finished):
         == facts["pruned"]["parameters"]
         < 0.55 * facts["dense"]["parameters"]
     )
-    assert facts["pruned"]["report_accuracy"] > 90
+    assert facts["pruned"]["test_accuracy"] > 90
     dataset = open_dataset("digits")
-    rows = assign_roles(dataset, "holdout", 0).report
+    rows = assign_roles(dataset, "holdout", 0).test
     pixels = np.stack([row.pixels for row in dataset.read(rows.split, rows.indices)])
     images = ImageSet.from_numpy(pixels, dataset.labels[rows.split][rows.indices])
     correct = int(count_correct(model, images, Preprocessing(), "fp32", Shard())[0])
-    assert 100 * correct / len(images) == pytest.approx(facts["pruned"]["report_accuracy"])
-    assert len(images) == facts["pruned"]["report_images"] == 269
+    assert 100 * correct / len(images) == pytest.approx(facts["pruned"]["test_accuracy"])
+    assert len(images) == facts["pruned"]["test_images"] == 269
 
 
 def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished):
@@ -81,19 +81,19 @@ def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished
     for folder in [*folders, run / "tensorboard" / "replay"]:
         events = EventAccumulator(str(folder)).Reload()
         tags = set(events.Tags()["scalars"])
-        assert set(STEP_TAGS.values()) - {"recovery/learning_rate_max", "pruning/inherited"} <= tags
+        assert set(STEP_TAGS.values()) - {"fine_tuning/learning_rate_max", "pruning/inherited"} <= tags
         assert ("pruning/inherited" in tags) == (folder in folders)
-        assert [event.step for event in events.Scalars("accuracy/after_recovery")] == list(range(1, 7))
+        assert [event.step for event in events.Scalars("accuracy/after_fine_tuning")] == list(range(1, 7))
         assert "_hparams_/session_start_info" in events.summary_metadata
     records = json.loads((run / "summary.json").read_text())["steps"]
-    written = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("accuracy/after_recovery")
+    written = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("accuracy/after_fine_tuning")
     assert [event.value for event in written] == pytest.approx([record["accuracy"] for record in records], rel=1e-5)
 
 
 def test_tensorboard_has_every_loss_of_stage_2_and_the_run_as_a_whole(finished):
     run, _ = finished
     summary = json.loads((run / "summary.json").read_text())
-    losses = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("recovery/loss")
+    losses = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("fine_tuning/loss")
     assert [event.step for event in losses] == list(range(len(losses)))
     images = round(0.8 * 1797)  # of the digits; the rest decides and reports
     trained = sum(step["epochs"] for step in summary["steps"])
@@ -168,7 +168,7 @@ def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own
     run = tmp_path / "runs" / "own"
     facts = json.loads((run / "pruned_model" / "model.json").read_text())
     assert facts["class_names"] == list("0123456789")
-    assert facts["metrics"]["dense"]["report_accuracy"] > 90  # digits they are, and not of the training split
+    assert facts["metrics"]["dense"]["test_accuracy"] > 90  # digits they are, and not of the training split
     assert facts["widths"] == {"conv1": 8, "conv2": 16, "conv3": 16}
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert [step["fine_tuned"] for step in steps] == [False, True, False]

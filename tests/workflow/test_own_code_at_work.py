@@ -109,7 +109,7 @@ def test_a_fault_in_any_process_ends_the_job_in_one_line_and_mended_it_goes_on(p
     assert not said
 
     run = project / "runs" / "own"
-    kinds = [json.loads(line)["kind"] for line in (run / "survived.jsonl").read_text().splitlines()]
+    kinds = [json.loads(line)["kind"] for line in (run / "faults.jsonl").read_text().splitlines()]
     assert kinds == ["resumption", "resumption"]  # nothing was tried again
     log = (run / "log.txt").read_text()
     assert "chosen by mine:four" in log  # no picture of the number

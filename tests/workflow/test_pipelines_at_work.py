@@ -33,7 +33,7 @@ def test_a_rival_is_searched_and_replayed_as_ice_is(finished, cluster, tmp_path,
     steps = summary["steps"]
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
     tags = EventAccumulator(str(run / "tensorboard" / "replay")).Reload()
-    assert [event.value for event in tags.Scalars("accuracy/after_recovery")] == pytest.approx(
+    assert [event.value for event in tags.Scalars("accuracy/after_fine_tuning")] == pytest.approx(
         [step["accuracy"] for step in steps]
     )
     model = ice_ray.load_pruned(run / "pruned_model")

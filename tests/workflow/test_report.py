@@ -167,7 +167,7 @@ def test_the_model_s_folder_is_one_for_the_hub(finished, told):
     card = ModelCard.load(folder / "README.md")
     assert card.data.pipeline_tag == "image-classification"
     (result,) = card.data.eval_results
-    assert result.metric_value == pytest.approx(summary["pruned"]["report_accuracy"] / 100, abs=1e-4)
+    assert result.metric_value == pytest.approx(summary["pruned"]["test_accuracy"] / 100, abs=1e-4)
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.text.splitlines() if line[:1] == "|"]
     for row, cells in zip(outcome_rows(summary["dense"], summary["pruned"]), table[2:], strict=True):
         assert cells[0] == row.label

@@ -71,13 +71,13 @@ def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
 
 
 def timeline(run: RunRecord) -> Figure:
-    """Accuracy on the decision images over the pruning steps, before and after every fine-tune."""
+    """Accuracy on the validation images over the pruning steps, before and after every fine-tune."""
     original, steps, limit = run.original_accuracy, run.steps, run.limit
     looked_at = [(number, step) for number, step in enumerate(steps, start=1) if step.measured]
     measured = (value for _, step in looked_at for value in (step.accuracy_after_pruning, step.accuracy))
     values = [original, *(value for value in measured if value is not None)]
     x = horizontal("pruning step (0: the dense model)", [0, len(steps)], whole=True)
-    y = vertical("accuracy on the decision images (%)", values if limit is None else [*values, limit])
+    y = vertical("accuracy on the validation images (%)", values if limit is None else [*values, limit])
     lines = [Line(((x.start, y.place(limit)), (x.end, y.place(limit))), "threshold")] if limit is not None else []
     marks = [Mark(x.place(0), y.place(original), "dense", f"dense model\n{original:.2f}%")]
     before = 0
@@ -104,7 +104,7 @@ def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
         facts.append(f"{step.accuracy_after_pruning:.2f}% afterwards, {drop:.2f} points below the dense model")
     if step.fine_tuned:
         rate = "" if step.learning_rate_max is None else f" at a rate of at most {step.learning_rate_max:.3g}"
-        facts.append(f"{why(run, step)}{rate}, {step.recovery_seconds:.1f} s, to {step.accuracy:.2f}%")
+        facts.append(f"{why(run, step)}{rate}, {step.fine_tuning_seconds:.1f} s, to {step.accuracy:.2f}%")
     else:
         facts.append(why(run, step))
     return facts if step.accepted else [*facts, "rolled back"]

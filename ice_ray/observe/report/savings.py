@@ -48,7 +48,7 @@ def savings_of(runs: Iterable[Sequence[StepRecord]]) -> Savings | None:
     A skipped fine-tune counts as long as the mean of those of its own run, of a run without any as that of all.
     """
     pruning = [[record for record in run if record.layers != FINAL_RETRAINING] for run in runs]
-    tuned = [[record.recovery_seconds for record in run if record.fine_tuned] for run in pruning]
+    tuned = [[record.fine_tuning_seconds for record in run if record.fine_tuned] for run in pruning]
     everything = [seconds for own in tuned for seconds in own]
     if not everything:
         return None

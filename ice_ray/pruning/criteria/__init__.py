@@ -80,5 +80,7 @@ def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
     With groups, filters go alike from as many equal runs: the places whose scores, summed over runs, are lowest.
     """
     runs = scores.view(groups, -1)
-    places = torch.argsort(runs.sum(dim=0), stable=True)[: count // groups]
-    return tuple(sorted(int(place) + start for place in places for start in range(0, len(scores), runs.shape[1])))
+    positions = torch.argsort(runs.sum(dim=0), stable=True)[: count // groups]
+    return tuple(
+        sorted(int(position) + start for position in positions for start in range(0, len(scores), runs.shape[1]))
+    )

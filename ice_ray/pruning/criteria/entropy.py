@@ -45,8 +45,8 @@ class _Histogram(Statistic):
         self._least = torch.minimum(self._least, means.amin(dim=1))
         self._greatest = torch.maximum(self._greatest, means.amax(dim=1))
         self._grow(_power_above(self._greatest))
-        place = (means / self._width()[:, None]).long().clamp(0, _FINE - 1)
-        self._counts.scatter_add_(1, place, torch.ones_like(place))
+        position = (means / self._width()[:, None]).long().clamp(0, _FINE - 1)
+        self._counts.scatter_add_(1, position, torch.ones_like(position))
 
     def scores(self, reduction: Reduction) -> Tensor:
         self._greatest = reduction.max(self._greatest)
@@ -57,9 +57,9 @@ class _Histogram(Statistic):
         constant = span == 0
         centres = (torch.arange(_FINE, device=span.device) + 0.5) * self._width()[:, None]
         relative = (centres - self._least[:, None]) / torch.where(constant, 1.0, span)[:, None]
-        place = (relative * BINS).long().clamp(0, BINS - 1)
-        place[constant] = BINS // 2
-        binned = torch.zeros(len(counts), BINS, dtype=torch.int64, device=span.device).scatter_add_(1, place, counts)
+        position = (relative * BINS).long().clamp(0, BINS - 1)
+        position[constant] = BINS // 2
+        binned = torch.zeros(len(counts), BINS, dtype=torch.int64, device=span.device).scatter_add_(1, position, counts)
         values = binned / binned.sum(dim=1, keepdim=True)
         if self._densities:
             # numpy gives a constant's histogram the range of value - 1/2 to value + 1/2
@@ -74,8 +74,8 @@ class _Histogram(Statistic):
         """Widen the fine bins to a range of [0, 2^power) where that is greater, merging the counts."""
         power = torch.maximum(power, self._power)
         shift = (power - self._power).clamp(max=62)
-        place = torch.arange(_FINE, device=shift.device)[None, :] >> shift[:, None]
-        self._counts = torch.zeros_like(self._counts).scatter_add_(1, place, self._counts)
+        position = torch.arange(_FINE, device=shift.device)[None, :] >> shift[:, None]
+        self._counts = torch.zeros_like(self._counts).scatter_add_(1, position, self._counts)
         self._power = power
 
 

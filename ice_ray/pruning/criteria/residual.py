@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.compensation.before_removal import whole_problem
-from ice_ray.pruning.compensation.normal_equations import NormalEquations
 from ice_ray.pruning.criteria.base import Criterion
 from ice_ray.pruning.units import PrunableUnit
+from ice_ray.repair.before_removal import whole_problem
+from ice_ray.repair.normal_equations import NormalEquations
 
 _RIDGE = 1e-6
 
@@ -41,10 +41,10 @@ class Residual(Criterion):
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
         order = torch.zeros(filters)
-        for place in range(filters):
+        for position in range(filters):
             rises = torch.stack([elimination.rises() for elimination in eliminations]).sum(dim=0)
             goes = int(rises.argmin())
-            order[goes] = place
+            order[goes] = position
             for elimination in eliminations:
                 elimination.remove(goes)
         return order
@@ -82,14 +82,14 @@ class Elimination:
     def remove(self, which: int) -> None:
         """A filter goes."""
         group, channel = divmod(which, self._per_group)
-        place = slice(channel * self._size, (channel + 1) * self._size)
+        position = slice(channel * self._size, (channel + 1) * self._size)
         inverse, weights = self._inverse[group], self._weights[group]
-        across = torch.linalg.solve(inverse[place, place], inverse[place])  # (size, inputs)
-        weights -= inverse[:, place] @ torch.linalg.solve(inverse[place, place], weights[place])
-        inverse -= inverse[:, place] @ across
+        across = torch.linalg.solve(inverse[position, position], inverse[position])  # (size, inputs)
+        weights -= inverse[:, position] @ torch.linalg.solve(inverse[position, position], weights[position])
+        inverse -= inverse[:, position] @ across
         # So that its block can still be solved with.
-        inverse[place], inverse[:, place], weights[place] = 0, 0, 0
-        inverse[place, place] = torch.eye(self._size, dtype=inverse.dtype, device=inverse.device)
+        inverse[position], inverse[:, position], weights[position] = 0, 0, 0
+        inverse[position, position] = torch.eye(self._size, dtype=inverse.dtype, device=inverse.device)
         self._gone[which] = True
 
     def _blocks(self) -> Tensor:

@@ -64,12 +64,12 @@ class StreamingCriterion(Criterion):
 def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[list[tuple[str, Tensor]]]:
     """Catch the units' normalised outputs while the block runs: (layer, output) of every call."""
     outputs: list[tuple[str, Tensor]] = []
-    places = {unit.layer: context.norms.get(unit.layer) or unit.layer for unit in context.units}
+    paths = {unit.layer: context.norms.get(unit.layer) or unit.layer for unit in context.units}
     required = {parameter: parameter.requires_grad for parameter in context.model.parameters()}
     context.model.requires_grad_(False)  # only the activations' gradients are wanted, in frozen layers too
     handles = [
-        context.model.get_submodule(place).register_forward_hook(_catch(layer, outputs, needs_gradients))
-        for layer, place in places.items()
+        context.model.get_submodule(path).register_forward_hook(_catch(layer, outputs, needs_gradients))
+        for layer, path in paths.items()
     ]
     try:
         yield outputs

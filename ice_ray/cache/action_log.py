@@ -1,0 +1,76 @@
+"""What has been carried out, on the run's own storage: a line of JSON per action record, so that no run does it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ice_ray.address import Place
+from ice_ray.cache.actions import ActionRecord
+from ice_ray.engine.actions import Action, EarlyStopping, FineTuned, Measured, Outcome
+from ice_ray.engine.cost import Cost
+from ice_ray.engine.threshold import Threshold
+from ice_ray.files import append_line, make_folder, whole_lines
+from ice_ray.repair import Repaired
+from ice_ray.training.schedules.retraining import Replayed, WarmCosine
+
+_PARTS = (EarlyStopping, Cost, ActionRecord, Measured, Outcome, FineTuned, Repaired, Replayed, Threshold, WarmCosine)
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_PARTS)}
+
+
+class ActionLog:
+    """A file that one process appends to. A line that a killed process left unfinished, or that is damaged, is passed
+    over.
+    """
+
+    def __init__(self, path: Place) -> None:
+        self._path = path
+
+    def load(self) -> list[ActionRecord]:
+        """Every whole action record, in the order in which they were done."""
+        found = (_parsed(line) for line in whole_lines(self._path))
+        return [record for record in found if record is not None]
+
+    def append(self, record: ActionRecord) -> None:
+        """Write down one more; it outlives this process at once."""
+        make_folder(self._path.parent)
+        append_line(self._path, json.dumps(_plain(record)))
+
+
+def _parsed(line: str) -> ActionRecord | None:
+    try:
+        record = _typed(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if isinstance(record, ActionRecord) else None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON; what JSON does not have is an object of one key, which names the kind."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {type(value).__name__: fields}
+    if isinstance(value, Tensor):
+        return {"tensor": value.float().tolist()}  # every float32 is some number of JSON's, and comes back from it
+    if isinstance(value, dict):
+        return {"map": {key: _plain(each) for key, each in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_typed(each) for each in value)
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return torch.tensor(content, dtype=torch.float32)
+    if kind == "map":
+        return {key: _typed(each) for key, each in content.items()}
+    return _KINDS[kind](**{name: _typed(each) for name, each in content.items()})

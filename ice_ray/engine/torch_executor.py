@@ -1,0 +1,270 @@
+"""The executor: carries out actions on the live network, and prices them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ice_ray.data.images import ImageSource, PruningData
+from ice_ray.data.placement import placement, to_device
+from ice_ray.distributed.collective import Collective, SingleProcess
+from ice_ray.engine.actions import (
+    Action,
+    CompareWeights,
+    FineTune,
+    LayerShares,
+    Mask,
+    Measure,
+    Measured,
+    Outcome,
+    Prune,
+    Reinitialise,
+    Repair,
+    Score,
+    SnapshotId,
+    UnprunedShare,
+    WeightNorm,
+    next_id,
+    root_id,
+)
+from ice_ray.engine.calibrating import Calibrator
+from ice_ray.engine.cost import Cost, Stopwatch, forward_flops
+from ice_ray.engine.fine_tuning import FineTuner
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.snapshots import Snapshot, SnapshotStore
+from ice_ray.errors import OutOfMemoryError
+from ice_ray.models.copies import fill
+from ice_ray.models.reinitialise import reinitialise
+from ice_ray.models.ties import copies_of
+from ice_ray.pruning.freezing import weight_changes
+from ice_ray.pruning.masking import mask_smallest, weight_norm
+from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.randomness import generator
+from ice_ray.training.evaluate import count_correct, evaluation_batch
+from ice_ray.training.fine_tune import Recipe
+
+
+class TorchExecutor:
+    """Maps (snapshot, action) to an outcome. Every process of a distributed run has one and runs the same actions.
+
+    Args:
+        network: the dense network.
+        data: images, brought to `device` where they fit.
+        recipe: how fine-tunes are done.
+        seed: of the run; every random choice is drawn from it and the action's own key.
+        device: where the work is done.
+        collective: the processes that work together.
+
+    Attributes:
+        fine_tuner: carries out the fine-tunes.
+
+    One network is live at a time; an action on another snapshot takes that one from the store, so it must have
+    been committed.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        data: PruningData,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        collective: Collective | None = None,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.device = device
+        self.store = SnapshotStore()
+        final = to_device(data.final, device) if data.final is not None else None
+        preprocessing = dataclasses.replace(data.preprocessing, channels_last=network.layout == "channels_last")
+        self._data = PruningData(
+            to_device(data.train, device), to_device(data.validation, device), preprocessing, final
+        )
+        self._seed = seed
+        self._collective = collective or SingleProcess()
+        self.root: SnapshotId = root_id(self._identity())
+        self._live: tuple[SnapshotId, nn.Module] | None = None
+        self._unpruned: nn.Module | None = None
+        together, dense = self._collective, self._dense
+        self._calibrator = Calibrator(network, self._data, recipe.precision, seed, together, dense)
+        self.fine_tuner = FineTuner(network, self._data, recipe, seed, device, together, dense, self.accuracy)
+
+    @property
+    def placement(self) -> str:
+        """Where the training images live, for people."""
+        return placement(self._data.train)
+
+    @property
+    def validation_images(self) -> int:
+        """How many images decide."""
+        return len(self._data.validation)
+
+    def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        """Carry out one action on a snapshot.
+
+        Raises:
+            TrialFailure: the fine-tune diverged or ran out of memory.
+            RunError: the snapshot is neither live nor committed.
+        """
+        try:
+            return self._carry_out(snapshot, action)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                "out of GPU memory: give each process more of a GPU (--search.gpus) or take a smaller --batch-size"
+            ) from error
+
+    def warm_up(self) -> float:
+        """Train and measure a copy of the dense network on a few images, so that one-off costs of the libraries
+        (loading kernels, first communication) fall on no step's clock. Returns the wall seconds it took.
+        """
+        watch = Stopwatch(self.device)
+        count = min(len(self._data.train), 2 * self.recipe.batch_size)
+        few = self._data.train.take(torch.arange(count))
+        self.accuracy(self.fine_tuner.warm_up(few), few)
+        one = torch.eye(2, dtype=torch.float64, device=self.device)
+        torch.linalg.solve(one, one)
+        return watch.seconds()
+
+    def commit(self, snapshot: SnapshotId) -> Snapshot:
+        """Put a snapshot into the store, whence it can be acted on again or saved."""
+        model = self._bring(snapshot)
+        content = Snapshot(snapshot, widths_of(model, self.network.steps), _on_cpu(model))
+        self.store.put(content)
+        return content
+
+    def rename_root(self, root: SnapshotId) -> None:
+        """Give the dense network the name that it has for others who work together, or one that nobody else has."""
+        self.root = root
+        self._live = None
+        self._calibrator.forget()
+
+    def holds(self, snapshot: SnapshotId) -> bool:
+        """Whether the snapshot can be acted on: live, committed or the dense network."""
+        return snapshot == self.root or (self._live is not None and self._live[0] == snapshot) or snapshot in self.store
+
+    def module(self, snapshot: SnapshotId) -> nn.Module:
+        """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
+        return self._bring(snapshot)
+
+    def accuracy(self, model: nn.Module, images: ImageSource) -> float:
+        """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
+        return self._measure(model, images, Measure()).accuracy
+
+    def _measure(self, model: nn.Module, images: ImageSource, action: Measure) -> Measured:
+        """In a seeded random order where a part may do, so that any first part is a fair sample of all."""
+        threshold, total, shard = action.threshold, len(images), self._collective.shard
+        looks = math.ceil(total / (evaluation_batch(images.image_shape, images.device) * shard.world))
+        order = None
+        if threshold is not None:
+            drawn = generator(self._seed, "measure")
+            # An error probability holds for a uniform order alone; else one that can be fetched quickly will do.
+            order = torch.randperm(total, generator=drawn) if threshold.error else images.shuffled(drawn)
+
+        def enough(correct: Tensor, seen: int) -> bool:
+            if threshold is None:
+                return False
+            return threshold.verdict(int(self._collective.sum(correct)), seen, total, looks) is not None
+
+        preprocessing, precision = self._data.preprocessing, self.recipe.precision
+        answering = self.network.for_inference(model)
+        counted, seen = count_correct(answering, images, preprocessing, precision, shard, order, enough)
+        correct = int(self._collective.sum(counted))
+        reached = threshold is not None and bool(threshold.verdict(correct, seen, total, looks))
+        return Measured(100.0 * correct / seen, seen, reached)
+
+    def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
+        model = self._bring(snapshot)
+        if isinstance(action, (Prune, Mask, Reinitialise, FineTune)):
+            self._calibrator.forget()
+        self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
+        if isinstance(action, (Score, Repair)):
+            self._calibrator.get_ready(action)
+        prepared = self.fine_tuner.prepare(action, self.root) if isinstance(action, FineTune) else None
+        watch = Stopwatch(self.device)
+        flops = 0.0
+        value: Any = None
+        after = snapshot
+        match action:
+            case Score():
+                value, flops = self._calibrator.score(model, action, snapshot)
+            case Prune():
+                remove_filters(model, self.network.image_shape, dict(action.removed))
+                after = next_id(snapshot, action)
+            case Mask():
+                mask_smallest(model, action.share)
+                after = next_id(snapshot, action)
+            case Reinitialise():
+                reinitialise(model, (self._seed, *action.key))
+                after = next_id(snapshot, action)
+            case Repair():
+                after = next_id(snapshot, action)
+                value, flops = self._calibrator.repair(model, action, snapshot, after)
+            case Measure():
+                value = self._measure(model, self._data.validation, action)
+                flops = forward_flops(model, self.network.traces) * value.images
+            case UnprunedShare():
+                value = self.network.unpruned_share(model, action.counting)
+            case LayerShares():
+                value = self.network.layer_shares(model, action.counting)
+            case WeightNorm():
+                own = torch.tensor(weight_norm(model), dtype=torch.float64, device=self.device)
+                value = float(self._collective.agree(own))
+            case FineTune():
+                assert prepared is not None
+                value, flops = self.fine_tuner.run(model, action, prepared)
+                after = next_id(snapshot, action)
+            case CompareWeights():
+                before = self.store.get(action.since).tensors
+                value = weight_changes(before, _on_cpu(model), self.network.freezable, action.change)
+            case _:
+                raise TypeError(f"{action!r:.80} is no action")
+        seconds = watch.seconds()
+        if prepared is not None:
+            seconds += prepared.inherited_seconds
+            self.fine_tuner.keep_answers(prepared)
+        self._live = (after, model)
+        return Outcome(after, value, Cost(seconds, flops))
+
+    def _bring(self, snapshot: SnapshotId) -> nn.Module:
+        if self._live is None or self._live[0] != snapshot:
+            self._live = (snapshot, self._rebuild(snapshot))
+        return self._live[1]
+
+    def _rebuild(self, snapshot: SnapshotId) -> nn.Module:
+        if snapshot == self.root:
+            return self.network.build(self.device)
+        content = self.store.get(snapshot)
+        model = self.network.build_pruned(content.widths, self.device)
+        fill(model, content.tensors)
+        return model
+
+    def _dense(self) -> nn.Module:
+        """The network before pruning, as it was built: with its batch norms, in eval mode."""
+        if self._unpruned is None:
+            self._unpruned = self.network.build(self.device)
+        return self._unpruned
+
+    def _identity(self) -> dict[str, Any]:
+        layout = {} if self.network.layout == "channels_last" else {"layout": self.network.layout}
+        return layout | {
+            "weights": self.network.weights_hash,
+            "train": self._data.train.fingerprint(),
+            "validation": self._data.validation.fingerprint(),
+            "final": self._data.final.fingerprint() if self._data.final is not None else "",
+            "preprocessing": repr(self._data.preprocessing),
+            "recipe": repr(self.recipe),
+            "seed": self._seed,
+            "world": self._collective.shard.world,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "torch": torch.__version__,
+            **({"fixed": self.network.fixed} if self.network.fixed else {}),
+        }
+
+
+def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return copies_of(model.state_dict())

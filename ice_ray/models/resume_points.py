@@ -1,0 +1,131 @@
+"""Where the forward pass of a network may be entered: found by trying."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Container, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ice_ray.models.answers import logits_of
+from ice_ray.models.partial_forward import Activations, ResumePoint, reach, resume_from
+from ice_ray.models.probe import probe_of
+
+_NEAREST = 4
+"""Modules before a layer that are looked at: inside a block it is often none of them."""
+
+
+def find_resume_points(
+    model: nn.Module, image_shape: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, ResumePoint]:
+    """The last resume point before each layer, where there is one: found by trying.
+
+    What has run shortly before a layer is one, if a pass that begins there comes to the next one as a whole pass does:
+    tried from the last to the first, all of them take about the time of a pass.
+
+    Args:
+        layers: module paths, in the order in which they run.
+    """
+    probe, images = probe_of(model, image_shape)
+    events = _events(probe, images)
+    norms = {name for name, module in probe.named_modules() if isinstance(module, _BatchNorm)}
+    candidates = {layer: _before(events, layer, norms) for layer in layers}
+    all_activations, expected = _whole_pass(probe, images, [each for own in candidates.values() for each in own])
+    with torch.inference_mode():
+        probe(1 - images)  # so that what a module keeps beside its output is not that of these images by chance
+    behind: Activations | None = None
+    valid: set[ResumePoint] = set()
+    for activations in reversed(all_activations):
+        if _leads_to(probe, images, activations, behind, expected):
+            behind = activations
+            valid.add(activations.resume_point)
+    found: dict[str, ResumePoint] = {}
+    last: ResumePoint | None = None
+    for layer in layers:
+        last = next((each for each in reversed(candidates[layer]) if each in valid), last)
+        if last is not None:
+            found[layer] = last
+    return found
+
+
+_Events = list[tuple[str, str, int]]
+"""What happens in a forward pass: ("in" or "out", module path, values of the tensor that it gave for an image)."""
+
+
+def _events(model: nn.Module, images: Tensor) -> _Events:
+    events: _Events = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: events.append(("in", name, 0))
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            events.append(("out", name, output.numel() // len(images) if isinstance(output, Tensor) else 0))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                stack.callback(module.register_forward_pre_hook(enter(name)).remove)
+                stack.callback(module.register_forward_hook(leave(name)).remove)
+        with torch.inference_mode():
+            model(images)
+    return events
+
+
+def _before(events: _Events, layer: str, norms: Container[str]) -> list[ResumePoint]:
+    """What has run last before a layer, in that order. Modules that run more than once, or give no tensor, do not count
+    and run all the same; behind a norm that runs more than once nothing counts: what it does before a resume point changes
+    with what it reads behind.
+    """
+    runs = Counter(name for kind, name, _ in events if kind == "in")
+    done: list[str] = []
+    last: deque[ResumePoint] = deque(maxlen=_NEAREST)
+    for kind, name, size in events:
+        if (kind == "in" and name == layer) or (name in norms and runs[name] > 1):
+            break
+        if kind == "out" and size and runs[name] == 1:
+            done = [*(each for each in done if not each.startswith(f"{name}.")), name]
+            last.append(ResumePoint(name, tuple(done), size))
+    return list(last)
+
+
+def _whole_pass(
+    model: nn.Module, images: Tensor, resume_points: Sequence[ResumePoint]
+) -> tuple[list[Activations], Tensor]:
+    """Where a pass stands at each resume point, in the order in which it comes to them, and how it ends."""
+    outputs: dict[str, Tensor] = {}
+    shapes: dict[str, torch.Size] = {}
+    wanted = {resume_point.module: resume_point for resume_point in resume_points}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            shapes[name] = output.shape
+            if name in wanted:
+                outputs[name] = output.clone()  # what comes behind may change it in place
+
+        return hook
+
+    with ExitStack() as stack:
+        for name in dict.fromkeys(name for resume_point in resume_points for name in resume_point.done):
+            stack.callback(model.get_submodule(name).register_forward_hook(note(name)).remove)
+        with torch.inference_mode():
+            expected = logits_of(model(images))
+    return [Activations(wanted[name], output, shapes) for name, output in outputs.items()], expected
+
+
+def _leads_to(
+    model: nn.Module, images: Tensor, activations: Activations, behind: Activations | None, expected: Tensor
+) -> bool:
+    """Whether a pass that begins at a resume point comes, as a whole one does, to the resume point behind it or to the end."""
+    try:
+        if behind is not None:
+            return bool(torch.equal(reach(model, behind.resume_point, images, activations).output, behind.output))
+        with resume_from(model, activations), torch.inference_mode():
+            return bool(torch.equal(logits_of(model(images)), expected))
+    except Exception:  # the network is anybody's, and need not bear what is tried with it
+        return False

@@ -1,0 +1,168 @@
+"""Layers get the weights that best reproduce what they, and the sums that they end in, gave in the dense network.
+
+All is fitted as it comes out of the batch norm behind a layer, whose factors stay: filters count by what they do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from ice_ray.models.layers import computes_as_usual
+from ice_ray.models.partial_forward import passage
+from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.repair.channel_norms import ChannelNorm, norm_behind, take_up
+from ice_ray.repair.normal_equations import NormalEquations
+from ice_ray.repair.patches import (
+    Positions,
+    input_rows,
+    output_rows,
+    positions_of,
+    positions_per_image,
+)
+
+WIDEST = 8192
+"""Inputs of a filter beyond which a layer is not refitted: their products alone fill half a gigabyte, solving takes
+several times that.
+"""
+_RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+_ABOUT_AS_WELL = 1.00001
+"""Errors so near to the least differ by the last bits of the inputs, where some of these say the same as others."""
+_HELD_OUT, _SAMPLE = 4, 4
+
+
+def can_be_refitted(layer: nn.Module) -> bool:
+    """Whether a layer computes what torch's own convolutions and linear layers do, from weights of its own, and has
+    not too many inputs a filter.
+    """
+    if not isinstance(layer, (nn.Conv2d, nn.Linear)) or is_parametrized(layer):
+        return False
+    return computes_as_usual(layer) and layer.weight[0].numel() <= WIDEST
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a layer reads, and what it is to give, over the calibration images of all processes.
+
+    Attributes:
+        fitted: over three of four images; held_out: over the others.
+        norm: behind the layer, in the network as it stands.
+        images, given: some of this process's images, and what the layer reads of them.
+    """
+
+    fitted: NormalEquations
+    held_out: NormalEquations
+    norm: ChannelNorm
+    images: Tensor
+    given: Tensor
+
+    @property
+    def whole(self) -> NormalEquations:
+        """Over all images."""
+        return self.fitted.merged(self.held_out)
+
+
+def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
+    """The least-squares problem of a layer in the network as it stands.
+
+    What it is to give is what it gives in the dense network, behind its norm; where that is added to something, what
+    makes the sum what it is there. A constant is fitted where the layer has a bias or a norm that takes it up.
+
+    Args:
+        outputs: (filters,) int64, which of the dense layer's filters the layer still has.
+    """
+    own = context.model.get_submodule(layer)
+    assert isinstance(own, (nn.Conv2d, nn.Linear))
+    weight, groups = own.weight, getattr(own, "groups", 1)
+    dense, behind = context.dense(), context.norms.get(layer)
+    norm, dense_norm = (norm_behind(network, layer, own_norm(context, layer)) for network in (context.model, dense))
+    is_known = (behind is None or norm.module is not None) and norm.is_affine
+    end = (behind or layer) if layer in context.residual_branches and is_known else None
+    constant = own.bias is not None or norm.module is not None
+    sizes = groups, weight[0].numel(), len(weight) // groups, constant, weight.device
+    fitted, held_out = NormalEquations(*sizes), NormalEquations(*sizes)
+    some: tuple[Tensor, Tensor] | None = None
+    for number, (images, _) in enumerate(context.batches()):
+        with context.resuming(context.model, number), context.resuming(dense, number):
+            now, then = (passage(network, layer, images, end) for network in (context.model, dense))
+        given, output = now.given, now.output
+        some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
+        key = (*context.key, layer, number, context.rank)
+        most = positions_per_image(weight[0].numel())
+        positions = Positions.drawn(len(images), positions_of(own, output), most, key, images.device)
+        size = output.shape[2:] if isinstance(own, nn.Conv2d) else output.shape[1:-1]
+        inputs = input_rows(own, given.float(), size, positions)
+        wanted = dense_norm.of(output_rows(own, then.output.float(), positions))[:, outputs]
+        if now.shortcut is not None and then.shortcut is not None:
+            wanted += output_rows(own, then.shortcut.float(), positions)[:, outputs]
+            wanted -= output_rows(own, now.shortcut.float(), positions)
+        targets = (wanted * norm.heard).unflatten(1, (groups, -1)).movedim(1, 0)
+        apart = (torch.arange(len(images), device=images.device) % _HELD_OUT == _HELD_OUT - 1).repeat_interleave(
+            positions.of_image.shape[1]
+        )
+        fitted.add(inputs[:, ~apart], targets[:, ~apart])
+        held_out.add(inputs[:, apart], targets[:, apart])
+    for equations in (fitted, held_out):
+        equations.reduce(context.reduction)
+    assert some is not None
+    return Problem(fitted, held_out, norm, *some)
+
+
+def own_norm(context: ScoringContext, layer: str) -> str | None:
+    """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
+    norm = context.norms.get(layer)
+    return norm if list(context.norms.values()).count(norm) == 1 else None
+
+
+def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float, float]:
+    """Give a layer, in place, the weights that best do what a problem asks; its norm or its bias takes up the constant.
+
+    Of several strengths with which its weights are held where they are, the greatest is taken that does about as well
+    as any on images held out of the fit; if that does no better there than leaving it alone, it is left alone.
+
+    Returns:
+        The share of the targets' mean square (about their means, where the fit has a constant) that is not reproduced,
+        before and after.
+    """
+    fitted, held_out, whole = problem.fitted, problem.held_out, problem.whole
+    own = context.model.get_submodule(layer)
+    assert isinstance(own, (nn.Conv2d, nn.Linear))
+    weight, heard = own.weight.detach().double().flatten(1), problem.norm.heard[:, None]
+    scale = torch.where(heard, problem.norm.scale.double()[:, None], 0.0)
+    # (filters, inputs) to (groups, inputs, filters of a group) and back.
+    prior = (weight * scale).unflatten(0, (getattr(own, "groups", 1), -1)).mT
+    errors = {ridge: held_out.error(fitted.solve(prior, ridge)) for ridge in _RIDGES}
+    ridge = next(ridge for ridge, error in errors.items() if error <= _ABOUT_AS_WELL * min(errors.values()))
+    improves = errors[ridge] < held_out.error(prior)
+    found = whole.solve(prior, ridge) if improves else prior
+    if improves:
+        own.weight.data.copy_(
+            torch.where(heard, found.mT.flatten(0, 1) / torch.where(heard, scale, 1.0), weight).view_as(own.weight)
+        )
+    inputs, targets = whole.means
+    take_up(problem.norm, own, (targets - (inputs[:, None] @ found)[:, 0]).flatten().float())
+    return whole.error(prior), whole.error(found)
+
+
+def readers_of(context: ScoringContext, order: Sequence[str]) -> list[str]:
+    """The layers that read the filters of the step, in the order in which they run; but for those that run twice, whose
+    weights have to serve both times.
+    """
+    readers, runs = {reader for unit in context.units for reader in unit.consumers}, Counter(order)
+    return [layer for layer in order if layer in readers and runs[layer] == 1]
+
+
+def outputs_left(layer: nn.Module, filters: int, removed: Mapping[str, Sequence[int]], name: str) -> Tensor | None:
+    """Which of `filters` dense filters a layer has after this step's removal; None where earlier steps took some too,
+    so that nobody knows any more.
+    """
+    gone = set(removed.get(name, ()))
+    left = [index for index in range(filters) if index not in gone]
+    own = layer.weight
+    assert isinstance(own, Tensor)
+    return torch.tensor(left, device=own.device) if len(left) == len(own) else None

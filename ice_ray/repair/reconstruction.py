@@ -1,0 +1,203 @@
+"""Block reconstruction: the layers of a step are trained, by themselves, to give what they give in the dense network.
+
+No labels, and no pass of the whole network: the passes begin where the step does and end where its filters have been
+read, so an epoch of it costs a small part of an epoch of training (block-wise reconstruction as in BRECQ, Li et al.
+2021, there after quantisation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ice_ray.models.partial_forward import End, outputs_at
+from ice_ray.pruning.calibration import CalibrationImages, ScoringContext
+from ice_ray.randomness import generator
+from ice_ray.repair.least_squares import can_be_refitted, own_norm
+from ice_ray.training.schedules.linear import linear
+
+RATE, BATCH = 0.1, 32
+MOST_BYTES = 256 * 2**20
+"""Of the dense network's outputs that a process holds while a step is reconstructed; beyond that they are computed anew
+for every batch.
+"""
+_AT_ONCE = 128
+
+
+def reconstruct(
+    context: ScoringContext, refitted: Collection[str], order: Sequence[str], epochs: float
+) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Train, in place, the layers of a step and those that read them, with the factors and shifts of the norms behind,
+    towards what the readers outside the step give in the dense network; where that is a term of a sum, towards the sum.
+
+    Adam, on batches of the calibration images over all processes, the rate up to `RATE` of each tensor's root mean
+    square (one of zeros stays) and down to nothing. All norms keep their statistics. Where no less of these images'
+    targets is left unexplained than there was, nothing is changed.
+
+    Args:
+        refitted: the readers that take part; their outputs are as many as in the dense network, or another of the
+            step's removals has taken some.
+        order: convolutions and linear layers in the order in which they run.
+        epochs: passes over the calibration images.
+
+    Returns:
+        By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
+        and after; empty where there is nothing that could be aimed at. And whether all processes held the targets.
+    """
+    assert context.calibration_set is not None
+    ends = _ends(context, refitted, order)
+    if not ends:
+        return {}, True
+    calibration_set, parameters = context.calibration_set(), _parameters(context, refitted, order)
+    with _training(context.model, parameters):
+        aim = _Aim(context, calibration_set, ends)
+        before, kept = aim.errors(), [each.detach().clone() for each in parameters]
+        _descend(context, calibration_set, parameters, aim, epochs)
+        after = aim.errors()
+        if not sum(after) < sum(before):  # a loss that is no number is no less, either
+            after = before
+            for own, value in zip(parameters, kept, strict=True):
+                own.data.copy_(value)
+    return {end.module: (was, now) for end, was, now in zip(ends, before, after, strict=True)}, aim.held
+
+
+def _descend(
+    context: ScoringContext,
+    calibration_set: CalibrationImages,
+    parameters: Sequence[nn.Parameter],
+    aim: _Aim,
+    epochs: float,
+) -> None:
+    groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
+    optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
+    per_epoch = math.ceil(calibration_set.count / BATCH)
+    steps = max(1, round(per_epoch * epochs))
+    for step in range(steps):
+        epoch, number = divmod(step, per_epoch)
+        if not number:
+            shuffled = torch.randperm(calibration_set.count, generator=generator(*context.key, "reconstruction", epoch))
+        indices = shuffled[number * BATCH : (number + 1) * BATCH].sort().values
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * group["size"] * linear((step + 0.5) / steps)
+        optimizer.zero_grad(set_to_none=True)
+        own = indices[calibration_set.held[indices]]
+        if len(own):
+            (aim.loss(own) / len(indices)).backward()
+        for each in parameters:
+            found = torch.zeros_like(each) if each.grad is None else each.grad
+            each.grad = context.reduction.sum(found)
+        optimizer.step()
+
+
+class _Aim:
+    """What the step's layers are to give for each calibration image, and how far from it they are.
+
+    Args:
+        ends: where it is looked at, in either network.
+
+    Attributes:
+        held: whether all processes hold what is aimed at.
+    """
+
+    def __init__(self, context: ScoringContext, calibration_set: CalibrationImages, ends: Sequence[End]) -> None:
+        self._context, self._calibration_set, self._ends = context, calibration_set, ends
+        self._own = calibration_set.held.nonzero().flatten()
+        self._targets: list[Tensor] = []
+        room, parts = float(MOST_BYTES), list[list[Tensor]]()
+        squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
+        for indices in self._parts():
+            wanted = self._wanted(indices)
+            squares += torch.stack([each.double().square().sum() for each in wanted])
+            room -= sum(each.nbytes for each in wanted)
+            parts = [*parts, wanted] if room >= 0 else []
+        self._scales = (context.reduction.sum(squares) / calibration_set.count).tolist()
+        self._targets = [torch.cat(each) for each in zip(*parts, strict=True)]
+        lacking = torch.tensor(float(room < 0), dtype=torch.float64, device=self._device)
+        self.held = not float(context.reduction.max(lacking))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._context.model.parameters()).device
+
+    def loss(self, indices: Tensor) -> Tensor:
+        """Of these images of this process's, the squares of what is not reproduced over an image's mean square of
+        targets; the sum over images, the mean over ends.
+        """
+        return self._shares(indices).sum() / len(self._ends)
+
+    @torch.no_grad()
+    def errors(self) -> list[float]:
+        """Per end, the share of the targets' mean square that is not reproduced, over all images of all processes."""
+        total = torch.zeros(len(self._ends), dtype=torch.float64, device=self._device)
+        for indices in self._parts():
+            total += self._shares(indices).double()
+        return (self._context.reduction.sum(total) / self._calibration_set.count).tolist()
+
+    def _shares(self, indices: Tensor) -> Tensor:
+        given = self._given(self._context.model, indices)
+        pairs = zip(given, self._wanted(indices), self._scales, strict=True)
+        return torch.stack([(own - wanted).square().sum() / (scale or 1.0) for own, wanted, scale in pairs])
+
+    def _wanted(self, indices: Tensor) -> list[Tensor]:
+        if self._targets:
+            rows = torch.searchsorted(self._own, indices).to(self._device)
+            return [each[rows] for each in self._targets]
+        with torch.no_grad():
+            return self._given(self._context.dense(), indices)
+
+    def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
+        with self._calibration_set.passing(network, indices) as images:
+            return outputs_at(network, self._ends, images)
+
+    def _parts(self) -> Sequence[Tensor]:
+        return self._own.split(_AT_ONCE) if len(self._own) else ()
+
+
+def _ends(context: ScoringContext, refitted: Collection[str], order: Sequence[str]) -> list[End]:
+    """Behind the readers that have all their outputs: those of the step's own layers are not as wide as before."""
+    inner = {name for unit in context.units for name in (unit.layer, *unit.gates)}
+    found = []
+    for reader in order:
+        if reader not in refitted or reader in inner:
+            continue
+        own, dense = (network.get_parameter(f"{reader}.weight") for network in (context.model, context.dense()))
+        if len(own) != len(dense):
+            continue
+        norm = own_norm(context, reader)
+        is_alone = norm is not None or context.norms.get(reader) is None
+        found.append(End(norm or reader, is_alone and reader in context.residual_branches))
+    return found
+
+
+def _parameters(context: ScoringContext, refitted: Collection[str], order: Sequence[str]) -> list[nn.Parameter]:
+    """What is trained: of layers that run once, and of norms that are behind no other layer."""
+    of_step = {name for unit in context.units for name in (unit.layer, *unit.gates)} | set(refitted)
+    runs, found = Counter(order), dict[int, nn.Parameter]()
+    for layer in dict.fromkeys(order):
+        own = context.model.get_submodule(layer)
+        if layer in of_step and runs[layer] == 1 and layer not in context.fixed and can_be_refitted(own):
+            norm = own_norm(context, layer)
+            modules = [own] if norm is None else [own, context.model.get_submodule(norm)]
+            found |= {id(each): each for module in modules for each in module.parameters() if each.requires_grad}
+    return list(found.values())
+
+
+@contextmanager
+def _training(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """While the block runs, these parameters have gradients and no others do; forward passes are as in eval mode."""
+    asked = [(each, each.requires_grad) for each in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        for each in parameters:
+            each.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for each, had in asked:
+            each.requires_grad_(had)
+            each.grad = None

@@ -1,0 +1,138 @@
+"""Small networks of which a part can be spared, and what is needed to prune and repair them."""
+
+import copy
+import gc
+
+import torch
+from torch import nn
+
+from ice_ray.distributed.collective import SingleProcess
+from ice_ray.models.trace import trace_layers
+from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.pruning.removal import remove_filters
+from ice_ray.pruning.units import dissect
+from ice_ray.repair import recalibrate, repair
+
+SHAPE = (3, 10, 10)
+
+
+def pictures(count: int = 48) -> torch.Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def batches(images: torch.Tensor, size: int = 16):
+    return lambda: ((part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(size))
+
+
+def live_bytes() -> int:
+    """Of all tensors that Python's collector knows, but for those of lazy layers that have no shape yet."""
+    tensors = (each for each in gc.get_objects() if isinstance(each, torch.Tensor))
+    return sum(each.numel() * each.element_size() for each in tensors if not nn.parameter.is_lazy(each))
+
+
+class Chain(nn.Module):
+    """A pruned layer, something between, and what reads it."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x):
+        return self.parts(x).flatten(1)
+
+
+def repeat_filters(layer: nn.Module, norm: nn.Module | None = None) -> None:
+    """The second half of a layer's filters become multiples of the first half's."""
+    half = len(layer.weight) // 2
+    with torch.no_grad():
+        layer.weight[half:] = 2 * layer.weight[:half]
+        if layer.bias is not None:
+            layer.bias[half:] = 2 * layer.bias[:half]
+        if norm is not None:
+            for name in ("weight", "bias", "running_mean"):
+                getattr(norm, name)[half:] = (2 if name == "running_mean" else 3) * getattr(norm, name)[:half]
+            norm.running_var[half:] = 4 * norm.running_var[:half]
+            norm.eps = 1e-12
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Batch norms that know the images."""
+    model.train()
+    model(pictures())
+    return model.eval()
+
+
+def conv_to_conv(**options) -> tuple[nn.Module, nn.Module | None]:
+    layer, norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+    return Chain(layer, norm, nn.ReLU(), nn.Conv2d(8, 6, 3, **options), nn.BatchNorm2d(6)), norm
+
+
+def depthwise_between() -> tuple[nn.Module, nn.Module | None]:
+    between = nn.Conv2d(8, 8, 3, groups=8, bias=False)
+    with torch.no_grad():
+        between.weight[4:] = between.weight[:4]
+    return Chain(nn.Conv2d(3, 8, 1), nn.ReLU(), between, nn.Conv2d(8, 4, 1)), None
+
+
+def linear_reader() -> tuple[nn.Module, nn.Module | None]:
+    parts = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    return Chain(*parts), None
+
+
+def hidden_units() -> tuple[nn.Module, nn.Module | None]:
+    return Chain(nn.Flatten(), nn.Linear(300, 8), nn.ReLU(), nn.Linear(8, 5)), None
+
+
+class TwoReaders(Chain):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU())
+        self.left, self.right = nn.Conv2d(8, 4, 3), nn.Conv2d(8, 2, 3, stride=2)
+
+    def forward(self, x):
+        read = self.parts(x)
+        return torch.cat([self.left(read).mean((2, 3)), self.right(read).mean((2, 3))], 1)
+
+
+NETWORKS = {
+    "batch norm and activation": conv_to_conv,
+    "stride, padding, bias": lambda: conv_to_conv(stride=2, padding=1, bias=True),
+    "dilation and reflection": lambda: conv_to_conv(dilation=2, padding=2, padding_mode="reflect", bias=False),
+    "groups": lambda: conv_to_conv(groups=2, bias=True),
+    "depthwise between": depthwise_between,
+    "linear reader": linear_reader,
+    "hidden units": hidden_units,
+    "several readers": lambda: (TwoReaders(), None),
+}
+
+
+class Case:
+    """A network whose first layer's second half can be spared, and what is needed to prune it."""
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(1)
+        model, norm = NETWORKS[name]()
+        self.dense = with_statistics(model)
+        self.layer = next(key for key, each in model.named_modules() if isinstance(each, (nn.Conv2d, nn.Linear)))
+        repeat_filters(model.get_submodule(self.layer), norm)
+        for each in model.modules():  # those that read what has just been changed
+            if isinstance(each, nn.BatchNorm2d) and each is not norm:
+                recalibrate(model, batches(pictures(), 48), SingleProcess(), self.layer)
+        self.traces = trace_layers(model, SHAPE)
+        anatomy = dissect(model, SHAPE, self.traces)
+        self.unit = next(unit for step in anatomy.steps for unit in step.units if unit.layer == self.layer)
+        self.order = [trace.name for trace in self.traces]
+
+    def context(self, model: nn.Module, images=None, size: int = 48, **others) -> ScoringContext:
+        norms = {trace.name: trace.norm for trace in self.traces}
+        given = batches(pictures() if images is None else images, size)
+        key, alone = (0, "step", 1), SingleProcess()
+        return ScoringContext(model, (self.unit,), norms, key, given, alone, lambda: self.dense, **others)
+
+    def pruned(self, kind: str, removed: tuple[int, ...]) -> tuple[nn.Module, dict]:
+        model = copy.deepcopy(self.dense)
+        gone = {self.layer: removed}
+        if kind == "none":
+            remove_filters(model, SHAPE, gone)
+            return model, {}
+        repaired = repair(self.context(model), kind, gone, self.order, lambda: remove_filters(model, SHAPE, gone))
+        return model, repaired.refitted
