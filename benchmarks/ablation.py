@@ -4,14 +4,14 @@
 
 (or `--threads 1 --part 0/2` and `--part 1/2` side by side, then once more without `--part` for the page)
 
-The rules. Every row has ICE's own hyperparameters, searched once per ratio with seed 0 by validation images on six points
-of the paper's grid, so that the part left out is the only difference: without the threshold every step fine-tunes,
-without freezing every layer trains and nothing is probed, without the scheduler every fine-tune is at the base learning
-rate. Where the threshold was reached at every step, the row without it is the same run and not repeated (its
-measurements would see all images instead of some, which would make it a few seconds slower). Same data, model, surgery,
-batch, epochs, teacher, clock and evaluation. The score is of the last epoch, on images by which nothing has been
-decided; the whole test split stands beside it. Time is PT, with the probe and the search beside it. Rows of the full
-pipeline are those of `compare.py`, which are not run twice.
+The rules. Every row has ICE's own hyperparameters, searched once per ratio with seed 0 by validation images on six
+points of the paper's grid, so that the part left out is the only difference: without the threshold every step
+fine-tunes, without freezing every layer trains and nothing is probed, without the scheduler every fine-tune is at the
+base learning rate. Where the threshold was reached at every step, the row without it is the same run and not repeated
+(its measurements would see all images instead of some, which would make it a few seconds slower). Same data, model,
+surgery, batch, epochs, teacher, clock and evaluation. The score is of the last epoch, on images by which nothing has
+been decided; the whole test split stands beside it. Time is PT, with the probe and the search beside it. Rows of the
+full pipeline are those of `compare.py`, which are not run twice.
 """
 
 from __future__ import annotations

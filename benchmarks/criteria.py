@@ -7,8 +7,8 @@
 ResNet-20, CIFAR-10 as JPEG, 5,000 stratified training images, one epoch per fine-tune, the operator in this process;
 theta .5, eta .3, LR .005, Delta 8e-4, p .1, beta 40. 2,000 images of one half of the test split decide, the other
 half reports. Criteria that look at data see 1,000 of the training images. Also the accuracy after each step's removal,
-before any fine-tuning of that step. What a run took is counted in operations (scoring, measuring and fine-tuning), which
-neighbours on the machine cannot distort. Finished runs are kept below --work and not redone.
+before any fine-tuning of that step. What a run took is counted in operations (scoring, measuring and fine-tuning),
+which neighbours on the machine cannot distort. Finished runs are kept below --work and not redone.
 """
 
 from __future__ import annotations

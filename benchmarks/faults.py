@@ -6,9 +6,9 @@ A ResNet-14 on real images (2,400 of CIFAR-10, JPEG in parquet, at 16 pixels), s
 two workers by their command lines, on a cluster of real Ray processes on this machine. Of every kind of fault there are
 as many as of any other, up to five in one job. What each job found (records of all trials, winner and front; steps,
 accuracies and every bit of the pruned model) is compared with one run that suffered nothing. Seconds to recover: from
-the end of the fault until the job came one action record or pruning step further, the start of the job included where it was
-killed; 0 where other trials had gone forward before the fault was over. Finished jobs are kept below --work and not
-redone.
+the end of the fault until the job came one action record or pruning step further, the start of the job included where
+it was killed; 0 where other trials had gone forward before the fault was over. Finished jobs are kept below --work and
+not redone.
 """
 
 from __future__ import annotations

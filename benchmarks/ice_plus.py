@@ -6,8 +6,8 @@
 writes it from what has been run so far)
 
 The rules. Every row has the same data, model, surgery, batch, teacher, clock and evaluation. Hyperparameters are
-searched once per row and ratio, with seed 0, by validation images: ICE's on six points of the paper's grid, as the paper
-does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
+searched once per row and ratio, with seed 0, by validation images: ICE's on six points of the paper's grid, as the
+paper does; with repairs it keeps ICE's own choice, so that the repair alone is the difference. The score is of the last
 epoch, on images by which nothing has been decided. Time is PT: choosing filters, removing, repairing, deciding,
 fine-tuning and the final retraining, of up to four epochs in one-shot and ice-plus (`ice-plus, sixteen epochs` takes
 longer for it) and up to eight in `least squares, retrained`; the probe and the search stand beside it. `reconstruction,

@@ -121,7 +121,7 @@ def run(options: Namespace, setting: Setting, decoded: Images, ratio: float, see
 
 
 def best_rows(rows: list[Row]) -> dict[tuple[float, int, str], list[Row]]:
-    """Per (ratio, step, schedule): a result per seed, of the rate that the validation images, over all seeds, prefer."""
+    """Per (ratio, step, schedule): a result per seed, of the rate that validation images, over all seeds, prefer."""
     gathered: dict[tuple[float, int, str], dict[float, list[Row]]] = {}
     for row in rows:
         for result in row["results"]:

@@ -3,8 +3,8 @@
     python benchmarks/scaling.py
 
 Replays `results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what each piece
-took) through `ice_ray/search/trial_queue.py`, which decides in a running search which trial a free device goes on with. No
-time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A
+took) through `ice_ray/search/trial_queue.py`, which decides in a running search which trial a free device goes on with.
+No time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A
 device whose trial has to wait takes another one that need not; where there is none it stands idle. Compared with the
 critical path (the longest trial, one piece after the other) and with all work over the devices. No schedule beats the
 latter; the former it may, by little: while a trial measures for its own threshold, another that has gone ahead does

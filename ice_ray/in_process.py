@@ -1,4 +1,4 @@
-"""The pruning-fine-tuning operator in this process, without Ray: for notebooks and scripts."""
+"""ICE-Pruning in this process, without Ray: for notebooks and scripts."""
 
 from __future__ import annotations
 

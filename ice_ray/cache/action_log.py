@@ -1,4 +1,4 @@
-"""What has been carried out, on the run's own storage: a line of JSON per action record, so that no run does it again."""
+"""The actions that a run has carried out, on its own storage: a line of JSON each, so that none is repeated."""
 
 from __future__ import annotations
 

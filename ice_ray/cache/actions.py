@@ -59,7 +59,7 @@ class _Claim:
 
 
 class ActionIndex:
-    """Action records by key, claims on those that are being done, and where every snapshot came from. One process holds it.
+    """Action records by key, claims on actions in progress, and where every snapshot came from. One process holds it.
 
     Args:
         lease_seconds: how long a claim holds without a word from its owner.
@@ -91,8 +91,8 @@ class ActionIndex:
         return key in self._claims and self._claims[key].ends > self._now()
 
     def tell(self, record: ActionRecord) -> bool:
-        """Keep an action record; its claim ends. Told twice (by an owner whose lease had run out), the first stays. Whether it
-        was new.
+        """Keep an action record; its claim ends. Told twice (by an owner whose lease had run out), the first stays.
+        Whether it was new.
         """
         key = key_of(record.snapshot, record.action)
         self._claims.pop(key, None)

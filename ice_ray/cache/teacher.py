@@ -39,14 +39,14 @@ class TeacherCache(Protocol):
     """The teacher's answers by key, shared by whoever teaches the same batches."""
 
     def get(self, key: str) -> TeacherAnswers | None:
-        """The answers of that key, if it has been given."""
+        """The answers of that key, if they were given."""
 
     def put(self, key: str, answers: TeacherAnswers) -> None:
         """Keep answers of the teacher."""
 
 
 class LocalTeacherCache:
-    """A book inside one process: the answers last used, up to a number of bytes."""
+    """A cache inside one process: the answers last used, up to a number of bytes."""
 
     def __init__(self, limit: float = MOST_BYTES) -> None:
         self._answers: OrderedDict[str, TeacherAnswers] = OrderedDict()

@@ -64,7 +64,7 @@ class Reinitialise:
 
 @dataclass(frozen=True)
 class Repair:
-    """Remove filters for real, and repair without labels what that has done. Leads to a new snapshot. Value: `Repaired`.
+    """Remove filters for real, and repair the network without labels. Leads to a new snapshot. Value: `Repaired`.
 
     Attributes:
         step: whose units lost filters.

@@ -19,7 +19,7 @@ class CalibrationSample:
     Args:
         images: of all processes.
         batch_size, shard: of the batches in which this process is given its own.
-        activations: where these batches stand in a network at the place where passes may begin; None where at the start.
+        activations: of these batches in a network, at the point where passes may resume; None where that is the start.
     """
 
     def __init__(

@@ -57,8 +57,7 @@ class FineTuner:
         accuracy: percent of images that a network labels right.
 
     Attributes:
-        teacher_cache: where the teacher's answers are kept for other fine-tunes on the same batches; None where there are
-            none.
+        teacher_cache: where the teacher's answers are kept for other fine-tunes on the same batches, if anywhere.
         on_losses: told this process's loss of every SGD step of a fine-tune, (steps,) on the device, when it has ended.
     """
 

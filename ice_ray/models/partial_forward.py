@@ -80,7 +80,7 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
 
 @dataclass(frozen=True)
 class End:
-    """A place in a forward pass that is looked at: a module's output, or the sum that it is a term of (`find_residual_branches`)."""
+    """A point of a forward pass: a module's output, or the sum that it is a term of (`find_residual_branches`)."""
 
     module: str
     is_term: bool = False

@@ -79,8 +79,8 @@ def _events(model: nn.Module, images: Tensor) -> _Events:
 
 def _before(events: _Events, layer: str, norms: Container[str]) -> list[ResumePoint]:
     """What has run last before a layer, in that order. Modules that run more than once, or give no tensor, do not count
-    and run all the same; behind a norm that runs more than once nothing counts: what it does before a resume point changes
-    with what it reads behind.
+    and run all the same; behind a norm that runs more than once nothing counts: what it does before a resume point
+    changes with what it reads behind.
     """
     runs = Counter(name for kind, name, _ in events if kind == "in")
     done: list[str] = []
@@ -121,7 +121,7 @@ def _whole_pass(
 def _leads_to(
     model: nn.Module, images: Tensor, activations: Activations, behind: Activations | None, expected: Tensor
 ) -> bool:
-    """Whether a pass that begins at a resume point comes, as a whole one does, to the resume point behind it or to the end."""
+    """Whether a pass from a resume point comes, as a whole one does, to the resume point behind it or to the end."""
     try:
         if behind is not None:
             return bool(torch.equal(reach(model, behind.resume_point, images, activations).output, behind.output))

@@ -1,4 +1,4 @@
-"""How far a trial's course is known, from what is remembered alone: nothing is carried out."""
+"""How far a trial is known from what is remembered: its decisions are made, nothing is carried out."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ FINAL_RETRAINING = "retraining"
 class StepRecord:
     """One pruning step, or the retraining after the last one.
 
-    Accuracies in percent on the validation images, drop in percentage points, times in seconds. What is not given was not
-    done.
+    Accuracies in percent on the validation images, drop in percentage points, times in seconds. What is not given was
+    not done.
 
     Attributes:
         step: counts from 1.

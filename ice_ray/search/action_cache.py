@@ -94,7 +94,7 @@ class ActionCacheServer:
             self._drop(excess(self._sizes, self._seconds(), self._needed, self._budget.disk))
 
     def hold(self, name: str, size: int, content: Sequence[Any]) -> None:
-        """Keep a network or answers of the teacher in memory, as long as its worker lives; what was put there first goes first."""
+        """Keep a network, or answers of the teacher, in memory as long as its worker lives; the oldest go first."""
         self._held.pop(name, None)
         if size <= self._budget.memory:
             self._held[name] = content[0], size

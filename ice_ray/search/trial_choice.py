@@ -16,7 +16,7 @@ def choose_trial(waiting: Mapping[int, DryRun], at_work: Collection[Key]) -> int
     no number of devices shortens a way; of those, one whose next action the most others wait for.
 
     Args:
-        waiting: trials that do not run, by index, each with its course as far as it is known.
+        waiting: trials that do not run, by index, each with its dry run.
         at_work: actions that others have claimed.
     """
     sharers = Counter(dry_run.next for dry_run in waiting.values())
