@@ -11,6 +11,7 @@ import yaml
 from ice_ray.address import Place
 from ice_ray.extensions import is_own
 from ice_ray.files import write_text
+from ice_ray.hyperparameters import spelled
 from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows
 
 CARD = "README.md"
@@ -50,7 +51,7 @@ def write_card(folder: Place, name: str, summary: Mapping[str, Any], description
         classes=description["builder"]["num_classes"],
         commands=summary["commands"],
         settings=f"Pipeline `{config['pipeline']}`, criterion `{config['criterion']}`",
-        hyperparameters=", ".join(f"{key} {value:g}" for key, value in summary["hyperparameters"].items()),
+        hyperparameters=", ".join(f"{key} {spelled(value)}" for key, value in summary["hyperparameters"].items()),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
     )
     write_text(folder / CARD, text)

@@ -51,4 +51,4 @@ class PointLog:
 
     def _save(self, points: tuple[Hyperparameters, ...]) -> None:
         make_folder(self._path.parent)
-        write_json(self._path, [point.as_dict() for point in points])
+        write_json(self._path, [point.plain() for point in points])

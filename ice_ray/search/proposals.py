@@ -14,6 +14,8 @@ from ice_ray.search.sampler import Sampling
 from ice_ray.search.space import Space
 from ice_ray.search.warm_start import read_winner
 
+_MORE_DRAWS = 16
+
 
 @dataclass(frozen=True)
 class Proposals:
@@ -58,7 +60,7 @@ def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
         )
     trials = config.trials or 1  # SearchConfig has made sure that it is given
     if config.algorithm == "random":
-        return Proposals(_first(warm, bounds.draw(trials, seed), trials), None, origin)
+        return Proposals(_random(warm, bounds, trials, seed), None, origin)
     return Proposals(warm, Sampling(config.algorithm, bounds, trials, seed, warm), origin)
 
 
@@ -66,12 +68,23 @@ def _warm_start(bounds: SearchBounds, config: SearchConfig) -> tuple[Hyperparame
     """The earlier run's winner, where one is named."""
     if config.warm_start is None:
         return ()
-    point = read_winner(place(config.warm_start), bounds.kind)
+    point = read_winner(place(config.warm_start), bounds.kind).settled
     if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
         least, _ = bounds.ranges.get("final_learning_rate", (0.0, 0.0))
         point = dataclasses.replace(point, final_learning_rate=least)
     bounds.check(point, f"--search.warm-start '{config.warm_start}'")
     return (point,)
+
+
+def _random(
+    warm: tuple[Hyperparameters, ...], bounds: SearchBounds, trials: int, seed: int
+) -> tuple[Hyperparameters, ...]:
+    """The warm start and draws; where some of them mean the same, as those of which theta is never, more of them."""
+    for times in (1, _MORE_DRAWS):
+        points = _first(warm, bounds.draw(times * trials, seed), trials)
+        if len(points) == trials or not bounds.choices:
+            break
+    return points
 
 
 def _first(

@@ -12,10 +12,10 @@ from typing import Literal
 
 import optuna
 import torch
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.hyperparameters import NEVER, Hyperparameters
 from ice_ray.objectives import Values
 from ice_ray.randomness import seed_of
 from ice_ray.search.bounds import SearchBounds
@@ -74,12 +74,14 @@ class Sampling:
         return next((point for point in others if point.settled not in tried), first)
 
     def _ask(self, history: Sequence[tuple[Hyperparameters, Outcome]], dimensions: int, again: int) -> Hyperparameters:
-        distributions = self._distributions()
+        distributions, choices = self._distributions(), self.bounds.choices
         with _quietly(), _one_thread():
             sampler = self._sampler(self._seed(len(history), *([again] if again else [])))
             study = optuna.create_study(directions=["minimize"] * dimensions, sampler=sampler)
-            study.add_trials([_told(point, outcome, distributions) for point, outcome in history])
-            return self.bounds.kind.from_mapping(study.ask(distributions).params)
+            study.add_trials([self._told(point, outcome, distributions) for point, outcome in history])
+            asked = study.ask(distributions).params
+            values = {name: value for name, value in asked.items() if name in self.bounds.ranges}
+            return self.bounds.point(values, [name for name in choices if asked[_choice(name)]])
 
     def _seed(self, index: int, *others: int) -> int:
         return seed_of(self.seed, self.algorithm, index, *(str(point.as_dict()) for point in self.known), *others)
@@ -92,18 +94,36 @@ class Sampling:
 
     def _distributions(self) -> dict[str, BaseDistribution]:
         rates, whole = self.bounds.kind.logarithmic(), self.bounds.kind.whole()
-        return {
+        choices = {_choice(name): CategoricalDistribution([False, True]) for name in self.bounds.choices}
+        return choices | {
             name: FloatDistribution(*bounds, step=1.0)
             if name in whole
             else FloatDistribution(*bounds, log=name in rates and 0 < bounds[0] < bounds[1])
             for name, bounds in self.bounds.ranges.items()
         }
 
+    def _told(
+        self, point: Hyperparameters, outcome: Outcome, distributions: dict[str, BaseDistribution]
+    ) -> FrozenTrial:
+        """A trial of the history. What decided nothing in it, TPE is not told; the Gaussian process, which looks at
+        what all trials have alone, is told of the middle.
+        """
+        state = TrialState.RUNNING if outcome is None else TrialState.COMPLETE
+        own, idle, middle = point.as_dict(), self.bounds.idle_in(point), self.bounds.middle.as_dict()
+        told: dict[str, float | bool] = {}
+        for name in self.bounds.ranges:
+            if own[name] != NEVER and name not in idle:
+                told[name] = own[name]
+            elif self.algorithm == "gp":
+                told[name] = middle[name]
+        told |= {_choice(name): own[name] == NEVER for name in self.bounds.choices}
+        known = {name: distributions[name] for name in told}
+        return create_trial(state=state, values=outcome, params=told, distributions=known)
 
-def _told(point: Hyperparameters, outcome: Outcome, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    state = TrialState.RUNNING if outcome is None else TrialState.COMPLETE
-    told = {name: value for name, value in point.as_dict().items() if name in distributions}
-    return create_trial(state=state, values=outcome, params=told, distributions=distributions)
+
+def _choice(name: str) -> str:
+    """What samplers call the question whether a hyperparameter is never."""
+    return f"{name} is never"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
-from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, check_names
+from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, check_names
 from ice_ray.pipelines.registry import pipeline_kind
 from ice_ray.randomness import seed_of
 from ice_ray.search.bounds import SearchBounds
@@ -59,13 +59,26 @@ class Space:
     @property
     def bounds(self) -> SearchBounds:
         """What lies between the least and the greatest value of each; valid throughout where the grid is."""
-        return SearchBounds(
-            self.name, {name: (min(values), max(values)) for name, values in self.values.items()}, self.kind
-        )
+        nevers = tuple(name for name, values in self.values.items() if NEVER in values)
+        finite = {name: [value for value in values if value != NEVER] for name, values in self.values.items()}
+        idle = {other for name in nevers if not finite[name] for other in self.kind.decided_by(name)}
+        ranges = {name: (min(own), max(own)) for name, own in finite.items() if own and name not in idle}
+        return SearchBounds(self.name, ranges, self.kind, nevers)
 
     def fixing(self, names: Collection[str]) -> Space:
-        """Without a choice of those that decide nothing: their first value alone."""
-        values = {name: own[:1] if name in names else own for name, own in self.values.items()}
+        """Without a choice of those that decide nothing: their first value alone, and not never.
+
+        Raises:
+            UserError: one of them is never throughout, so that others, which do decide, need have no value.
+        """
+        first = {name: [value for value in own if value != NEVER][:1] for name, own in self.values.items()}
+        for name in names:
+            if not first.get(name, [0]):
+                raise UserError(
+                    f"space '{self.name}': {name} is always never, and a run that does not go by it needs a finite "
+                    f"one, with {', '.join(n for n in self.kind.names() if n in self.kind.decided_by(name))}"
+                )
+        values = {name: tuple(first[name]) if name in names else own for name, own in self.values.items()}
         return dataclasses.replace(self, values=values)
 
     def sample(self, count: int | None, seed: int) -> tuple[Hyperparameters, ...]:
@@ -132,11 +145,16 @@ def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:
     if not isinstance(content, dict):
         raise UserError(f"space '{name}' must map each of {', '.join(kind.required())} to a list of numbers")
     check_names(kind, content, f"space '{name}'")
-    return Space(name, {key: _numbers(name, key, content[key]) for key in kind.names() if key in content}, kind)
+    return Space(name, {key: _numbers(name, key, content[key], kind) for key in kind.names() if key in content}, kind)
 
 
-def _numbers(space: str, key: str, found: object) -> tuple[float, ...]:
+def _numbers(space: str, key: str, found: object, kind: type[Hyperparameters]) -> tuple[float, ...]:
     values: list[Any] = found if isinstance(found, list) else [found]
-    if not values or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
-        raise UserError(f"space '{space}': {key} must be a number or a list of numbers, not {reprlib.repr(found)}")
-    return tuple(dict.fromkeys(float(value) for value in values))
+    may_be_never = key in kind.may_be_never()
+    numbers = [NEVER if may_be_never and value == "never" else value for value in values]
+    if not values or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in numbers):
+        or_never = ", or never" if may_be_never else ""
+        raise UserError(
+            f"space '{space}': {key} must be a number or a list of numbers{or_never}, not {reprlib.repr(found)}"
+        )
+    return tuple(dict.fromkeys(float(value) for value in numbers))

@@ -85,7 +85,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "metrics": assessment,
         "class_names": list(plan.dataset.class_names),
         "preprocessing": plan.preprocessing.as_dict(),
-        "hyperparameters": hyperparameters.as_dict(),
+        "hyperparameters": hyperparameters.plain(),
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),
@@ -94,7 +94,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     save_pruned(folder.pruned_model, *own, facts, plan.frozen, plan.layout)
     summary = {
         **assessment,
-        "hyperparameters": hyperparameters.as_dict(),
+        "hyperparameters": hyperparameters.plain(),
         "replay_pruning_seconds": progress.state.pruning_seconds("wall", 1.0),
         "original_accuracy": progress.preparation.original_accuracy,
         "steps": [record.as_dict() for record in progress.state.records],
@@ -123,7 +123,7 @@ def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) 
     """
     path = context.folder.replay_description
     deciding = {f"--{option}": value for option, value in context.plan.config.deciding().items()}
-    now = deciding | {f"--{name}": value for name, value in hyperparameters.as_dict().items()}
+    now = deciding | {f"--{name}": value for name, value in hyperparameters.plain().items()}
     now |= {"the ratios by layer": [list(pair) for pair in context.plan.amounts.by_layer]}
     if not path.is_file():
         write_json(path, now)

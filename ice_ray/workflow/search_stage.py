@@ -235,7 +235,7 @@ def _write_winner(
     say(f"  front of time and drop, fastest first: {describe_front(front)}")
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "hyperparameters": winner.hyperparameters.as_dict(),
+        "hyperparameters": winner.hyperparameters.plain(),
         "trial": choice.index,
         "reason": choice.reason,
         "drop": chosen.drop,
@@ -265,5 +265,5 @@ def _entry(candidate: Candidate, results: tuple[TrialResult, ...]) -> dict[str, 
         "trial": candidate.index,
         "pruning_seconds": candidate.pruning_seconds,
         "drop": candidate.drop,
-        "hyperparameters": results[candidate.index].hyperparameters.as_dict(),
+        "hyperparameters": results[candidate.index].hyperparameters.plain(),
     }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, searched
+from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, searched
 from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Sampling
 from ice_ray.search.space import Space, load_space
@@ -79,3 +79,66 @@ def test_a_point_outside_is_named():
     point = IceHyperparameters(0.5, 0.3, 0.05, 6e-4, 0.1, 40)
     with pytest.raises(UserError, match=r"here: base_learning_rate=0.05 is outside of space 'cifar10' \(0.001"):
         CIFAR.check(point, "here")
+
+
+MIXED_VALUES = {
+    **load_space("cifar10").values,
+    "accuracy_drop_threshold": (NEVER, 1.0, 2.0),
+    "final_epochs": (0.0, 4.0),
+    "final_learning_rate": (0.01, 0.03),
+}
+MIXED = Space("mixed", MIXED_VALUES).bounds
+ALONE = Space("alone", {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER,)}).bounds
+
+
+def test_the_box_of_a_space_with_never_spans_it_and_the_range_of_the_others():
+    assert MIXED.ranges["accuracy_drop_threshold"] == (1, 2)
+    assert (MIXED.nevers, MIXED.choices) == (("accuracy_drop_threshold",), ("accuracy_drop_threshold",))
+    assert ALONE.ranges == {}
+    assert ALONE.is_a_point
+    assert not ALONE.choices
+    assert ALONE.draw(2, 0) == (IceHyperparameters(),) * 2
+    one = Space(
+        "one", {name: values[:1] for name, values in MIXED_VALUES.items()} | {"accuracy_drop_threshold": (NEVER, 1)}
+    )
+    assert not one.bounds.is_a_point
+    assert MIXED.greatest.freezes
+    assert not ALONE.greatest.freezes
+
+
+@given(st.integers(0, 2**31))
+def test_draws_with_never_are_inside_and_half_of_them_are_never(seed):
+    draws = MIXED.draw(100, seed)
+    assert draws[:7] == MIXED.draw(7, seed)
+    for point in draws:
+        MIXED.check(point, "a draw")
+    never = [point for point in draws if point.accuracy_drop_threshold == NEVER]
+    assert abs(len(never) - 50) < 35  # 7 sigma
+    assert {(point.frozen_fraction, point.base_learning_rate, point.steepness) for point in never} == {(0, 0, 0)}
+    assert all(0 < point.final_epochs < 4 for point in draws)
+
+
+def test_without_never_draws_are_what_they_were():
+    assert CIFAR.draw(1, 0)[0].as_dict() == pytest.approx(
+        {
+            "accuracy_drop_threshold": 1.296773574505714,
+            "frozen_fraction": 0.4437796402626427,
+            "base_learning_rate": 0.0012021782890558,
+            "learning_rate_reduction": 0.0007755255209256518,
+            "midpoint_pruned_share": 0.15291458381446144,
+            "steepness": 47.39643996950244,
+            "final_epochs": 0.0,
+            "final_learning_rate": 0.0,
+        },
+        rel=1e-12,
+    )
+
+
+def test_a_point_outside_of_a_box_with_never_is_named():
+    MIXED.check(IceHyperparameters(), "here")
+    with pytest.raises(UserError, match=r"accuracy_drop_threshold=never is outside of space 'cifar10' \(0.5 to 1.5\)"):
+        CIFAR.check(IceHyperparameters(), "here")
+    with pytest.raises(UserError, match=r"accuracy_drop_threshold=0.5 is outside of space 'mixed' \(1 to 2 or never\)"):
+        MIXED.check(IceHyperparameters(0.5, 0.3, 0.002, 6e-4, 0.1, 40), "here")
+    with pytest.raises(UserError, match=r"accuracy_drop_threshold=0.5 is outside of space 'alone' \(never\)"):
+        ALONE.check(IceHyperparameters(0.5, 0.3, 0.002, 6e-4, 0.1, 40), "here")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.proposals import Proposals, propose
@@ -23,7 +23,7 @@ def warm(tmp_path):
 
     def write(point: IceHyperparameters):
         path = tmp_path / "best.json"
-        path.write_text(json.dumps({"hyperparameters": point.as_dict()}))
+        path.write_text(json.dumps({"hyperparameters": point.plain()}))
         return path
 
     return write
@@ -144,3 +144,36 @@ def test_the_log_keeps_the_order_and_refuses_other_points(tmp_path):
     assert log.load() == (OFF_GRID, ON_GRID)
     with pytest.raises(UserError, match="begun with other points"):
         log.check((ON_GRID,))
+
+
+MIXED = type(SPACE)(
+    "mixed", {**SPACE.values, "accuracy_drop_threshold": (NEVER, *SPACE.values["accuracy_drop_threshold"])}
+)
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random", "tpe", "gp"])
+def test_a_warm_start_may_be_never(algorithm, warm):
+    config = SearchConfig(algorithm=algorithm, trials=6, warm_start=warm(IceHyperparameters()))
+    found = propose(MIXED, config, 0)
+    assert found.known[0] == IceHyperparameters()
+    assert len(set(found.known)) == (1 if found.sampling else 6)
+    if found.sampling:
+        assert found.sampling.suggest([(found.known[0], (1.0,))], 1).accuracy_drop_threshold != NEVER
+    with pytest.raises(UserError, match="accuracy_drop_threshold=never is outside of space 'digits'"):
+        propose(SPACE, config, 0)
+
+
+def test_random_draws_are_as_many_as_asked_for_though_never_is_one_point():
+    found = propose(MIXED, SearchConfig(algorithm="random", trials=8), 0)
+    assert len(set(found.known)) == 8
+    assert sum(point.accuracy_drop_threshold == NEVER for point in found.known) == 1
+    assert found.freezes
+
+
+def test_the_log_says_never(tmp_path):
+    log = PointLog(tmp_path / "run" / "search" / "points.json", IceHyperparameters)
+    log.begin((IceHyperparameters(), ON_GRID))
+    assert '"accuracy_drop_threshold": "never"' in (tmp_path / "run" / "search" / "points.json").read_text()
+    assert log.append(IceHyperparameters(final_epochs=4, final_learning_rate=0.01)) == 2
+    assert log.load()[:2] == (IceHyperparameters(), ON_GRID)
+    log.check((IceHyperparameters(), ON_GRID))

@@ -4,10 +4,11 @@ import math
 
 import pytest
 
+from ice_ray.hyperparameters import NEVER
 from ice_ray.pipelines.imp import ImpHyperparameters
 from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Outcome, Sampling
-from ice_ray.search.space import load_space
+from ice_ray.search.space import Space, load_space
 
 BOUNDS = load_space("cifar10").bounds
 ALGORITHMS = ["tpe", "gp"]
@@ -125,3 +126,37 @@ def test_a_small_space_is_tried_to_its_end_before_anything_is_tried_again(algori
 def test_the_model_is_asked_after_a_third_of_the_trials():
     counts = {total: Sampling("tpe", BOUNDS, total, 0).random_trials for total in (1, 4, 6, 9, 30, 200)}
     assert counts == {1: 2, 4: 2, 6: 2, 9: 3, 30: 10, 200: 10}
+
+
+MIXED = Space("mixed", {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}).bounds
+
+
+def bowl_or_never(point) -> float:
+    return 0.2 if point.accuracy_drop_threshold == NEVER else bowl(point)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_space_with_never_is_searched_as_any_other(algorithm):
+    sampling = Sampling(algorithm, MIXED, 12, seed=0)
+    history: list = []
+    while len(history) < 12:
+        point = sampling.suggest(history, 1)
+        assert point == Sampling(algorithm, MIXED, 12, seed=0).suggest(history, 1)
+        MIXED.check(point, "a suggestion")
+        history.append((point, None if len(history) == 3 else (bowl_or_never(point),)))
+    assert len({point.settled for point, _ in history}) == 12
+    assert sum(point.accuracy_drop_threshold == NEVER for point, _ in history) == 1  # one point of the space
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("never_is_better", [True, False])
+def test_samplers_learn_whether_never_is_better(algorithm, never_is_better):
+    values = {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}
+    bounds = Space("mixed", values | {"final_epochs": (1.0, 4.0), "final_learning_rate": (0.01, 0.1)}).bounds
+    sampling, history = Sampling(algorithm, bounds, 30, seed=0), []
+    while len(history) < 30:
+        point = sampling.suggest(history, 1)
+        is_never = point.accuracy_drop_threshold == NEVER
+        history.append((point, ((is_never != never_is_better) + point.final_epochs / 10,)))
+    chosen = [point.accuracy_drop_threshold == NEVER for point, _ in history[10:]]
+    assert chosen.count(never_is_better) >= 14

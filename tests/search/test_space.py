@@ -3,7 +3,7 @@
 import pytest
 
 from ice_ray.errors import UserError
-from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.search.space import default_space, load_space, named_spaces
 
@@ -54,6 +54,12 @@ def test_a_file_of_the_user_s_own(tmp_path):
         (GOOD.replace("[40, 50, 60]", "fifty"), "steepness must be a number"),
         (GOOD.replace("[40, 50, 60]", "[true]"), "steepness must be a number"),
         (GOOD.replace("[0.0006]", "[0.0006, 0.002]"), "learning_rate_reduction=0.002"),
+        (GOOD.replace("[40, 50, 60]", "never"), "steepness must be a number"),
+        (GOOD.replace("[0.5, 1.5]", "[0.5, always]"), "must be a number or a list of numbers, or never, not"),
+        (GOOD.replace("[0.5, 1.5]", "[]"), "accuracy_drop_threshold must be a number"),
+        ("final_epochs: [0, 4]", "missing accuracy_drop_threshold"),
+        ("accuracy_drop_threshold: [never, 2]", "missing base_learning_rate, .*not never throughout"),
+        (GOOD.replace("[0.5, 1.5]", "[never, [1]]"), "must be a number or a list"),
     ],
 )
 def test_files_that_are_no_space(tmp_path, text, said):
@@ -100,3 +106,40 @@ def test_rates_of_no_retraining_are_one_point(tmp_path):
 def test_every_pipeline_has_a_space_for_every_kind_of_data(pipeline):
     for data in ("cifar10", "digits", "imagenet", "tinyimagenet"):
         assert len(load_space(default_space(pipeline, data), pipeline).points()) > 1
+
+
+FINAL = "final_epochs: [0, 4]\nfinal_learning_rate: [0.01, 0.03]\n"
+
+
+def space_of(folder, text):
+    (folder / "mine.yaml").write_text(text)
+    return load_space(str(folder / "mine.yaml"))
+
+
+def test_where_theta_is_never_throughout_it_is_all_that_a_space_must_name(tmp_path):
+    assert space_of(tmp_path, "accuracy_drop_threshold: never\n").points() == (IceHyperparameters(),)
+    points = space_of(tmp_path, "accuracy_drop_threshold: [never]\n" + FINAL).points()
+    assert [(point.final_epochs, point.final_learning_rate) for point in points] == [(0, 0), (4, 0.01), (4, 0.03)]
+    assert {point.accuracy_drop_threshold for point in points} == {NEVER}
+
+
+def test_never_beside_other_thetas_is_one_point_whatever_the_rates_are(tmp_path):
+    space = space_of(
+        tmp_path, GOOD.replace("[0.5, 1.5]", "[never, 0.5, 1.5]") + "final_epochs: [0, 4]\nfinal_learning_rate: 0.01\n"
+    )
+    points = space.points()
+    assert len(points) == len(set(points)) == 2 * (1 + 2 * 3)
+    assert points[:2] == (IceHyperparameters(), IceHyperparameters(final_epochs=4, final_learning_rate=0.01))
+
+
+def test_a_run_that_does_not_go_by_theta_takes_the_first_finite_one(tmp_path):
+    idle = ("accuracy_drop_threshold", "frozen_fraction")
+    space = space_of(tmp_path, GOOD.replace("[0.5, 1.5]", "[never, 1.5, 0.5]")).fixing(idle)
+    assert {point.accuracy_drop_threshold for point in space.points()} == {1.5}
+    assert len(space.points()) == 3
+    with pytest.raises(
+        UserError, match=r"always never.*needs a finite one, with frozen_fraction, base_learning_rate"
+    ) as e:
+        space_of(tmp_path, "accuracy_drop_threshold: never\n" + FINAL).fixing(idle)
+    assert "\n" not in str(e.value)
+    assert len(space_of(tmp_path, "accuracy_drop_threshold: never\n").fixing(("frozen_fraction",)).points()) == 1

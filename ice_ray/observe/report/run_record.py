@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ice_ray.hyperparameters import NEVER
 from ice_ray.objectives import Candidate
 from ice_ray.observe.trials_table import TrialRecord
 from ice_ray.pipelines.records import PipelineState, StepRecord
@@ -76,7 +77,8 @@ class RunRecord:
         """The trial that was replayed, which need not be the winner; without stage 2 the winner."""
         if self.summary is None:
             return self.winner
-        point = self.summary["hyperparameters"]
+        told = self.summary["hyperparameters"].items()
+        point = {name: NEVER if value == "never" else value for name, value in told}
         return next((trial for trial in self.trials if trial.hyperparameters == point), self.winner)
 
     @property
