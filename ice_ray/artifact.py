@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ice_ray.address import Place, check_place, place
+from ice_ray.address import Place, place
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, make_folder, on_disk, read_tensors, sha256, write_json, write_tensors
+from ice_ray.files import damage_named, read_tensors, sha256, write_json, write_tensors
 from ice_ray.models.frozen import freeze
 from ice_ray.models.kinds import float_module
 from ice_ray.models.layout import Layout, lay_out
@@ -25,7 +26,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_pruned(
-    folder: Place,
+    folder: Path | Place,
     spec: ModelSpec,
     image_shape: tuple[int, int, int],
     widths: dict[str, int],
@@ -44,7 +45,7 @@ def save_pruned(
         frozen: parameters, by name, that are to require no gradient when it is loaded.
         layout: in which its weights lie in memory once it is loaded; without one, the one found by trying.
     """
-    make_folder(folder)
+    place(folder).make_folder()
     write_tensors(folder / WEIGHTS, tensors)
     description = {
         "schema_version": SCHEMA_VERSION,
@@ -74,7 +75,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
     """
     folder = place(path)
-    check_place(folder, "pruned model")
+    folder.check("pruned model")
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
@@ -83,7 +84,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
         module = ModelSpec(name, classes).build()
     else:
         raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")
-    with on_disk(folder / WEIGHTS) as file:
+    with (folder / WEIGHTS).on_disk() as file:
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")
         try:

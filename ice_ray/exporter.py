@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ice_ray.address import Place, place
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError, nearest
-from ice_ray.files import flush
 from ice_ray.models.answers import Answering
 
 Format = Literal["onnx", "torch"]
@@ -65,16 +64,10 @@ def export(
     file = folder / f"model.{SUFFIXES[format]}" if target is None else place(target)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
-        # Beside the target, so that the finished file can be renamed to it.
-        beside = file.parent if isinstance(file, Path) else None
-        with tempfile.TemporaryDirectory(dir=beside, prefix=".export-") as folder_beside:
-            written = Path(folder_beside) / f"model.{SUFFIXES[format]}"
+        with tempfile.TemporaryDirectory(prefix="export-") as scratch:
+            written = Path(scratch) / f"model.{SUFFIXES[format]}"
             _check(module, write(module, shape, description, written), shape)
-            flush(written)
-            if isinstance(file, Path):
-                written.replace(file)
-            else:
-                file.write_bytes(written.read_bytes())
+            file.write_now(written.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
     return file

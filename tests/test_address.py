@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ice_ray.address import Address, check_place, place, resolved
+from ice_ray.address import Address, LocalPath, place
 from ice_ray.errors import UserError
 
 NAMES = st.text("abc.-_ é%?", min_size=1, max_size=8).filter(lambda name: name not in (".", "..") and "?" not in name)
@@ -24,7 +24,7 @@ def test_what_is_no_address_is_a_path(text):
 )
 def test_a_file_s_address_is_a_plain_path(text, path):
     assert place(text) == Path(path)
-    assert isinstance(place(text), Path)
+    assert isinstance(place(text), LocalPath)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_its_parts_are_those_of_a_path(parts):
     assert (address.name, address.stem, address.suffix) == (path.name, path.stem, path.suffix)
     assert str(address.parent) == f"s3://{path.parent}"
     assert str(address.bucket) == "s3://bucket"
-    assert place(str(address)) == address == resolved(address)
+    assert place(str(address)) == address == address.resolve()
     assert pickle.loads(pickle.dumps(address)) == address
 
 
@@ -75,4 +75,4 @@ def test_how_the_store_is_reached_stays_with_what_lies_below():
 
 
 def test_a_folder_is_not_asked(tmp_path):
-    check_place(tmp_path / "nowhere", "--storage")
+    place(tmp_path / "nowhere").check("--storage")

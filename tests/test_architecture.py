@@ -13,6 +13,8 @@ STOREYS = [
     [
         "errors",
         "retry",
+        "place",
+        "local_path",
         "object_store",
         "address",
         "files",

@@ -13,21 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_storage import new_server
 
-from ice_ray.address import check_place, place
+from ice_ray.address import place
 from ice_ray.errors import StorageError, UserError
 from ice_ray.files import (
-    append_line,
-    file_size,
-    make_folder,
-    on_disk,
-    read_now,
-    remove_folder,
     sha256,
-    whole_lines,
     write_json,
     write_tensors,
     write_text,
-    write_whole,
 )
 from ice_ray.models.weights import load_state_dict
 from ice_ray.retry import retries_that_helped
@@ -44,15 +36,15 @@ RECORDS = st.one_of(
 def do(root, deed) -> None:
     kind, folder, *rest = deed
     if kind == "write":
-        make_folder(root / folder)
+        (root / folder).make_folder()
         write_text(root / folder / rest[0], rest[1])
     elif kind == "append":
-        make_folder(root / folder)
-        append_line(root / folder / rest[0], rest[1])
+        (root / folder).make_folder()
+        (root / folder / rest[0]).append_line(rest[1])
     elif kind == "unlink":
         (root / folder / rest[0]).unlink(missing_ok=True)
     else:
-        remove_folder(root / folder)
+        (root / folder).remove_folder()
 
 
 def seen(root) -> dict[str, object]:
@@ -60,17 +52,17 @@ def seen(root) -> dict[str, object]:
     found: dict[str, object] = {}
     for folder in ("a", "b"):
         files = [path for path in (root / folder).glob("[x-z]*") if path.is_file()] if (root / folder).is_dir() else []
-        found[folder] = {path.name: (path.read_text(), read_now(path), sha256(path), file_size(path)) for path in files}
+        found[folder] = {path.name: (path.read_text(), path.read_now(), sha256(path), path.size()) for path in files}
         found[f"{folder} json"] = [path.stem for path in files if path.suffix == ".json"]
         # Once a folder is empty it may be there or not.
-        found[f"{folder} lines"] = [line for line in whole_lines(root / folder / "log") if line]
+        found[f"{folder} lines"] = [line for line in (root / folder / "log").lines() if line]
     return found
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deeds=st.lists(RECORDS, max_size=8))
 def test_whatever_is_done_an_address_holds_what_a_folder_holds(bucket, tmp_path_factory, deeds):
-    folder = tmp_path_factory.mktemp("root")
+    folder = place(tmp_path_factory.mktemp("root"))
     address = bucket / folder.name
     for deed in deeds:
         do(folder, deed)
@@ -84,12 +76,12 @@ def test_what_is_not_there(bucket):
     assert not nothing.is_file()
     assert not nothing.is_dir()
     assert list(nothing.glob("*")) == []
-    assert whole_lines(nothing) == []
+    assert nothing.lines() == []
     for read in (nothing.read_bytes, nothing.read_now, nothing.unlink, lambda: sha256(nothing)):
         with pytest.raises(FileNotFoundError) as fault:
             read()
         assert fault.value.filename == str(nothing)
-    remove_folder(nothing)
+    nothing.remove_folder()
 
 
 def test_a_write_that_fails_leaves_what_was_there(bucket):
@@ -101,9 +93,9 @@ def test_a_write_that_fails_leaves_what_was_there(bucket):
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        write_whole(path, fail)
+        path.write_whole(fail)
     assert path.read_text() == "old"
-    write_whole(path, lambda temporary: temporary.write_text("new"))
+    path.write_whole(lambda temporary: temporary.write_text("new"))
     assert path.read_text() == "new"
     assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
 
@@ -114,7 +106,7 @@ def test_tensors_come_back(bucket):
     write_tensors(path, large)
     found = load_state_dict(path)
     assert all(torch.equal(found[key], large[key]) for key in large)
-    with on_disk(path) as file, on_disk(path.parent) as folder:
+    with path.on_disk() as file, path.parent.on_disk() as folder:
         assert file.read_bytes() == (folder / path.name).read_bytes()
         assert sha256(path) == hashlib.sha256(file.read_bytes()).hexdigest()
     assert not file.exists()
@@ -123,14 +115,14 @@ def test_tensors_come_back(bucket):
 def test_lines_that_many_write_are_all_there_each_writer_s_in_its_order(bucket):
     path = bucket / "many" / "log.jsonl"
     writers = [
-        threading.Thread(target=lambda name=name: [append_line(path, f"{name} {count}") for count in range(20)])
+        threading.Thread(target=lambda name=name: [path.append_line(f"{name} {count}") for count in range(20)])
         for name in "abcd"
     ]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    found = [line.split() for line in whole_lines(path) if line]
+    found = [line.split() for line in path.lines() if line]
     assert len(found) == 80
     for name in "abcd":
         assert [int(count) for own, count in found if own == name] == list(range(20))
@@ -140,9 +132,9 @@ def test_lines_that_lay_in_a_file_before_come_first(bucket):
     """A run that was copied from a folder goes on at its address."""
     path = bucket / "copied" / "log.jsonl"
     path.write_bytes(b"one\ntwo\nhal")
-    append_line(path, "three")
-    assert whole_lines(path)[:2] == ["one", "two"]
-    assert "three" in whole_lines(path)
+    path.append_line("three")
+    assert path.lines()[:2] == ["one", "two"]
+    assert "three" in path.lines()
 
 
 @contextmanager
@@ -186,22 +178,22 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(bucket, caplog):
 
 
 def test_what_cannot_be_used_is_said_at_once(bucket):
-    check_place(bucket / "new", "--storage")
+    (bucket / "new").check("--storage")
     with pytest.raises(UserError, match=r"--storage 's3://another/runs' cannot be used \(no such bucket\)$"):
-        check_place(place("s3://another/runs"), "--storage")
+        place("s3://another/runs").check("--storage")
     silent = place(f"s3://bucket/runs?endpoint_override=127.0.0.1:{new_server().port}&scheme=http")
     started = time.monotonic()
     with pytest.raises(UserError, match=r"--storage '.*' cannot be used \(NETWORK_CONNECTION.*is it up"):
-        check_place(silent, "--storage")
+        silent.check("--storage")
     assert time.monotonic() - started < 25
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
-        read_now(silent)
+        silent.read_now()
 
 
 def test_wrong_credentials_are_refused(bucket, monkeypatch):
     monkeypatch.setattr("ice_ray.retry._PAUSES", (0.01,))
     with elsewhere(INITIAL_NO_AUTH_ACTION_COUNT="2") as (_, address):  # enough to make the bucket
         with pytest.raises(UserError, match="access denied; the store's own variables"):
-            check_place(address, "--storage")
+            address.check("--storage")
         with pytest.raises(StorageError, match=r"cannot write '.*' \(access denied\)"):
             write_text(address / "a", "")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.cache.actions import ActionRecord
 from ice_ray.engine.actions import Action, EarlyStopping, FineTuned, Measured, Outcome
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.threshold import Threshold
-from ice_ray.files import append_line, make_folder, whole_lines
 from ice_ray.repair import Repaired
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
@@ -27,18 +27,18 @@ class ActionLog:
     over.
     """
 
-    def __init__(self, path: Place) -> None:
-        self._path = path
+    def __init__(self, path: Path | Place) -> None:
+        self._path = place(path)
 
     def load(self) -> list[ActionRecord]:
         """Every whole action record, in the order in which they were done."""
-        found = (_parsed(line) for line in whole_lines(self._path))
+        found = (_parsed(line) for line in self._path.lines())
         return [record for record in found if record is not None]
 
     def append(self, record: ActionRecord) -> None:
         """Write down one more; it outlives this process at once."""
-        make_folder(self._path.parent)
-        append_line(self._path, json.dumps(_plain(record)))
+        self._path.parent.make_folder()
+        self._path.append_line(json.dumps(_plain(record)))
 
 
 def _parsed(line: str) -> ActionRecord | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place, place
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
-from ice_ray.files import make_folder, remove_folder
 
 _SUFFIX = ".safetensors"
 
@@ -16,12 +16,12 @@ _SUFFIX = ".safetensors"
 class NetworkFiles:
     """A folder of them. A file is there whole or not at all; one that is gone can be made again from its history."""
 
-    def __init__(self, folder: Place) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | Place) -> None:
+        self._folder = place(folder)
 
     def save(self, snapshot: Snapshot) -> None:
         """Write one."""
-        make_folder(self._folder)
+        self._folder.make_folder()
         snapshot.save(self._path(snapshot.id))
 
     def load(self, snapshot: SnapshotId) -> Snapshot | None:
@@ -37,9 +37,8 @@ class NetworkFiles:
 
     def sizes(self) -> dict[SnapshotId, int]:
         """Bytes of each."""
-        if isinstance(self._folder, Address):
-            return {name.removesuffix(_SUFFIX): size for name, size in self._folder.sizes().items()}
-        return {path.stem: path.stat().st_size for path in self._folder.glob(f"[!.]*{_SUFFIX}")}
+        own = {name: size for name, size in self._folder.sizes().items() if name.endswith(_SUFFIX)}
+        return {name.removesuffix(_SUFFIX): size for name, size in own.items() if not name.startswith(".")}
 
     def remove(self, snapshot: SnapshotId) -> None:
         """Drop one, if it is there."""
@@ -48,7 +47,7 @@ class NetworkFiles:
 
     def clear(self) -> None:
         """Drop all of them."""
-        remove_folder(self._folder)
+        self._folder.remove_folder()
 
     def _path(self, snapshot: SnapshotId) -> Place:
         return self._folder / f"{snapshot}{_SUFFIX}"

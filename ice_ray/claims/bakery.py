@@ -22,19 +22,19 @@ _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def in_turn(place: Address, owner: Owner) -> Iterator[None]:
-    """Be the only one in such a block for `place`, among all whose bids lie beside it, one object each.
+def in_turn(path: Address, owner: Owner) -> Iterator[None]:
+    """Be the only one in such a block for `path`, among all whose bids lie beside it, one object each.
 
     Raises:
         OSError: the store refused it.
     """
-    own = place.parent / f"{_prefix(place)}{owner.id}"
+    own = path.parent / f"{_prefix(path)}{owner.id}"
     own.write_bytes(_bid(owner, None))
     try:
-        number = 1 + max((bid.number or 0 for bid in _bids(place)), default=0)
+        number = 1 + max((bid.number or 0 for bid in _bids(path)), default=0)
         own.write_bytes(_bid(owner, number))
         seen = _Seen()
-        while any(bid.is_before(number, own) and not seen.is_lost(bid) for bid in _bids(place)):
+        while any(bid.is_before(number, own) and not seen.is_lost(bid) for bid in _bids(path)):
             time.sleep(_POLL_SECONDS)
         yield
     finally:
@@ -44,37 +44,37 @@ def in_turn(place: Address, owner: Owner) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Bid:
-    place: Address
+    path: Address
     owner: Owner | None
     number: int | None  # None: still at choosing one
 
     def is_before(self, number: int, own: Address) -> bool:
-        return self.place != own and (self.number is None or (self.number, self.place.name) < (number, own.name))
+        return self.path != own and (self.number is None or (self.number, self.path.name) < (number, own.name))
 
 
 def _bid(owner: Owner, number: int | None) -> bytes:
     return json.dumps({"owner": owner.content.decode(), "number": number}).encode()
 
 
-def _prefix(place: Address) -> str:
-    return f"{place.name}.bid-"
+def _prefix(path: Address) -> str:
+    return f"{path.name}.bid-"
 
 
-def _bids(place: Address) -> list[_Bid]:
+def _bids(path: Address) -> list[_Bid]:
     found = []
-    for each in place.parent.glob(f"{_prefix(place)}*"):
+    for each in path.parent.glob(f"{_prefix(path)}*"):
         with suppress(FileNotFoundError):  # it has just gone
             found.append(_read(each))
     return found
 
 
-def _read(place: Address) -> _Bid:
-    content = place.read_bytes()
+def _read(path: Address) -> _Bid:
+    content = path.read_bytes()
     try:
         told = json.loads(content)
-        return _Bid(place, Owner.of(told["owner"].encode()), None if told["number"] is None else int(told["number"]))
+        return _Bid(path, Owner.of(told["owner"].encode()), None if told["number"] is None else int(told["number"]))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return _Bid(place, None, None)
+        return _Bid(path, None, None)
 
 
 @dataclass
@@ -88,5 +88,5 @@ class _Seen:
         lost = waited > LOST_SECONDS or (bid.owner is not None and bid.owner.state == "gone")
         if lost:
             with suppress(OSError):
-                bid.place.unlink(missing_ok=True)
+                bid.path.unlink(missing_ok=True)
         return lost

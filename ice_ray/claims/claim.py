@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.claims.owner import Owner
 from ice_ray.claims.swap import content_of, take
 from ice_ray.claims.watch import Say, await_end, held_by, sign_of
@@ -32,9 +32,9 @@ _ATTEMPTS = 20
 class Claim:
     """What one job holds, alone, while it lasts."""
 
-    def __init__(self, what: Place, place: Place, owner: Owner) -> None:
-        self._what, self._place, self._owner = what, place, owner
-        self._sign, self._beats = sign_of(place, owner), 0
+    def __init__(self, what: Path | Place, path: Place, owner: Owner) -> None:
+        self._what, self._path, self._owner = what, path, owner
+        self._sign, self._beats = sign_of(path, owner), 0
         self._done, self._lost = threading.Event(), ""
         self._thread = threading.Thread(target=self._watch, name="claim", daemon=True)
 
@@ -57,8 +57,8 @@ class Claim:
         if self._thread.ident is not None:  # else it was interrupted before it had begun
             self._thread.join(_JOIN_SECONDS)
         with suppress(OSError):
-            if content_of(self._place) == self._owner.content:
-                self._place.unlink(missing_ok=True)
+            if content_of(self._path) == self._owner.content:
+                self._path.unlink(missing_ok=True)
         with suppress(OSError):
             self._sign.unlink(missing_ok=True)
 
@@ -66,7 +66,7 @@ class Claim:
         missing = 0
         while not self._done.wait(BEAT_SECONDS):
             try:
-                found = content_of(self._place)
+                found = content_of(self._path)
                 if found == self._owner.content:
                     missing = 0
                     self._beat()
@@ -80,10 +80,7 @@ class Claim:
 
     def _beat(self) -> None:
         self._beats += 1
-        if isinstance(self._sign, Path):
-            self._sign.touch()  # needs no room on a full disk; the time is the storage's own
-        else:
-            self._sign.write_bytes(f"{self._beats}".encode())
+        self._sign.change(self._beats)
 
     def _end(self, successor: Owner | None) -> None:
         by = f"{successor} has taken it over" if successor else "its claim has been removed"
@@ -92,7 +89,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
+def claimed(what: Path | Place, program: str, say: Say) -> Iterator[Claim]:
     """Hold a run, or a part of one, while the block runs. It need not be there yet.
 
     Args:
@@ -105,10 +102,10 @@ def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
         OSError: the storage refuses it.
         RunError: from within the block: it has been taken over, as this process was stopped for too long.
     """
-    place, owner = claim_of(what), Owner.here(program)
-    claim, made = Claim(what, place, owner), list[Path]()
+    path, owner = claim_of(what), Owner.here(program)
+    claim, made = Claim(what, path, owner), list[Place]()
     try:
-        _take(place, owner, partial(await_end, what, say), made)
+        _take(path, owner, partial(await_end, what, say), made)
         with interruptible():
             claim.start()
             yield claim
@@ -120,29 +117,29 @@ def claimed(what: Place, program: str, say: Say) -> Iterator[Claim]:
         _remove_empty(made)
 
 
-def nobody_s(what: Place) -> Claim:
+def nobody_s(what: Path | Place) -> Claim:
     """Of what nobody will write to: it claims nothing, and is never lost."""
     return Claim(what, claim_of(what), Owner.here(""))
 
 
-def claim_of(what: Place) -> Place:
+def claim_of(what: Path | Place) -> Place:
     """Where the claim of a run lies."""
-    return what / _CLAIM
+    return place(what) / _CLAIM
 
 
-def is_of_claim(place: Place) -> bool:
+def is_of_claim(path: Place) -> bool:
     """Whether it is there for a claim's sake alone, of a living job or of one that was killed."""
-    return place.name.startswith(_CLAIM)
+    return path.name.startswith(_CLAIM)
 
 
-def holder(what: Place) -> Owner | None:
+def holder(what: Path | Place) -> Owner | None:
     """Who is named there, alive or not; None where nobody is, or the storage does not say."""
     with suppress(OSError, ValueError):  # the latter of a path that can be none
         return Owner.of(content_of(claim_of(what)) or b"")
     return None
 
 
-def refuse_held(what: Place) -> None:
+def refuse_held(what: Path | Place) -> None:
     """Refuse what another process of this host is at, at once; of other hosts' nothing is known so soon.
 
     Raises:
@@ -153,7 +150,7 @@ def refuse_held(what: Place) -> None:
         raise held_by(what, owner)
 
 
-def await_unheld(what: Place, say: Say, but: str) -> None:
+def await_unheld(what: Path | Place, say: Say, but: str) -> None:
     """Return where nobody is at it, or only the program named.
 
     Raises:
@@ -166,29 +163,25 @@ def await_unheld(what: Place, say: Say, but: str) -> None:
         await_end(what, say, claim_of(what), found)
 
 
-def _take(place: Place, owner: Owner, awaited: Callable[[Place, bytes], None], made: list[Path]) -> None:
+def _take(path: Place, owner: Owner, awaited: Callable[[Place, bytes], None], made: list[Place]) -> None:
     """Take it.
 
     Args:
         made: filled with the folders that are to go, the innermost first, where nothing is put there.
     """
-    if not isinstance(place, Path):
-        take(place, owner, awaited)
-        return
     for attempt in range(_ATTEMPTS):
-        missing = [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
-        made[:] = dict.fromkeys([*missing, *made])
+        made[:] = dict.fromkeys([*path.parent.missing_folders(), *made])
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            take(place, owner, awaited)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            take(path, owner, awaited)
             break
         except FileNotFoundError:  # one who had made the folder has just removed it again
             if attempt == _ATTEMPTS - 1:
                 raise
-    made[:] = dict.fromkeys([place.parent, *made])  # its own one even where a loser of the race had made it
+    made[:] = dict.fromkeys([path.parent, *made])  # its own one even where a loser of the race had made it
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def _remove_empty(folders: list[Place]) -> None:
     """Those in which nothing has been put, the innermost first."""
     for folder in folders:
         with suppress(OSError):

@@ -5,37 +5,35 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from functools import singledispatch
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Address, LocalPath, Place
 from ice_ray.claims.bakery import in_turn
 from ice_ray.claims.owner import Owner
-from ice_ray.files import read_now
 
 _PAUSE_SECONDS = 0.02
 Await = Callable[[Place, bytes], None]
-"""Returns once the owner that a place names, by its content, is lost or has gone; raises where it is there."""
+"""Returns once the owner that a path names, by its content, is lost or has gone; raises where it is there."""
 
 
-def content_of(place: Place) -> bytes | None:
+def content_of(path: Place) -> bytes | None:
     """What is there; None where nothing is.
 
     Raises:
         OSError: the storage does not say, or something else has that name.
     """
     try:
-        if isinstance(place, Path) and not stat.S_ISREG(place.lstat().st_mode):  # a pipe would be waited for
-            raise OSError(errno.EINVAL, "no file, as a claim is: remove it", str(place))
-        return read_now(place)
+        if not path.is_plain():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "no file, as a claim is: remove it", str(path))
+        return path.read_now()
     except FileNotFoundError:
         return None
 
 
-def take(place: Place, owner: Owner, awaited: Await) -> None:
+def take(path: Place, owner: Owner, awaited: Await) -> None:
     """Put the owner's name there, in the place of none or of one that is lost. Of several that try, one does.
 
     Raises:
@@ -43,30 +41,38 @@ def take(place: Place, owner: Owner, awaited: Await) -> None:
         Exception: what `awaited` raises: another owner is there.
     """
     while True:
-        found = content_of(place)
+        found = content_of(path)
         if found is not None:
-            awaited(place, found)
-        if isinstance(place, Address):
-            taken = _swap_object(place, found, owner)
-        else:
-            taken = _create(place, owner.content) if found is None else _succeed(place, found, owner, awaited)
-        if taken:
+            awaited(path, found)
+        if _swap(path, found, owner, awaited):
             return
         time.sleep(_PAUSE_SECONDS)
 
 
-def _swap_object(place: Address, before: bytes | None, owner: Owner) -> bool:
-    with in_turn(place, owner):
-        if content_of(place) != before:
+@singledispatch
+def _swap(path: Place, before: bytes | None, owner: Owner, awaited: Await) -> bool:
+    """Put the owner's name in the place of what was there before; whether it still was."""
+    raise NotImplementedError(f"claims in a {type(path).__name__}")
+
+
+@_swap.register
+def _swap_object(path: Address, before: bytes | None, owner: Owner, awaited: Await) -> bool:
+    with in_turn(path, owner):
+        if content_of(path) != before:
             return False
-        place.write_bytes(owner.content)
+        path.write_bytes(owner.content)
         return True
 
 
-def _create(place: Path, content: bytes) -> bool:
+@_swap.register
+def _swap_file(path: LocalPath, before: bytes | None, owner: Owner, awaited: Await) -> bool:
+    return _create(path, owner.content) if before is None else _succeed(path, before, owner, awaited)
+
+
+def _create(path: LocalPath, content: bytes) -> bool:
     """Exclusively, which every system's folders know, shared ones included."""
     try:
-        handle = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
     try:
@@ -75,25 +81,25 @@ def _create(place: Path, content: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:  # it may be interrupted, too
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
     return True
 
 
-def _succeed(place: Path, lost: bytes, owner: Owner, awaited: Await) -> bool:
+def _succeed(path: LocalPath, lost: bytes, owner: Owner, awaited: Await) -> bool:
     """In the place of one that is lost. Its id makes the name of the right to do so: whoever holds that right, and
     still finds the lost one's name, is alone. The right is a claim itself, for its holder may be lost, too.
     """
     named = Owner.of(lost)
-    right = place.with_name(f"{place.name}.after-{named.id if named else 'nobody'}")
+    right = path.with_name(f"{path.name}.after-{named.id if named else 'nobody'}")
     take(right, owner, awaited)
     try:
-        if content_of(place) != lost:
+        if content_of(path) != lost:
             return False
-        temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             temporary.write_bytes(owner.content)
-            temporary.replace(place)
+            temporary.replace(path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)

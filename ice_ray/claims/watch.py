@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,6 @@ from ice_ray.claims.bakery import LOST_SECONDS
 from ice_ray.claims.owner import Owner
 from ice_ray.claims.swap import content_of
 from ice_ray.errors import UserError
-from ice_ray.files import read_now
 
 _POLL_SECONDS, _SOON_SECONDS = 0.25, 1.0
 Say = Callable[[str], object]
@@ -23,8 +21,8 @@ class HeldError(UserError):
     """Another job is at it."""
 
 
-def await_end(what: Place, say: Say, place: Place, found: bytes) -> None:
-    """Return once the owner that `place` named, by `found`, is lost or has gone.
+def await_end(what: Path | Place, say: Say, path: Place, found: bytes) -> None:
+    """Return once the owner that `path` named, by `found`, is lost or has gone.
 
     Raises:
         HeldError: it is there.
@@ -33,13 +31,13 @@ def await_end(what: Place, say: Say, place: Place, found: bytes) -> None:
     state = owner.state if owner else "unknown"
     if owner and state == "alive":
         raise held_by(what, owner)
-    first, quiet, said = _pulse(place, owner), 0.0, False
+    first, quiet, said = _pulse(path, owner), 0.0, False
     while state != "gone" and quiet < LOST_SECONDS:
         time.sleep(_POLL_SECONDS)
         try:
-            if content_of(place) != found:
+            if content_of(path) != found:
                 return
-            now = _pulse(place, owner)
+            now = _pulse(path, owner)
         except OSError:  # neither could the other write then
             continue
         if owner and now not in (None, first):
@@ -53,21 +51,21 @@ def await_end(what: Place, say: Say, place: Place, found: bytes) -> None:
             )
     if owner:
         with suppress(OSError):
-            sign_of(place, owner).unlink(missing_ok=True)
+            sign_of(path, owner).unlink(missing_ok=True)
 
 
-def held_by(what: Place, owner: Owner) -> HeldError:
+def held_by(what: Path | Place, owner: Owner) -> HeldError:
     """The refusal that names who is at it, and what to do."""
     mend = f"wait until it ends, or stop it (`kill {owner.pid}` there)"
     return HeldError(f"'{what}' is being written by {owner}: {mend}")
 
 
-def sign_of(place: Place, owner: Owner) -> Place:
+def sign_of(path: Place, owner: Owner) -> Place:
     """Where the owner of a claim gives signs of life."""
-    return place.parent / f"{place.name}.sign-{owner.id}"
+    return path.parent / f"{path.name}.sign-{owner.id}"
 
 
-def _pulse(place: Place, owner: Owner | None) -> object:
+def _pulse(path: Place, owner: Owner | None) -> object:
     """What changes while the owner is there; None where there is no sign of it.
 
     Raises:
@@ -75,11 +73,7 @@ def _pulse(place: Place, owner: Owner | None) -> object:
     """
     if owner is None:
         return None
-    sign = sign_of(place, owner)
     try:
-        if not isinstance(sign, Path):
-            return read_now(sign)
-        with sign.open("rb") as file:  # opened, for a shared folder then asks its server
-            return os.fstat(file.fileno()).st_mtime_ns
+        return sign_of(path, owner).version()
     except FileNotFoundError:
         return None

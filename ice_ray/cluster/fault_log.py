@@ -7,11 +7,11 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.errors import StorageError
-from ice_ray.files import append_line, whole_lines
 from ice_ray.retry import retries_that_helped
 
 Kind = Literal[
@@ -37,15 +37,15 @@ class FaultLog:
     path: Place
 
     @classmethod
-    def of(cls, folder: Place) -> FaultLog:
+    def of(cls, folder: Path | Place) -> FaultLog:
         """Of the run in that folder."""
-        return cls(folder / "faults.jsonl")
+        return cls(place(folder) / "faults.jsonl")
 
     def note(self, kind: Kind, what: str = "", times: int = 1) -> None:
         """One more, or several of a kind. A note that cannot be written must not be what ends the run."""
         line = {"kind": kind, "what": what, "times": times, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         with suppress(OSError, StorageError):
-            append_line(self.path, json.dumps(line))
+            self.path.append_line(json.dumps(line))
 
     def note_retries(self) -> None:
         """What the storage has refused this process at first, since this was last called."""
@@ -55,7 +55,7 @@ class FaultLog:
     def counts(self) -> dict[str, int]:
         """How many of each kind, in the order in which they first came."""
         found = Counter[str]()
-        for line in whole_lines(self.path):
+        for line in self.path.lines():
             with suppress(ValueError, KeyError, TypeError):
                 each = json.loads(line)
                 found[str(each["kind"])] += int(each["times"])

@@ -6,15 +6,14 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place, place
 from ice_ray.errors import RunError, UserError
-from ice_ray.files import read_now, write_text
+from ice_ray.files import write_text
 from ice_ray.interruption import interrupt, interruptible
 
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
@@ -39,7 +38,7 @@ def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] 
         if answered is not None:
             answered.add(node)
         if found != token:
-            return f"--storage: node {hosts.get(node, node)} does not see '{folder}': {_mend(folder)}"
+            return f"--storage: node {hosts.get(node, node)} does not see '{folder}': {folder.sharing}"
     return ""
 
 
@@ -54,7 +53,7 @@ def seen_by_all(folder: Place) -> Iterator[None]:
     token, file = secrets.token_hex(16), _file(folder)
     write_text(file, token)
     # This node sees its own folders; whether its other processes reach an address is asked like that of any node's.
-    known = {ray.get_runtime_context().get_node_id()} if isinstance(folder, Path) else set[str]()
+    known = {ray.get_runtime_context().get_node_id()} if folder.local else set[str]()
     done, fault = threading.Event(), list[str]()
 
     def check() -> str:
@@ -88,24 +87,17 @@ def seen_by_all(folder: Place) -> Iterator[None]:
 
 def rays_own(folder: Place) -> dict[str, Any]:
     """Where Tune and Train keep what is theirs: the same folder, or the same address by the same file system."""
-    if isinstance(folder, Address):
-        return {"storage_path": folder.path, "storage_filesystem": folder.file_system}
-    return {"storage_path": str(folder)}
+    path, file_system = place(folder).arrow
+    return {"storage_path": path, "storage_filesystem": file_system}
 
 
 def _file(folder: Place) -> Place:
     return folder / ".token"
 
 
-def _mend(folder: Place) -> str:
-    if isinstance(folder, Address):
-        return "give all nodes credentials for it, and the endpoint's variable if it has one"
-    return "mount one folder there on all nodes"
-
-
 @ray.remote(num_cpus=0)
 def _token(file: Place) -> str:
     try:
-        return read_now(file).decode()
+        return file.read_now().decode()
     except (OSError, UserError):  # a node may even lack what the address needs
         return ""

@@ -9,7 +9,6 @@ from typing import Any
 
 from ice_ray.address import place
 from ice_ray.errors import UserError
-from ice_ray.files import read_now
 from ice_ray.observe.trackers import Tracker
 from ice_ray.replay.config import ReplayConfig
 
@@ -49,7 +48,7 @@ def replay_pipeline(path: str) -> str:
 
 
 def _searched(path: str) -> Any:
-    return json.loads(read_now(place(path)))["config"]
+    return json.loads(place(path).read_now())["config"]
 
 
 def _read_for_good_later() -> suppress:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
-from ice_ray.files import on_disk, read_tensors, write_tensors
+from ice_ray.files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,19 @@ class Snapshot:
     widths: dict[str, int]
     tensors: dict[str, Tensor]
 
-    def save(self, path: Place) -> None:
+    def save(self, path: Path | Place) -> None:
         """Write one safetensors file, under a temporary name first."""
         write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
 
     @classmethod
-    def load(cls, path: Place) -> Snapshot:
+    def load(cls, path: Path | Place) -> Snapshot:
         """Read what `save` wrote.
 
         Raises:
             RunError: the file is missing, cut short or not a snapshot.
         """
         try:
-            with on_disk(path) as own:
+            with place(path).on_disk() as own:
                 tensors, metadata = read_tensors(own)
             return cls(metadata["id"], json.loads(metadata["widths"]), tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -12,9 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.errors import UserError
-from ice_ray.files import on_disk
 from ice_ray.models.unreadable import fault_of, known_otherwise, load_safely
 
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params")
@@ -46,12 +45,12 @@ class FileWeights:
     notes: tuple[str, ...] = field(default=())
 
 
-def load_state_dict(path: str | Place) -> dict[str, Tensor]:
+def load_state_dict(path: str | Path | Place) -> dict[str, Tensor]:
     """The tensors of a file of weights, as `read_weights` finds them."""
     return read_weights(path).tensors
 
 
-def read_weights(path: str | Place) -> FileWeights:
+def read_weights(path: str | Path | Place) -> FileWeights:
     """The tensors of a `.safetensors` file, or of a file that torch has saved with a state dict in it.
 
     The state dict may be bare, or under `state_dict`, `model` and the like; where averaged weights (`ema`) lie beside
@@ -60,15 +59,15 @@ def read_weights(path: str | Place) -> FileWeights:
     Raises:
         UserError: no such file, or no state dict in it.
     """
-    path = Path(path) if isinstance(path, str) else path
-    if isinstance(path, Path) and path.is_dir():
+    own = place(path)
+    if own.is_dir():
         raise UserError(f"weights '{path}' is a folder: give the file of weights in it")
-    if not path.is_file():
+    if not own.is_file():
         raise UserError(f"weights '{path}': no such file")
-    with on_disk(path) as file:
-        if _is_safetensors(file) or (path.suffix == ".safetensors" and not zipfile.is_zipfile(file)):
-            return FileWeights(_read_safetensors(file, path))
-        return _plain(_read_pickle(file, path), path)
+    with own.on_disk() as file:
+        if _is_safetensors(file) or (own.suffix == ".safetensors" and not zipfile.is_zipfile(file)):
+            return FileWeights(_read_safetensors(file, own))
+        return _plain(_read_pickle(file, own), own)
 
 
 def _is_safetensors(file: Path) -> bool:

@@ -12,22 +12,22 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place
 
 
 @contextmanager
-def event_file(address: Address) -> Iterator[SummaryWriter]:
+def event_file(folder: Place) -> Iterator[SummaryWriter]:
     """One more event file of a run of TensorBoard's, which reads them in the order of their names.
 
     Raises:
         OSError: the store refused it. It is not asked again: nothing hangs on events.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        with SummaryWriter(folder) as writer:
+    with tempfile.TemporaryDirectory() as local:
+        with SummaryWriter(local) as writer:
             yield writer
-        for file in Path(folder).iterdir():
+        for file in Path(local).iterdir():
             name = f"events.out.tfevents.{time.time_ns():020d}.{platform.node()}"
-            (address / name).write_bytes(file.read_bytes())
+            (folder / name).write_now(file.read_bytes())
 
 
 def steps_with(folder: Place, tag: str) -> set[int]:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO, cast
 
-from ice_ray.address import Address, Place
-from ice_ray.errors import StorageError
+from ice_ray.address import Place, place
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
-_SECONDS_BETWEEN = 30.0  # to an object store, where every time is the whole text
 
 
 class _Lasting:
@@ -85,7 +84,7 @@ class RunLog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._path: Place | None = None
-        self._waiting, self._before, self._next = "", "", 0.0
+        self._waiting, self._next = "", 0.0
 
     def add(self, text: str) -> None:
         """Some lines more. A log that cannot be written is nobody's fault here."""
@@ -93,15 +92,12 @@ class RunLog:
             self._waiting += text if text.endswith("\n") else f"{text}\n"
             self._write()
 
-    def begin(self, path: Place, command: str) -> None:
+    def begin(self, path: Path | Place, command: str) -> None:
         """From now on into this file, behind what an earlier part of the run has left there."""
         with self._lock:
             if path == self._path:
                 return
-            self._path, self._next, self._before = path, 0.0, ""
-            if isinstance(path, Address):
-                with suppress(OSError, StorageError, UnicodeDecodeError):
-                    self._before = path.read_text()
+            self._path, self._next = place(path), 0.0
             self._waiting = f"[{datetime.now(UTC).isoformat(timespec='seconds')}] {command}\n{self._waiting}"
             self._write()
 
@@ -119,14 +115,9 @@ class RunLog:
     def _write(self) -> None:
         if self._path is None or not self._waiting or time.monotonic() < self._next:
             return
-        with suppress(OSError, StorageError):
-            if isinstance(self._path, Address):
-                self._next = time.monotonic() + _SECONDS_BETWEEN
-                self._path.write_bytes((self._before + self._waiting).encode(errors="backslashreplace"))
-                self._before += self._waiting
-            else:
-                with self._path.open("ab") as file:
-                    file.write(self._waiting.encode(errors="backslashreplace"))
+        self._next = time.monotonic() + self._path.append_seconds
+        with suppress(OSError):
+            self._path.append_now(self._waiting.encode(errors="backslashreplace"))
             self._waiting = ""
 
 

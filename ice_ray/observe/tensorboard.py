@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place, place
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.event_files import event_file, steps_with
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
@@ -36,7 +36,7 @@ class StepWriter:
     """
 
     def __init__(self, folder: Place, run: str) -> None:
-        self._folder = folder
+        self._folder = place(folder)
         # The HParams tab cuts names after a dozen characters: what differs comes first.
         self._name = f"{folder.name} of {run}"
         self._writer: SummaryWriter | None = None
@@ -90,7 +90,7 @@ class StepWriter:
     @contextmanager
     def _open(self) -> Iterator[SummaryWriter]:
         try:
-            if isinstance(self._folder, Address):
+            if self._folder.local is None:
                 with event_file(self._folder) as writer:
                     yield writer
                 return

@@ -6,8 +6,7 @@ import yaml
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from ice_ray.address import Address, Place
-from ice_ray.files import remove_folder
+from ice_ray.address import Place
 from ice_ray.objectives import pareto_front
 from ice_ray.observe.event_files import event_file
 from ice_ray.observe.report.run_record import RunRecord
@@ -21,13 +20,9 @@ def write_pages(folder: Place, run: RunRecord, card: str | None) -> None:
         folder: of the event file; what was written there before goes.
         card: the model card; None before stage 2 has ended.
     """
-    remove_folder(folder)
-    if isinstance(folder, Address):
-        with event_file(folder) as writer:
-            _write(writer, run, card)
-    else:
-        with SummaryWriter(str(folder)) as writer:
-            _write(writer, run, card)
+    folder.remove_folder()
+    with event_file(folder) if folder.local is None else SummaryWriter(str(folder)) as writer:
+        _write(writer, run, card)
 
 
 def _write(writer: SummaryWriter, run: RunRecord, card: str | None) -> None:

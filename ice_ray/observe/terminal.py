@@ -6,7 +6,6 @@ import io
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -14,7 +13,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
@@ -60,9 +59,7 @@ def show(table: Table) -> None:
 
 def shown_path(path: Place) -> str:
     """As one would type it: from the working directory where it lies below that."""
-    if isinstance(path, Address):
-        return str(path)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return path.shown()
 
 
 def _printable(line: str) -> str:

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.address import Address, Place
+from ice_ray.address import Place, place
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import RunError
-from ice_ray.files import flush_names, make_folder, on_disk, remove_folder, sha256, write_bytes, write_json
+from ice_ray.files import sha256, write_json
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.retry import with_retries
 
 _SNAPSHOT, _PROGRESS = "snapshot.safetensors", "progress.json"
 _CHECKPOINT, _UNFINISHED = "checkpoint_", ".unfinished-"
@@ -65,53 +62,44 @@ class ReplayProgress:
         return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
-    def load(cls, place: Place) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
+    def load(cls, path: Path | Place) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
         """What `save` wrote: the progress, its network, and those that the pipeline may go back to.
 
         Raises:
             RunError: a file is missing, cut short or not what was written.
         """
-        with on_disk(place) as folder:
-            progress = cls._read(folder, place)
+        with place(path).on_disk() as folder:
+            progress = cls._read(folder, place(path))
             kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
             return progress, Snapshot.load(folder / _SNAPSHOT), kept
 
     @classmethod
-    def _read(cls, folder: Path, place: Place) -> ReplayProgress:
+    def _read(cls, folder: Path, path: Place) -> ReplayProgress:
         try:
             content = json.loads((folder / _PROGRESS).read_text())
             for name, digest in content.pop("sha256").items():
                 if sha256(folder / name) != digest:
-                    raise RunError(f"'{place / name}' is not what was written")
+                    raise RunError(f"'{path / name}' is not what was written")
             content["state"] = PipelineState.from_json(json.dumps(content["state"]))
             content["preparation"] = Preparation.from_dict(content["preparation"])
             return cls(**content)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"checkpoint '{place}' cannot be read ({type(error).__name__}: {error})") from error
+            raise RunError(f"checkpoint '{path}' cannot be read ({type(error).__name__}: {error})") from error
 
 
 class Checkpoints:
     """Those of one replay, a folder each, on storage that all nodes see."""
 
-    def __init__(self, folder: Place) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | Place) -> None:
+        self._folder = place(folder)
 
     def begin(self, step: int) -> Path:
         """An empty folder that a checkpoint is to be written into, under a name that counts for none."""
-        if isinstance(self._folder, Address):
-            return Path(tempfile.mkdtemp(prefix="checkpoint-"))
-        path = self._folder / f"{_UNFINISHED}{step}-{secrets.token_hex(4)}"
-        make_folder(path)
-        return path
+        return self._folder.stage(f"{_UNFINISHED}{step}")
 
     def finish(self, unfinished: Path, name: str) -> Place:
         """What was begun is whole: give it its name."""
-        if isinstance(self._folder, Address):
-            return _put(unfinished, self._folder / name)
-        path = self._folder / name
-        with_retries(f"cannot rename '{unfinished}'", lambda: unfinished.replace(path))
-        flush_names(self._folder)
-        return path
+        return self._folder.install(unfinished, name, last=_PROGRESS)
 
     def named(self, name: str) -> Place:
         """Where the checkpoint of that name is."""
@@ -128,7 +116,7 @@ class Checkpoints:
         """
         whole, damaged = self._sorted()
         for path in (*damaged, *whole[:-KEPT], *self._unfinished()):
-            remove_folder(path)
+            path.remove_folder()
         (self._folder / _TRAINS_OWN_LIST).unlink(missing_ok=True)
         return damaged
 
@@ -137,9 +125,7 @@ class Checkpoints:
 
     def _unfinished(self) -> list[Place]:
         """What was begun and never will be a checkpoint."""
-        if isinstance(self._folder, Address):
-            return [path for path in self._named() if not (path / _PROGRESS).is_file()]
-        return list(self._folder.glob(f"{_UNFINISHED}*"))
+        return self._folder.unfinished(_UNFINISHED, _CHECKPOINT, last=_PROGRESS)
 
     def _sorted(self) -> tuple[list[Place], list[Place]]:
         found, damaged = dict[Place, tuple[bool, int]](), []
@@ -151,14 +137,6 @@ class Checkpoints:
             except RunError:
                 damaged.append(path)
         return sorted(found, key=lambda path: found[path]), damaged
-
-
-def _put(finished: Path, address: Address) -> Address:
-    """Put a folder's files at an address, the one with their digests last, and drop the folder."""
-    for file in sorted(finished.iterdir(), key=lambda file: file.name == _PROGRESS):
-        write_bytes(address / file.name, file.read_bytes())
-    remove_folder(finished)
-    return address
 
 
 def _kept(number: int) -> str:

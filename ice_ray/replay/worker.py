@@ -13,8 +13,8 @@ import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
+from pyarrow.fs import LocalFileSystem
 
-from ice_ray.address import Address
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.workload import Workload, own_device
@@ -111,10 +111,8 @@ def _report(order: ReplayOrder, executor: TorchExecutor, progress: ReplayProgres
 
 
 def _finish(checkpoints: Checkpoints, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-    where = checkpoints.finish(Path(checkpoint.path), name)
-    if isinstance(where, Address):
-        return ray.train.Checkpoint(where.path, where.file_system)
-    return ray.train.Checkpoint.from_directory(where)
+    path, file_system = checkpoints.finish(Path(checkpoint.path), name).arrow
+    return ray.train.Checkpoint(path, file_system or LocalFileSystem())
 
 
 def _resumed(order: ReplayOrder, executor: TorchExecutor) -> ReplayProgress | None:

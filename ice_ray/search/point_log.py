@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, make_folder, write_json
+from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
 
 
 class PointLog:
     """The file that says which hyperparameters a trial's index stands for, whatever has run of it."""
 
-    def __init__(self, path: Place, kind: type[Hyperparameters]) -> None:
-        self._path, self._kind = path, kind
+    def __init__(self, path: Path | Place, kind: type[Hyperparameters]) -> None:
+        self._path, self._kind = place(path), kind
 
     def load(self) -> tuple[Hyperparameters, ...]:
         """All points so far."""
@@ -50,5 +51,5 @@ class PointLog:
         return len(points) - 1
 
     def _save(self, points: tuple[Hyperparameters, ...]) -> None:
-        make_folder(self._path.parent)
+        self._path.parent.make_folder()
         write_json(self._path, [point.plain() for point in points])

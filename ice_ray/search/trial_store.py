@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
-from ice_ray.address import Place
-from ice_ray.files import make_folder, write_json
+from ice_ray.address import Place, place
+from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
 
 
@@ -47,12 +48,12 @@ class TrialStore:
     kept with what all trials remember.
     """
 
-    def __init__(self, folder: Place) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | Place) -> None:
+        self._folder = place(folder)
 
     def save(self, index: int, progress: TrialProgress) -> None:
         """Write a trial's progress."""
-        make_folder(self._folder)
+        self._folder.make_folder()
         content = {**vars(progress), "state": json.loads(progress.state.to_json())}
         write_json(self._of(index), content)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ice_ray.config.export_job import ExportConfig
 from ice_ray.exporter import export
 from ice_ray.extensions import load_own
-from ice_ray.files import file_size
 from ice_ray.models.registry import check_builder
 from ice_ray.observe.terminal import say
 
@@ -16,4 +15,4 @@ def export_job(config: ExportConfig) -> None:
     if builder is not None and config.builder is not None:
         check_builder(builder, config.builder, "builder")
     file = export(config.model, config.format, config.target, builder)
-    say(f"{file}: {file_size(file) / 1e6:.2f} MB, batches of any size; its logits are the module's")
+    say(f"{file}: {file.size() / 1e6:.2f} MB, batches of any size; its logits are the module's")

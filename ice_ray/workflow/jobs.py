@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
-from ice_ray.address import check_place, place, resolved
+from ice_ray.address import place
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
 from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.cluster.session import ray_session
@@ -21,7 +21,6 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import DataError, OwnCodeError, RunError, StorageError, TrialFailure, UserError, in_one_line
-from ice_ray.files import make_folder
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
 from ice_ray.observe.output import lasting_output, run_log
@@ -83,8 +82,8 @@ def search_job(config: RunConfig) -> None:
 
 def replay_job(job: ReplayJobConfig) -> None:
     """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
-    best = resolved(place(job.config))
-    check_place(best, "--config")
+    best = place(job.config).resolve()
+    best.check("--config")
     folder = RunFolder(best.parent)
     results = folder if job.trial is None else folder.replay_of(job.trial)
     refuse_at_work(folder, results)
@@ -109,7 +108,7 @@ def replay_job(job: ReplayJobConfig) -> None:
         _check_replay(results, job)  # one may have begun, and ended, since
         plan = held.enter_context(_planned(config, folder))
         held.enter_context(_cluster(job.verbose))
-        make_folder(results.path)
+        results.path.make_folder()
         commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
         context = JobContext(plan, results, claim, commands)
         _note_resumption(context, job.resume)

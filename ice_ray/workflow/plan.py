@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -264,7 +265,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     return plan
 
 
-def _load(module: nn.Module, path: Place) -> None:
+def _load(module: nn.Module, path: Path | Place) -> None:
     held = read_weights(path)
     for note in (*held.notes, *fit_weights(module, held.tensors, str(path))):
         warn(note)

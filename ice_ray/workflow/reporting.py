@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ice_ray.address import Place, check_place, place, resolved
+from ice_ray.address import Place, place
 from ice_ray.config.report_job import ReportConfig
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
@@ -23,9 +23,9 @@ from ice_ray.workflow.run_folder import RunFolder
 
 def report_job(config: ReportConfig) -> None:
     """Write every run's report anew, and of several runs a comparison."""
-    places = [resolved(place(run)) for run in config.runs]
+    places = [place(run).resolve() for run in config.runs]
     for each in places:
-        check_place(each, "run")
+        each.check("run")
     folders = [RunFolder(each) for each in places]
     records = [read_run(folder) for folder in folders]
     for folder, record in zip(folders, records, strict=True):

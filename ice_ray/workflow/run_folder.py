@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from ice_ray.address import Place, check_place, place, resolved
+from ice_ray.address import Place, place
 from ice_ray.claims.claim import is_of_claim
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
@@ -29,6 +27,9 @@ class RunFolder:
     """Paths of one run."""
 
     path: Place
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", place(self.path))
 
     @property
     def description(self) -> Place:
@@ -134,8 +135,7 @@ class RunFolder:
             labels: digest of the data's labels.
         """
         try:
-            if isinstance(self.path, Path):
-                self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
@@ -164,8 +164,8 @@ def run_folder(config: RunConfig, name: str) -> RunFolder:
     Raises:
         UserError: the address it would lie at cannot be used.
     """
-    folder = RunFolder(resolved(place(config.storage) / name))
-    check_place(folder.path.parent, "--storage")
+    folder = RunFolder((place(config.storage) / name).resolve())
+    folder.path.parent.check("--storage")
     return folder
 
 
@@ -178,8 +178,7 @@ def check_run(folder: RunFolder, config: RunConfig) -> None:
     if not config.resume:
         if folder.is_there:
             raise UserError(f"run '{folder.path}' exists: go on with it (--resume) or take another --name")
-        if isinstance(folder.path, Path):
-            _check_folder(folder.path.parent)
+        folder.path.parent.check_writable("--storage")
         return
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
@@ -192,15 +191,6 @@ def check_run(folder: RunFolder, config: RunConfig) -> None:
         name = folder.path.name
         raise UserError(f"cannot resume '{name}' as another run: {', '.join(changed)}; {_ANOTHER}, or the same options")
     folder.check_files(config)
-
-
-def _check_folder(storage: Path) -> None:
-    """Raises UserError: no folder can be made there."""
-    nearest = next(path for path in (storage, *storage.parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"--storage '{storage}': '{nearest}' is no folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--storage '{storage}': no permission to write into '{nearest}'")
 
 
 def environment() -> dict[str, Any]:

@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 import ice_ray
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.claims.claim import is_of_claim
-from ice_ray.files import make_folder
 from ice_ray.models.registry import ModelSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -228,8 +227,8 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
 def _copy(folder: Path, run: Place, names: tuple[str, ...] = ()) -> None:
     """What lies there, the claim of a killed job included; or the files of these names."""
     for file in (path for path in folder.rglob("*") if path.is_file() and (path.name in names or not names)):
-        place = run
+        copy = place(run)
         for part in file.relative_to(folder).parts:
-            make_folder(place)
-            place = place / part
-        place.write_bytes(file.read_bytes())
+            copy.make_folder()
+            copy = copy / part
+        copy.write_bytes(file.read_bytes())

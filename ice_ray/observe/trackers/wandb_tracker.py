@@ -13,7 +13,7 @@ import ray
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.address import Place
+from ice_ray.address import Place, place
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
@@ -70,7 +70,7 @@ def open_tracker(run: str, folder: Place) -> TrackedRuns:
     """Under the project that WANDB_PROJECT names, with files where WANDB_DIR says, else in the run's folder; where that
     is an address, in the working directory, as is wandb's own way.
     """
-    files = Path(os.environ.get("WANDB_DIR") or (folder if isinstance(folder, Path) else ".")).resolve()
+    files = Path(os.environ.get("WANDB_DIR") or folder.local or ".").resolve()
     files.mkdir(parents=True, exist_ok=True)
     logger = _Logger(
         files,
@@ -81,4 +81,4 @@ def open_tracker(run: str, folder: Place) -> TrackedRuns:
         resume="allow",  # of a run whose driver died, the next one goes on with it
         settings={"silent": True, "console": "off"},
     )
-    return TrackedRuns("wandb", logger, run, files, Ledger(folder / "wandb.json", whole=True), late=True)
+    return TrackedRuns("wandb", logger, run, place(files), Ledger(folder / "wandb.json", whole=True), late=True)
