@@ -1,32 +1,34 @@
-"""A pipeline of your own: ICE-Pruning that fine-tunes after every second step, whatever the drop.
+"""A pipeline of your own, with an option of its own: the baseline, fine-tuned after every so many steps.
 
-python jobs/ice_prune.py --pipeline examples.pipeline:build
+python jobs/ice_prune.py --pipeline examples.pipeline:EveryFewSteps --every 3 --repair reconstruction
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ice_ray import IceHyperparameters, PruningSettings
-from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.pipelines.records import StepRecord
+from ice_ray.engine.actions import FineTune
+from ice_ray.errors import require
+from ice_ray.pipelines.baseline import BaselineConfig, BaselinePipeline
+
+
+@dataclass(frozen=True)
+class EveryFewStepsConfig(BaselineConfig):
+    """The baseline's options and one more; `--help` shows them all."""
+
+    every: int = 2
+    """Steps between two fine-tunes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "every", self.every >= 1, "must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EverySecondStep(IcePipeline):
-    """Steps 2, 4, 6, ... are followed by a fine-tune."""
+class EveryFewSteps(BaselinePipeline):
+    """What is searched, and the spaces, are the baseline's: the rate of the fine-tunes."""
 
-    def needs_fine_tuning(self, record: StepRecord) -> bool:
-        return record.step % 2 == 0
+    Config = EveryFewStepsConfig
 
+    config: EveryFewStepsConfig = field(default_factory=EveryFewStepsConfig)
 
-def build(settings: PruningSettings, hyperparameters: IceHyperparameters) -> EverySecondStep:
-    """What --pipeline names: from what a run prunes and how, and one trial's hyperparameters.
-
-    The annotation says which are searched: ICE's six, or a dataclass of your own (ice_ray.hyperparameters).
-    """
-    return EverySecondStep(
-        removal=settings.removal,
-        hyperparameters=hyperparameters,
-        counting=settings.counting,
-        learning_rate_tolerance=settings.learning_rate_tolerance,
-        fine_tune=settings.fine_tune,
-    )
+    def fine_tune_after(self, step: int) -> FineTune | None:
+        return super().fine_tune_after(step) if step % self.config.every == 0 else None

@@ -8,6 +8,35 @@ class UserError(Exception):
     """Input that is wrong: one line that names the fault and the mend. Jobs end with exit code 2."""
 
 
+class FieldError(UserError):
+    """A field of a settings object with a value that it does not take.
+
+    Where settings come from a command line, `ice_ray.config` says it of the option.
+
+    Attributes:
+        owner: the class of the settings object.
+        field: its field.
+        said: the value and what is wrong with it.
+    """
+
+    def __init__(self, owner: type, field: str, said: str) -> None:
+        super().__init__(owner, field, said)
+        self.owner, self.field, self.said = owner, field, said
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.said}"
+
+
+def require(settings: object, field: str, holds: bool, bound: str) -> None:
+    """Refuse settings of which a field is out of bounds.
+
+    Raises:
+        FieldError: unless `holds`; it says the value of the field and `bound`.
+    """
+    if not holds:
+        raise FieldError(type(settings), field, f"{getattr(settings, field)} {bound}")
+
+
 class DataError(UserError):
     """An image or a label that cannot be used, named by file and row."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,17 +16,18 @@ from ice_ray.data.placement import to_device
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.errors import UserError
+from ice_ray.errors import UserError, nearest
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import describe_frozen, freeze
+from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.chance import no_better_than_chance
-from ice_ray.pipelines.prepare import prepare
+from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import StepRecord
-from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
-from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pipelines.registry import build_pipeline, pipeline_named
 from ice_ray.pruning.criteria import check_criterion
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.precision import Precision, PrecisionChoice, resolve
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,16 @@ class PruningResult:
 def prune(
     model: nn.Module,
     data: PruningData,
-    ratio: float,
-    hyperparameters: Hyperparameters,
+    ratio: float | None = None,
+    hyperparameters: Hyperparameters | None = None,
     *,
-    settings: PruningSettings = PruningSettings(),
+    pipeline: str = "ice",
+    config: PipelineConfig | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
     precision: PrecisionChoice = "auto",
     device: torch.device | str | None = None,
+    **options: Any,
 ) -> PruningResult:
     """Prune a trained classifier (Algorithm 2 of the paper); `model` itself is left as it is.
 
@@ -64,72 +70,97 @@ def prune(
             (requires_grad=False) keep their values, and layers whose weights are frozen stay whole unless the selection
             includes them; where all are frozen, as for inference, it is as if none were.
         data: images to fine-tune and to decide on, uint8 (N, H, W, 3).
-        ratio: share of each prunable layer's filters to remove, inside (0, 1).
-        hyperparameters: the pipeline's, in ICE-Pruning its six.
-        settings: criterion, layers, seed, recipe, epochs and so on; the ratio in it is replaced by `ratio`.
+        ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
+        hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
+        pipeline: by name, or `package.module:Class`.
+        config: the pipeline's `Config`. [default: its defaults]
+        batch_size: images per SGD step.
+        seed: every random choice comes from it.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
+        options: fields of `config` in its place: `criterion="l1"`, `repair="none"`, `fine_tune=FineTuneConfig(...)`.
 
     Raises:
-        UserError: a ratio that is none or would empty a layer, data that do not go together, too few images for an SGD
-            step, or a model that is none, takes no such images, gives no logits for as many classes, or of which
-            nothing may be pruned.
+        UserError: an option that the pipeline has not, a ratio that is none or would empty a layer, data that do not go
+            together, too few images for an SGD step, or a model that is none, takes no such images, gives no logits
+            for as many classes, or of which nothing may be pruned.
         TrialFailure: training diverged, or memory did not suffice.
 
     >>> import numpy as np
     >>> from ice_ray.models.registry import ModelSpec
-    >>> from ice_ray import IceHyperparameters, ImageSet, PruningData, prune
+    >>> from ice_ray import ImageSet, PruningData, prune
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
     >>> some = ImageSet.from_numpy(images, np.arange(64) % 10)
     >>> dense = ModelSpec("cifar-resnet8", num_classes=10).build()
-    >>> result = prune(dense, PruningData(some, some), 0.5, IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50))
+    >>> result = prune(dense, PruningData(some, some), ratio=0.5)
     >>> [step.filters_removed for step in result.records]
     [8, 16, 32]
     """
-    wanted = pipeline_kind(settings.pipeline).hyperparameters
-    if not isinstance(hyperparameters, wanted):
-        raise UserError(f"pipeline {settings.pipeline} takes {wanted.__name__}, not {type(hyperparameters).__name__}")
-    classes = _checked(data)
-    chosen = _device(device)
-    amounts = dataclasses.replace(settings.amounts, ratio=ratio)
-    recipe = dataclasses.replace(settings.recipe, precision=resolve(precision, chosen))
-    own = dataclasses.replace(settings, amounts=amounts, recipe=recipe)
-    network = _opened(model, data.train.image_shape, own, classes, chosen)
+    own = _config(pipeline, config, options if ratio is None else options | {"ratio": ratio})
+    point = _point(pipeline) if hyperparameters is None else hyperparameters
+    method = build_pipeline(pipeline, own, point)
+    classes, chosen = _checked(data), _device(device)
+    recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
+    network = _opened(model, data.train.image_shape, own, recipe.precision, classes, chosen)
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
-    check_criterion(own.criterion, network.units, network.norms, network.build(torch.device("cpu")))
-    executor = TorchExecutor(network, data, recipe, own.seed, chosen)
+    if isinstance(own, LayerwiseConfig):
+        check_criterion(own.criterion, network.units, network.norms, network.build(torch.device("cpu")))
+    executor = TorchExecutor(network, data, recipe, seed, chosen)
     executor.warm_up()
-    preparation = prepare(executor, own.removal, own.freeze, own.ablations.freezing and hyperparameters.freezes)
-    if not pipeline_kind(own.pipeline).trains_anew:
+    preparation = method.prepare(executor, method.freezes)
+    if not method.trains_anew:
         _warn_of_chance(preparation.original_accuracy, data.validation)
-    pipeline = build_pipeline(own, hyperparameters)
-    state = pipeline.begin(executor)
-    while not pipeline.is_done(executor, state):
-        state = pipeline.advance(executor, state, preparation)
+    state = method.begin(executor)
+    while not method.is_done(executor, state):
+        state = method.advance(executor, state, preparation)
         if state.kept:
             executor.commit(state.snapshot)
             executor.store.keep_only(state.kept)
     seconds = state.pruning_seconds("wall", 1.0)
-    state, _ = pipeline.finish(executor, state, preparation)
+    state, _ = method.finish(executor, state, preparation)
     module = freeze(copied(executor.module(state.snapshot)), network.frozen)
     network.tie(module)
     accuracy = executor.accuracy(module, to_device(data.validation, chosen))
     return PruningResult(module, preparation.original_accuracy, accuracy, state.records, seconds)
 
 
+def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any]) -> PipelineConfig:
+    """The pipeline's options, those given by keyword in their place."""
+    kind = pipeline_named(pipeline).Config
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, known)})")
+    return dataclasses.replace(kind() if config is None else config, **options)
+
+
+def _point(pipeline: str) -> Hyperparameters:
+    kind = pipeline_named(pipeline).Hyperparameters
+    needed = [each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING]
+    if needed:
+        raise UserError(f"pipeline {pipeline} needs hyperparameters: {kind.__name__}({', '.join(needed)})")
+    return kind()
+
+
 def _opened(
-    model: nn.Module, shape: tuple[int, int, int], settings: PruningSettings, classes: int | None, device: torch.device
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    config: PipelineConfig,
+    precision: Precision,
+    classes: int | None,
+    device: torch.device,
 ) -> DenseNetwork:
     """The network, traced, once copies of it have borne what it will go through."""
-    opening = open_module(model, shape, settings.selection, classes)
-    settings.amounts.check(opening.network.steps)
+    amounts = config.amounts
+    opening = open_module(model, shape, config.prune.selection, classes)
+    amounts.check(opening.network.steps)
     if device.type == "cpu":
-        widths = {unit.layer: unit.filters - settings.amounts.removed(unit) for unit in opening.network.units}
-        opening = trained_for_a_step(opening, widths, settings.recipe.precision)
+        widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
+        opening = trained_for_a_step(opening, widths, precision)
     if opening.note is not None:
         warnings.warn(opening.note, stacklevel=3)
-    return DenseNetwork(opening.module, shape, opening.selection, settings.amounts, opening.network.layout)
+    return DenseNetwork(opening.module, shape, opening.selection, amounts, opening.network.layout)
 
 
 def _device(asked: torch.device | str | None) -> torch.device:

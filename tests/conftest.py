@@ -23,6 +23,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.datasets.digits import Digits
 from ice_ray.models.registry import ModelSpec
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -81,7 +82,7 @@ def trained(data: PruningData) -> nn.Module:
     """A ResNet-8 that knows digits."""
     torch.set_num_threads(1)
     model = ModelSpec("cifar-resnet8", 10).build()
-    recipe = Recipe(batch_size=64, distil=False)
+    recipe = Recipe(batch_size=64, options=FineTuneConfig(distil=False))
     fine_tune(
         model, data.train, data.preprocessing, recipe, lambda done: 0.05 if done < 2 / 3 else 0.01, 12, (0, "dense")
     )

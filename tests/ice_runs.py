@@ -4,20 +4,27 @@ from typing import Any
 
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.ice import IceConfig, IcePipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
 
-RULE = RemovalRule(Amounts(0.5))
+PAPER = {"repair": "none", "criterion": "l1", "calibration_images": 1000, "decision_error": 0.0}
+"""The options of the authors' program where the defaults are others."""
+
+
+def paper(**options: Any) -> IceConfig:
+    return IceConfig(**(PAPER | options))
 
 
 def hyperparameters(threshold: float = 3.0) -> IceHyperparameters:
     return IceHyperparameters(threshold, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
-def ice(threshold: float = 3.0, rule: RemovalRule = RULE, **options: Any) -> IcePipeline:
-    return IcePipeline(removal=rule, hyperparameters=hyperparameters(threshold), **options)
+def ice(theta: float = 3.0, point: IceHyperparameters | None = None, **options: Any) -> IcePipeline:
+    return IcePipeline(config=paper(**options), hyperparameters=point or hyperparameters(theta))
+
+
+def prepared(executor: TorchExecutor, probes: bool = True, **options: Any) -> Preparation:
+    return ice(**options).prepare(executor, probes)
 
 
 def run(executor: TorchExecutor, pipeline: IcePipeline, preparation: Preparation) -> list[PipelineState]:

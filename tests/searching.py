@@ -1,10 +1,12 @@
 """What tests of stage 1 share."""
 
+from ice_runs import PAPER, paper
+
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.fine_tune import Recipe
 
 SHAPE = (3, 8, 8)
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+SETTINGS = PruningSettings(config=paper(), batch_size=64)
+OPTIONS = PAPER | {"batch_size": 64}
 
 
 def facts(records):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ice_runs import PAPER
 
 import ice_ray
 from ice_ray.config.export_job import ExportConfig
@@ -14,7 +15,6 @@ from ice_ray.errors import OwnCodeError, RunError, UserError, told
 from ice_ray.guard import blaming
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.workflow.exporting import export_job
 from ice_ray.workflow.inspection import inspect_job
 from ice_ray.workflow.jobs import prune_job, run
@@ -260,8 +260,7 @@ def pruned(**own):
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
     some = ImageSet.from_numpy(images, np.arange(32) % 10)
     point = IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50)
-    settings = PruningSettings(**own)
-    return ice_ray.prune(ModelSpec("cifar-resnet8", 10).build(), PruningData(some, some), 0.5, point, settings=settings)
+    return ice_ray.prune(ModelSpec("cifar-resnet8", 10).build(), PruningData(some, some), 0.5, point, **(PAPER | own))
 
 
 @pytest.mark.parametrize(

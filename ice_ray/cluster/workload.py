@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,13 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.extensions import is_own
+from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.libraries import library_of
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights
+from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.precision import PrecisionChoice, resolve
 
@@ -63,22 +65,27 @@ class Workload:
     @property
     def own_code(self) -> dict[str, str]:
         """What of it is the user's, perhaps: names by what they are, as `ice_ray.guard.blaming` takes them."""
-        own = {"model": self.model.spec.name, "criterion": self.settings.criterion, "pipeline": self.settings.pipeline}
+        own = {"model": self.model.spec.name, "pipeline": self.settings.pipeline, **self.settings.config.own_code}
         return {what: name for what, name in own.items() if is_own(name) and library_of(name) is None}
 
     def network(self) -> DenseNetwork:
         """The dense network, traced."""
         own = self.settings
-        return DenseNetwork(self.model.build(), self.train.image_shape, own.selection, own.amounts, own.layout)
+        selection = own.selection or own.config.prune.selection
+        return DenseNetwork(self.model.build(), self.train.image_shape, selection, own.config.amounts, own.layout)
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""
         final = self.final.get() if self.final is not None else None
         return PruningData(self.train.get(), self.validation.get(), self.preprocessing, final)
 
+    def pipeline(self, hyperparameters: Hyperparameters) -> Pipeline:
+        """What decides, for one set of hyperparameters."""
+        return build_pipeline(self.settings.pipeline, self.settings.config, hyperparameters)
+
     def executor(self, device: torch.device, collective: Collective | None = None) -> TorchExecutor:
         """An executor of this workload on `device`."""
-        recipe = dataclasses.replace(self.settings.recipe, precision=resolve(self.precision, device))
+        recipe = self.settings.recipe(resolve(self.precision, device))
         return TorchExecutor(self.network(), self.data(), recipe, self.settings.seed, device, collective)
 
 

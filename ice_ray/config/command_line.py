@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import io
 import itertools
@@ -13,12 +12,17 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ice_ray.config.option_words import in_options
 from ice_ray.config.overview import filled, overview
-from ice_ray.config.preset import for_pipeline, load_preset
-from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults, replay_pipeline
-from ice_ray.config.run import RunConfig, flat_options
-from ice_ray.errors import UserError
-from ice_ray.pipelines.registry import is_ignored
+from ice_ray.config.preset import load_preset
+from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults, searched_pipeline
+from ice_ray.config.run import RunConfig, default_run, flat_options, plain_values
+from ice_ray.errors import FieldError, UserError
+from ice_ray.extensions import is_own, origin_of
+from ice_ray.observe.terminal import say
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pipelines.registry import PIPELINES
 
 Config = TypeVar("Config")
 
@@ -27,14 +31,27 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     """Read `arguments` into a config. `--help` prints the options and ends the program; of a run's there are many:
     a line each, and with `--help-all` in full.
 
-    A `--preset` among them gives other defaults, wherever it stands, and so does the search that a replay names.
+    A `--preset` among them gives other defaults, wherever it stands, and so does the search that a replay names; a
+    `--pipeline` has options of its own.
 
     Raises:
         UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
     """
+    try:
+        return _parsed(kind, arguments, program)
+    except FieldError as error:
+        raise UserError(in_options(error)) from error
+
+
+def _parsed(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     _refuse_empty(arguments)
+    if _given("--ratio", arguments) is not None and _given("--target", arguments) is not None:
+        raise UserError("--ratio and --target both say how much to prune: give one of them")
+    _name_own_pipeline(kind, arguments)
     said, shown = io.StringIO(), io.StringIO()
     default = defaults(kind, arguments)
+    if issubclass(kind, (RunConfig, ReplayJobConfig)):
+        kind = kind[type(getattr(default, "options", IceConfig()))]  # type: ignore[index]
     has_overview = isinstance(default, RunConfig)
     if has_overview and {"-h", "--help"} & set(arguments):
         print(overview(program, default))
@@ -48,11 +65,7 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
         if end.code in (0, None):
             print(filled(shown.getvalue()), end="")
             raise
-        raise UserError(f"{_one_line(said.getvalue(), has_overview)}; see {program} --help") from end
-    if isinstance(config, RunConfig):
-        _refuse_ignored(config.pipeline, arguments)
-    if isinstance(config, ReplayJobConfig):
-        _refuse_ignored(replay_pipeline(config.config), arguments)
+        raise UserError(f"{_one_line(said.getvalue(), default)}; see {program} --help") from end
     return config
 
 
@@ -67,26 +80,22 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             raise UserError(f"{option} is empty: give a value, or leave it out")
 
 
-def _refuse_ignored(pipeline: str, arguments: Sequence[str]) -> None:
-    """Raises UserError: there is an option, at its default or not, that the pipeline would not read."""
-    for argument in arguments:
-        if argument.startswith("--"):
-            given = argument.partition("=")[0]
-            group, dot, own = given.removeprefix("--").replace("_", "-").rpartition(".")
-            if why := is_ignored(pipeline, f"{group}{dot}{own.removeprefix('no-')}"):
-                raise UserError(f"{given} {why}")
+def _name_own_pipeline(kind: type[Any], arguments: Sequence[str]) -> None:
+    """Say so before the user's own pipeline is imported: its options are needed to read the others."""
+    name = _given("--pipeline", arguments)
+    if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
+        name = searched_pipeline(path)
+    if name is not None and is_own(name):
+        say(f"--pipeline {name}: your own code, from {origin_of(name, 'pipeline')}")
 
 
 def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:
-    """What the options default to: what the last `--preset` and the pipeline's recipe say, or for a replay what its
-    search was told.
+    """What the options default to: what the last `--preset` and the pipeline say, or for a replay what its search was
+    told.
     """
     if kind is RunConfig:
-        name = _given("--preset", arguments)
-        config = RunConfig() if name is None else load_preset(name)
-        if _given("--target", arguments) is not None:
-            config = dataclasses.replace(config, ratio=None)  # it takes the place of the preset's ratio
-        return for_pipeline(config, _given("--pipeline", arguments) or config.pipeline)
+        preset, pipeline = _given("--preset", arguments), _given("--pipeline", arguments)
+        return default_run(pipeline or "ice") if preset is None else load_preset(preset, pipeline)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
         return replay_defaults(path)
     return tyro.MISSING_NONPROP
@@ -103,7 +112,7 @@ def _given(option: str, arguments: Sequence[str]) -> str | None:
     return value
 
 
-def _one_line(box: str, of_a_run: bool) -> str:
+def _one_line(box: str, default: Any) -> str:
     """What tyro's message says, without its frame and its rules, in our words where its own are of Python."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in text.splitlines()]
@@ -113,18 +122,29 @@ def _one_line(box: str, of_a_run: bool) -> str:
     kinds = "Value error|Invalid choice|Parsing error|Missing argument|Required options?"
     words = re.sub(rf"^({kinds})\s*", "", words)
     if unknown := re.match(r"(?:Unrecognized options?:? )+(.+)$", words):
-        return _about_unknown(unknown[1], of_a_run)
+        return _about_unknown(unknown[1], default)
     return re.sub(r"^Error parsing (\S+): (.+)$", lambda found: _about_value(found[1], found[2]), words)
 
 
-def _about_unknown(given: str, of_a_run: bool) -> str:
+def _about_unknown(given: str, default: Any) -> str:
     words = given.split(", ")
-    options = [f"--{option}" for option in flat_options(RunConfig().as_dict())] if of_a_run else []
+    options: list[str] = []
+    if hasattr(default, "options"):
+        options = [f"--{option}" for option in flat_options(plain_values(default))]
+        for word in words:
+            if owners := [name for name, kind in PIPELINES.items() if _is_option(word, kind.Config())]:
+                own = next((name for name, kind in PIPELINES.items() if kind.Config is type(default.options)), "yours")
+                return f"{word.partition('=')[0]} is an option of --pipeline {' and '.join(owners)}, not of {own}"
     similar = [near for word in words for near in difflib.get_close_matches(word, options, n=1, cutoff=0.7)]
     meant = f"; similar: {', '.join(dict.fromkeys(similar))}" if similar else ""
     if not any(word.startswith("-") for word in words):
         return f"nothing takes the argument{'s' * (len(words) > 1)} {given}: one too many, or an option's -- is missing"
     return f"unknown option{'s' * (len(words) > 1)}: {given}{meant}"
+
+
+def _is_option(word: str, config: PipelineConfig) -> bool:
+    group, dot, own = word.partition("=")[0].removeprefix("--").replace("_", "-").rpartition(".")
+    return f"{group}{dot}{own.removeprefix('no-')}" in flat_options(plain_values(config))
 
 
 def _about_value(option: str, said: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ice_ray.config.run import check_amount, check_image_size
+from ice_ray.config.run import check_image_size
+from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
-from ice_ray.pruning.config import PruneConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.training.precision import PrecisionChoice
 
 _MOST_CLASSES = 1_000_000
@@ -25,16 +26,17 @@ class InspectConfig:
     """Images are this many pixels square (224 for most models of ImageNet)."""
     num_classes: int = 10
     """Classes that the model tells apart."""
-    ratio: float | None = None
-    """Share of the filters to remove, inside (0, 1). [default: 0.5 without --target]"""
+    ratio: float = 0.5
+    """Share of the filters to remove, inside (0, 1)."""
     target: str | None = None
     """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
-    prune: PruneConfig = field(default_factory=PruneConfig)
+    prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic with which latency is measured."""
 
     def __post_init__(self) -> None:
-        check_amount(self.ratio, self.target)
+        if self.target is not None:
+            parse_target(self.target)
         check_image_size(self.image_size)
         if not 2 <= self.num_classes <= _MOST_CLASSES:
             raise UserError(f"--num-classes {self.num_classes} must be at least 2 and at most {_MOST_CLASSES}")

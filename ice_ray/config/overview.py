@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -45,14 +48,14 @@ class OptionLine:
         return " ".join(f"{word:g}" if isinstance(word, float) else str(word) for word in words)
 
 
-def overview(program: str, config: RunConfig) -> str:
-    """Every option by group, with the defaults of `config`, as wide as the terminal allows."""
+def overview(program: str, config: RunConfig[Any]) -> str:
+    """Every option of such a run by group, with the defaults of `config`, as wide as the terminal allows."""
     width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)
     values = flat_options(config.as_dict())
     lines = textwrap.wrap(
         f"usage: {program} [OPTIONS]; in [] what holds without an option; --help-all says more of each", width
     )
-    for entry in entries():
+    for entry in entries(config):
         if isinstance(entry, str):
             lines.append(entry)
             continue
@@ -63,16 +66,45 @@ def overview(program: str, config: RunConfig) -> str:
     return "\n".join(lines)
 
 
-def entries() -> Iterator[str | OptionLine]:
-    """The headings and options of overview.txt, in order."""
+def entries(config: RunConfig[Any]) -> Iterator[str | OptionLine]:
+    """Headings and options: those of overview.txt that such a run has, in order; then those of a user's own pipeline,
+    with the first sentence of their docstrings.
+    """
+    left = flat_options(config.as_dict())
     text = (resources.files("ice_ray.config") / "overview.txt").read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("--"):
             head, told, *unset = (part.strip() for part in line.split("|"))
             option, _, value = head.partition(" ")
-            yield OptionLine(option, value, told, unset[0] if unset else "")
+            known = [name for name in (option[2:], option[2:].replace("no-", "", 1)) if name in left]
+            if known:
+                del left[known[0]]
+                yield OptionLine(option, value, told, unset[0] if unset else "")
         elif not line.startswith("#"):
             yield line
+    if left:
+        yield f"Of pipeline {config.pipeline}"
+    for option, value in left.items():
+        told = _first_sentence(_docstring(config.options, option.replace("-", "_").split(".")))
+        yield OptionLine(f"--{option}", "" if isinstance(value, bool) else "VALUE", told, "none")
+
+
+def _docstring(settings: Any, path: Sequence[str]) -> str:
+    """What stands below a field of a settings object, or of one within it."""
+    *groups, name = path
+    for group in groups:
+        settings = getattr(settings, group)
+    owner = next(kind for kind in type(settings).__mro__ if name in vars(kind).get("__annotations__", {}))
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, below in itertools.pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name and isinstance(below, ast.Expr):
+            return str(ast.literal_eval(below.value))
+    return ""
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
 
 
 def filled(full: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 from ice_ray.address import place
+from ice_ray.config.run import Options, PipelineOptions, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers import Tracker
+from ice_ray.pipelines.ice import IceConfig
 from ice_ray.replay.config import ReplayConfig
 
 
 @dataclass(frozen=True)
-class ReplayJobConfig:
+class ReplayJobConfig(Generic[Options]):
     """Replay the winner of a finished search, or any of its trials, on all the data: stage 2 alone."""
 
     config: str
@@ -22,6 +24,7 @@ class ReplayJobConfig:
     search's."""
     trial: int | None = None
     """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
+    options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False
     """Go on with a replay that was interrupted there."""
@@ -33,18 +36,19 @@ class ReplayJobConfig:
     """Show Ray's own log lines too."""
 
 
-def replay_defaults(path: str) -> ReplayJobConfig:
-    """The defaults of a replay of `path`: stage 2's options as its search was given them."""
+def replay_defaults(path: str) -> ReplayJobConfig[Any]:
+    """The defaults of a replay of `path`: the pipeline's and stage 2's options as its search was given them."""
     with _read_for_good_later():
-        return ReplayJobConfig(path, replay=ReplayConfig(**_searched(path)["replay"]))
+        searched = config_from_dict(_searched(path), path)
+        return ReplayJobConfig(path, options=searched.options, replay=searched.replay)
     return ReplayJobConfig(path)
 
 
-def replay_pipeline(path: str) -> str:
-    """The pipeline that was searched; empty where the file does not say."""
+def searched_pipeline(path: str) -> str | None:
+    """The pipeline whose search wrote `path`; None where that cannot be read."""
     with _read_for_good_later():
         return str(_searched(path)["pipeline"])
-    return ""
+    return None
 
 
 def _searched(path: str) -> Any:

@@ -7,39 +7,36 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.address import at_home, place
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.actions import Counting
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
 from ice_ray.ingest.load import DataErrors, Placement
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.observe.trackers import Tracker
-from ice_ray.pipelines.aap import AapConfig
-from ice_ray.pipelines.ablations import Ablations
-from ice_ray.pipelines.imp import ImpConfig
-from ice_ray.pipelines.prepare import FreezeConfig
-from ice_ray.pipelines.registry import is_ignored
-from ice_ray.pruning.config import PruneConfig
-from ice_ray.repair import RepairKind
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.search.config import SearchConfig
-from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.precision import PrecisionChoice
 
-DEFAULT_RATIO = 0.5
+Options = TypeVar("Options", bound=PipelineConfig)
+PipelineOptions = Annotated[Options, tyro.conf.arg(name="")]
+"""A pipeline's options: on the command line and in records they stand among the run's own."""
 _LARGEST_IMAGE, _LONGEST_NAME = 4096, 100
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Generic[Options]):
     """Prune a trained classifier: search the hyperparameters on a subsample, replay the winner on all the data.
 
-    Without any option: scikit-learn's digits, a small ResNet that is trained first, a reduced grid.
+    Without any option: scikit-learn's digits, and a small ResNet that is trained first.
     """
 
     preset: str | None = None
@@ -53,45 +50,22 @@ class RunConfig:
     """digits, cifar10[:DIR], cifar100[:DIR], fashionmnist[:DIR], tinyimagenet:DIR, imagenet:DIR (train/, val/),
     parquet:DIR (files or folders named train, val, test), imagefolder:DIR (train/, val/ or test/), or
     package.module:function that returns Ray Data datasets."""
-    ratio: float | None = None
-    """Share of the filters to remove from every prunable layer, inside (0, 1). [default: 0.5 without --target]"""
     target: str | None = None
     """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
-    prune: PruneConfig = field(default_factory=PruneConfig)
-    criterion: str = "l1"
-    """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
-    l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
-    repair: RepairKind = "none"
-    """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
-    least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
-    these layers then trained by themselves towards the same."""
     pipeline: str = "ice"
-    """What decides: ice; ice-plus = ice with other defaults: --criterion residual --repair reconstruction
-    --prune.calibration-images 2000 --decision-error 0.01 and a space of its own: no fine-tunes (theta 100), perhaps a
-    final retraining; baseline = a fine-tune
-    after every step; one-shot; aap; imp; bimp = imp with a budgeted dense training in front; or
-    package.module:function."""
-    threshold: bool = True
-    """Whether ice fine-tunes only where the drop has reached theta; without, after every step."""
-    freezing: bool = True
-    """Whether ice holds layers fixed."""
-    scheduler: bool = True
-    """Whether ice bounds its rates by eq. 1; without, they are LR_base."""
-    aap: AapConfig = field(default_factory=AapConfig)
-    imp: ImpConfig = field(default_factory=ImpConfig)
+    """What decides: ice; baseline = a fine-tune after every step; one-shot; aap; imp; bimp = imp with a budgeted dense
+    training in front; or package.module:Class. Each has options of its own: --pipeline NAME --help."""
+    options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
     space: str | None = None
-    """Grid of the pipeline's hyperparameters: cifar10, tinyimagenet, imagenet, digits (ice, ice-plus), default (the
-    others), or a .yaml file. [default: the data's own]"""
+    """Grid of the pipeline's hyperparameters: default; for ice the paper's paper-cifar10, paper-tinyimagenet and
+    paper-imagenet; or a .yaml file. [default: default]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
-    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic of convolutions: auto is bf16 where the device has it; fp16 (with loss scaling) on GPUs."""
     decide_on: DecideOn = "holdout"
     """Images that decide: holdout = val split, or half of the only held-out split (the rest reports);
     test = all of it decides and reports, as in the paper; train = a tenth of the training images."""
-    decision_error: float = 0.0
-    """How probable a wrong answer to the threshold's question may be, for looking at fewer images; 0 = exact."""
     image_size: int | None = None
     """Fit images to this many pixels square. [default: as stored; imagefolder 224]"""
     augment: Literal["auto", "crop-flip", "none"] = "auto"
@@ -105,9 +79,6 @@ class RunConfig:
     images: Placement = "auto"
     """Decoded images live in memory (on the device, where they fit there), or are streamed: decoded for every pass.
     [default: streamed where they would not fit into the object store]"""
-    alpha: Counting = "parameters"
-    """What eq. 1's alpha counts: parameters, or conv-weights as the authors' program does."""
-    freeze: FreezeConfig = field(default_factory=FreezeConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     seed: int = 0
@@ -132,13 +103,10 @@ class RunConfig:
             raise UserError("--resume needs the --name of the run to go on with")
         if self.name is not None and not _is_folder_name(self.name):
             raise UserError(f"--name '{self.name}' must be a plain folder name")
-        check_amount(self.ratio, self.target)
-        if self.ablations != Ablations() and self.pipeline not in ("ice", "ice-plus"):
-            raise UserError("--no-threshold, --no-freezing and --no-scheduler are for --pipeline ice and ice-plus")
-        if self.prune.calibration_images < (self.replay.workers or 2):
-            raise UserError("--prune.calibration-images must be at least as many as --replay.workers, 2 without it")
-        if not 0 <= self.decision_error < 0.5:
-            raise UserError(f"--decision-error {self.decision_error} must be in [0, 0.5)")
+        if self.target is not None:
+            parse_target(self.target)
+        if getattr(self.options, "calibration_images", math.inf) < (self.replay.workers or 2):
+            raise UserError("--calibration-images must be at least as many as --replay.workers, 2 without it")
         if self.image_size is not None:
             check_image_size(self.image_size)
         if not 0 <= self.wait_for_resources < math.inf:
@@ -149,15 +117,15 @@ class RunConfig:
             raise UserError(f"--mean {_spaced(self.mean)} must be three numbers in [0, 1], of pixels in [0, 1]")
         if not all(0 < value <= 1 for value in self.std):
             raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
-        if not 0 < self.freeze.probe_learning_rate < math.inf:
-            raise UserError(f"--freeze.probe-learning-rate {self.freeze.probe_learning_rate} must be above 0")
         if not self.storage.strip():
             raise UserError("--storage: the path is empty")
         try:
             place(self.storage)
         except UserError as error:
             raise UserError(f"--storage: {error}") from error
-        self._check_pipeline()
+        wanted = pipeline_named(self.pipeline).Config
+        if not isinstance(self.options, wanted):
+            raise UserError(f"options of --pipeline {self.pipeline} must be {wanted.__name__}")
 
     def _expand(self) -> None:
         """Home folders in the place of `~`, so that a path is the same however it was written."""
@@ -170,38 +138,34 @@ class RunConfig:
         if self.weights is not None:
             object.__setattr__(self, "weights", Path(at_home(str(self.weights))))
 
-    def _check_pipeline(self) -> None:
-        """Raises UserError: there are options of another pipeline."""
-        for group, default in (("aap", AapConfig()), ("imp", ImpConfig())):
-            given = getattr(self, group)
-            changed = (
-                each.name for each in dataclasses.fields(given) if vars(given)[each.name] != vars(default)[each.name]
-            )
-            option = f"{group}.{next(changed, '')}".replace("_", "-")
-            if given != default and (why := is_ignored(self.pipeline, option)):
-                raise UserError(f"--{option} {why}")
-
-    @property
-    def ablations(self) -> Ablations:
-        """Which of ICE's parts are left in."""
-        return Ablations(self.threshold, self.freezing, self.scheduler)
-
-    @property
-    def uniform_ratio(self) -> float:
-        """`--ratio`, or its default."""
-        return DEFAULT_RATIO if self.ratio is None else self.ratio
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values, nested as the options are."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
+        return plain_values(self)
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the result, flat by option name. Resources, names and places are not among them,
         nor is what to do about a corrupt image: a run that one has stopped must be able to go on without it.
         """
-        flat = flat_options(self.as_dict()) | {"ratio": None if self.target else self.uniform_ratio}
+        flat = flat_options(self.as_dict()) | ({"ratio": None} if self.target else {})
         return {option: value for option, value in flat.items() if option not in _NOT_DECIDING}
+
+
+def run_kind(pipeline: str) -> type[RunConfig[Any]]:
+    """The description of runs of a pipeline.
+
+    Raises:
+        UserError: there is no such pipeline, or an option of its own has the name of one of every run's.
+    """
+    own = pipeline_named(pipeline).Config
+    common = {each.name for each in dataclasses.fields(RunConfig)}
+    if taken := common & {each.name for each in dataclasses.fields(own)}:
+        raise UserError(f"pipeline '{pipeline}': its option '{min(taken)}' has the name of one of every run's")
+    return RunConfig[own]  # type: ignore[valid-type]
+
+
+def default_run(pipeline: str = "ice") -> RunConfig[Any]:
+    """A run of a pipeline in which nothing else was asked for."""
+    return run_kind(pipeline)(pipeline=pipeline, options=pipeline_named(pipeline).Config())
 
 
 def _is_folder_name(name: str) -> bool:
@@ -212,14 +176,6 @@ def check_image_size(pixels: int) -> None:
     """Raises UserError: no image is that small, or none that large would fit into memory in batches."""
     if not 4 <= pixels <= _LARGEST_IMAGE:
         raise UserError(f"--image-size {pixels} must be at least 4 pixels and at most {_LARGEST_IMAGE}")
-
-
-def check_amount(ratio: float | None, target: str | None) -> None:
-    """Raises UserError: both are given, or the target is none."""
-    if target is not None:
-        parse_target(target)
-        if ratio is not None:
-            raise UserError("--ratio and --target both say how much to prune: give one of them")
 
 
 _NOT_DECIDING = frozenset(
@@ -234,12 +190,20 @@ def _spaced(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
-    return str(value) if isinstance(value, Path) else value
+def plain_values(config: Any) -> dict[str, Any]:
+    """A job's description as JSON has it, nested as its options are: a pipeline's stand among the job's own."""
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if each.name == "options":
+            values |= plain_values(value)
+        elif dataclasses.is_dataclass(value):
+            values[each.name] = plain_values(value)
+        elif isinstance(value, tuple):
+            values[each.name] = list(value)
+        else:
+            values[each.name] = str(value) if isinstance(value, Path) else value
+    return values
 
 
 def flat_options(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -255,34 +219,37 @@ def flat_options(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_GROUPS = ("prune", "aap", "imp", "fine_tune", "freeze", "search", "replay")
-_DESCRIPTION = TypeAdapter(RunConfig)
-
-
-def config_from_dict(values: Any, origin: str) -> RunConfig:
+def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
     """The description that `RunConfig.as_dict` gave.
 
     Raises:
         UserError: fields unknown or of the wrong kind, or a group of them missing.
     """
-    known = RunConfig().as_dict()
     try:
+        pipeline = str(values["pipeline"])
+        known = default_run(pipeline).as_dict()
         _check_fields(values, known)
-        for group in _GROUPS:
-            _check_fields(values[group], known[group])
+        own = {each.name for each in dataclasses.fields(pipeline_named(pipeline).Config)}
+        nested = {name: value for name, value in values.items() if name not in own}
+        nested["options"] = {name: value for name, value in values.items() if name in own}
         # As JSON: there a tuple is a list and a path is a string, and nothing else is taken for what it is not.
-        return _DESCRIPTION.validate_json(json.dumps(values), strict=True)
+        found: RunConfig[Any] = TypeAdapter(run_kind(pipeline)).validate_json(json.dumps(nested), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where, what = ".".join(map(str, first["loc"])), first["msg"]
+        where, what = ".".join(str(each) for each in first["loc"] if each != "options"), first["msg"]
         raise UserError(f"'{origin}' does not describe a run of this version ({where}: {what})") from error
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error
+    return found
 
 
 def _check_fields(values: Any, known: dict[str, Any]) -> None:
+    """Whether all names are known, and no group of them is missing."""
     if not isinstance(values, dict):
         raise TypeError(f"{values!r:.50} is no mapping of options")
     unknown = sorted(str(name) for name in values if name not in known)
     if unknown:
         raise KeyError(unknown[0])
+    for name, group in known.items():
+        if isinstance(group, dict):
+            _check_fields(values[name], group)

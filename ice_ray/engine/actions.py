@@ -89,9 +89,11 @@ class Measure:
 
     Attributes:
         threshold: end as soon as it is certain whether the drop has reached it; without one all images are looked at.
+        images: look at so many of them, the same every time; without it at all.
     """
 
     threshold: Threshold | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class FineTuner:
     ) -> None:
         self._network, self._data, self._recipe, self._seed = network, data, recipe, seed
         self._device, self._collective, self._dense, self._accuracy = device, collective, dense, accuracy
-        self._teacher = network.for_inference(network.build(device)) if recipe.distil else None
+        self._teacher = network.for_inference(network.build(device)) if recipe.options.distil else None
         self._checking = FixedSample(data.validation, (seed, "checks"))
         self._sample: EarlyStoppingSample | None = None
         self.teacher_cache: TeacherCache | None = None

@@ -35,6 +35,7 @@ from ice_ray.engine.calibrating import Calibrator
 from ice_ray.engine.cost import Cost, Stopwatch, forward_flops
 from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import OutOfMemoryError
 from ice_ray.models.copies import fill
@@ -85,6 +86,7 @@ class TorchExecutor:
             to_device(data.train, device), to_device(data.validation, device), preprocessing, final
         )
         self._seed = seed
+        self._part = FixedSample(self._data.validation, (seed, "part"))
         self._collective = collective or SingleProcess()
         self.root: SnapshotId = root_id(self._identity())
         self._live: tuple[SnapshotId, nn.Module] | None = None
@@ -204,7 +206,8 @@ class TorchExecutor:
                 after = next_id(snapshot, action)
                 value, flops = self._calibrator.repair(model, action, snapshot, after)
             case Measure():
-                value = self._measure(model, self._data.validation, action)
+                images = self._data.validation if action.images is None else self._part.take(action.images)
+                value = self._measure(model, images, action)
                 flops = forward_flops(model, self.network.traces) * value.images
             case UnprunedShare():
                 value = self.network.unpruned_share(model, action.counting)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 from torch import Tensor
 
 from ice_ray.engine.actions import FineTune, LayerShares, Score, SnapshotId, UnprunedShare
 from ice_ray.engine.executor import Executor
-from ice_ray.errors import UserError
+from ice_ray.errors import require
 from ice_ray.hyperparameters import Hyperparameters, searched
 from ice_ray.pipelines.aap_controller import Controller, RoundResult
-from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, closing_record, filters_at, position_scores, remove, round_record
 from ice_ray.pruning.units import PrunableUnit
+from ice_ray.training.config import StepFineTuneConfig
 
 Target = Literal["accuracy-parameters", "accuracy", "parameters", "flops"]
 
@@ -43,8 +44,8 @@ class AapHyperparameters(Hyperparameters):
 
 
 @dataclass(frozen=True)
-class AapConfig:
-    """The aap pipeline; --ratio is its upper bound."""
+class AapOptions:
+    """The aap pipeline; its ratio is the most that may go."""
 
     target: Target = "accuracy-parameters"
     """A round stands while all of these hold: accuracy = the drop is within the budget; parameters, flops = no larger
@@ -55,8 +56,19 @@ class AapConfig:
     """Training images whose activations are looked at, the same in every round."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.images < 1:
-            raise UserError(f"--aap.rounds {self.rounds} and --aap.images {self.images} must be at least 1")
+        require(self, "rounds", self.rounds >= 1, "must be at least 1")
+        require(self, "images", self.images >= 1, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class AapConfig(PipelineConfig):
+    """AAP's options."""
+
+    aap: AapOptions = field(default_factory=AapOptions)
+    fine_tune: StepFineTuneConfig = field(default_factory=StepFineTuneConfig)
+
+    def for_replay(self) -> Self:
+        return dataclasses.replace(self, fine_tune=self.fine_tune.for_replay())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +80,21 @@ class AapPipeline(Pipeline):
     They are removed for real in every round, where the published program masks until the end: its rounds cost as much
     as the dense network's. The result is the accepted round that took most; where it is not the last one, a record
     without cost says so.
-
-    Attributes:
-        ratio: the most that may go.
-        config: targets and limits.
     """
 
+    Config = AapConfig
+    Hyperparameters = AapHyperparameters
+    takes_target = False
+    search_share = 0.02
+
+    config: AapConfig = field(default_factory=AapConfig)
     hyperparameters: AapHyperparameters
-    ratio: float
-    config: AapConfig = AapConfig()
 
     def begin(self, executor: Executor) -> PipelineState:
         return PipelineState(executor.root, memory={"controller": None, "best": None, "closed": False})
 
     def length(self, steps: int) -> int:
-        return self.config.rounds
+        return self.config.aap.rounds
 
     def is_pruned(self, executor: Executor, state: PipelineState) -> bool:
         return bool(state.memory["closed"])
@@ -93,7 +105,7 @@ class AapPipeline(Pipeline):
             return self._closed(state, preparation, executor.root)
         number = len(state.records) + 1
         removal = self._remove(executor, controller)
-        plan = self.fine_tune
+        plan = self.config.fine_tune
         fine_tune = FineTune(
             ("round", number), self.hyperparameters.learning_rate, plan.epochs, plan.schedule, frozen=()
         )
@@ -122,7 +134,7 @@ class AapPipeline(Pipeline):
         return Controller(0.0, self.hyperparameters.threshold_step, dense)
 
     def _has_ended(self, controller: Controller, rounds: int) -> bool:
-        return controller.stopped or rounds >= self.config.rounds
+        return controller.stopped or rounds >= self.config.aap.rounds
 
     def _closed(self, state: PipelineState, preparation: Preparation, root: SnapshotId) -> PipelineState:
         """A record, without cost, of what the rounds have come to, where the last of them does not stand."""
@@ -141,12 +153,12 @@ class AapPipeline(Pipeline):
 
     @property
     def _counting(self) -> Literal["multiply-adds", "parameters"]:
-        return "multiply-adds" if self.config.target == "flops" else "parameters"
+        return "multiply-adds" if self.config.aap.target == "flops" else "parameters"
 
     def _meets_targets(self, drop: float, taken: float) -> bool:
         within_budget = drop <= self.hyperparameters.accuracy_budget
-        within_ratio = taken <= self.ratio
-        match self.config.target:
+        within_ratio = taken <= self.config.ratio
+        match self.config.aap.target:
             case "accuracy":
                 return within_budget
             case "parameters" | "flops":
@@ -156,9 +168,8 @@ class AapPipeline(Pipeline):
 
     def _remove(self, executor: Executor, controller: Controller) -> Removal:
         start = controller.start.snapshot
-        scored = executor.run(start, Score(0, "mean-activation", self.config.images))
-        counting: Literal["multiply-adds", "weights"] = "multiply-adds" if self.config.target == "flops" else "weights"
-        shares = executor.run(start, LayerShares(counting))
+        scored = executor.run(start, Score(0, "mean-activation", self.config.aap.images))
+        shares = executor.run(start, LayerShares("multiply-adds" if self.config.aap.target == "flops" else "weights"))
         gone = {
             unit.layer: _unattended(unit, scored.value[unit.layer], controller.threshold * shares.value[unit.layer])
             for unit in executor.network.units

@@ -2,66 +2,129 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
-from ice_ray.engine.actions import EarlyStopping, FineTune
+from ice_ray import hyperparameters as searched
+from ice_ray.engine.actions import FineTune, Measure
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
-from ice_ray.errors import UserError
-from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.errors import require
 from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, round_record
-from ice_ray.training.schedules import SCHEDULES, Schedule
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.config import PruneConfig
+from ice_ray.training.config import FineTuneConfig
+from ice_ray.training.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class FineTunePlan:
-    """How long a pipeline fine-tunes, and along which schedule.
+class FinalConfig:
+    """Final epochs: one more fine-tune at the end of stage 2, apart from PT (the paper's TinyImageNet has four)."""
 
-    Attributes:
-        epochs: of each fine-tune at most; the paper has one. With more, it ends after the epoch that brings the drop
-            below the threshold.
-        early_stopping: looks inside a fine-tune, which end it once it has recovered; the paper has none.
-        schedule: of the learning rate inside a fine-tune, under the bound of eq. 1.
-        final_epochs: of a last fine-tune after the last step; the paper's TinyImageNet has four.
-        final_rate_factor: times the bound, for the final epochs; 2 in the authors' program.
-        final_rate: of the final epochs, in place of that.
-        final_schedule: of the final epochs, where it is not `schedule`.
-    """
-
-    epochs: int = 1
-    early_stopping: EarlyStopping | None = None
-    schedule: Schedule = "constant"
-    final_epochs: int = 0
-    final_rate_factor: float = 2.0
-    final_rate: float | None = None
-    final_schedule: Schedule | None = None
+    epochs: int = 0
+    """Epochs of it; 0 = none."""
+    subsample: float | None = None
+    """Share of the training images that it trains on. [default: as --replay.subsample]"""
+    rate_factor: float = 2.0
+    """Learning rate, times eq. 1's bound (2 in the authors' program)."""
+    rate: float | None = None
+    """Learning rate, in place of that."""
+    schedule: Schedule | None = None
+    """constant, cosine or linear. [default: as --fine-tune.schedule]"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.final_epochs < 0:
-            raise UserError(f"epochs {self.epochs} must be at least 1, final epochs {self.final_epochs} at least 0")
-        for schedule in (self.schedule, self.final_schedule or self.schedule):
-            if schedule not in SCHEDULES:
-                raise UserError(f"unknown schedule '{schedule}'; valid: {', '.join(SCHEDULES)}")
-        if not self.final_rate_factor > 0:
-            raise UserError(f"--replay.final-rate-factor {self.final_rate_factor} must be above 0")
+        require(self, "epochs", self.epochs >= 0, "must be at least 0")
+        require(self, "subsample", self.subsample is None or 0 < self.subsample <= 1, "must be in (0, 1]")
+        require(self, "rate_factor", 0 < self.rate_factor < math.inf, "must be above 0")
+        require(self, "rate", self.rate is None or 0 < self.rate < math.inf, "must be above 0")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The options that every pipeline reads; a pipeline's own `Config` is a frozen dataclass that adds to them.
+
+    A field with a docstring is an option: of the command line, of `ice_ray.prune`, and in what is kept of a run.
+    Fields of fields are groups (`--fine-tune.temperature`).
+    """
+
+    ratio: float = 0.5
+    """Share of the filters to remove from every prunable layer, inside (0, 1)."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+
+    @property
+    def amounts(self) -> Amounts:
+        """How many filters go from each layer at the most."""
+        return Amounts(self.ratio)
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """What of it may be the user's: names by what they are."""
+        return {}
+
+    @property
+    def idle_hyperparameters(self) -> tuple[str, ...]:
+        """The hyperparameters that decide nothing with these options: one value of each is as good as another."""
+        return ()
+
+    @property
+    def freezes(self) -> bool:
+        """Whether layers are held fixed where the hyperparameters say so."""
+        return False
+
+    @property
+    def final_training(self) -> FinalConfig:
+        """What stage 2 does after everything that the hyperparameters ask for."""
+        return FinalConfig()
+
+    def for_replay(self) -> Self:
+        """As stage 2 has it."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(ABC):
     """Decides what is done; never touches a tensor of the network. A new one is a file beside this one and a line in
-    the registry.
+    the registry, or the user's own `package.module:Class`.
 
     Everything it must remember is in the state: a run goes on from a state and the snapshot that it names.
 
     Attributes:
+        Config: its options.
+        Hyperparameters: what is searched.
+        takes_target: whether every layer loses the share that `ratio` names, so that a target can find that share.
+        trains_anew: whether it begins with a network that knows nothing.
+        search_share: of the training images, what a trial has unless asked otherwise.
+        config: of this run.
         hyperparameters: of this run.
-        fine_tune: epochs and schedule of the fine-tunes.
     """
 
-    hyperparameters: Hyperparameters
-    fine_tune: FineTunePlan = FineTunePlan()
+    Config: ClassVar[type[PipelineConfig]] = PipelineConfig
+    Hyperparameters: ClassVar[type[searched.Hyperparameters]] = searched.Hyperparameters
+    takes_target: ClassVar[bool] = True
+    trains_anew: ClassVar[bool] = False
+    search_share: ClassVar[float] = 0.1
+
+    config: PipelineConfig
+    hyperparameters: searched.Hyperparameters
+
+    def prepare(self, executor: TorchExecutor, probes: bool) -> Preparation:
+        """What comes before the first step and is the same for all hyperparameters: the original accuracy.
+
+        Args:
+            probes: whether any run that starts from it will freeze layers.
+        """
+        original = executor.run(executor.root, Measure())
+        return Preparation(original.value.accuracy, {}, (), original.cost.wall_seconds, 0.0)
+
+    @property
+    def freezes(self) -> bool:
+        """Whether it holds layers fixed, and so needs the freezing probe."""
+        return self.config.freezes and self.hyperparameters.freezes
 
     def begin(self, executor: Executor) -> PipelineState:
         """The dense network, nothing pruned yet."""
@@ -94,7 +157,7 @@ class Pipeline(ABC):
         """Take the next pruning step: a record more."""
 
     def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
-        """What comes after the last record, if anything; its cost is no part of PT."""
+        """What comes after the last record in stage 2, if anything; its cost is no part of PT."""
         return state, Cost()
 
     def retraining(self) -> FineTune:
@@ -107,15 +170,14 @@ class Pipeline(ABC):
         searched.
         """
         last = state.records[-1]
-        unchanged, action = Removal(state.snapshot), self.retraining()
         record, after = round_record(
             executor,
             preparation,
             last.step + 1,
             last.accuracy,
             FINAL_RETRAINING,
-            unchanged,
-            action,
+            Removal(state.snapshot),
+            self.retraining(),
             last.unpruned_share,
         )
         record = replace(record, accuracy_after_pruning=last.accuracy)

@@ -1,89 +1,202 @@
-"""ICE-Pruning: fine-tune only after the steps that need it (Algorithm 2)."""
+"""ICE-Pruning: remove, repair, and fine-tune only after the steps that need it (Algorithm 2)."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import Self
 
-from ice_ray.engine.actions import Counting, FineTune, Measure, Outcome, UnprunedShare
+from ice_ray.engine.actions import (
+    CompareWeights,
+    Counting,
+    EarlyStopping,
+    FineTune,
+    Measure,
+    Outcome,
+    Prune,
+    UnprunedShare,
+)
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.threshold import Threshold
-from ice_ray.hyperparameters import IceHyperparameters
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.errors import UserError, require
+from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.objective import accuracy_drop
-from ice_ray.pipelines.ablations import Ablations
-from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.base import FinalConfig, Pipeline
+from ice_ray.pipelines.layerwise import RepairingConfig, choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pipelines.rounds import accuracy_before
-from ice_ray.pruning.freezing import frozen_layers
+from ice_ray.pruning.freezing import WeightChange, frozen_layers, rank_by_change
 from ice_ray.repair import RepairKind
+from ice_ray.training.config import StepFineTuneConfig
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
+
+_SHOWN_IMAGES = 500
+"""Validation images that show a person what a step has done where no decision asks: enough for a curve."""
+
+
+@dataclass(frozen=True)
+class FreezeConfig:
+    """How the layers to hold fixed are found."""
+
+    change: WeightChange = "l1"
+    """How weight change is measured: l1 (the paper's text), l2 or norm-difference (the authors' program)."""
+    probe_learning_rate: float = 1e-3
+    """Learning rate of the one epoch that shows which layers change; eq. 1 has no part in it."""
+    stem: bool = False
+    """Hold fixed, too, what lies below the lowest layer that is left to train (stem and shortcuts, which else always
+    train), so that the backward pass ends there."""
+
+    def __post_init__(self) -> None:
+        require(self, "probe_learning_rate", 0 < self.probe_learning_rate < math.inf, "must be above 0")
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """Looks at the drop inside a fine-tune, which end it once it has recovered; the paper has none."""
+
+    every: int | None = None
+    """Look every so many SGD steps. [default: never]"""
+    images: int = 500
+    """Validation images of such a look."""
+    margin: float = 0.5
+    """Points by which the drop on them must be below theta."""
+
+    def __post_init__(self) -> None:
+        require(self, "every", self.every is None or self.every >= 1, "must be at least 1")
+        require(self, "images", self.images >= 1, "must be at least 1")
+
+    @property
+    def early_stopping(self) -> EarlyStopping | None:
+        """As a fine-tune is told of them."""
+        return None if self.every is None else EarlyStopping(self.every, self.images, self.margin)
+
+
+@dataclass(frozen=True)
+class IceConfig(RepairingConfig):
+    """ICE-Pruning's options; `--preset paper-*` has the paper's."""
+
+    criterion: str = "residual"
+    """Which filters go first: l1 (the paper), l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the
+    authors'), l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
+    calibration_images: int = 2000
+    """Training images that criteria which look at activations, and repairs, look at."""
+    repair: RepairKind = "reconstruction"
+    """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
+    least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
+    these layers then trained by themselves towards the same."""
+    threshold: bool = True
+    """Whether ice fine-tunes only where the drop has reached theta; without, after every step."""
+    freezing: bool = True
+    """Whether ice holds layers fixed."""
+    scheduler: bool = True
+    """Whether ice bounds its rates by eq. 1; without, they are LR_base."""
+    decision_error: float = 0.01
+    """How probable a wrong answer to theta's question may be, for looking at fewer images; 0 = exact (the paper)."""
+    alpha: Counting = "parameters"
+    """What eq. 1's alpha counts: parameters, or conv-weights as the authors' program does."""
+    lr_tolerance: float = 1e-3
+    """Step of the logarithmic grid that eq. 1's learning rates are rounded to (1e-3 = 0.1%); 0 rounds nothing."""
+    fine_tune: StepFineTuneConfig = field(default_factory=StepFineTuneConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    final: FinalConfig = field(default_factory=FinalConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "decision_error", 0 <= self.decision_error < 0.5, "must be in [0, 0.5)")
+        require(self, "lr_tolerance", 0 <= self.lr_tolerance <= 1, "must be in [0, 1]")
+
+    @property
+    def idle_hyperparameters(self) -> tuple[str, ...]:
+        idle: tuple[str, ...] = () if self.threshold else ("accuracy_drop_threshold",)
+        idle += () if self.freezing else ("frozen_fraction",)
+        return idle + (() if self.scheduler else ("learning_rate_reduction", "midpoint_pruned_share", "steepness"))
+
+    @property
+    def freezes(self) -> bool:
+        return self.freezing
+
+    @property
+    def final_training(self) -> FinalConfig:
+        return self.final
+
+    def for_replay(self) -> Self:
+        return dataclasses.replace(self, fine_tune=self.fine_tune.for_replay())
 
 
 @dataclass(frozen=True, kw_only=True)
 class IcePipeline(Pipeline):
-    """The pruning-fine-tuning operator of the paper.
+    """The pruning-fine-tuning operator of the paper, with a repair as a part of every step."""
 
-    Attributes:
-        hyperparameters: the six.
-        removal: which filters go, and how many.
-        counting: what alpha of eq. 1 counts.
-        learning_rate_tolerance: step of the logarithmic grid that rates are rounded to; 0 rounds nothing.
-        decision_error: how probable a wrong answer to the threshold's question may be; 0 answers it exactly.
-        freeze_stem: whether what lies below the lowest layer that trains is held fixed too, where layers are.
-        repair: repair after every removal, before its effect is measured; the paper has none.
-        ablations: which of its parts are left in.
-    """
+    Config = IceConfig
+    Hyperparameters = IceHyperparameters
 
+    config: IceConfig = field(default_factory=IceConfig)
     hyperparameters: IceHyperparameters
-    removal: RemovalRule
-    counting: Counting = "parameters"
-    learning_rate_tolerance: float = 1e-3
-    decision_error: float = 0.0
-    freeze_stem: bool = False
-    repair: RepairKind = "none"
-    ablations: Ablations = Ablations()
+
+    def __post_init__(self) -> None:
+        if not self.config.threshold and self.hyperparameters.accuracy_drop_threshold == NEVER:
+            raise UserError("without the threshold every step is fine-tuned: theta cannot be never")
+        if self.config.final.epochs and self.config.final.rate is None and not self.hyperparameters.base_learning_rate:
+            raise UserError("final epochs have no rate where theta is never: give them one (final.rate)")
+
+    def prepare(self, executor: TorchExecutor, probes: bool) -> Preparation:
+        """The original accuracy and, where anything freezes, the freezing probe (section III-B): prune the first step
+        at the full ratio, fine-tune one epoch and rank the layers. The probe's network is thrown away.
+        """
+        preparation = super().prepare(executor, probes)
+        if not probes:
+            return preparation
+        removed, scored = choose_removal(executor, executor.root, 1, self.config)
+        pruned = executor.run(executor.root, Prune(removed))
+        executor.commit(pruned.snapshot)
+        rate = self.config.freeze.probe_learning_rate
+        tuned = executor.run(pruned.snapshot, FineTune(("probe",), rate, 1, "constant", ()))
+        compared = executor.run(tuned.snapshot, CompareWeights(pruned.snapshot, self.config.freeze.change))
+        executor.store.keep_only(())
+        return dataclasses.replace(
+            preparation,
+            weight_changes=compared.value,
+            ranking=rank_by_change(compared.value),
+            probe_seconds=sum(each.cost.wall_seconds for each in (scored, pruned, tuned, compared)),
+        )
 
     def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Take the next pruning step: remove, repair, measure, and fine-tune if the drop has reached the threshold.
 
         The drop is always against the ORIGINAL accuracy, so one that is skipped carries over to the next step.
         """
-        step = executor.network.steps[len(state.records)]
-        original = preparation.original_accuracy
-        choice = choose_removal(executor, state.snapshot, step.number, self.removal)
-        pruned = executor.run(state.snapshot, removal_action(choice, step.number, self.removal, self.repair))
-        share = executor.run(pruned.snapshot, UnprunedShare(self.counting))
-        repairs, before = self.repair != "none", accuracy_before(state, preparation)
+        number, original = len(state.records) + 1, preparation.original_accuracy
+        is_last = number == len(executor.network.steps)
+        removed, scored = choose_removal(executor, state.snapshot, number, self.config)
+        pruned = executor.run(state.snapshot, removal_action(removed, number, self.config))
+        repairs, threshold = self.config.repair != "none", self._threshold(original)
+        # Where nothing is asked, a few images show a person what the step has done; that is no part of PT.
+        few = None if threshold or is_last else _SHOWN_IMAGES
+        measured = executor.run(pruned.snapshot, Measure(threshold, few))
         record = StepRecord(
-            step=step.number,
-            layers=step.name,
-            filters_removed=choice.filters,
-            unpruned_share=share.value,
-            accuracy_before=before,
-            accuracy=before,
-            drop=accuracy_drop(original, before),
-            measured=False,
-            scoring_seconds=choice.cost.wall_seconds,
+            step=number,
+            layers=executor.network.steps[number - 1].name,
+            filters_removed=sum(len(filters) for _, filters in removed),
+            unpruned_share=executor.run(pruned.snapshot, UnprunedShare(self.config.alpha)).value,
+            accuracy_before=accuracy_before(state, preparation),
+            accuracy=measured.value.accuracy,
+            drop=accuracy_drop(original, measured.value.accuracy),
+            scoring_seconds=scored.cost.wall_seconds,
             removal_seconds=0.0 if repairs else pruned.cost.wall_seconds,
             repair_seconds=pruned.cost.wall_seconds if repairs else 0.0,
-            flops=(choice.cost + pruned.cost).flops,
+            flops=(scored.cost + pruned.cost).flops,
         )
-        after = PipelineState(pruned.snapshot, (*state.records, record))
-        threshold = self._threshold(original)
-        # What no network can reach is not asked, but where a part of the images would not do for the record.
-        asks = not self.ablations.threshold or not self.decision_error or threshold.is_reachable
-        if not asks and step.number < len(executor.network.steps):
-            return after
-        measured = executor.run(pruned.snapshot, Measure(threshold if asks else None))
-        record = _with_accuracy(record, measured, original)
+        record = _with_accuracy(record, measured, original, on_the_clock=few is None)
         after = PipelineState(pruned.snapshot, (*state.records, record))
         if self.needs_fine_tuning(record):
             return self._fine_tune(executor, after, preparation)
         # A step that no fine-tune follows keeps this accuracy. A part of the images is enough for that only where it
         # was found to be below the threshold (within the error that was asked for), and not for the last step's.
-        if measured.value.reached or step.number == len(executor.network.steps):
+        if measured.value.reached or is_last:
             after = self._measured_whole(executor, after, original)
             # With an error allowed, all images may say otherwise than a part of them did.
             return self._fine_tune(executor, after, preparation) if self.needs_fine_tuning(after.records[-1]) else after
@@ -91,36 +204,40 @@ class IcePipeline(Pipeline):
 
     def needs_fine_tuning(self, record: StepRecord) -> bool:
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
-        return not self.ablations.threshold or record.drop >= self.hyperparameters.accuracy_drop_threshold
+        return not self.config.threshold or record.drop >= self.hyperparameters.accuracy_drop_threshold
 
     def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """The final epochs, if any."""
-        if not self.fine_tune.final_epochs:
+        final = self.config.final
+        if not final.epochs:
             return state, Cost()
-        plan, frozen = self.fine_tune, self._frozen(preparation)
-        bound = self._rate(state.records[-1].unpruned_share)
-        rate = plan.final_rate_factor * bound if plan.final_rate is None else plan.final_rate
-        schedule = plan.final_schedule or plan.schedule
-        action = FineTune(("final",), rate, plan.final_epochs, schedule, frozen, final=True, cut=self._cuts)
+        rate = final.rate or final.rate_factor * self._rate(state.records[-1].unpruned_share)
+        schedule = final.schedule or self.config.fine_tune.schedule
+        frozen = self._frozen(preparation)
+        action = FineTune(("final",), rate, final.epochs, schedule, frozen, final=True, cut=self._cuts)
         tuned = executor.run(state.snapshot, action)
         return dataclasses.replace(state, snapshot=tuned.snapshot), tuned.cost
 
     def _fine_tune(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Fine-tune after the step just recorded, and complete its record."""
         *earlier, record = state.records
-        rate = self._rate(record.unpruned_share)
+        rate, plan, early_stopping = (
+            self._rate(record.unpruned_share),
+            self.config.fine_tune,
+            self.config.early_stopping.early_stopping,
+        )
         # A whole single epoch has nothing to stop; else the last measurement made while training is the step's.
         # Without a threshold there is nothing to be below.
-        several = self.ablations.threshold and (self.fine_tune.epochs > 1 or self.fine_tune.early_stopping is not None)
+        several = self.config.threshold and (plan.epochs > 1 or early_stopping is not None)
         action = FineTune(
             key=("step", record.step),
             learning_rate=rate,
-            epochs=self.fine_tune.epochs,
-            schedule=self.fine_tune.schedule,
+            epochs=plan.epochs,
+            schedule=plan.schedule,
             frozen=self._frozen(preparation),
             cut=self._cuts,
             until=self._threshold(preparation.original_accuracy) if several else None,
-            early_stopping=self.fine_tune.early_stopping if several else None,
+            early_stopping=early_stopping if several else None,
         )
         tuned = executor.run(state.snapshot, action)
         accuracy, measuring = tuned.value.accuracy, Cost()
@@ -150,32 +267,33 @@ class IcePipeline(Pipeline):
 
     @property
     def _cuts(self) -> bool:
-        return self.freeze_stem and self.ablations.freezing and self.hyperparameters.freezes
+        return self.config.freeze.stem and self.freezes
 
-    def _threshold(self, original: float) -> Threshold:
-        return Threshold(original, self.hyperparameters.accuracy_drop_threshold, self.decision_error)
+    def _threshold(self, original: float) -> Threshold | None:
+        """The question after every step; None where theta is never."""
+        theta = self.hyperparameters.accuracy_drop_threshold
+        return None if theta == NEVER else Threshold(original, theta, self.config.decision_error)
 
     def _rate(self, unpruned_share: float) -> float:
-        if not self.ablations.scheduler:
-            return on_logarithmic_grid(self.hyperparameters.base_learning_rate, self.learning_rate_tolerance)
-        return maximum_learning_rate(self.hyperparameters, unpruned_share, self.learning_rate_tolerance)
+        if not self.config.scheduler:
+            return on_logarithmic_grid(self.hyperparameters.base_learning_rate, self.config.lr_tolerance)
+        return maximum_learning_rate(self.hyperparameters, unpruned_share, self.config.lr_tolerance)
 
     def _frozen(self, preparation: Preparation) -> tuple[str, ...]:
-        if not self.ablations.freezing:
+        if not self.config.freezing:
             return ()
         return frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)
 
 
-def _with_accuracy(record: StepRecord, measured: Outcome, original: float) -> StepRecord:
+def _with_accuracy(record: StepRecord, measured: Outcome, original: float, on_the_clock: bool = True) -> StepRecord:
     """The record of a step that no fine-tune has followed yet, with what a measurement has found and cost."""
-    accuracy = measured.value.accuracy
+    accuracy, cost = measured.value.accuracy, measured.cost if on_the_clock else Cost()
     return dataclasses.replace(
         record,
         accuracy_after_pruning=accuracy,
         accuracy=accuracy,
         drop=accuracy_drop(original, accuracy),
-        measured=True,
         images_measured=measured.value.images,
-        measuring_seconds=record.measuring_seconds + measured.cost.wall_seconds,
-        flops=record.flops + measured.cost.flops,
+        measuring_seconds=record.measuring_seconds + cost.wall_seconds,
+        flops=record.flops + cost.flops,
     )

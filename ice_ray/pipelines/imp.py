@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ice_ray.engine.actions import Counting, FineTune, Mask, Reinitialise, Score, SnapshotId, UnprunedShare, WeightNorm
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters, searched
-from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, accuracy_before, filters_at, position_scores, remove, round_record
 from ice_ray.pruning.amounts import removed_count
@@ -53,8 +53,8 @@ class BimpHyperparameters(ImpHyperparameters):
 
 
 @dataclass(frozen=True)
-class ImpConfig:
-    """The imp and bimp pipelines; --ratio is the share that goes over all layers together."""
+class ImpOptions:
+    """The imp and bimp pipelines; their ratio is the share that goes over all layers together."""
 
     form: Literal["structured", "unstructured"] = "structured"
     """structured = filters of the smallest root mean square go for real; unstructured = the smallest weights become
@@ -75,18 +75,26 @@ class ImpConfig:
         return DenseSchedule(self.dense_epochs, parse_milestones(self.dense_schedule))
 
 
+@dataclass(frozen=True)
+class ImpConfig(PipelineConfig):
+    """IMP's options."""
+
+    imp: ImpOptions = field(default_factory=ImpOptions)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImpPipeline(Pipeline):
     """J phases, each taking q = 1 - (1-S)^(1/J) of what remains (Han et al. 2015; Renda et al. 2020).
 
-    Attributes:
-        goal: (S) share that is gone at the end: of the prunable layers' filters, or of all weights.
-        config: form and schedule.
+    S, the ratio, is the share that is gone at the end: of the prunable layers' filters, or of all weights.
     """
 
+    Config = ImpConfig
+    Hyperparameters = ImpHyperparameters
+    takes_target = False
+
+    config: ImpConfig = field(default_factory=ImpConfig)
     hyperparameters: ImpHyperparameters
-    goal: float
-    config: ImpConfig = ImpConfig()
 
     def length(self, steps: int) -> int:
         return self._rounds_before + int(self.hyperparameters.phases)
@@ -98,10 +106,10 @@ class ImpPipeline(Pipeline):
         if len(state.records) < self._rounds_before:
             return self._train_dense(executor, state, preparation)
         phase = len(state.records) - self._rounds_before + 1
-        counting: Counting = "parameters" if self.config.form == "structured" else "non-zero-parameters"
+        counting: Counting = "parameters" if self.config.imp.form == "structured" else "non-zero-parameters"
         before = executor.run(state.snapshot, WeightNorm()).value
         had = executor.run(state.snapshot, UnprunedShare(counting)).value
-        take = self._filters_gone if self.config.form == "structured" else self._masked
+        take = self._filters_gone if self.config.imp.form == "structured" else self._masked
         removal = take(executor, state.snapshot, phase)
         after = executor.run(removal.snapshot, WeightNorm()).value
         lost = max(0.0, 1 - (after / before) ** 2) ** 0.5  # what is gone and what is left are orthogonal
@@ -114,12 +122,12 @@ class ImpPipeline(Pipeline):
 
     def retraining(self) -> FineTune:
         own = super().retraining()
-        return replace(own, taught=not self._rounds_before, sparse=self.config.form == "unstructured")
+        return replace(own, taught=not self._rounds_before, sparse=self.config.imp.form == "unstructured")
 
     def gone_after(self, phase: int) -> float:
         """Share that is gone after a phase, of 0 to J."""
         phases = int(self.hyperparameters.phases)
-        return self.goal if phase == phases else 1 - (1 - self.goal) ** (phase / phases)
+        return self.config.ratio if phase == phases else 1 - (1 - self.config.ratio) ** (phase / phases)
 
     @property
     def _rounds_before(self) -> int:
@@ -129,7 +137,7 @@ class ImpPipeline(Pipeline):
     def _fine_tune(self, phase: int, lost: float, pruned: float) -> FineTune:
         """The retraining after a phase that took shares `lost` of the weights' norm and `pruned` of their number."""
         epochs = self.hyperparameters.epochs
-        plan = retraining_plan(self.config.schedule, self.config.dense, epochs, lost, max(pruned, 1e-9))
+        plan = retraining_plan(self.config.imp.schedule, self.config.imp.dense, epochs, lost, max(pruned, 1e-9))
         return FineTune(
             ("phase", phase),
             self.hyperparameters.learning_rate * plan.rate,
@@ -137,7 +145,7 @@ class ImpPipeline(Pipeline):
             plan.schedule,
             frozen=(),
             taught=not self._rounds_before,
-            sparse=self.config.form == "unstructured",
+            sparse=self.config.imp.form == "unstructured",
         )
 
     def _train_dense(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
@@ -176,3 +184,11 @@ class ImpPipeline(Pipeline):
             for unit, positions in zip(units, chosen, strict=True)
         }
         return remove(executor, snapshot, gone, scored.cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BimpPipeline(ImpPipeline):
+    """Budgeted IMP: the same behind a dense training that is a part of PT (Zimmer et al. 2022)."""
+
+    Hyperparameters = BimpHyperparameters
+    trains_anew = True

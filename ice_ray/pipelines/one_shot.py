@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ice_ray.engine.actions import Score
 from ice_ray.engine.executor import Executor
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.removal_choice import RemovalRule
 from ice_ray.pipelines.rounds import accuracy_before, remove, round_record
 from ice_ray.pruning.criteria import lowest
 
@@ -25,14 +25,13 @@ class OneShotHyperparameters(Hyperparameters):
 
 @dataclass(frozen=True, kw_only=True)
 class OneShotPipeline(Pipeline):
-    """One record for the removal, one for the retraining (LLR: Zimmer et al. 2022).
+    """One record for the removal, all chosen on the dense network, one for the retraining (LLR: Zimmer et al. 2022)."""
 
-    Attributes:
-        removal: which filters go, and how many; all are chosen on the dense network.
-    """
+    Config = LayerwiseConfig
+    Hyperparameters = OneShotHyperparameters
 
+    config: LayerwiseConfig = field(default_factory=LayerwiseConfig)
     hyperparameters: OneShotHyperparameters
-    removal: RemovalRule
 
     def length(self, steps: int) -> int:
         return 1
@@ -41,9 +40,10 @@ class OneShotPipeline(Pipeline):
         return bool(state.records)
 
     def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
-        scored = executor.run(state.snapshot, Score(0, self.removal.criterion, self.removal.calibration_images))
+        scored = executor.run(state.snapshot, Score(0, self.config.criterion, self.config.calibration_images))
+        amounts = self.config.amounts
         gone = {
-            unit.layer: lowest(scored.value[unit.layer], self.removal.amounts.removed(unit), unit.groups)
+            unit.layer: lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups)
             for unit in executor.network.units
         }
         removal = remove(executor, state.snapshot, gone, scored.cost)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
+from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import OwnCodeError
 from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
@@ -17,14 +18,10 @@ from ice_ray.pipelines.records import PipelineState, Preparation
 
 @dataclass(frozen=True, kw_only=True)
 class OwnPipeline(Pipeline):
-    """Stands for the user's, and refuses answers that are none.
+    """Stands for the user's, `own` of class `name`, and refuses answers that are none.
 
     What it is told of its actions (a fine-tune that diverged, storage that failed) passes through it: only what is
     raised in its own code is its fault.
-
-    Attributes:
-        name: of what builds it.
-        own: the user's.
 
     Raises:
         OwnCodeError: it raises, or a step of it is none.
@@ -32,6 +29,13 @@ class OwnPipeline(Pipeline):
 
     name: str
     own: Pipeline
+
+    def prepare(self, executor: TorchExecutor, probes: bool) -> Preparation:
+        with self._blamed():
+            found: Any = self.own.prepare(executor, probes)
+        if not isinstance(found, Preparation):
+            raise self._refused("prepare", found, "a Preparation")
+        return found
 
     def begin(self, executor: Executor) -> PipelineState:
         with self._blamed():

@@ -27,12 +27,12 @@ class StepRecord:
         filters_removed: over the step's layers.
         unpruned_share: alpha of eq. 1 after the removal.
         accuracy_before, accuracy_after_pruning, accuracy: before the step, after removal, after fine-tuning (equal
-            to the one after removal where none was needed). That after removal is None in pipelines that do not ask
-            and in steps that were not measured, behind which the next one's `accuracy_before` is not its own either.
+            to the one after removal where none was needed). That after removal is None in pipelines that do not
+            measure there.
         drop: original accuracy minus `accuracy` (eq. 3).
-        measured: whether `accuracy` and `drop` are the step's own; else they are those of the last that was measured.
         images_measured: validation images that `accuracy_after_pruning` is over: fewer than there are where the
-            threshold's question was answered before all had been looked at.
+            threshold's question was answered before all had been looked at, or where nothing asks and a part of them
+            shows what the step has done.
         fine_tuned: whether the drop after removal reached the threshold.
         epochs: of that fine-tune, a part of one where a look inside it ended it; 0 without one.
         learning_rate_max: the greatest rate where the step fine-tuned (eq. 1's bound), else None.
@@ -49,7 +49,6 @@ class StepRecord:
     accuracy_after_pruning: float | None = None
     accuracy: float
     drop: float
-    measured: bool = True
     images_measured: int = 0
     fine_tuned: bool = False
     epochs: float = 0

@@ -2,207 +2,80 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
 from typing import Any
 
 from ice_ray.errors import OwnCodeError, UserError, nearest
-from ice_ray.extensions import check_takes, is_own, load_own, meant_as_own
+from ice_ray.extensions import is_own, load_own, meant_as_own
 from ice_ray.guard import guarded
-from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
-from ice_ray.pipelines.aap import AapHyperparameters, AapPipeline
-from ice_ray.pipelines.base import Pipeline
-from ice_ray.pipelines.baseline import BaselineHyperparameters, BaselinePipeline
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.pipelines.aap import AapPipeline
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
+from ice_ray.pipelines.baseline import BaselinePipeline
 from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.pipelines.imp import BimpHyperparameters, ImpHyperparameters, ImpPipeline
-from ice_ray.pipelines.one_shot import OneShotHyperparameters, OneShotPipeline
+from ice_ray.pipelines.imp import BimpPipeline, ImpPipeline
+from ice_ray.pipelines.one_shot import OneShotPipeline
 from ice_ray.pipelines.own import OwnPipeline
-from ice_ray.pipelines.settings import PruningSettings
 
-_FORM = "a pipeline's function takes (settings, hyperparameters) and gives an ice_ray Pipeline"
-
-
-@dataclass(frozen=True)
-class PipelineKind:
-    """What a name stands for.
-
-    Attributes:
-        build: makes it, from what a run prunes and how, and one trial's hyperparameters.
-        hyperparameters: what is searched.
-        is_uniform: whether every layer loses the share that --ratio names, so that --target can find it.
-        trains_anew: whether it begins with a network that knows nothing.
-        search_share: of the training images, what a trial has unless asked otherwise: more where the length of a
-            retraining is searched, which on few images does harm at any length.
-    """
-
-    build: Callable[[PruningSettings, Any], Pipeline]
-    hyperparameters: type[Hyperparameters]
-    is_uniform: bool = True
-    trains_anew: bool = False
-    search_share: float = 0.02
-
-
-def _ice(settings: PruningSettings, hyperparameters: IceHyperparameters) -> Pipeline:
-    return IcePipeline(
-        hyperparameters=hyperparameters,
-        fine_tune=settings.fine_tune,
-        removal=settings.removal,
-        counting=settings.counting,
-        learning_rate_tolerance=settings.learning_rate_tolerance,
-        decision_error=settings.decision_error,
-        freeze_stem=settings.freeze.stem,
-        repair=settings.repair,
-        ablations=settings.ablations,
-    )
-
-
-def _baseline(settings: PruningSettings, hyperparameters: BaselineHyperparameters) -> Pipeline:
-    _refuse(settings, "--fine-tune.check-every", "--replay.final-epochs")
-    return BaselinePipeline(
-        hyperparameters=hyperparameters,
-        fine_tune=settings.fine_tune,
-        removal=settings.removal,
-        repair=settings.repair,
-    )
-
-
-def _one_shot(settings: PruningSettings, hyperparameters: OneShotHyperparameters) -> Pipeline:
-    _refuse(settings, "--repair", "--fine-tune.check-every", "--fine-tune.schedule", "--replay.final-epochs")
-    return OneShotPipeline(hyperparameters=hyperparameters, fine_tune=settings.fine_tune, removal=settings.removal)
-
-
-def _aap(settings: PruningSettings, hyperparameters: AapHyperparameters) -> Pipeline:
-    _refuse(settings, "--repair", "--criterion", "--fine-tune.check-every", "--replay.final-epochs")
-    _refuse_amounts_by_layer(settings)
-    return AapPipeline(
-        hyperparameters=hyperparameters,
-        fine_tune=settings.fine_tune,
-        ratio=settings.amounts.ratio,
-        config=settings.aap,
-    )
-
-
-def _imp(settings: PruningSettings, hyperparameters: ImpHyperparameters) -> Pipeline:
-    _refuse(settings, "--repair", "--criterion", "--fine-tune.check-every", "--fine-tune.schedule")
-    _refuse(settings, "--replay.final-epochs")
-    _refuse_amounts_by_layer(settings)
-    return ImpPipeline(
-        hyperparameters=hyperparameters, fine_tune=settings.fine_tune, goal=settings.amounts.ratio, config=settings.imp
-    )
-
-
-def _refuse(settings: PruningSettings, *options: str) -> None:
-    """Raises UserError: the pipeline would ignore an option that is given."""
-    given = {
-        "--repair": settings.repair != "none",
-        "--criterion": settings.criterion != PruningSettings().criterion,
-        "--fine-tune.check-every": settings.fine_tune.early_stopping is not None,
-        "--fine-tune.schedule": settings.fine_tune.schedule != "constant",
-        "--replay.final-epochs": settings.fine_tune.final_epochs > 0,
-    }
-    for option in options:
-        if given[option]:
-            raise UserError(f"{option} is not for --pipeline {settings.pipeline}")
-
-
-def _refuse_amounts_by_layer(settings: PruningSettings) -> None:
-    if settings.amounts.by_layer or settings.amounts.round_to > 1:
-        raise UserError(
-            f"--pipeline {settings.pipeline} compares filters of all layers: it takes no --prune.ratios and no "
-            "--prune.round-to"
-        )
-
-
-PIPELINES: dict[str, PipelineKind] = {
-    "ice": PipelineKind(_ice, IceHyperparameters),
-    "ice-plus": PipelineKind(_ice, IceHyperparameters, search_share=0.1),
-    "baseline": PipelineKind(_baseline, BaselineHyperparameters),
-    "one-shot": PipelineKind(_one_shot, OneShotHyperparameters, search_share=0.1),
-    "aap": PipelineKind(_aap, AapHyperparameters, is_uniform=False),
-    "imp": PipelineKind(_imp, ImpHyperparameters, is_uniform=False, search_share=0.1),
-    "bimp": PipelineKind(_imp, BimpHyperparameters, is_uniform=False, trains_anew=True, search_share=0.1),
+PIPELINES: dict[str, type[Pipeline]] = {
+    "ice": IcePipeline,
+    "baseline": BaselinePipeline,
+    "one-shot": OneShotPipeline,
+    "aap": AapPipeline,
+    "imp": ImpPipeline,
+    "bimp": BimpPipeline,
 }
+_FORM = "a pipeline is a class of ice_ray.pipelines.base.Pipeline with a Config and Hyperparameters"
 
 
-_ICE = ("threshold", "freezing", "scheduler", "decision-error", "alpha", "freeze.", "search.lr-tolerance")
-_ICES = ("ice", "ice-plus")
-_BY_LAYER = ("prune.ratios", "prune.round-to")
-_REPAIRS = ("repair", "prune.reconstruction-epochs")
-_OF_LAYERS = ("criterion", *_BY_LAYER, *_REPAIRS, "prune.calibration-images")
-_EPOCHS = ("search.epochs", "replay.epochs")  # where their number is one of the hyperparameters
-# By their beginnings: the options that only some pipelines read, with these; and those that one does not.
-_OF: dict[tuple[str, ...], tuple[str, ...]] = {_ICE: _ICES, ("aap.",): ("aap",), ("imp.",): ("imp", "bimp")}
-_NOT_OF: dict[str, tuple[str, ...]] = {
-    "baseline": ("fine-tune.check-", "replay.final-"),
-    "one-shot": (*_REPAIRS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
-    "aap": (*_OF_LAYERS, "fine-tune.check-", "replay.final-"),
-    "imp": (*_OF_LAYERS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
-    "bimp": (*_OF_LAYERS, *_EPOCHS, "fine-tune.check-", "fine-tune.schedule", "replay.final-"),
-}
-
-
-def is_ignored(pipeline: str, option: str) -> str:
-    """Where a pipeline does not read an option: which do, for people. Of the user's own nobody knows.
-
-    >>> is_ignored("ice", "aap.rounds"), is_ignored("aap", "aap.rounds"), is_ignored("mine:build", "aap.rounds")
-    ('is for --pipeline aap, not for ice', '', '')
-    """
-    if pipeline not in PIPELINES:
-        return ""
-    for beginnings, pipelines in _OF.items():
-        if option.startswith(beginnings) and pipeline not in pipelines:
-            return f"is for --pipeline {' and '.join(pipelines)}, not for {pipeline}"
-    if not option.startswith(_NOT_OF.get(pipeline, ())):
-        return ""
-    why = ", which compares filters of all layers" if option.startswith(_BY_LAYER) else ""
-    return f"is not for --pipeline {pipeline}{why}"
-
-
-def pipeline_kind(name: str) -> PipelineKind:
-    """The pipeline of that name, or the user's own `package.module:function` of the same two arguments.
-
-    What the latter annotates its second argument with is what is searched for it; without that, ICE's six.
+def pipeline_named(name: str) -> type[Pipeline]:
+    """The pipeline of that name, or the user's own `package.module:Class`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or what there is is no pipeline.
     """
     if is_own(name):
-        build = load_own(name, "pipeline")
-        check_takes(build, name, "pipeline", ("settings", "hyperparameters"), _FORM)
-        return PipelineKind(build, _annotated(build))
+        return _own(name)
     if name not in PIPELINES:
         raise UserError(
-            f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:function"
-            f"{meant_as_own(name)})"
+            f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:Class{meant_as_own(name)})"
         )
     return PIPELINES[name]
 
 
-def build_pipeline(settings: PruningSettings, hyperparameters: Hyperparameters) -> Pipeline:
-    """The pipeline that the settings name.
+def related(name: str) -> str:
+    """The registered pipeline that one of the user's own has its hyperparameters from, and so its spaces; its own name
+    where it has them from none.
+    """
+    kind = pipeline_named(name).Hyperparameters
+    known = (each for each, own in PIPELINES.items() if own.Hyperparameters is kind)
+    return name if name in PIPELINES else next(known, name)
+
+
+def build_pipeline(name: str, config: PipelineConfig, hyperparameters: Hyperparameters) -> Pipeline:
+    """The pipeline of that name with its options, for one set of hyperparameters.
 
     Raises:
-        UserError: there is none of that name, or the user's own gives something else.
+        UserError: there is none of that name, or it does not go with them.
     """
-    name, build = settings.pipeline, pipeline_kind(settings.pipeline).build
+    kind = pipeline_named(name)
+    for given, wanted, what in ((config, kind.Config, "Config"), (hyperparameters, kind.Hyperparameters, "")):
+        if not isinstance(given, wanted):
+            whose = f"its {what}" if what else wanted.__name__
+            raise UserError(f"pipeline {name} takes {whose}, not {type(given).__name__}")
     if not is_own(name):
-        return build(settings, hyperparameters)
+        return kind(config=config, hyperparameters=hyperparameters)
     with guarded(name, "pipeline"):
-        own = build(settings, hyperparameters)
-    if not isinstance(own, Pipeline):
-        raise OwnCodeError(f"pipeline '{name}' gives {type(own).__name__}, not an ice_ray Pipeline; {_FORM}")
-    return OwnPipeline(hyperparameters=hyperparameters, fine_tune=own.fine_tune, name=name, own=own)
+        own = kind(config=config, hyperparameters=hyperparameters)
+    return OwnPipeline(config=config, hyperparameters=hyperparameters, name=name, own=own)
 
 
-def _annotated(build: Callable[..., Any]) -> type[Hyperparameters]:
-    try:
-        hints = typing.get_type_hints(build)
-        second = list(inspect.signature(build).parameters)[1]
-    except (NameError, TypeError, ValueError, IndexError):
-        return IceHyperparameters
-    found = hints.get(second)
-    if isinstance(found, type) and issubclass(found, Hyperparameters) and found is not Hyperparameters:
-        return found
-    return IceHyperparameters
+def _own(name: str) -> type[Pipeline]:
+    found: Any = load_own(name, "pipeline")
+    if not (isinstance(found, type) and issubclass(found, Pipeline)):
+        raise OwnCodeError(f"pipeline '{name}' is {found!r:.80}; {_FORM}")
+    for what, base in (("Config", PipelineConfig), ("Hyperparameters", Hyperparameters)):
+        own: Any = getattr(found, what)
+        if not (isinstance(own, type) and issubclass(own, base) and dataclasses.is_dataclass(own)):
+            raise OwnCodeError(f"pipeline '{name}': {what} is {own!r:.80}, not a dataclass of {base.__name__}")
+    return found

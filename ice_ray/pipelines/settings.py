@@ -1,67 +1,37 @@
-"""What a run prunes and how, apart from the six hyperparameters."""
+"""What a stage prunes and how: its pipeline with that one's options, apart from the hyperparameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ice_ray.engine.actions import Counting
 from ice_ray.models.layout import Layout
-from ice_ray.pipelines.aap import AapConfig
-from ice_ray.pipelines.ablations import Ablations
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.imp import ImpConfig
-from ice_ray.pipelines.prepare import FreezeConfig
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pruning.selection import Selection
-from ice_ray.repair import RepairKind
 from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.precision import Precision
 
 
 @dataclass(frozen=True)
 class PruningSettings:
-    """The same for every trial of a search and for the replay of its winner.
+    """The same for every trial of a search; another for the replay of its winner.
 
     Attributes:
-        amounts: how many filters go from each layer.
-        selection: which layers are pruned.
-        layout: of the network in memory; without one, it is found by trying.
-        criterion: by name.
-        calibration_images: training images that criteria and repairs look at.
-        reconstruction_epochs: passes over those of a repair that reconstructs.
-        repair: repair after every removal.
         pipeline: by name.
+        config: the pipeline's options.
+        batch_size: images per SGD step over all processes together.
         seed: every random choice comes from it.
-        recipe: of fine-tunes; its precision resolved for the device.
-        fine_tune: epochs and schedule of the fine-tunes.
-        counting: what alpha of eq. 1 counts.
-        learning_rate_tolerance: step of the logarithmic grid of rates.
-        freeze: how layers to freeze are found.
-        decision_error: how probable a wrong answer to the threshold's question may be.
-        ablations: which of ICE's parts are left in.
-        aap, imp: of the pipelines of these names.
+        selection: which layers are pruned, faults found by trying included; without one, as the options say.
+        layout: of the network in memory; without one, it is found by trying.
     """
 
-    amounts: Amounts = Amounts(0.5)
-    selection: Selection = Selection()
-    criterion: str = "l1"
-    calibration_images: int = 1000
-    reconstruction_epochs: float = 5.0
-    repair: RepairKind = "none"
     pipeline: str = "ice"
+    config: PipelineConfig = field(default_factory=IceConfig)
+    batch_size: int = 128
     seed: int = 0
-    recipe: Recipe = field(default_factory=Recipe)
-    fine_tune: FineTunePlan = FineTunePlan()
-    counting: Counting = "parameters"
-    learning_rate_tolerance: float = 1e-3
-    freeze: FreezeConfig = field(default_factory=FreezeConfig)
-    decision_error: float = 0.0
-    ablations: Ablations = Ablations()
-    aap: AapConfig = AapConfig()
-    imp: ImpConfig = ImpConfig()
+    selection: Selection | None = None
     layout: Layout | None = None
 
-    @property
-    def removal(self) -> RemovalRule:
-        """Which filters a step removes."""
-        return RemovalRule(self.amounts, self.criterion, self.calibration_images, self.reconstruction_epochs)
+    def recipe(self, precision: Precision) -> Recipe:
+        """How fine-tunes are done, on a device of that precision."""
+        return Recipe(self.batch_size, self.config.fine_tune, precision=precision)

@@ -51,9 +51,9 @@ class Amounts:
         layers = [unit.layer for step in steps for unit in step.units]
         for pattern, ratio in self.by_layer:
             if not fnmatch.filter(layers, pattern):
-                raise UserError(f"--prune.ratios: '{pattern}' matches none of the layers to be pruned")
+                raise UserError(f"ratios: '{pattern}' matches none of the layers to be pruned")
             if ratio != 0:
-                _check_share(ratio, f"--prune.ratios: {pattern}: ")
+                _check_share(ratio, f"ratios: {pattern}: ")
 
     def check(self, steps: Sequence[PruningStep]) -> None:
         """Raises UserError: a ratio is no share, would empty a layer, names none, or nothing at all would go."""
@@ -78,10 +78,10 @@ def parse_ratios(content: object, origin: str) -> tuple[tuple[str, float], ...]:
         UserError: it is none.
     """
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"--prune.ratios '{origin}' must map patterns of layers to ratios")
+        raise UserError(f"{origin} must map patterns of layers to ratios")
     for pattern, ratio in content.items():
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
-            raise UserError(f"--prune.ratios '{origin}': {pattern} has {reprlib.repr(ratio)}, not a number")
+            raise UserError(f"{origin}: {pattern} has {reprlib.repr(ratio)}, not a number")
     return tuple((str(pattern), float(ratio)) for pattern, ratio in content.items())
 
 

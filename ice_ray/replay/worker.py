@@ -23,8 +23,6 @@ from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError
 from ice_ray.guard import blaming
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.pipelines.prepare import prepare
-from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.replay.checkpoint import Checkpoints, ReplayProgress
 
 
@@ -60,15 +58,12 @@ def _replay(order: ReplayOrder) -> None:
     started = time.perf_counter()
     executor = order.workload.executor(_device(order), ProcessGroup())
     warm_up = executor.warm_up()
-    settings = order.workload.settings
-    pipeline = build_pipeline(settings, order.hyperparameters)
+    pipeline = order.workload.pipeline(order.hyperparameters)
     executor.fine_tuner.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
     progress = _resumed(order, executor)
     if progress is None:
         setup = time.perf_counter() - started - warm_up
-        preparation = prepare(
-            executor, settings.removal, settings.freeze, settings.ablations.freezing and order.hyperparameters.freezes
-        )
+        preparation = pipeline.prepare(executor, pipeline.freezes)
         progress = ReplayProgress(pipeline.begin(executor), preparation, setup_seconds=setup, warm_up_seconds=warm_up)
         _tell(order, "prepared", progress)
     else:

@@ -16,6 +16,7 @@ from ice_ray.errors import RunError
 from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
 
 _EPOCHS = 30
@@ -48,7 +49,7 @@ def _trained(
 ) -> dict[str, Tensor]:
     device = own_device(cpus, gpus)
     model = spec.build().to(device)
-    recipe = Recipe(batch_size=64, distil=False)
+    recipe = Recipe(batch_size=64, options=FineTuneConfig(distil=False))
     own = to_device(images.get(), device)
     _, losses = fine_tune(model, own, preprocessing, recipe, _rate, _EPOCHS, (seed, "dense"))
     if not math.isfinite(float(losses.sum())):

@@ -16,7 +16,7 @@ from ice_ray.engine.actions import SnapshotId
 from ice_ray.engine.cost import calibrate_speed
 from ice_ray.files import damage_named, write_json
 from ice_ray.guard import blaming
-from ice_ray.pipelines.prepare import prepare
+from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import Preparation
 
 
@@ -64,35 +64,42 @@ class SearchPreparation:
 
 
 def prepare_search(
-    workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None
+    workload: Workload, point: Hyperparameters, probe: bool, cpus: float, gpus: float, work_speed: float | None
 ) -> SearchPreparation:
-    """Measure the dense model, probe for freezing and calibrate the work clock, with one trial's resources."""
+    """Measure the dense model, probe for freezing and calibrate the work clock, with one trial's resources.
+
+    Args:
+        point: any trial's hyperparameters.
+    """
     task = _prepare.options(num_cpus=cpus, num_gpus=gpus)
-    prepared: SearchPreparation = fetch(task.remote(workload, probe, cpus, gpus, work_speed))
+    prepared: SearchPreparation = fetch(task.remote(workload, point, probe, cpus, gpus, work_speed))
     return prepared
 
 
 # One call a process: a worker that stays would keep its GPU memory from the trials.
 @ray.remote(max_calls=1)
-def _prepare(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> Any:
+def _prepare(
+    workload: Workload, point: Hyperparameters, probe: bool, cpus: float, gpus: float, work_speed: float | None
+) -> Any:
     with blaming(workload.own_code):
-        return _measured(workload, probe, cpus, gpus, work_speed)
+        return _measured(workload, point, probe, cpus, gpus, work_speed)
 
 
-def _measured(workload: Workload, probe: bool, cpus: float, gpus: float, work_speed: float | None) -> SearchPreparation:
+def _measured(
+    workload: Workload, point: Hyperparameters, probe: bool, cpus: float, gpus: float, work_speed: float | None
+) -> SearchPreparation:
     device = own_device(cpus, gpus)
     executor = workload.executor(device)
     executor.warm_up()
-    settings = workload.settings
     speed = work_speed or calibrate_speed(
         executor.network.build(device),
         executor.network.traces,
         executor.network.image_shape,
         device,
         executor.recipe.precision,
-        min(settings.recipe.batch_size, workload.train.count),  # no trial sees a larger batch
+        min(executor.recipe.batch_size, workload.train.count),  # no trial sees a larger batch
     )
-    preparation = prepare(executor, settings.removal, settings.freeze, probe)
+    preparation = workload.pipeline(point).prepare(executor, probe)
     return SearchPreparation(
         preparation, speed, device_name(device), executor.placement, executor.root, executor.validation_images
     )

@@ -21,7 +21,7 @@ from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.search.action_cache import ActionCacheHandle, Budget, action_log, clear_networks
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.point_log import PointLog
@@ -99,7 +99,7 @@ def run_search(
     if len(ended) < proposals.total:
         budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
         with ActionCacheHandle.open(folder / STATES, budget) as cache:
-            queue = SharedTrialQueue(_queue(workload, prepared, config), cache, workload.settings, config, gpus)
+            queue = SharedTrialQueue(_queue(workload, prepared, config), cache, workload, config, gpus)
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
             searcher = TrialSearcher(queue, log, proposals.sampling, objective, told, config.max_failures, fault_log)
@@ -142,7 +142,7 @@ def earlier_trials(folder: Place, pipeline: str) -> Iterator[tuple[str, Hyperpar
 
 def point_log(folder: Place, pipeline: str) -> PointLog:
     """The points of the search below `folder`, of a pipeline by name."""
-    return PointLog(folder / STATES / "points.json", pipeline_kind(pipeline).hyperparameters)
+    return PointLog(folder / STATES / "points.json", pipeline_named(pipeline).Hyperparameters)
 
 
 def work_of(results: Sequence[TrialResult], folder: Place) -> SharedWork:

@@ -8,10 +8,9 @@ from typing import Any
 import ray
 
 from ice_ray.cluster.capacity import placements
+from ice_ray.cluster.workload import Workload
 from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.search.action_cache import ActionCacheHandle
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import SearchPreparation
@@ -27,16 +26,16 @@ class SharedTrialQueue:
     """
 
     def __init__(
-        self, queue: TrialQueue, cache: ActionCacheHandle, settings: PruningSettings, config: SearchConfig, gpus: float
+        self, queue: TrialQueue, cache: ActionCacheHandle, workload: Workload, config: SearchConfig, gpus: float
     ) -> None:
-        self._queue, self._cache, self._settings = queue, cache, settings
+        self._queue, self._cache, self._workload = queue, cache, workload
         self._config, self._gpus = config, gpus
         self._tidied = self._counted = time.monotonic()
         self._fitting = placements(config.cpus, gpus)
 
     def add(self, index: int, point: Hyperparameters) -> None:
         """An open trial."""
-        self._queue.add(index, build_pipeline(self._settings, point))
+        self._queue.add(index, self._workload.pipeline(point))
 
     def next(self) -> int | None:
         """The trial that a free device goes on with; None where there is none, or no trial that need not wait."""

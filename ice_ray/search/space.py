@@ -19,7 +19,7 @@ from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, check_names
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named, related
 from ice_ray.randomness import seed_of
 from ice_ray.search.bounds import SearchBounds
 
@@ -106,18 +106,13 @@ def named_spaces(pipeline: str = "ice") -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def default_space(pipeline: str, data: str) -> str:
-    """The name of a pipeline's space for data that suggest one; `default` where it has none of that name."""
-    return data if data in named_spaces(pipeline) else "default"
-
-
 def load_space(name: str, pipeline: str = "ice") -> Space:
     """A space of a pipeline by name, or from a YAML file: each hyperparameter with a number or a list of them.
 
     Raises:
         UserError: unknown name, or a file that is no space; every point is checked.
     """
-    kind = pipeline_kind(pipeline).hyperparameters
+    kind = pipeline_named(pipeline).Hyperparameters
     if name.endswith((".yaml", ".yml")):
         path = Path(at_home(name))
         if not path.is_file():
@@ -134,10 +129,8 @@ def load_space(name: str, pipeline: str = "ice") -> Space:
 
 
 def _folder(pipeline: str) -> Traversable:
-    """Of a pipeline's spaces. One of the user's own that searches ICE's hyperparameters takes ICE's."""
-    spaces = resources.files("ice_ray.search") / "spaces"
-    own = spaces / pipeline
-    return spaces / "ice" if not own.is_dir() and pipeline_kind(pipeline).hyperparameters is IceHyperparameters else own
+    """Of a pipeline's spaces. One of the user's own takes those of the pipeline whose hyperparameters it searches."""
+    return resources.files("ice_ray.search") / "spaces" / related(pipeline)
 
 
 def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:

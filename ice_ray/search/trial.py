@@ -18,7 +18,7 @@ from ice_ray.errors import ForgottenError, StorageError, TrialFailure, UserError
 from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.search.action_cache import ActionCacheHandle, RemoteActionCache, RemoteTeacherCache
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import SearchPreparation
@@ -154,9 +154,8 @@ class PruningTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._index, self._awaited, self._began_anew = config["point"]["index"], "", False
-        settings = self._workload.settings
-        kind = pipeline_kind(settings.pipeline).hyperparameters
-        self._pipeline = build_pipeline(settings, kind.from_mapping(config["point"]["hyperparameters"]))
+        kind = pipeline_named(self._workload.settings.pipeline).Hyperparameters
+        self._pipeline = self._workload.pipeline(kind.from_mapping(config["point"]["hyperparameters"]))
         self._cache.work_for(owner_name(self._index))
         self._executor.rename_root(root_of(self._index, self._prepared, self._search))
         self._start_over()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Self
 
-from ice_ray.errors import UserError
-from ice_ray.training.fine_tune import Recipe
+from ice_ray.errors import require
 from ice_ray.training.schedules import Schedule
 
 
@@ -13,9 +14,6 @@ from ice_ray.training.schedules import Schedule
 class FineTuneConfig:
     """How fine-tunes are done, in both stages."""
 
-    schedule: Schedule = "constant"
-    """Learning rate inside a fine-tune, under eq. 1's bound: constant (the paper); cosine, to nothing at its end; or
-    linear, the same after a tenth of warming up."""
     distil: bool = True
     """Learn from the unpruned model too (the paper does on CIFAR-10)."""
     temperature: float = 2.0
@@ -25,30 +23,29 @@ class FineTuneConfig:
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes, in [0, 1)."""
 
-    check_every: int | None = None
-    """Look at the drop every so many SGD steps of a fine-tune, and end it once it has recovered. [default: never]"""
-    check_images: int = 500
-    """Validation images of such a look."""
-    check_margin: float = 0.5
-    """Points by which the drop on them must be below the threshold."""
+    def __post_init__(self) -> None:
+        require(self, "temperature", 0 < self.temperature < math.inf, "must be above 0")
+        require(self, "distil_weight", 0 <= self.distil_weight < math.inf, "must be at least 0")
+        require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class StepFineTuneConfig(FineTuneConfig):
+    """How fine-tunes after pruning steps are done, in both stages."""
+
+    schedule: Schedule = "constant"
+    """Learning rate inside a fine-tune, under its bound: constant (the paper); cosine, to nothing at its end; or
+    linear, the same after a tenth of warming up."""
+    epochs: int = 1
+    """Epochs per fine-tune, at most: ice ends it after the one that brings the drop below the threshold."""
+    replay_epochs: int | None = None
+    """The same for stage 2. [default: as --fine-tune.epochs]"""
 
     def __post_init__(self) -> None:
-        self.recipe(2)
-        if self.check_every is not None and self.check_every < 1:
-            raise UserError(f"--fine-tune.check-every {self.check_every} must be at least 1")
-        if self.check_images < 1:
-            raise UserError(f"--fine-tune.check-images {self.check_images} must be at least 1")
+        super().__post_init__()
+        require(self, "epochs", self.epochs >= 1, "must be at least 1")
+        require(self, "replay_epochs", self.replay_epochs is None or self.replay_epochs >= 1, "must be at least 1")
 
-    def recipe(self, batch_size: int) -> Recipe:
-        """What every process is told; precision is resolved on its device.
-
-        Raises:
-            UserError: a value outside its range.
-        """
-        return Recipe(
-            batch_size=batch_size,
-            distil=self.distil,
-            temperature=self.temperature,
-            distil_weight=self.distil_weight,
-            label_smoothing=self.label_smoothing,
-        )
+    def for_replay(self) -> Self:
+        """As stage 2 has it."""
+        return replace(self, epochs=self.replay_epochs or self.epochs)

@@ -12,45 +12,33 @@ from torch import Tensor, nn
 
 from ice_ray.data.batches import Shard, check_epoch, training_batches
 from ice_ray.data.images import ImageSource, Preprocessing
-from ice_ray.errors import UserError
+from ice_ray.errors import require
 from ice_ray.models.answers import logits_of
 from ice_ray.randomness import seed_of
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.precision import Precision, autocast
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every fine-tune of a run is done (section IV-A, table I).
+    """How every fine-tune of a stage is done (section IV-A, table I).
 
     Attributes:
         batch_size: images per SGD step over all processes together.
+        options: the loss: labels and distillation.
         momentum, weight_decay: of SGD, which is made afresh for every fine-tune.
-        distil: whether the unpruned model teaches.
-        temperature: T of the distillation.
-        distil_weight: of the distillation beside the cross entropy.
-        label_smoothing: share of each label that is spread over all classes.
         precision: number type of the arithmetic.
     """
 
     batch_size: int = 128
+    options: FineTuneConfig = FineTuneConfig()
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    distil: bool = True
-    temperature: float = 2.0
-    distil_weight: float = 1.0
-    label_smoothing: float = 0.0
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise UserError(f"batch size {self.batch_size} must be at least 2")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"--fine-tune.temperature {self.temperature} must be above 0")
-        if not 0 <= self.distil_weight < math.inf:
-            raise UserError(f"--fine-tune.distil-weight {self.distil_weight} must be at least 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--fine-tune.label-smoothing {self.label_smoothing} must be in [0, 1)")
+        require(self, "batch_size", self.batch_size >= 2, "must be at least 2")
 
 
 @dataclass(frozen=True)
@@ -155,7 +143,8 @@ def _loss(
             with torch.inference_mode():
                 taught = logits_of(teacher(batch)).float()
             teacher_logits = taught.clone()  # the loss keeps it for its gradient, which an inference tensor forbids
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.options.label_smoothing)
     if teacher is not None:
-        loss = loss + recipe.distil_weight * distillation_loss(logits.float(), teacher_logits, recipe.temperature)
+        own = recipe.options
+        loss = loss + own.distil_weight * distillation_loss(logits.float(), teacher_logits, own.temperature)
     return loss

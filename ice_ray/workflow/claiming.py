@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 from ice_ray.claims.claim import Claim, await_unheld, claimed, nobody_s, refuse_held
 from ice_ray.claims.watch import HeldError
@@ -17,7 +18,7 @@ BOTH_STAGES, REPLAY = "ice_prune.py", "ice_replay.py"
 
 
 @contextmanager
-def claimed_run(config: RunConfig, program: str) -> Iterator[tuple[RunFolder, Claim]]:
+def claimed_run(config: RunConfig[Any], program: str) -> Iterator[tuple[RunFolder, Claim]]:
     """The folder of this run, not made yet, or with `--resume` one that holds the same run; and the claim to it.
 
     Raises:
@@ -38,7 +39,7 @@ def claimed_run(config: RunConfig, program: str) -> Iterator[tuple[RunFolder, Cl
         yield folder, claim
 
 
-def _unnamed(config: RunConfig, program: str, held: ExitStack) -> tuple[RunFolder, Claim]:
+def _unnamed(config: RunConfig[Any], program: str, held: ExitStack) -> tuple[RunFolder, Claim]:
     """Named after the second, and numbered where others began in the same one."""
     name = datetime.now(UTC).strftime("ice-%Y%m%d-%H%M%S")
     for number in count(1):

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from ice_ray.config.inspect_job import InspectConfig
-from ice_ray.config.run import DEFAULT_RATIO
 from ice_ray.engine.target import macs
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.anatomy import Change, show_anatomy
 from ice_ray.observe.terminal import say
+from ice_ray.pruning.amounts import Amounts
 from ice_ray.workflow.plan import find_ratio, open_network
 
 
@@ -24,7 +24,7 @@ def inspect_job(config: InspectConfig) -> None:
     network, _ = open_network(module, config.model, shape, config.prune.selection)
     if network.frozen:
         say(describe_frozen(network.frozen, network.all_frozen))
-    amounts = config.prune.amounts(DEFAULT_RATIO if config.ratio is None else config.ratio)
+    amounts = Amounts(config.ratio, config.prune.by_layer, config.prune.round_to)
     if config.target is not None:
         found = find_ratio(config.target, network, amounts, config.precision)
         say(f"--target {config.target}: ratio {found.ratio:g} leaves {found.share:.3f} of the dense model")

@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ice_ray.address import place
 from ice_ray.cluster.exposure import dashboard_url, open_dashboard
@@ -18,9 +18,19 @@ from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.upload import uploaded_files
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
+from ice_ray.config.option_words import in_options
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import DataError, OwnCodeError, RunError, StorageError, TrialFailure, UserError, in_one_line
+from ice_ray.errors import (
+    DataError,
+    FieldError,
+    OwnCodeError,
+    RunError,
+    StorageError,
+    TrialFailure,
+    UserError,
+    in_one_line,
+)
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
 from ice_ray.observe.output import lasting_output, run_log
@@ -39,7 +49,7 @@ Config = TypeVar("Config")
 _LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
 
 
-def prune_job(config: RunConfig) -> None:
+def prune_job(config: RunConfig[Any]) -> None:
     """Both stages: `jobs/ice_prune.py`."""
     with _context(config, "ice_prune.py") as context:
         if context.folder.is_finished:
@@ -69,7 +79,7 @@ def _note_resumption(context: JobContext, resumed: bool) -> None:
             context.fault_log.note("resumption")
 
 
-def search_job(config: RunConfig) -> None:
+def search_job(config: RunConfig[Any]) -> None:
     """Stage 1 alone: `jobs/ice_search.py`."""
     with _context(config, "ice_search.py") as context:
         with _cluster(config.verbose):
@@ -80,7 +90,7 @@ def search_job(config: RunConfig) -> None:
         say(f"winner in {best}; replay it with jobs/ice_replay.py --config {best}")
 
 
-def replay_job(job: ReplayJobConfig) -> None:
+def replay_job(job: ReplayJobConfig[Any]) -> None:
     """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
     best = place(job.config).resolve()
     best.check("--config")
@@ -97,6 +107,7 @@ def replay_job(job: ReplayJobConfig) -> None:
     _check_replay(results, job)
     config = dataclasses.replace(
         winner.config,
+        options=job.options,
         replay=job.replay,
         wait_for_resources=job.wait_for_resources,
         log_to=job.log_to,
@@ -116,7 +127,7 @@ def replay_job(job: ReplayJobConfig) -> None:
         _report_on(results)
 
 
-def _check_replay(results: RunFolder, job: ReplayJobConfig) -> None:
+def _check_replay(results: RunFolder, job: ReplayJobConfig[Any]) -> None:
     if results.replay.exists() and not job.resume:
         raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
 
@@ -145,7 +156,7 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
             complain(f"{program}: interrupted")
             return 130
         except Exception as error:
-            known = ended_by(error)
+            known = ended_by(UserError(in_options(error)) if isinstance(error, FieldError) else error)
             if known is None and "--verbose" not in words and not run_log.is_kept():
                 raise  # nobody knows what it is: all of it is needed
             said, code = known or (f"{type(error).__name__}: {error}", 1)
@@ -165,7 +176,7 @@ def _show_all(error: Exception, on_screen: bool) -> None:
 
 
 @contextmanager
-def _context(config: RunConfig, program: str) -> Iterator[JobContext]:
+def _context(config: RunConfig[Any], program: str) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
     with ExitStack() as held:
         with _paths_named():
@@ -195,7 +206,7 @@ def _kept(folder: RunFolder) -> str:
 
 
 @contextmanager
-def _planned(config: RunConfig, folder: RunFolder) -> Iterator[Plan]:
+def _planned(config: RunConfig[Any], folder: RunFolder) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
     name_own_code(config)

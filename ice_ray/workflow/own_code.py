@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ice_ray.config.run import RunConfig
 from ice_ray.extensions import is_own, origin_of
 from ice_ray.ingest.datasets import is_own_data
@@ -9,7 +11,7 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.terminal import say
 
 
-def name_own_code(config: RunConfig) -> None:
+def name_own_code(config: RunConfig[Any]) -> None:
     """Say which functions of the user's a job will call, and where they lie.
 
     Raises:
@@ -18,8 +20,7 @@ def name_own_code(config: RunConfig) -> None:
     own = {
         "model": ModelSpec(config.model, 1).is_users_own,
         "data": is_own_data(config.data),
-        "criterion": is_own(config.criterion),
-        "pipeline": is_own(config.pipeline),
+        **{option: is_own(name) for option, name in config.options.own_code.items()},
         "search.objective": is_own(config.search.objective),
     }
     names = config.as_dict() | {"search.objective": config.search.objective}

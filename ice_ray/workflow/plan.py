@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from ice_ray.address import Place
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import Preprocessing
-from ice_ray.engine.actions import EarlyStopping
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
@@ -30,14 +30,15 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
+from ice_ray.pipelines.layerwise import LayerwiseConfig
+from ice_ray.pipelines.registry import build_pipeline, pipeline_named
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
 from ice_ray.search.proposals import Proposals, propose
-from ice_ray.search.space import Space, default_space, load_space
+from ice_ray.search.space import Space, load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
 from ice_ray.workflow.waiting import told_of
 
@@ -56,14 +57,14 @@ class Plan:
         space: the hyperparameters' grid, or what spans their box.
         selection: which layers are pruned.
         layout: of the network in memory.
-        amounts: how many filters go from each of them.
+        options: the pipeline's, with the ratio that the target led to.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
         frozen: parameters, by name, that the model is built with as fixed (requires_grad=False).
         frozen_note: what comes of them, for people; empty where there are none.
     """
 
-    config: RunConfig
+    config: RunConfig[Any]
     dataset: Dataset
     roles: Roles
     spec: ModelSpec
@@ -73,7 +74,7 @@ class Plan:
     image_shape: tuple[int, int, int]
     selection: Selection
     layout: Layout
-    amounts: Amounts
+    options: PipelineConfig
     found: Found | None
     steps: int
     frozen: tuple[str, ...] = ()
@@ -82,18 +83,12 @@ class Plan:
     @property
     def search_settings(self) -> PruningSettings:
         """What every trial is told of how to prune; precision is resolved on its device."""
-        search = self.config.search
-        fine_tune = FineTunePlan(search.epochs, self._checks, self.config.fine_tune.schedule)
-        return self._settings(fine_tune, search.batch_size or self._usual_search_batch)
+        return self._settings(self.options, self.config.search.batch_size or self._usual_search_batch)
 
     @property
     def replay_settings(self) -> PruningSettings:
         """The same for stage 2."""
-        replay = self.config.replay
-        schedule = self.config.fine_tune.schedule
-        final = (replay.final_epochs, replay.final_rate_factor, replay.final_rate, replay.final_schedule)
-        fine_tune = FineTunePlan(replay.epochs, self._checks, schedule, *final)
-        return self._settings(fine_tune, self.config.batch_size)
+        return self._settings(self.options.for_replay(), self.config.batch_size)
 
     @property
     def _usual_search_batch(self) -> int:
@@ -104,41 +99,20 @@ class Plan:
 
     @property
     def _search_images(self) -> int:
-        usual = _DIGITS_SUBSAMPLE if self.config.data == "digits" else pipeline_kind(self.config.pipeline).search_share
+        usual = _DIGITS_SUBSAMPLE if self.config.data == "digits" else self.pipeline.search_share
         return self._count(self.config.search.subsample or usual)
 
     def _count(self, share: float) -> int:
         return max(2, round(share * len(self.roles.train)))
 
-    @property
-    def _checks(self) -> EarlyStopping | None:
-        fine_tune = self.config.fine_tune
-        if fine_tune.check_every is None:
-            return None
-        return EarlyStopping(fine_tune.check_every, fine_tune.check_images, fine_tune.check_margin)
-
-    def _settings(self, fine_tune: FineTunePlan, batch_size: int) -> PruningSettings:
+    def _settings(self, options: PipelineConfig, batch_size: int) -> PruningSettings:
         config = self.config
-        return PruningSettings(
-            amounts=self.amounts,
-            selection=self.selection,
-            layout=self.layout,
-            criterion=config.criterion,
-            repair=config.repair,
-            calibration_images=config.prune.calibration_images,
-            reconstruction_epochs=config.prune.reconstruction_epochs,
-            pipeline=config.pipeline,
-            seed=config.seed,
-            recipe=config.fine_tune.recipe(batch_size),
-            fine_tune=fine_tune,
-            counting=config.alpha,
-            learning_rate_tolerance=config.search.lr_tolerance,
-            freeze=config.freeze,
-            decision_error=config.decision_error,
-            ablations=config.ablations,
-            aap=config.aap,
-            imp=config.imp,
-        )
+        return PruningSettings(config.pipeline, options, batch_size, config.seed, self.selection, self.layout)
+
+    @property
+    def pipeline(self) -> type[Pipeline]:
+        """What decides."""
+        return pipeline_named(self.config.pipeline)
 
     @cached_property
     def proposals(self) -> Proposals:
@@ -155,13 +129,12 @@ class Plan:
         Raises:
             UserError: the pipeline does not go with the options.
         """
-        build_pipeline(self.replay_settings, point)
-        return build_pipeline(self.search_settings, point).length(self.steps)
+        return build_pipeline(self.config.pipeline, self.options, point).length(self.steps)
 
     @property
     def probes(self) -> bool:
         """Whether anything freezes, and so the probe is needed."""
-        return self.config.freezing and self.proposals.freezes
+        return self.options.freezes and self.proposals.freezes
 
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
@@ -177,9 +150,8 @@ class Plan:
 
     def final_rows(self) -> Rows | None:
         """The images of stage 2's final epochs, where they are others than those of its steps."""
-        replay = self.config.replay
-        own = replay.final_subsample
-        return None if own in (None, replay.subsample) or not replay.final_epochs else self._replay_train(own)
+        own, usual = self.options.final_training, self.config.replay.subsample
+        return None if own.subsample in (None, usual) or not own.epochs else self._replay_train(own.subsample)
 
     def check_epochs(self, workers: int) -> None:
         """Whether every training of either stage has SGD steps to make.
@@ -190,11 +162,11 @@ class Plan:
         Raises:
             UserError: one has none, with the options that mend it.
         """
-        replay = self.config.replay
+        final = self.options.final_training
         asked = [("--search.subsample", 1, self._search_images)]
-        asked.append(("--replay.subsample", workers, self._count(replay.subsample)))
-        if replay.final_subsample is not None and replay.final_epochs:
-            asked.append(("--replay.final-subsample", workers, self._count(replay.final_subsample)))
+        asked.append(("--replay.subsample", workers, self._count(self.config.replay.subsample)))
+        if final.subsample is not None and final.epochs:
+            asked.append(("--final.subsample", workers, self._count(final.subsample)))
         for option, processes, count in asked:
             fewer = " or fewer --replay.workers" if processes > 1 else ""
             mend = f"give it more images (a larger {option}, where that is below 1){fewer}"
@@ -204,7 +176,7 @@ class Plan:
         return subsample(self.dataset, self.roles.train, self._count(share), self.config.seed, "replay train")
 
 
-def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Found | None = None) -> Plan:
+def make_plan(config: RunConfig[Any], dense_weights: Place | None = None, found: Found | None = None) -> Plan:
     """Check everything that can be checked without a cluster.
 
     Args:
@@ -214,14 +186,13 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
     Raises:
         UserError: what is wrong and how to mend it.
     """
-    criterion_named(config.criterion)
-    kind = pipeline_kind(config.pipeline)
-    if config.target is not None and not kind.is_uniform:
+    options, kind = config.options, pipeline_named(config.pipeline)
+    if isinstance(options, LayerwiseConfig):
+        criterion_named(options.criterion)
+    if config.target is not None and not kind.takes_target:
         raise UserError(f"--target finds a share for every layer alike; --pipeline {config.pipeline} takes --ratio")
-    amounts = config.prune.amounts(config.uniform_ratio)
     dataset = open_dataset(config.data, config.image_size)
-    space = load_space(config.space or default_space(config.pipeline, dataset.default_space), config.pipeline)
-    space = space.fixing(config.ablations.idle)
+    space = load_space(config.space or "default", config.pipeline).fixing(options.idle_hyperparameters)
     spec = ModelSpec(config.model, dataset.classes)
     module = spec.build()
     path = config.weights or dense_weights
@@ -233,15 +204,17 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         reinitialise(copied(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
-    opening = _opened(module, config.model, shape, config.prune.selection, dataset.classes)
+    opening = _opened(module, config.model, shape, options.prune.selection, dataset.classes)
     if config.target is not None:
-        found = found or find_ratio(config.target, opening.network, amounts, config.precision)
-        amounts = dataclasses.replace(amounts, ratio=found.ratio)
+        found = found or find_ratio(config.target, opening.network, options.amounts, config.precision)
+        options = dataclasses.replace(options, ratio=found.ratio)
+    amounts = options.amounts
     amounts.check(opening.network.steps)
     opening = _trained_for_a_step(opening, amounts, config)
     network, selection = opening.network, opening.selection
     steps = amounts.losing(network.steps)
-    check_criterion(config.criterion, [unit for step in steps for unit in step.units], network.norms, module)
+    if isinstance(options, LayerwiseConfig):
+        check_criterion(options.criterion, [unit for step in steps for unit in step.units], network.norms, module)
     trained = path is not None or spec.is_users_own
     plan = Plan(
         config=config,
@@ -254,7 +227,7 @@ def make_plan(config: RunConfig, dense_weights: Place | None = None, found: Foun
         image_shape=shape,
         selection=selection,
         layout=network.layout,
-        amounts=amounts,
+        options=options,
         found=found,
         steps=len(steps),
         frozen=network.frozen,
@@ -294,7 +267,7 @@ def _opened(
     return opening
 
 
-def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig) -> Opening:
+def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig[Any]) -> Opening:
     """Tried before anything is run, where it may be a CPU that trains."""
     on_gpus = torch.cuda.is_available() or bool(config.search.gpus and config.replay.gpus)
     if on_gpus or config.precision == "fp16":
@@ -321,7 +294,7 @@ def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: 
     return found
 
 
-def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:
+def _image_shape(dataset: Dataset, config: RunConfig[Any]) -> tuple[int, int, int]:
     """Of the first training image that can be decoded; with `--data-errors stop` the very first must."""
     first = ""
     for row in dataset.read("train", np.arange(min(100, len(dataset.labels["train"])))):
@@ -334,7 +307,9 @@ def _image_shape(dataset: Dataset, config: RunConfig) -> tuple[int, int, int]:
     raise DataError(f"none of the first training images can be decoded: {first}")
 
 
-def _preprocessing(dataset: Dataset, config: RunConfig, shape: tuple[int, int, int], layout: Layout) -> Preprocessing:
+def _preprocessing(
+    dataset: Dataset, config: RunConfig[Any], shape: tuple[int, int, int], layout: Layout
+) -> Preprocessing:
     """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones."""
     pads, flips = dataset.pad, dataset.flip
     if config.augment == "none" or (config.augment == "auto" and max(shape[1:]) > _LARGEST_SMALL_IMAGE):

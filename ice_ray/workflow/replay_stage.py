@@ -55,12 +55,12 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     say(
         f"stage 2: {length} pruning steps, {train.count} training and {validation.count} validation images, {resources}"
     )
-    per_epoch = math.ceil(train.count / plan.replay_settings.recipe.batch_size)
+    per_epoch = math.ceil(train.count / plan.replay_settings.batch_size)
     run = folder.search.path.name
     name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
     with tracked(plan.config.log_to, run, folder.path) as trackers:
         told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
-        retraining = hyperparameters.final_epochs or plan.config.replay.final_epochs
+        retraining = hyperparameters.final_epochs or plan.options.final_training.epochs
         logs: list[StepLog] = [StepWriter(folder.tensorboard / "replay", folder.path.name), *told]
         watcher = _Watcher(length, retraining, logs, per_epoch, validation.count)
         with (
@@ -124,7 +124,6 @@ def _describe_or_compare(context: JobContext, hyperparameters: Hyperparameters) 
     path = context.folder.replay_description
     deciding = {f"--{option}": value for option, value in context.plan.config.deciding().items()}
     now = deciding | {f"--{name}": value for name, value in hyperparameters.plain().items()}
-    now |= {"the ratios by layer": [list(pair) for pair in context.plan.amounts.by_layer]}
     if not path.is_file():
         write_json(path, now)
         return
@@ -191,8 +190,7 @@ class _Watcher:
             say(describe_step(progress.state.records[-1], self._steps, self._images))
             for log in self._logs:
                 log.step(_reports(progress)[-1])
-            accuracy = progress.state.accuracy if progress.state.records[-1].measured else None
-            self.view.took(len(progress.state.records), accuracy, time.monotonic())
+            self.view.took(len(progress.state.records), progress.state.accuracy, time.monotonic())
 
     def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
         """The replay is over."""

@@ -17,7 +17,7 @@ from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.tensorboard_pages import write_pages
 from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trials_table import read_trials
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.workflow.run_folder import RunFolder
 
 
@@ -81,7 +81,7 @@ def read_run(folder: RunFolder) -> RunRecord:
 def _kind(pipeline: str) -> type[Hyperparameters]:
     """What is searched for a pipeline; of one of the user's own that is not importable here, nothing is known."""
     try:
-        return pipeline_kind(pipeline).hyperparameters
+        return pipeline_named(pipeline).Hyperparameters
     except UserError:
         return Hyperparameters
 

@@ -128,7 +128,7 @@ class RunFolder:
         """Whether the pruned model has been written and summed up."""
         return self.summary.is_file()
 
-    def create(self, config: RunConfig, labels: str) -> None:
+    def create(self, config: RunConfig[Any], labels: str) -> None:
         """Make the folder and describe the run in it; harmless where that has been done.
 
         Args:
@@ -142,7 +142,7 @@ class RunFolder:
             inputs = {"files": _files(config), "labels": labels}
             write_json(self.description, {"config": config.as_dict(), **inputs, **environment()})
 
-    def check_files(self, config: RunConfig) -> None:
+    def check_files(self, config: RunConfig[Any]) -> None:
         """Raises UserError: a file that decides the result is not what it was when the run began."""
         recorded = _recorded(self.description)["files"] if self.description.is_file() else _files(config)
         for path, digest in _files(config).items():
@@ -158,7 +158,7 @@ class RunFolder:
             )
 
 
-def run_folder(config: RunConfig, name: str) -> RunFolder:
+def run_folder(config: RunConfig[Any], name: str) -> RunFolder:
     """The folder of the run of that name.
 
     Raises:
@@ -169,7 +169,7 @@ def run_folder(config: RunConfig, name: str) -> RunFolder:
     return folder
 
 
-def check_run(folder: RunFolder, config: RunConfig) -> None:
+def check_run(folder: RunFolder, config: RunConfig[Any]) -> None:
     """Whether a run can begin there, or with `--resume` go on.
 
     Raises:
@@ -215,7 +215,7 @@ def _recorded(path: Place) -> dict[str, Any]:
         return {"config": content["config"], "files": files, "labels": str.lower(content["labels"])}
 
 
-def _files(config: RunConfig) -> dict[str, str]:
+def _files(config: RunConfig[Any]) -> dict[str, str]:
     """The digests of the files that decide the result, by path."""
-    named = (config.weights, config.prune.ratios)
-    return {str(path): sha256(path) for path in named if path is not None and path.is_file()}
+    path = config.weights
+    return {} if path is None or not path.is_file() else {str(path): sha256(path)}

@@ -33,7 +33,7 @@ from ice_ray.observe.terminal import (
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.search.dense import train_dense
 from ice_ray.search.prepare import SearchPreparation, prepare_search
 from ice_ray.search.reports import step_reports
@@ -51,7 +51,7 @@ SCHEMA_VERSION = 1
 class Winner:
     """What best.json holds that stage 2 needs."""
 
-    config: RunConfig
+    config: RunConfig[Any]
     hyperparameters: Hyperparameters
 
     @classmethod
@@ -68,7 +68,7 @@ class Winner:
             content = json.loads(path.read_text())
             values, hyperparameters = content["config"], content["hyperparameters"]
         config = config_from_dict(values, str(path))
-        return cls(config, pipeline_kind(config.pipeline).hyperparameters.from_mapping(hyperparameters))
+        return cls(config, pipeline_named(config.pipeline).Hyperparameters.from_mapping(hyperparameters))
 
 
 def check_search(context: JobContext) -> None:
@@ -213,7 +213,8 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
             if search.work_speed is None:
                 raise  # the clock's speed was measured, and would be another now
             context.fault_log.note("damaged file", path.name)
-    prepared = prepare_search(workload, context.plan.probes, search.cpus, gpus, search.work_speed)
+    point = context.plan.space.points()[0]
+    prepared = prepare_search(workload, point, context.plan.probes, search.cpus, gpus, search.work_speed)
     prepared.save(path)
     return prepared
 

@@ -103,7 +103,7 @@ def test_its_work_is_done_elsewhere(cluster, trained, tmp_path):
     validation = load(dataset, roles.validation, "stop", SHAPE)
     model = DenseModel.share(ModelSpec("cifar-resnet8", 10), trained.state_dict())
     workload = Workload(model, train, validation, Preprocessing(pad=1), SETTINGS, "fp32")
-    prepared = prepare_search(workload, True, 1.0, 0.0, 1e9)
+    prepared = prepare_search(workload, GRID[0], True, 1.0, 0.0, 1e9)
     loss = Loss(cluster, nodes)
     results = search(workload, prepared, tmp_path / "lost", [loss])
     assert loss.lost

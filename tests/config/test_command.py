@@ -14,11 +14,11 @@ from ice_ray.files import write_json
 GIVEN = {
     "nothing": "",
     "a preset and what differs from it": "--preset small --ratio 0.6 --search.trials 5 --name 'a b'",
-    "a preset's own value said again": "--preset paper-cifar10 --weights w.pth --search.objective auto",
-    "a pipeline with defaults of its own": "--pipeline ice-plus --repair none",
+    "a preset's own value said again": "--preset paper-cifar10 --weights w.pth --search.objective eq2",
+    "a pipeline with defaults of its own": "--pipeline baseline --repair bn --fine-tune.replay-epochs 2",
     "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
     "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
-    "--freeze.stem --fine-tune.no-distil --seed 3 --search.lr-tolerance 0",
+    "--freeze.stem --fine-tune.no-distil --seed 3 --lr-tolerance 0",
     "what a finished run is not told": "--name x --verbose --log-to mlflow wandb",
 }
 
@@ -35,8 +35,12 @@ def test_the_command_of_a_run_gives_the_run(given):
 
 def test_the_command_of_a_replay_says_what_its_search_did_not(tmp_path):
     best = tmp_path / "best.json"
-    write_json(best, {"config": {"replay": {"epochs": 2}}})
-    job = parse(ReplayJobConfig, ["--config", str(best), "--trial", "3", "--replay.workers", "1"], "p")
+    searched = parse(RunConfig, ["--pipeline", "baseline", "--fine-tune.epochs", "2"], "p")
+    write_json(best, {"config": searched.as_dict()})
+    job = parse(
+        ReplayJobConfig, ["--config", str(best), "--trial", "3", "--replay.workers", "1", "--repair", "bn"], "p"
+    )
+    assert job.options.fine_tune.epochs == 2
     command = command_of("ice_replay.py", job)
-    assert command == f"python jobs/ice_replay.py --config {best} --trial 3 --replay.workers 1"
+    assert command == f"python jobs/ice_replay.py --config {best} --trial 3 --repair bn --replay.workers 1"
     assert parse(ReplayJobConfig, shlex.split(command)[2:], "p") == job

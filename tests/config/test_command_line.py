@@ -12,13 +12,14 @@ import safetensors.torch
 
 from ice_ray.config.command_line import parse
 from ice_ray.config.replay_job import ReplayJobConfig
-from ice_ray.config.run import RunConfig, config_from_dict
+from ice_ray.config.run import RunConfig, config_from_dict, default_run, flat_options
 from ice_ray.errors import UserError
 from ice_ray.files import write_json
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.datasets.base import Dataset
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.trials_table import write_trials
+from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.search.run import TrialResult, point_log
 from ice_ray.search.space import load_space
 from ice_ray.workflow.jobs import prune_job, replay_job, run
@@ -30,16 +31,17 @@ SURFACE = Path(__file__).with_name("surface.txt")
 
 def surface() -> str:
     """Every option with its default, a line each."""
-    lines = [f"{option} = {value}" for option, value in all_options(RunConfig()).items()]
+    common = all_options(RunConfig()).items()
+    lines = [f"{option} = {value}" for option, value in common]
+    for pipeline in PIPELINES:
+        lines += [f"[{pipeline}]"] * (pipeline != "ice")
+        own = all_options(default_run(pipeline)).items()
+        lines += [f"{option} = {value}" for option, value in own if (option, value) not in common]
     return "\n".join(lines) + "\n"
 
 
 def all_options(config: RunConfig) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in config.as_dict().items():
-        nested = value if isinstance(value, dict) else {"": value}
-        flat |= {f"--{key}{'.' if name else ''}{name}".replace("_", "-"): entry for name, entry in nested.items()}
-    return flat
+    return {f"--{option}": value for option, value in flat_options(config.as_dict()).items()}
 
 
 def test_the_surface_is_as_written_down():
@@ -87,7 +89,7 @@ def test_what_decides_the_result_and_what_does_not():
     one = RunConfig()
     told = "--name x --search.concurrent 2 --replay.workers 4 --verbose --log-to wandb"
     same = parse(RunConfig, told.split(), "p")
-    other = parse(RunConfig, ["--search.lr-tolerance", "0"], "p")
+    other = parse(RunConfig, ["--lr-tolerance", "0"], "p")
     assert one.deciding() == same.deciding() != other.deciding()
 
 
@@ -110,14 +112,14 @@ WRONG = {
     "model function": (["--model", "no_such:build"], "importable"),
     "data": (["--data", "digit"], "nearest: digits"),
     "data path": (["--data", "parquet:/no/such/place"], "no such folder"),
-    "space": (["--space", "cifar1O"], "nearest: cifar10"),
+    "space": (["--space", "defautl"], "nearest: default"),
     "criterion": (["--criterion", "l9"], "nearest: l2, l1"),
     "choice": (["--search.clock", "sun"], "'wall', 'work'"),
     "trials": (["--search.trials", "0"], "at least 1"),
-    "too many trials": (["--search.trials", "9"], "take 1 to 8"),
+    "too many trials": (["--search.trials", "13"], "take 1 to"),
     "algorithm": (["--search.algorithm", "bo"], "'tpe'"),
-    "random without trials": (["--search.algorithm", "random"], "random needs --search.trials"),
-    "tpe without trials": (["--search.algorithm", "tpe"], "tpe needs --search.trials"),
+    "random without trials": (["--search.algorithm", "random"], "random needs a number of trials"),
+    "tpe without trials": (["--search.algorithm", "tpe"], "tpe needs a number of trials"),
     "concurrent": (["--search.concurrent", "0"], "at least 1"),
     "warm start": (["--search.warm-start", "no.json"], "--search.warm-start 'no.json': no such file"),
     "objective": (["--search.objective", "parato"], "nearest: pareto"),
@@ -128,7 +130,7 @@ WRONG = {
     "subsample": (["--search.subsample", "1.5"], "(0, 1]"),
     "gpus": (["--search.gpus", "1.5"], "fraction"),
     "workers": (["--replay.workers", "0"], "at least 1"),
-    "epochs": (["--replay.epochs", "0"], "at least 1"),
+    "epochs": (["--fine-tune.replay-epochs", "0"], "at least 1"),
     "batch": (["--batch-size", "1"], "at least 2"),
     "own data": (["--data", "no_such:build"], "No module named 'no_such'"),
     "preset": (["--preset", "paper-cifar1O"], "nearest: paper-cifar10"),
@@ -147,7 +149,7 @@ WRONG = {
     "storage's key": (["--storage", "s3://bucket/x?access_key=k"], "not 'access_key'"),
     "storage elsewhere": (["--storage", "file://host/x"], "is no folder of this machine"),
     "storage that is silent": (["--storage", SILENT], "cannot be used (NETWORK_CONNECTION"),
-    "replay gpus": (["--replay.gpus", "0.5"], "fraction with --replay.workers 1"),
+    "replay gpus": (["--replay.gpus", "0.5"], "a fraction with 1 worker"),
     "target": (["--target", "flops=0.5"], "macs=, params= or latency="),
     "target share": (["--target", "macs=1.5"], "inside (0, 1)"),
     "target too far": (["--target", "params=0.001"], "out of reach"),
@@ -157,18 +159,24 @@ WRONG = {
     "round to": (["--prune.round-to", "128"], "nothing would be removed"),
     "ratios": (["--prune.ratios", "none.yaml"], "no such file"),
     "pipeline": (["--pipeline", "ise"], "nearest: ice"),
-    "ablation of another": (["--pipeline", "imp", "--no-freezing"], "are for --pipeline ice"),
-    "repair of another": (["--pipeline", "aap", "--repair", "bn"], "--repair is not for --pipeline aap"),
+    "ablation of another": (
+        ["--pipeline", "imp", "--no-freezing"],
+        "--no-freezing is an option of --pipeline ice, not of imp",
+    ),
+    "repair of another": (
+        ["--pipeline", "aap", "--repair", "bn"],
+        "--repair is an option of --pipeline ice and baseline",
+    ),
     "target of another": (["--pipeline", "imp", "--target", "macs=0.5"], "--pipeline imp takes --ratio"),
-    "images for workers": (["--prune.calibration-images", "1"], "as many as --replay.workers"),
-    "widths of another": (["--pipeline", "imp", "--prune.round-to", "8"], "compares filters of all layers"),
+    "images for workers": (["--calibration-images", "1"], "as many as --replay.workers"),
+    "widths of another": (["--pipeline", "imp", "--prune.round-to", "8"], "--prune.round-to is an option of"),
     "space of another": (["--pipeline", "imp", "--space", "cifar10"], "unknown space 'cifar10' of --pipeline imp"),
-    "rounds": (["--aap.rounds", "0"], "at least 1"),
-    "dense schedule": (["--imp.dense-schedule", "0.5:1"], "must rise from 0"),
+    "rounds": (["--pipeline", "aap", "--aap.rounds", "0"], "--aap.rounds 0 must be at least 1"),
+    "dense schedule": (["--pipeline", "imp", "--imp.dense-schedule", "0.5:1"], "must rise from 0"),
     "schedule": (["--fine-tune.schedule", "step"], "'constant', 'cosine'"),
-    "temperature": (["--fine-tune.temperature", "0"], "above 0"),
+    "temperature": (["--fine-tune.temperature", "0"], "--fine-tune.temperature 0.0 must be above 0"),
     "smoothing": (["--fine-tune.label-smoothing", "1"], "[0, 1)"),
-    "search epochs": (["--search.epochs", "0"], "at least 1"),
+    "epochs of both stages": (["--fine-tune.epochs", "0"], "at least 1"),
     "torchvision": (["--model", "torchvision:resnet5O"], "nearest: resnet50"),
     "library image": (["--model", "torchvision:vit_b_16"], "does not take an image of 8x8"),
     "tracker": (["--log-to", "tensorboard"], "'mlflow', 'wandb'"),
@@ -225,7 +233,7 @@ def test_points_other_than_the_run_began_with_are_refused(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     run_folder = RunFolder(tmp_path / "runs" / "a")
     options = ["--name", "a", "--search.warm-start", "best.json", "--search.trials", "2"]
-    points = load_space("digits").points()
+    points = load_space("default").points()
     write_json(tmp_path / "best.json", {"hyperparameters": points[0].as_dict()})
     run_folder.create(parse(RunConfig, options, "p"), open_dataset("digits").labels_digest)
     point_log(run_folder.path, "ice").begin(points[1:3])
@@ -234,7 +242,7 @@ def test_points_other_than_the_run_began_with_are_refused(tmp_path, monkeypatch,
 
 
 def test_a_trial_that_did_not_finish_is_not_replayed(tmp_path, capsys):
-    point = load_space("digits").points()[0]
+    point = load_space("default").points()[0]
     folder = RunFolder(tmp_path)
     write_json(folder.best, {"config": RunConfig().as_dict(), "hyperparameters": point.as_dict()})
     arguments = ["--config", str(folder.best), "--trial"]

@@ -12,9 +12,10 @@ from test_command_line import ROOT, all_options, printed_help
 
 from ice_ray.config.command_line import parse
 from ice_ray.config.overview import OptionLine, entries, overview
-from ice_ray.config.run import RunConfig
+from ice_ray.config.run import RunConfig, default_run
+from ice_ray.pipelines.registry import PIPELINES
 
-OPTIONS = [entry for entry in entries() if isinstance(entry, OptionLine)]
+OPTIONS = [entry for entry in entries(RunConfig()) if isinstance(entry, OptionLine)]
 SYMBOLS = ("theta", "eta", "LR_base", "LR_max", "Delta", "p", "beta", "alpha", "PT", "dA")
 
 
@@ -31,7 +32,7 @@ def test_two_screens_of_120_columns(capsys, monkeypatch):
 
 def test_every_option_once_by_group_and_none_that_is_not_there():
     assert Counter(positive(line.option) for line in OPTIONS) == Counter(all_options(RunConfig()).keys())
-    assert sum(isinstance(entry, str) for entry in entries()) == 7
+    assert sum(isinstance(entry, str) for entry in entries(RunConfig())) == 7
 
 
 def test_a_value_has_a_unit_or_a_name_and_a_switch_has_none():
@@ -43,6 +44,14 @@ def test_a_value_has_a_unit_or_a_name_and_a_switch_has_none():
 def test_every_symbol_of_the_paper_is_somewhere():
     words = set(re.findall(r"\w+", " ".join(line.text for line in OPTIONS)))
     assert set(SYMBOLS) <= words
+
+
+@pytest.mark.parametrize("pipeline", [*PIPELINES, "examples.pipeline:EveryFewSteps"])
+def test_the_options_of_a_pipeline_are_in_its_help_and_no_others(pipeline):
+    config = default_run(pipeline)
+    lines = [entry for entry in entries(config) if isinstance(entry, OptionLine)]
+    assert Counter(positive(line.option) for line in lines) == Counter(all_options(config).keys())
+    assert all(line.text for line in lines)
 
 
 def test_what_is_typed_is_what_is_taken():
@@ -57,13 +66,16 @@ def test_what_is_typed_is_what_is_taken():
     ("given", "option", "default"),
     [
         ("", "--batch-size IMAGES", "128"),
-        ("", "--search.subsample SHARE", "0.02 or 0.1, digits 0.5"),
+        ("", "--search.subsample SHARE", "0.1 (baseline, aap 0.02), digits 0.5"),
         ("", "--fine-tune.no-distil", "off"),
         ("", "--mean R G B", "0.485 0.456 0.406"),
         ("", "--log-to NAME..", "none"),
         ("--preset paper-tinyimagenet", "--fine-tune.no-distil", "on"),
         ("--preset paper-tinyimagenet", "--search.subsample SHARE", "0.002"),
-        ("--pipeline ice-plus", "--criterion NAME", "residual"),
+        ("", "--criterion NAME", "residual"),
+        ("--preset paper-cifar10", "--criterion NAME", "l1"),
+        ("--pipeline one-shot", "--criterion NAME", "l1"),
+        ("--pipeline examples.pipeline:EveryFewSteps", "--every VALUE", "2"),
     ],
 )
 def test_defaults_are_those_that_hold_beside_the_options_given(capsys, given, option, default):

@@ -6,10 +6,12 @@ import pytest
 
 from ice_ray.config.command_line import parse
 from ice_ray.config.preset import load_preset, named_presets, parse_preset
-from ice_ray.config.run import RunConfig
+from ice_ray.config.run import RunConfig, flat_options
 from ice_ray.errors import UserError
+from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.space import default_space, load_space
+from ice_ray.search.space import load_space
+from ice_ray.training.config import FineTuneConfig
 
 PAPER = ["paper-cifar10", "paper-imagenet", "paper-tinyimagenet"]
 
@@ -35,11 +37,7 @@ def test_a_preset_is_what_its_options_would_be(name):
 
 def options(config: RunConfig) -> dict[str, object]:
     """Every option's value by its name."""
-    flat: dict[str, object] = {}
-    for key, value in config.as_dict().items():
-        nested = value.items() if isinstance(value, dict) else [("", value)]
-        flat |= {f"{key}.{name}".removesuffix(".").replace("_", "-"): entry for name, entry in nested}
-    return flat
+    return flat_options(config.as_dict())
 
 
 @pytest.mark.parametrize(
@@ -54,8 +52,8 @@ def test_the_paper_s_figures(name, trials, subsample, images, batch, distil, rep
     config = load_preset(name)
     search = config.search
     assert (search.trials, search.subsample, search.eval_images) == (trials, subsample, images)
-    assert (config.batch_size, config.fine_tune.distil, config.decide_on) == (batch, distil, "test")
-    assert (config.replay.subsample, config.replay.final_epochs) == (replay, final)
+    assert (config.batch_size, config.options.fine_tune.distil, config.decide_on) == (batch, distil, "test")
+    assert (config.replay.subsample, config.options.final.epochs) == (replay, final)
     assert len(load_space(config.space).points()) == 216
 
 
@@ -65,7 +63,7 @@ def test_options_come_before_the_preset_wherever_it_stands():
         ["--search.trials", "2", "--model", "m:f", "--fine-tune.no-distil", "--preset=paper-cifar10"],
     ):
         config = parse(RunConfig, arguments, "p")
-        assert (config.search.trials, config.model, config.fine_tune.distil) == (2, "m:f", False)
+        assert (config.search.trials, config.model, config.options.fine_tune.distil) == (2, "m:f", False)
         assert (config.search.eval_images, config.data, config.preset) == (200, "cifar10", "paper-cifar10")
 
 
@@ -93,7 +91,7 @@ def test_what_is_wrong_in_a_file_is_said(text, said):
 
 def test_a_target_takes_the_place_of_a_preset_s_ratio():
     config = parse(RunConfig, ["--preset", "paper-cifar10", "--target", "macs=0.5"], "p")
-    assert (config.ratio, config.target) == (None, "macs=0.5")
+    assert (config.deciding()["ratio"], config.target) == (None, "macs=0.5")
 
 
 @pytest.mark.parametrize("preset", named_presets())
@@ -101,19 +99,26 @@ def test_a_target_takes_the_place_of_a_preset_s_ratio():
 def test_every_preset_goes_with_every_pipeline(preset, pipeline):
     """A grid that is another pipeline's goes, and with it the number of its points."""
     config = parse(RunConfig, ["--preset", preset, "--pipeline", pipeline], "p")
-    space = load_space(config.space or default_space(pipeline, "cifar10"), pipeline)
+    space = load_space(config.space or "default", pipeline)
     assert space.sample(config.search.trials, 0)
     assert config.search.trials == (load_preset(preset).search.trials if pipeline == "ice" else None)
-    assert (config.space == load_preset(preset).space) == (pipeline in ("ice", "ice-plus"))
+    assert config.space == (load_preset(preset).space if pipeline == "ice" else None)
 
 
-def test_a_pipeline_s_recipe_gives_defaults_that_options_and_nothing_else_override():
-    for arguments in (["--pipeline", "ice-plus"], ["--pipeline=ice-plus", "--preset", "small"]):
-        config = parse(RunConfig, arguments, "p")
-        assert (config.pipeline, config.criterion, config.repair) == ("ice-plus", "residual", "reconstruction")
-        assert config.search.objective == "nearly-best"
-        assert config.decision_error == 0.01
-    assert config.model == "cifar-resnet8"
-    own = parse(RunConfig, ["--pipeline", "ice-plus", "--criterion", "l1", "--target", "macs=0.5"], "p")
-    assert (own.criterion, own.repair, own.ratio) == ("l1", "reconstruction", None)
-    assert parse(RunConfig, ["--pipeline", "ice"], "p").repair == "none"
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_presets_are_the_paper(name):
+    config = load_preset(name)
+    own = config.options
+    assert (own.repair, own.criterion, own.decision_error, config.search.objective) == ("none", "l1", 0, "eq2")
+    repaired = RunConfig()
+    assert (repaired.pipeline, repaired.options.repair, repaired.options.criterion) == (
+        "ice",
+        "reconstruction",
+        "residual",
+    )
+    assert repaired.search.objective == "nearly-best"
+
+
+def test_what_a_preset_says_of_options_that_a_pipeline_has_not_is_passed_over():
+    config = parse(RunConfig, ["--preset", "paper-tinyimagenet", "--pipeline", "imp"], "p")
+    assert config.options == ImpConfig(ratio=0.6, fine_tune=FineTuneConfig(distil=False))

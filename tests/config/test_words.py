@@ -1,5 +1,6 @@
 """What is on the command line and is wrong is told in our words; a path is the same however it is written."""
 
+import json
 import re
 import shlex
 
@@ -13,12 +14,12 @@ from ice_ray.config.inspect_job import InspectConfig
 from ice_ray.config.preset import named_presets
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.report_job import ReportConfig
-from ice_ray.config.run import RunConfig
+from ice_ray.config.run import RunConfig, default_run
 from ice_ray.errors import UserError
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.pruning.config import PruneConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.workflow.jobs import prune_job, run
 
 
@@ -76,20 +77,29 @@ def test_an_empty_place_is_none_elsewhere():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--aap.rounds", "3"], "--aap.rounds is for --pipeline aap, not for ice"),
-        (["--aap.rounds", "30"], "--aap.rounds is for --pipeline aap, not for ice"),
-        (["--imp.form", "structured", "--pipeline", "aap"], "--imp.form is for --pipeline imp and bimp, not for aap"),
-        (["--pipeline=baseline", "--threshold"], "--threshold is for --pipeline ice and ice-plus, not for baseline"),
-        (["--pipeline", "aap", "--criterion=l1"], "--criterion is not for --pipeline aap"),
-        (["--pipeline", "one-shot", "--repair", "none"], "--repair is not for --pipeline one-shot"),
-        (["--pipeline", "imp", "--prune.round-to", "1"], "--prune.round-to is not for --pipeline imp"),
-        (["--pipeline", "baseline", "--replay.final_epochs", "0"], "--replay.final_epochs is not for"),
-        (["--pipeline", "baseline", "--search.lr-tolerance", "0"], "--search.lr-tolerance is for --pipeline ice and"),
-        (["--pipeline", "aap", "--prune.calibration-images", "9"], "--prune.calibration-images is not for"),
-        (["--pipeline", "one-shot", "--prune.reconstruction-epochs=3"], "--prune.reconstruction-epochs is not for"),
-        (["--pipeline", "bimp", "--search.epochs", "3"], "--search.epochs is not for --pipeline bimp"),
-        (["--pipeline", "one-shot", "--replay.epochs", "1"], "--replay.epochs is not for --pipeline one-shot"),
-        (["--pipeline", "baseline", "--freeze.stem"], "--freeze.stem is for --pipeline ice and ice-plus"),
+        (["--aap.rounds", "3"], "--aap.rounds is an option of --pipeline aap, not of ice"),
+        (["--aap.rounds", "30"], "--aap.rounds is an option of --pipeline aap, not of ice"),
+        (
+            ["--imp.form", "structured", "--pipeline", "aap"],
+            "--imp.form is an option of --pipeline imp and bimp, not of aap",
+        ),
+        (["--pipeline=baseline", "--threshold"], "--threshold is an option of --pipeline ice, not of baseline"),
+        (["--pipeline", "baseline", "--no-threshold"], "--no-threshold is an option of --pipeline ice, not of"),
+        (
+            ["--pipeline", "aap", "--criterion=l1"],
+            "--criterion is an option of --pipeline ice and baseline and one-shot,",
+        ),
+        (
+            ["--pipeline", "one-shot", "--repair", "none"],
+            "--repair is an option of --pipeline ice and baseline, not of",
+        ),
+        (["--pipeline", "imp", "--prune.round-to", "1"], "--prune.round-to is an option of"),
+        (["--pipeline", "baseline", "--final.epochs", "0"], "--final.epochs is an option of --pipeline ice, not of"),
+        (["--pipeline", "baseline", "--lr-tolerance", "0"], "--lr-tolerance is an option of --pipeline ice, not of"),
+        (["--pipeline", "aap", "--calibration-images", "9"], "--calibration-images is an option of"),
+        (["--pipeline", "one-shot", "--reconstruction-epochs=3"], "--reconstruction-epochs is an option of"),
+        (["--pipeline", "bimp", "--fine-tune.epochs", "3"], "--fine-tune.epochs is an option of"),
+        (["--pipeline", "baseline", "--freeze.stem"], "--freeze.stem is an option of --pipeline ice, not of baseline"),
     ],
 )
 def test_an_option_that_the_pipeline_would_not_read(arguments, said):
@@ -97,10 +107,13 @@ def test_an_option_that_the_pipeline_would_not_read(arguments, said):
 
 
 def test_an_option_that_it_reads_is_taken():
-    assert parse(RunConfig, ["--pipeline", "aap", "--aap.rounds", "3"], "p").aap.rounds == 3
-    assert parse(RunConfig, ["--pipeline", "mine:build", "--aap.rounds", "3", "--alpha", "conv-weights"], "p")
-    with pytest.raises(UserError, match="is for --pipeline aap"):
-        RunConfig(aap=AapConfig(rounds=3))
+    assert parse(RunConfig, ["--pipeline", "aap", "--aap.rounds", "3"], "p").options.aap.rounds == 3
+    mine = ["--pipeline", "examples.pipeline:EveryFewSteps"]
+    own = parse(RunConfig, [*mine, "--every", "3", "--repair", "bn"], "p")
+    assert (own.options.every, own.options.repair) == (3, "bn")
+    assert refused(RunConfig, *mine, "--every=0") == "--every 0 must be at least 1"
+    with pytest.raises(UserError, match="options of --pipeline ice must be IceConfig"):
+        RunConfig(options=AapConfig())
 
 
 @pytest.mark.parametrize("preset", [None, *named_presets()])
@@ -111,10 +124,10 @@ def test_every_pipeline_takes_its_own_words_and_any_preset(preset, pipeline):
     config = parse(RunConfig, first, "p")
     assert parse(RunConfig, shlex.split(command_of("p", config))[2:], "p") == config
     own = {
-        "ice": "--threshold --alpha parameters --search.epochs 1 --replay.final-epochs 0 --fine-tune.check-images 9",
-        "baseline": "--criterion taylor --repair bn --prune.calibration-images 9 --search.epochs 2",
-        "one-shot": "--criterion taylor --prune.calibration-images 9 --prune.round-to 1",
-        "aap": "--aap.rounds 3 --fine-tune.schedule cosine --search.epochs 2 --replay.epochs 2",
+        "ice": "--threshold --alpha parameters --fine-tune.epochs 1 --final.epochs 0 --early-stopping.images 9",
+        "baseline": "--criterion taylor --repair bn --calibration-images 9 --fine-tune.epochs 2",
+        "one-shot": "--criterion taylor --calibration-images 9 --prune.round-to 1",
+        "aap": "--aap.rounds 3 --fine-tune.schedule cosine --fine-tune.epochs 2 --fine-tune.replay-epochs 2",
         "imp": "--imp.form structured --fine-tune.no-distil --replay.subsample 0.5",
     }
     words = own.get(pipeline, own["imp" if pipeline == "bimp" else "ice"])
@@ -123,10 +136,10 @@ def test_every_pipeline_takes_its_own_words_and_any_preset(preset, pipeline):
 
 def test_a_replay_takes_what_its_search_s_pipeline_reads(tmp_path):
     best = tmp_path / "best.json"
-    best.write_text('{"config": {"replay": {}, "pipeline": "one-shot"}}')
+    best.write_text(json.dumps({"config": default_run("one-shot").as_dict()}))
     assert parse(ReplayJobConfig, ["--config", str(best), "--replay.workers", "1"], "p")
-    said = refused(ReplayJobConfig, "--config", str(best), "--replay.epochs", "3")
-    assert said == "--replay.epochs is not for --pipeline one-shot"
+    said = refused(ReplayJobConfig, "--config", str(best), "--fine-tune.epochs", "3")
+    assert said.startswith("--fine-tune.epochs is an option of --pipeline ice and baseline and aap, not of one-shot")
 
 
 @pytest.mark.parametrize("name", ["~", "~me", "-x", ".", "a/b"])
@@ -137,12 +150,13 @@ def test_a_name_that_a_shell_would_take_for_something_else(name):
 def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     words = ["--storage=~/runs", "--weights=~/w.pth", "--data=imagefolder:~/photos", "--space=~/mine.yaml"]
+    (tmp_path / "r.yaml").write_text("layer1.*: 0.25")
     config = parse(RunConfig, [*words, "--prune.ratios=~/r.yaml"], "p")
     assert config.storage == f"{tmp_path}/runs"
     assert config.weights == tmp_path / "w.pth"
     assert config.data == f"imagefolder:{tmp_path}/photos"
     assert config.space == f"{tmp_path}/mine.yaml"
-    assert config.prune.ratios == tmp_path / "r.yaml"
+    assert config.options.prune.ratios == ("layer1.*=0.25",)
     assert (
         config.deciding()
         == parse(
@@ -153,7 +167,7 @@ def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=str(tmp_path / "none")):
         open_dataset("parquet:~/none")
     with pytest.raises(UserError, match="there is no such user here"):
-        PruneConfig(ratios="~nobody-here/x")
+        LayerwisePruneConfig(ratios=("~nobody-here/x",))
 
 
 def test_nothing_is_made_of_a_tilde(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from ice_ray.engine.actions import FineTune, Measure, Prune, Score, UnprunedShar
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError, RunError
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
@@ -23,7 +24,12 @@ def test_history_names_a_snapshot(executor):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"recipe": Recipe(batch_size=32)}, {"recipe": Recipe(batch_size=64, distil=False)}]
+    "change",
+    [
+        {"seed": 1},
+        {"recipe": Recipe(batch_size=32)},
+        {"recipe": Recipe(64, FineTuneConfig(distil=False))},
+    ],
 )
 def test_what_decides_the_bits_is_in_the_root_s_name(network, data, executor, change):
     arguments = {"recipe": Recipe(batch_size=64), "seed": 0} | change

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from ice_runs import PAPER
 from torch import nn
 
 from ice_ray import IceHyperparameters, PruningData, prune
@@ -15,12 +16,10 @@ from ice_ray.engine import opening as opening_module
 from ice_ray.engine.forked import DiedError, LeftUndoneError, SlowError, run_forked
 from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.errors import UserError
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.fine_tune import Recipe
 
 SHAPE = (3, 8, 8)
 HYPERPARAMETERS = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+OPTIONS = PAPER | {"batch_size": 64}
 
 
 class Deadly(torch.autograd.Function):
@@ -93,7 +92,7 @@ def test_a_network_that_survives_in_the_other_layout_is_used_in_it(data: Pruning
     assert opened.note is not None
     assert "contiguous memory layout, which it survives" in opened.note
     with pytest.warns(UserWarning, match="contiguous memory layout"):
-        result = prune(Network(in_channels_last), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+        result = prune(Network(in_channels_last), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
     assert [record.filters_removed for record in result.records] == [4, 4]
 
 
@@ -106,7 +105,7 @@ def test_a_death_at_the_pruned_widths_alone_is_seen_before_the_start(data: Pruni
     with pytest.raises(UserError, match=r"for a step in bf16 .*SIGSEGV.*take precision fp32, which it survives"):
         trained_for_a_step(open_module(Network(few_in_half_precision), SHAPE), widths, "bf16")
     with pytest.raises(UserError, match="neither another memory layout nor precision fp32"):
-        prune(Network(with_few_channels), data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+        prune(Network(with_few_channels), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 class DeadlyAnswer(Network):

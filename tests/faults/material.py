@@ -14,6 +14,7 @@ from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.files import write_tensors
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.models.registry import ModelSpec
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
 
 _ROWS, _TRAINED_ON = {"train": 2000, "test": 400}, 1000
@@ -82,7 +83,7 @@ class Material:
         pixels = np.stack([row.pixels for row in dataset.read("train", rows) if row.pixels is not None])
         images = ImageSet.from_numpy(pixels, dataset.labels["train"][rows])
         model = ModelSpec("cifar-resnet14", 10).build()
-        recipe = Recipe(batch_size=64, distil=False)
+        recipe = Recipe(batch_size=64, options=FineTuneConfig(distil=False))
         fine_tune(
             model, images, Preprocessing(pad=4, flip=True), recipe, lambda done: 0.05 * (1 - done), 3, (0, "dense")
         )

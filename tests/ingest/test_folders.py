@@ -99,7 +99,7 @@ def test_tinyimagenet_as_published(tmp_path):
     (row,) = read(dataset, "val", [4])
     assert row.name.endswith("val/images/val_4.JPEG")
     assert np.array_equal(row.pixels, np.asarray(Image.open(row.name)))
-    assert (dataset.pad, dataset.flip, dataset.default_space) == (0, False, "tinyimagenet")
+    assert (dataset.pad, dataset.flip) == (0, False)
 
 
 def test_tinyimagenet_s_validation_images_arranged_by_class(tmp_path):

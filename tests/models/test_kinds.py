@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from ice_runs import PAPER
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
@@ -13,11 +14,9 @@ import ice_ray
 from ice_ray.data.images import PruningData
 from ice_ray.errors import UserError
 from ice_ray.models.kinds import plain_module
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.fine_tune import Recipe
 
 HYPERPARAMETERS = ice_ray.IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+OPTIONS = PAPER | {"batch_size": 64}
 
 
 def chain() -> nn.Sequential:
@@ -28,7 +27,7 @@ def chain() -> nn.Sequential:
 
 
 def pruned(model, data: PruningData):
-    return ice_ray.prune(model, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu").model
+    return ice_ray.prune(model, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS).model
 
 
 def changed(change) -> nn.Module:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from ice_runs import PAPER
 from torch import nn
 
 from ice_ray import IceHyperparameters, load_pruned, prune
@@ -13,9 +14,7 @@ from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.exporter import export
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.removal import remove_filters, widths_of
-from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -53,13 +52,13 @@ class OtherAnswers(Viewing):
 
 
 @pytest.mark.parametrize("kind", [Viewing, InTrainingAlone, OtherAnswers])
-@pytest.mark.parametrize("repair", ["none", "reconstruct"])
+@pytest.mark.parametrize("repair", ["none", "reconstruction"])
 def test_a_network_that_reads_memory_in_order_is_pruned(kind, repair, data: PruningData):
     torch.manual_seed(0)
     model = kind().eval()
-    settings = PruningSettings(recipe=Recipe(batch_size=64), repair=repair, calibration_images=100, criterion="taylor")
+    options = PAPER | {"batch_size": 64, "repair": repair, "calibration_images": 100, "criterion": "taylor"}
     hyperparameters = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
-    results = [prune(model, data, 0.5, hyperparameters, settings=settings, device="cpu") for _ in range(2)]
+    results = [prune(model, data, 0.5, hyperparameters, device="cpu", **options) for _ in range(2)]
     assert [record.filters_removed for record in results[0].records] == [4] * len(results[0].records)
     first, second = (result.model.state_dict() for result in results)
     assert all(torch.equal(first[name], second[name]) for name in first)

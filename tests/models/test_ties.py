@@ -5,6 +5,7 @@ import copy
 import pytest
 import safetensors.torch
 import torch
+from ice_runs import PAPER
 from torch import Tensor, nn
 
 from ice_ray import IceHyperparameters, load_pruned, prune
@@ -19,8 +20,8 @@ from ice_ray.models.layout import lay_out
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.ties import ties_of
 from ice_ray.models.weights import fit_weights, load_state_dict
-from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe
 
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -99,8 +100,7 @@ def test_what_is_one_tensor_stays_one_from_end_to_end(kind, data, tmp_path):
     model = net(kind)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert tuple(ties_of(model)) == KINDS[kind]
-    settings = PruningSettings(recipe=Recipe(batch_size=64))
-    result = prune(model, data, 0.5, POINT, settings=settings, device="cpu").model
+    result = prune(model, data, 0.5, POINT, device="cpu", batch_size=64, **PAPER).model
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert shared(result) == shared(model)
     assert sum(each.numel() for each in result.parameters()) < sum(each.numel() for each in model.parameters())
@@ -149,7 +149,7 @@ def test_a_step_of_training_moves_a_tensor_once(kind, data):
     model = net(kind)
     network = DenseNetwork(model, SHAPE)
     by_hand = copy.deepcopy(net("heads" if kind == "memory" else kind))  # one parameter, whose gradients add up
-    recipe = Recipe(batch_size=64, distil=False)
+    recipe = Recipe(batch_size=64, options=FineTuneConfig(distil=False))
     results = []
     for own in (network, DenseNetwork(by_hand, SHAPE)):
         executor = TorchExecutor(own, data, recipe, 0, CPU)
@@ -160,7 +160,9 @@ def test_a_step_of_training_moves_a_tensor_once(kind, data):
 
 
 def test_a_buffer_goes_with_its_parameter_while_that_is_trained(data):
-    executor = TorchExecutor(DenseNetwork(net("buffer"), SHAPE), data, Recipe(batch_size=64, distil=False), 0, CPU)
+    executor = TorchExecutor(
+        DenseNetwork(net("buffer"), SHAPE), data, Recipe(batch_size=64, options=FineTuneConfig(distil=False)), 0, CPU
+    )
     model = executor.module(executor.run(executor.root, FineTune(("t",), 0.01, 1, "constant", ())).snapshot)
     assert torch.equal(model.seen, model.head.weight)
     assert not torch.equal(model.seen, net("buffer").seen)

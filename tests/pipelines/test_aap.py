@@ -5,12 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.pipelines.aap import AapConfig, AapHyperparameters, AapPipeline, _unattended
+from ice_ray.pipelines.aap import AapConfig, AapHyperparameters, AapOptions, AapPipeline, _unattended
 from ice_ray.pipelines.aap_controller import Controller, RoundResult
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.units import PrunableUnit
 
 DENSE = RoundResult("dense", 90.0)
@@ -66,7 +63,8 @@ def test_filters_up_to_the_threshold_go_but_never_all():
 
 def pipeline(target: str, **changes: float) -> AapPipeline:
     point = dataclasses.replace(AapHyperparameters(2.0, 5.0, 0.02), **changes)
-    return AapPipeline(hyperparameters=point, ratio=0.5, config=AapConfig(target, rounds=5, images=64))
+    config = AapConfig(ratio=0.5, aap=AapOptions(target, rounds=5, images=64))
+    return AapPipeline(config=config, hyperparameters=point)
 
 
 def test_targets_are_of_accuracy_of_size_or_of_both():
@@ -79,7 +77,7 @@ def test_targets_are_of_accuracy_of_size_or_of_both():
 
 @pytest.fixture
 def preparation(executor):
-    return prepare(executor, RemovalRule(Amounts(0.5)), FreezeConfig(), False)
+    return pipeline("accuracy").prepare(executor, False)
 
 
 def rounds(executor, own: AapPipeline, preparation) -> PipelineState:

@@ -2,19 +2,14 @@
 
 import pytest
 import torch
+from ice_runs import ice, paper, prepared
 
 from ice_ray.engine.actions import FineTune
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.pipelines.ablations import Ablations
-from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.search.space import load_space
 from ice_ray.training.fine_tune import Recipe
 
-RULE = RemovalRule(Amounts(0.3))
 POINT = IceHyperparameters(20.0, 0.5, 0.02, 5e-3, 0.15, 50)
 
 
@@ -30,15 +25,12 @@ class Watched(TorchExecutor):
 @pytest.fixture(scope="module")
 def fine_tunes(network, data):
     """The fine-tunes of a run by what is left out, and where they came."""
-    preparation = prepare(
-        TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")), RULE, FreezeConfig(), True
-    )
+    preparation = prepared(TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu")), ratio=0.3)
 
     def found(**left_out: bool) -> dict[int, FineTune]:
         executor = Watched(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         executor.fine_tunes = []
-        own = Ablations(**dict.fromkeys(left_out, False))
-        pipeline = IcePipeline(removal=RULE, hyperparameters=POINT, ablations=own)
+        pipeline = ice(point=POINT, ratio=0.3, **dict.fromkeys(left_out, False))
         state = pipeline.begin(executor)
         while not pipeline.is_done(executor, state):
             state = pipeline.advance(executor, state, preparation)
@@ -74,9 +66,9 @@ def test_without_any_of_them_it_is_the_baseline_s_fine_tunes(fine_tunes):
 
 
 def test_hyperparameters_that_decide_nothing_are_not_searched():
-    space = load_space("cifar10")
+    space = load_space("paper-cifar10")
     sizes = {
-        left_out: len(space.fixing(Ablations(**{left_out: False}).idle).points())
+        left_out: len(space.fixing(paper(**{left_out: False}).idle_hyperparameters).points())
         for left_out in ("threshold", "freezing", "scheduler")
     }
     assert sizes == {"threshold": 108, "freezing": 108, "scheduler": 8}

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from ice_runs import PAPER
 
 from ice_ray import IceHyperparameters, prune
 from ice_ray.config.command_line import parse
@@ -11,13 +12,11 @@ from ice_ray.config.run import RunConfig
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.chance import no_better_than_chance
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.fine_tune import Recipe
 from ice_ray.workflow.doubt import doubt_of_dense
 
 TEN = np.arange(1000) % 10
 HYPERPARAMETERS = IceHyperparameters(100.0, 0.0, 0.02, 5e-3, 0.15, 50)
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64))
+OPTIONS = PAPER | {"batch_size": 64}
 
 
 @pytest.mark.parametrize(
@@ -70,18 +69,18 @@ def test_a_line_names_the_first_suspect():
 def test_the_operator_in_process_warns_once(trained, data):
     fresh = ModelSpec("cifar-resnet8", num_classes=10).build()
     with pytest.warns(UserWarning, match="no better than chance") as caught:
-        prune(fresh, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+        prune(fresh, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
     assert len([each for each in caught if "chance" in str(each.message)]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        prune(trained, data, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+        prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 def test_wrong_means_make_a_trained_network_doubtful(trained, data):
     """The network's own images, shifted out of what it was trained on."""
     dark = PruningData(data.train, data.validation, Preprocessing(mean=(1.0, 1.0, 1.0), std=(0.001, 0.001, 0.001)))
     with pytest.warns(UserWarning, match="mean and std"):
-        prune(trained, dark, 0.5, HYPERPARAMETERS, settings=SETTINGS, device="cpu")
+        prune(trained, dark, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 def test_images_of_random_labels_are_at_chance():
@@ -90,4 +89,4 @@ def test_images_of_random_labels_are_at_chance():
     some = ImageSet.from_numpy(images, random.integers(0, 4, 200))
     with pytest.warns(UserWarning, match="4 classes"):
         prune(ModelSpec("cifar-resnet8", 4).build(), PruningData(some, some), 0.5, HYPERPARAMETERS,
-              settings=SETTINGS, device="cpu")  # fmt: skip
+              device="cpu", **OPTIONS)  # fmt: skip

@@ -4,47 +4,43 @@ import dataclasses
 
 import pytest
 import torch
+from ice_runs import PAPER, paper, prepared
 
 from ice_ray.cache.actions import ActionIndex, LocalActionCache
 from ice_ray.cache.executor import CachingExecutor
-from ice_ray.engine.actions import EarlyStopping
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objective import accuracy_drop
-from ice_ray.pipelines.aap import AapConfig
-from ice_ray.pipelines.base import FineTunePlan, Pipeline
+from ice_ray.pipelines.aap import AapConfig, AapOptions
+from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry
-from ice_ray.pipelines.imp import ImpConfig
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.imp import ImpHyperparameters, ImpOptions
+from ice_ray.pipelines.layerwise import choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.registry import PIPELINES, build_pipeline
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.amounts import Amounts
-from ice_ray.search.space import default_space, load_space
+from ice_ray.pipelines.registry import PIPELINES, build_pipeline, pipeline_named
+from ice_ray.search.space import load_space
 from ice_ray.training.fine_tune import Recipe
 
 RECIPE = Recipe(batch_size=64)
-CASES = [*PIPELINES, "imp, unstructured"]
+CASES = [*PIPELINES, "ice, repaired", "imp, unstructured"]
 
 
 def build(case: str, **changes: float) -> Pipeline:
-    name, _, form = case.partition(", ")
-    settings = PruningSettings(
-        amounts=Amounts(0.5),
-        pipeline=name,
-        recipe=RECIPE,
-        aap=AapConfig(rounds=8, images=64),
-        imp=ImpConfig(form="unstructured" if form else "structured"),
-        criterion="residual" if name == "ice-plus" else "l1",
-        repair="reconstruction" if name == "ice-plus" else "none",
-    )
-    point = load_space(default_space(name, "digits"), name).points()[0]
-    own: dict[str, float] = {"threshold_step": 2.0, "learning_rate": 0.02, "phases": 2, "epochs": 1, "dense_epochs": 2}
-    known = {key: value for key, value in (own | changes).items() if key in point.names()}
-    return build_pipeline(settings, dataclasses.replace(point, **known))
+    name = case.partition(", ")[0]
+    kind = pipeline_named(name)
+    own: dict[str, dict[str, object]] = {
+        "ice": PAPER,
+        "ice, repaired": PAPER | {"repair": "reconstruction", "criterion": "residual"},
+        "aap": {"aap": AapOptions(rounds=8, images=64)},
+        "imp, unstructured": {"imp": ImpOptions(form="unstructured")},
+    }
+    point = load_space("default", name).points()[-1 if case == "ice" else 0]
+    values: dict[str, float] = {"threshold_step": 2, "learning_rate": 0.02, "phases": 2, "epochs": 1, "dense_epochs": 2}
+    values |= {"final_epochs": 0.0, "final_learning_rate": 0.0} if name == "ice" else {}
+    known = {key: value for key, value in (values | changes).items() if key in point.names()}
+    return build_pipeline(name, kind.Config(**own.get(case, {})), dataclasses.replace(point, **known))
 
 
 def new_executor(network, data) -> TorchExecutor:
@@ -53,8 +49,7 @@ def new_executor(network, data) -> TorchExecutor:
 
 @pytest.fixture(scope="module")
 def preparation(network, data) -> Preparation:
-    settings = PruningSettings(amounts=Amounts(0.5))
-    return prepare(new_executor(network, data), settings.removal, FreezeConfig(), True)
+    return prepared(new_executor(network, data))
 
 
 def run(executor: Executor, pipeline: Pipeline, preparation: Preparation) -> list[PipelineState]:
@@ -158,51 +153,28 @@ def test_remembered_it_is_what_it_was_and_nothing_is_done_again(ran, preparation
 def test_a_repair_is_the_same_whether_or_not_its_problem_is_known_from_the_scoring(network, data, precision):
     """On the same process after it, or on another to which the score is told."""
     recipe = dataclasses.replace(RECIPE, precision=precision)
-    rule = RemovalRule(Amounts(0.5), "residual", 300)
+    rule = paper(repair="least-squares", criterion="residual", calibration_images=300)
     found = []
     for scores in (True, False):
         executor = TorchExecutor(network, data, recipe, 0, torch.device("cpu"))
         if scores:
-            choice = choose_removal(executor, executor.root, 2, rule)
-        repaired = executor.run(executor.root, removal_action(choice, 2, rule, "least-squares"))
+            choice, _ = choose_removal(executor, executor.root, 2, rule)
+        repaired = executor.run(executor.root, removal_action(choice, 2, rule))
         found.append((repaired.snapshot, executor.commit(repaired.snapshot).tensors, repaired.cost.flops))
     (first, tensors, flops), (second, others, same) = found
     assert (first, flops) == (second, same)
     assert all(torch.equal(tensors[key], value) for key, value in others.items())
 
 
-@pytest.mark.parametrize("name", sorted(set(PIPELINES) - {"ice", "ice-plus", "baseline"}))
-def test_what_is_not_for_a_pipeline_is_refused(name):
-    point = load_space(default_space(name, "digits"), name).points()[0]
-    with pytest.raises(UserError, match=f"--repair is not for --pipeline {name}"):
-        build_pipeline(PruningSettings(pipeline=name, repair="bn"), point)
-
-
-@pytest.mark.parametrize(
-    ("name", "option", "changes"),
-    [
-        ("imp", "--criterion", {"criterion": "taylor"}),
-        ("baseline", "--fine-tune.check-every", {"fine_tune": FineTunePlan(early_stopping=EarlyStopping(5, 10, 0.5))}),
-        ("one-shot", "--fine-tune.schedule", {"fine_tune": FineTunePlan(schedule="cosine")}),
-        ("aap", "--replay.final-epochs", {"fine_tune": FineTunePlan(final_epochs=1)}),
-    ],
-)
-def test_an_option_that_it_would_ignore_is_refused(name, option, changes):
-    point = load_space("default", name).points()[0]
-    with pytest.raises(UserError, match=f"{option} is not for --pipeline {name}"):
-        build_pipeline(PruningSettings(pipeline=name, **changes), point)
-
-
-@pytest.mark.parametrize("name", ["aap", "imp", "bimp"])
-def test_amounts_by_layer_are_not_for_those_that_compare_filters_of_all_layers(name):
-    point = load_space("default", name).points()[0]
-    for amounts in (Amounts(0.5, (("a*", 0.3),)), Amounts(0.5, round_to=8)):
-        with pytest.raises(UserError, match=r"no --prune\.ratios"):
-            build_pipeline(PruningSettings(pipeline=name, amounts=amounts), point)
+def test_an_option_or_a_point_of_another_pipeline_s_is_refused():
+    with pytest.raises(UserError, match="pipeline imp takes its Config, not AapConfig"):
+        build_pipeline("imp", AapConfig(), ImpHyperparameters(1, 1, 0.1))
+    with pytest.raises(UserError, match="pipeline aap takes AapHyperparameters, not ImpHyperparameters"):
+        build_pipeline("aap", AapConfig(), ImpHyperparameters(1, 1, 0.1))
 
 
 def test_only_ice_s_hyperparameters_freeze():
-    points = [load_space(default_space(name, "cifar10"), name).points()[0] for name in PIPELINES]
+    points = [load_space("paper-cifar10" if name == "ice" else "default", name).points()[0] for name in PIPELINES]
     freezing = [name for name, point in zip(PIPELINES, points, strict=True) if point.freezes]
     assert freezing == ["ice"]
     assert not Hyperparameters().freezes

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from ice_runs import RULE, decisions, hyperparameters, ice, run
+from ice_runs import decisions, hyperparameters, ice, prepared, run
 
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.base import FinalConfig
+from ice_ray.pipelines.ice import FreezeConfig
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
@@ -57,7 +57,7 @@ def test_a_skipped_drop_carries_over(executor, preparation):
 
 
 def test_going_on_from_any_step_equals_the_unbroken_run(executor, preparation, network, data, tmp_path):
-    pipeline = ice(fine_tune=FineTunePlan(final_epochs=1))
+    pipeline = ice(final=FinalConfig(epochs=1))
     states = run(executor, pipeline, preparation)
     final, _ = pipeline.finish(executor, states[-1], preparation)
     unbroken = executor.commit(final.snapshot).tensors
@@ -81,16 +81,16 @@ def test_the_probe_is_thrown_away_and_ranks_every_freezable_layer(executor, netw
     changes = [preparation.weight_changes[layer] for layer in preparation.ranking]
     assert changes == sorted(changes)
     assert changes[0] > 0
-    again = prepare(executor, RULE, FreezeConfig(), True)
+    again = prepared(executor)
     assert dataclasses.replace(again, accuracy_seconds=0, probe_seconds=0) == dataclasses.replace(
         preparation, accuracy_seconds=0, probe_seconds=0
     )
 
 
 def test_without_a_probe_nothing_is_ranked_and_nothing_trained(executor):
-    prepared = prepare(executor, RULE, FreezeConfig(), False)
-    assert prepared.ranking == ()
-    assert prepared.probe_seconds == 0
+    found = prepared(executor, probes=False)
+    assert found.ranking == ()
+    assert found.probe_seconds == 0
 
 
 def test_pruning_seconds_are_the_sum_of_the_steps_on_either_clock(executor, preparation):
@@ -107,7 +107,7 @@ def test_freezing_the_stem_leaves_everything_below_the_lowest_trained_layer_as_i
     ranking = tuple(sorted(network.freezable))  # shallow to deep, so that half of them lie below the others
     shallow = dataclasses.replace(preparation, ranking=ranking)
     free = ice(0.0)
-    cut = dataclasses.replace(free, freeze_stem=True)
+    cut = ice(0.0, freeze=FreezeConfig(stem=True))
     results = {}
     for name, pipeline in (("free", free), ("cut", cut)):
         state = pipeline.advance(executor, pipeline.begin(executor), shallow)

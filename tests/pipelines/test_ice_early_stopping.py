@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 import torch
-from ice_runs import RULE, decisions, hyperparameters, ice, run
+from ice_runs import decisions, hyperparameters, ice, paper, run
 
-from ice_ray.engine.actions import EarlyStopping, FineTune, Measure
+from ice_ray.engine.actions import FineTune, Measure
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.ice import EarlyStoppingConfig, IcePipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pruning.freezing import frozen_layers
+from ice_ray.training.config import StepFineTuneConfig
 from ice_ray.training.fine_tune import Recipe
 
 
@@ -20,7 +20,7 @@ def test_with_more_epochs_a_fine_tune_ends_after_the_one_that_brings_the_drop_be
 ):
     """The paper's Fig. 1, case 4. Oracle: one fine-tune of each length, in the same schedule."""
     original = preparation.original_accuracy
-    pipeline = ice(2.0, fine_tune=FineTunePlan(epochs=4))
+    pipeline = ice(2.0, fine_tune=StepFineTuneConfig(epochs=4))
     pruned = run(executor, ice(100.0), preparation)[1]
     record = pipeline.advance(executor, pipeline.begin(executor), preparation).records[0]
     assert record.fine_tuned
@@ -40,15 +40,15 @@ def test_with_more_epochs_a_fine_tune_ends_after_the_one_that_brings_the_drop_be
 
 
 class TestLooksInsideAFineTune:
-    def ran(self, executor, preparation, early_stopping: EarlyStopping | None) -> PipelineState:
-        plan = FineTunePlan(epochs=2, early_stopping=early_stopping)
-        return run(executor, ice(4.0, fine_tune=plan), preparation)[-1]
+    def ran(self, executor, preparation, stopping: EarlyStoppingConfig) -> PipelineState:
+        pipeline = ice(4.0, fine_tune=StepFineTuneConfig(epochs=2), early_stopping=stopping)
+        return run(executor, pipeline, preparation)[-1]
 
     def test_it_ends_once_it_has_recovered(self, executor, preparation, data):
         """Oracle: the drop over the images looked at, which here are all that decide, is below theta by the margin, or
         at the end of an epoch below theta.
         """
-        looked = self.ran(executor, preparation, EarlyStopping(1, len(data.validation), 1.0))
+        looked = self.ran(executor, preparation, EarlyStoppingConfig(1, len(data.validation), 1.0))
         tuned = [record for record in looked.records if record.fine_tuned]
         early = [record for record in tuned if record.epochs < 2]
         assert early
@@ -58,7 +58,7 @@ class TestLooksInsideAFineTune:
     def test_looks_that_never_come_change_no_bit(self, executor, preparation):
         """Nor those that come at every step and are never content."""
         never, without = (
-            self.ran(executor, preparation, early_stopping) for early_stopping in (EarlyStopping(1, 50, 1000.0), None)
+            self.ran(executor, preparation, EarlyStoppingConfig(every, 50, 1000.0)) for every in (1, None)
         )
         assert never.records[-1].flops > without.records[-1].flops
         assert [record.accuracy for record in never.records] == [record.accuracy for record in without.records]
@@ -66,7 +66,7 @@ class TestLooksInsideAFineTune:
         assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
 
     def test_going_on_and_beginning_anew_give_the_same_bits(self, executor, preparation, network, data):
-        early_stopping = EarlyStopping(2, 60, 0.5)
+        early_stopping = EarlyStoppingConfig(2, 60, 0.5)
         first = self.ran(executor, preparation, early_stopping)
         fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         again = self.ran(fresh, preparation, early_stopping)
@@ -76,17 +76,12 @@ class TestLooksInsideAFineTune:
 
 
 def test_no_epoch_is_spared_where_the_drop_stays_above_the_threshold(executor, preparation):
-    never = FineTunePlan(epochs=3)
     tiny = dataclasses.replace(hyperparameters(0.0), base_learning_rate=1e-8, learning_rate_reduction=1e-9)
-    record = (
-        IcePipeline(removal=RULE, hyperparameters=tiny, fine_tune=never)
+    record, once = (
+        ice(point=tiny, fine_tune=StepFineTuneConfig(epochs=epochs))
         .advance(executor, PipelineState(executor.root), preparation)
         .records[0]
-    )
-    once = (
-        IcePipeline(removal=RULE, hyperparameters=tiny)
-        .advance(executor, PipelineState(executor.root), preparation)
-        .records[0]
+        for epochs in (3, 1)
     )
     assert record.flops > 2.5 * once.flops
 
@@ -122,7 +117,7 @@ class Never(IcePipeline):
 
 
 def test_a_step_that_is_not_recovered_has_its_accuracy_from_all_images(executor, preparation, small_batches):
-    early = run(executor, Never(removal=RULE, hyperparameters=hyperparameters(0.0)), preparation)[-1]
+    early = run(executor, Never(config=paper(), hyperparameters=hyperparameters(0.0)), preparation)[-1]
     whole = run(executor, ice(100.0), preparation)[-1]
     assert [record.accuracy for record in early.records] == [record.accuracy for record in whole.records]
     assert {record.images_measured for record in early.records} == {200}

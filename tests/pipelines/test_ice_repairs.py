@@ -3,18 +3,18 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ice_runs import decisions, ice, run
+from ice_runs import decisions, ice, paper, run
 from torch import nn
 
 from ice_ray.cache.activations import ActivationCache
-from ice_ray.engine.actions import Repair
+from ice_ray.engine.actions import Measure, Repair
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.models import partial_forward
 from ice_ray.models.partial_forward import ResumePoint
+from ice_ray.pipelines.layerwise import choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.training.fine_tune import Recipe
 
 
@@ -22,8 +22,8 @@ class TestRepair:
     """On digits: what is repaired before it is measured falls less, is part of PT, and goes on from its snapshots."""
 
     def ran(self, executor, preparation, kind: str, criterion: str = "l1") -> list[PipelineState]:
-        rule = RemovalRule(Amounts(0.5), criterion, 300)
-        return run(executor, ice(100.0, rule, repair=kind), preparation)
+        pipeline = ice(100.0, repair=kind, criterion=criterion, calibration_images=300)
+        return run(executor, pipeline, preparation)
 
     def test_the_better_the_repair_the_smaller_the_drop(self, executor, preparation):
         drops = {
@@ -49,11 +49,7 @@ class TestRepair:
         whole = executor.store.get(states[-1].snapshot).tensors
         fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(executor.store.get(states[1].snapshot))
-        pipeline = ice(
-            100.0,
-            RemovalRule(Amounts(0.5), "l1", 300),
-            repair=kind,
-        )
+        pipeline = ice(100.0, repair=kind, calibration_images=300)
         state = states[1]
         while not pipeline.is_done(fresh, state):
             state = pipeline.advance(fresh, state, preparation)
@@ -74,7 +70,7 @@ class TestPassesFromTheMiddle:
         for most in (2**28, 0):
             monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
             executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
-            pipeline = ice(threshold, RemovalRule(Amounts(0.5), criterion, 300), repair=kind)
+            pipeline = ice(threshold, repair=kind, criterion=criterion, calibration_images=300)
             ended.append((executor, run(executor, pipeline, preparation)[-1]))
         (executor, state), (other, whole) = ended
         assert state.snapshot == whole.snapshot
@@ -95,8 +91,7 @@ class TestPassesFromTheMiddle:
         for trace in network.traces:
             layer = dense.get_submodule(trace.name)
             layer.register_forward_hook(lambda *_, name=trace.name: runs.update({name: runs.get(name, 0) + 1}))
-        rule = RemovalRule(Amounts(0.5), "residual", 300)
-        run(executor, ice(100.0, rule, repair="least-squares"), preparation)
+        run(executor, ice(100.0, repair="least-squares", criterion="residual", calibration_images=300), preparation)
         assert [runs[f"layer{block}.0.conv1"] for block in (1, 2, 3)] == [1 + 2 * 3, 1 + 3 * 3, 1 + 3 * 3]
 
     def test_a_network_that_is_not_the_same_any_more_begins_anew(self, executor, monkeypatch):
@@ -106,8 +101,8 @@ class TestPassesFromTheMiddle:
         monkeypatch.setattr(
             "ice_ray.cache.activations.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
         )
-        rule = RemovalRule(Amounts(0.5), "residual", 100)
-        first = removal_action(choose_removal(executor, executor.root, 1, rule), 1, rule, "least-squares")
+        rule = paper(repair="least-squares", criterion="residual", calibration_images=100)
+        first = removal_action(choose_removal(executor, executor.root, 1, rule)[0], 1, rule)
         repaired = executor.run(executor.root, first).snapshot
         executor.commit(repaired)
         assert not any(reached)
@@ -173,25 +168,26 @@ def test_who_looks_at_no_image_looks_for_no_entrance(trained, data):
     executor = TorchExecutor(
         DenseNetwork(trained, data.train.image_shape), data, Recipe(batch_size=64), 0, torch.device("cpu")
     )
-    choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5)))
+    choose_removal(executor, executor.root, 1, paper())
     assert "resume_points" not in vars(executor.network)
-    choose_removal(executor, executor.root, 1, RemovalRule(Amounts(0.5), "residual", 100))
+    choose_removal(executor, executor.root, 1, paper(criterion="residual", calibration_images=100))
     assert "resume_points" in vars(executor.network)
 
 
-def test_what_no_network_can_lose_is_not_asked_before_the_last_step(executor, preparation):
-    """Where a part of the images would do; the last step is measured on all."""
-    rule = RemovalRule(Amounts(0.5), "residual", 300)
-    asked, silent = (
-        run(executor, ice(100.0, rule, repair="least-squares", decision_error=error), preparation)[-1]
-        for error in (0.0, 0.01)
-    )
-    assert asked.snapshot == silent.snapshot
-    *earlier, last = silent.records
-    assert not any(record.measured for record in earlier)
-    assert {record.accuracy for record in earlier} == {preparation.original_accuracy}
+def test_where_theta_is_never_a_few_images_show_each_step_at_no_cost(executor, preparation, monkeypatch):
+    """The last step is measured on all, at a cost. Oracle: a run that asks and is never told to fine-tune."""
+    monkeypatch.setattr("ice_ray.pipelines.ice._SHOWN_IMAGES", 50)
+    options = {"repair": "least-squares", "criterion": "residual", "calibration_images": 300}
+    asked = run(executor, ice(100.0, **options), preparation)[-1]
+    states = run(executor, ice(point=IceHyperparameters(NEVER), **options), preparation)
+    assert asked.snapshot == states[-1].snapshot
+    *earlier, last = states[-1].records
+    assert [record.images_measured for record in earlier] == [50, 50]
     assert {record.measuring_seconds for record in earlier} == {0.0}
-    assert last.measured
     assert (last.accuracy, last.images_measured) == (asked.records[-1].accuracy, executor.validation_images)
-    reachable = run(executor, ice(90.0, rule, repair="least-squares", decision_error=0.01), preparation)[-1]
-    assert all(record.measured for record in reachable.records)
+    assert last.measuring_seconds > 0
+    for number, record in enumerate(earlier):
+        few = executor.run(states[number + 1].snapshot, Measure(None, 50))
+        assert record.accuracy == record.accuracy_after_pruning == few.value.accuracy
+        assert record.drop == preparation.original_accuracy - record.accuracy
+        assert record.flops < asked.records[number].flops

@@ -3,12 +3,11 @@
 import dataclasses
 
 import torch
-from ice_runs import RULE, hyperparameters, ice, run
+from ice_runs import hyperparameters, ice, run
 
 from ice_ray.engine.actions import FineTune, next_id
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.base import FinalConfig
 from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState
 from ice_ray.pruning.freezing import frozen_layers
 from ice_ray.training.fine_tune import Recipe
@@ -16,8 +15,7 @@ from ice_ray.training.fine_tune import Recipe
 
 def test_the_final_epochs_may_have_a_rate_and_a_schedule_of_their_own(executor, preparation):
     """The oracle is the name of the snapshot, which tells all that was done."""
-    plan = FineTunePlan(final_epochs=2, final_rate=0.02, final_schedule="linear")
-    pipeline = ice(100.0, fine_tune=plan)
+    pipeline = ice(100.0, final=FinalConfig(epochs=2, rate=0.02, schedule="linear"))
     last = run(executor, pipeline, preparation)[-1]
     state, cost = pipeline.finish(executor, last, preparation)
     frozen = frozen_layers(preparation.ranking, 0.5)
@@ -31,7 +29,7 @@ class TestTheFinalRetraining:
 
     def ran(self, executor, preparation, epochs: float) -> list[PipelineState]:
         point = dataclasses.replace(hyperparameters(100.0), final_epochs=epochs, final_learning_rate=0.02)
-        return run(executor, IcePipeline(removal=RULE, hyperparameters=point), preparation)
+        return run(executor, ice(point=point), preparation)
 
     def test_it_is_the_last_record_and_costs(self, executor, preparation):
         before, after = self.ran(executor, preparation, 2.0)[-2:]
@@ -61,7 +59,7 @@ class TestTheFinalRetraining:
         fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         fresh.store.put(executor.store.get(states[-2].snapshot))
         point = dataclasses.replace(hyperparameters(100.0), final_epochs=0.5, final_learning_rate=0.02)
-        pipeline = IcePipeline(removal=RULE, hyperparameters=point)
+        pipeline = ice(point=point)
         assert not pipeline.is_done(fresh, states[-2])
         after = pipeline.advance(fresh, states[-2], preparation)
         assert pipeline.is_done(fresh, after)

@@ -8,11 +8,15 @@ import torch
 
 from ice_ray.engine.actions import Prune
 from ice_ray.errors import UserError
-from ice_ray.pipelines.imp import BimpHyperparameters, ImpConfig, ImpHyperparameters, ImpPipeline
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
+from ice_ray.pipelines.imp import (
+    BimpHyperparameters,
+    BimpPipeline,
+    ImpConfig,
+    ImpHyperparameters,
+    ImpOptions,
+    ImpPipeline,
+)
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.masking import maskable_weights
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.search.sampler import Sampling
@@ -20,12 +24,13 @@ from ice_ray.search.space import load_space
 
 
 def pipeline(goal: float = 0.5, phases: int = 1, **config) -> ImpPipeline:
-    return ImpPipeline(hyperparameters=ImpHyperparameters(phases, 1, 0.02), goal=goal, config=ImpConfig(**config))
+    own = ImpConfig(ratio=goal, imp=ImpOptions(**config))
+    return ImpPipeline(config=own, hyperparameters=ImpHyperparameters(phases, 1, 0.02))
 
 
 @pytest.fixture
 def preparation(executor):
-    return prepare(executor, RemovalRule(Amounts(0.5)), FreezeConfig(), False)
+    return pipeline().prepare(executor, False)
 
 
 def run(executor, own: ImpPipeline, preparation) -> list[PipelineState]:
@@ -107,7 +112,7 @@ def test_what_is_zero_stays_zero_while_the_rest_trains(executor, preparation):
 
 def test_a_budgeted_run_trains_from_nothing_and_learns_nothing_from_the_trained_model(executor, preparation):
     point = BimpHyperparameters(1, 1, 0.05, 3)
-    own = ImpPipeline(hyperparameters=point, goal=0.5)
+    own = BimpPipeline(hyperparameters=point)
     states = run(executor, own, preparation)
     first = states[1].records[0]
     assert (first.layers, first.epochs, first.filters_removed) == ("dense training", 3, 0)
@@ -133,7 +138,7 @@ def test_hyperparameters_outside_their_ranges():
 @pytest.mark.parametrize("text", ["", "0", "0:1,0.5", "0.1:1", "0:2", "0:1,0.5:0.1,0.5:0.01", "0:1,1:0.1", "a:b"])
 def test_a_dense_schedule_that_is_none_is_refused(text):
     with pytest.raises(UserError, match="dense schedule"):
-        ImpConfig(dense_schedule=text)
+        ImpOptions(dense_schedule=text)
 
 
 def test_phases_are_whole_numbers_wherever_they_are_drawn():

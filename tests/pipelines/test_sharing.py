@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ice_runs import ice, prepared
 
 from ice_ray.cache.actions import ActionIndex, LocalActionCache
 from ice_ray.cache.executor import CachingExecutor, TakenError
@@ -17,13 +18,9 @@ from ice_ray.errors import DivergedError, RunError
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.dry_run import DryRun, KnownOutcomes, run_dry
 from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.removal_choice import RemovalRule
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.training.fine_tune import Recipe
 
-RULE = RemovalRule(Amounts(0.5))
 GRID = [
     IceHyperparameters(threshold, frozen, rate, reduction, midpoint, 50)
     for threshold, frozen, rate, reduction, midpoint in itertools.product(
@@ -38,7 +35,7 @@ def new_executor(network, data) -> TorchExecutor:
 
 @pytest.fixture(scope="module")
 def preparation(network, data) -> Preparation:
-    return prepare(new_executor(network, data), RULE, FreezeConfig(), True)
+    return prepared(new_executor(network, data))
 
 
 def decisions(state: PipelineState) -> list[dict[str, object]]:
@@ -72,9 +69,7 @@ def alone(network, data, preparation) -> Unshared:
 def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, data, preparation, alone, draw):
     tolerance = draw.draw(st.sampled_from([0.0, 1e-3]))
     points = draw.draw(st.lists(st.sampled_from(GRID), min_size=2, max_size=5))
-    pipelines = [
-        IcePipeline(removal=RULE, hyperparameters=point, learning_rate_tolerance=tolerance) for point in points
-    ]
+    pipelines = [ice(point=point, lr_tolerance=tolerance) for point in points]
     index, contents = ActionIndex(), {}
     workers = [
         CachingExecutor(new_executor(network, data), LocalActionCache(index, contents, owner)) for owner in ("a", "b")
@@ -99,7 +94,7 @@ def test_any_grid_in_any_order_on_any_worker_forgetting_any_network(network, dat
 def test_a_trial_takes_as_long_as_it_would_have_alone(network, data, preparation):
     """Its seconds are those of its steps, wherever they ran: the second of two equal trials inherits the first's."""
     worker = CachingExecutor(new_executor(network, data), LocalActionCache(ActionIndex(), {}))
-    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
+    pipeline = ice(point=GRID[0])
     first, second = (full_run(pipeline, worker, preparation) for _ in range(2))
     assert first == second
     assert worker.executed == worker.asked / 2
@@ -118,8 +113,8 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
     worker = CachingExecutor(executor, LocalActionCache(index, {}))
     known = KnownOutcomes(network, executor.root, executor.validation_images, index)
     pipeline, sibling = (
-        IcePipeline(removal=RULE, hyperparameters=GRID[0]),
-        IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], frozen_fraction=0.9)),
+        ice(point=GRID[0]),
+        ice(point=dataclasses.replace(GRID[0], frozen_fraction=0.9)),
     )
     begin = pipeline.begin(worker)
     assert run_dry(pipeline, begin, preparation, known).state == begin
@@ -139,7 +134,7 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
 def test_a_course_that_diverges_has_ended(network, data, preparation):
     executor, index = new_executor(network, data), ActionIndex()
     worker = CachingExecutor(executor, LocalActionCache(index, {}))
-    hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    hopeless = ice(point=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     with pytest.raises(DivergedError):
         hopeless.advance(worker, hopeless.begin(worker), preparation)
     known = KnownOutcomes(network, executor.root, executor.validation_images, index)
@@ -152,7 +147,7 @@ def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, prep
     first, second = (
         CachingExecutor(new_executor(network, data), LocalActionCache(index, contents, owner)) for owner in ("a", "b")
     )
-    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
+    pipeline = ice(point=GRID[0])
     before = pipeline.begin(first)
     complete = pipeline.advance(first, before, preparation)
     fine_tune = next(action_record for action_record in index.records() if isinstance(action_record.action, FineTune))
@@ -170,7 +165,7 @@ def test_what_another_is_at_is_waited_for_and_not_done_twice(network, data, prep
 
 def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
     index = ActionIndex()
-    hopeless = IcePipeline(removal=RULE, hyperparameters=dataclasses.replace(GRID[0], base_learning_rate=1e30))
+    hopeless = ice(point=dataclasses.replace(GRID[0], base_learning_rate=1e30))
     said = []
     for owner in ("a", "b"):
         worker = CachingExecutor(new_executor(network, data), LocalActionCache(index, {}, owner))
@@ -184,7 +179,7 @@ def test_a_fine_tune_that_diverges_is_tried_once(network, data, preparation):
 def test_a_worker_that_fails_holds_nothing_up(network, data, preparation, monkeypatch):
     index = ActionIndex()
     worker = CachingExecutor(new_executor(network, data), LocalActionCache(index, {}, "a"))
-    pipeline = IcePipeline(removal=RULE, hyperparameters=GRID[0])
+    pipeline = ice(point=GRID[0])
     with monkeypatch.context() as patch:
         patch.setattr(FineTuner, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -1,11 +1,11 @@
 """What a model's user holds fixed (requires_grad=False) keeps its values, stays whole, and comes back fixed."""
 
-import dataclasses
 import json
 import warnings
 
 import pytest
 import torch
+from ice_runs import PAPER
 from torch import Tensor, nn
 
 from ice_ray import IceHyperparameters, load_pruned, prune
@@ -16,8 +16,8 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.base import FineTunePlan
-from ice_ray.pipelines.settings import PruningSettings
+from ice_ray.pipelines.base import FinalConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.pruning.removal import widths_of
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.fine_tune import Recipe
@@ -26,7 +26,7 @@ from ice_ray.workflow.jobs import run
 
 CPU = torch.device("cpu")
 POINT = IceHyperparameters(0.1, 0.5, 0.02, 5e-3, 0.15, 50)  # with the freezing probe
-SETTINGS = PruningSettings(recipe=Recipe(batch_size=64), fine_tune=FineTunePlan(final_epochs=1))
+OPTIONS = PAPER | {"batch_size": 64, "final": FinalConfig(epochs=1)}
 
 
 class Block(nn.Module):
@@ -97,8 +97,8 @@ def test_a_frozen_backbone_leaves_nothing_to_prune_and_that_is_said():
 @pytest.mark.parametrize("repair", ["none", "bn", "least-squares", "reconstruction"])
 def test_frozen_values_are_the_same_bits_and_come_back_frozen(repair, data):
     model = net(*FROZEN)
-    settings = dataclasses.replace(SETTINGS, repair=repair, calibration_images=64, reconstruction_epochs=1.0)
-    result = prune(model, data, 0.5, POINT, settings=settings, device="cpu").model
+    options = OPTIONS | {"repair": repair, "calibration_images": 64, "reconstruction_epochs": 1.0}
+    result = prune(model, data, 0.5, POINT, device="cpu", **options).model
     assert frozen_of(result) == frozen_of(model)
     before, after = dict(model.named_parameters()), dict(result.named_parameters())
     kept = [name for name in frozen_of(model) if name not in ("blocks.2.bn1.weight", "blocks.2.bn1.bias")]
@@ -112,8 +112,8 @@ def test_frozen_values_are_the_same_bits_and_come_back_frozen(repair, data):
 
 def test_filters_that_are_pruned_on_request_keep_their_values(data):
     model = net(*FROZEN)
-    settings = dataclasses.replace(SETTINGS, selection=Selection(include=("blocks.0.conv1", "blocks.2.conv1")))
-    result = prune(model, data, 0.5, POINT, settings=settings, device="cpu").model
+    options = OPTIONS | {"prune": LayerwisePruneConfig(include=("blocks.0.conv1", "blocks.2.conv1"))}
+    result = prune(model, data, 0.5, POINT, device="cpu", **options).model
     left, dense = result.blocks[0].conv1.weight, model.blocks[0].conv1.weight
     assert len(left) == 4
     assert all(any(torch.equal(one, other) for other in dense) for one in left)
@@ -151,10 +151,10 @@ def test_a_fine_tune_leaves_them_frozen_and_all_else_free(data):
 def test_a_model_in_inference_mode_is_pruned_as_if_nothing_were_frozen_and_that_is_said(data):
     model = net("")
     with pytest.warns(UserWarning, match="all parameters of the model are frozen"):
-        frozen = prune(model, data, 0.5, POINT, settings=SETTINGS, device="cpu").model
+        frozen = prune(model, data, 0.5, POINT, device="cpu", **OPTIONS).model
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*are frozen")
-        free = prune(net(), data, 0.5, POINT, settings=SETTINGS, device="cpu").model
+        free = prune(net(), data, 0.5, POINT, device="cpu", **OPTIONS).model
     assert all(torch.equal(value, free.state_dict()[key]) for key, value in frozen.state_dict().items())
     assert len(frozen_of(frozen)) == len(list(frozen.parameters()))
     assert not frozen_of(free)

@@ -1,6 +1,7 @@
 """One Ray, one workload and one preparation for all searches of these tests."""
 
 import pytest
+from ice_runs import hyperparameters
 from searching import SETTINGS, SHAPE
 
 from ice_ray.cluster.session import ray_session
@@ -31,4 +32,4 @@ def workload(cluster, trained) -> Workload:
 
 @pytest.fixture(scope="package")
 def prepared(workload):
-    return prepare_search(workload, True, 1.0, 0.0, 1e9)
+    return prepare_search(workload, hyperparameters(), True, 1.0, 0.0, 1e9)

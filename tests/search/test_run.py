@@ -7,7 +7,7 @@ import shutil
 import pytest
 from ray import tune
 from ray.tune import TuneError
-from searching import SETTINGS, SHAPE, facts
+from searching import OPTIONS, SHAPE, facts
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import IceHyperparameters
@@ -67,7 +67,7 @@ def test_a_trial_equals_the_operator_in_process(results, workload, trained):
     import torch
 
     torch.set_num_threads(1)
-    result = prune(trained, workload.data(), 0.5, POINTS[2], settings=SETTINGS, precision="fp32", device="cpu")
+    result = prune(trained, workload.data(), 0.5, POINTS[2], precision="fp32", device="cpu", **OPTIONS)
     assert facts(result.records) == facts(results[2].records)
 
 

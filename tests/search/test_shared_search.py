@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from ice_runs import paper
 from ray import tune
 from ray.tune import TuneError
 from searching import facts
@@ -35,8 +36,8 @@ class Search:
     """A search of the sub-grid in a folder of its own."""
 
     def __init__(self, workload, prepared, folder, tolerance, callbacks=(), **options) -> None:
-        settings = dataclasses.replace(workload.settings, learning_rate_tolerance=tolerance)
-        config = SearchConfig(clock="work", lr_tolerance=tolerance, **options)
+        settings = dataclasses.replace(workload.settings, config=paper(lr_tolerance=tolerance))
+        config = SearchConfig(clock="work", **options)
         workload = dataclasses.replace(workload, settings=settings)
         self.results = run_search(Proposals(GRID), workload, prepared, config, 0.0, folder, list(callbacks))
         self.action_records = action_log(folder / STATES).load()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ice_ray.data.batches import Shard, training_batches
 from ice_ray.errors import UserError
 from ice_ray.pruning.freezing import hold_fixed
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.distil import distillation_loss
 from ice_ray.training.fine_tune import Recipe, StepCheck, fine_tune
 from ice_ray.training.precision import resolve
@@ -49,7 +50,7 @@ def test_the_teacher_changes_the_student_but_not_itself(network, data):
 
 def test_one_step_equals_sgd_by_hand(network, data):
     """Oracle: torch's own cross entropy and the update rule of SGD with momentum from rest and weight decay."""
-    recipe = Recipe(batch_size=len(data.train), distil=False)
+    recipe = Recipe(batch_size=len(data.train), options=FineTuneConfig(distil=False))
     model, by_hand = network.build(torch.device("cpu")), network.build(torch.device("cpu"))
     fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.1, 1, (0, "one"))
     by_hand.train()
@@ -143,7 +144,7 @@ def test_half_precision_scales_the_loss_and_arrives_where_full_precision_does(ne
     weights = []
     for precision in ("fp32", "fp16"):
         model = network.build(torch.device("cpu"))
-        recipe = Recipe(batch_size=64, distil=False, precision=precision)
+        recipe = Recipe(batch_size=64, options=FineTuneConfig(distil=False), precision=precision)
         fine_tune(model, data.train, data.preprocessing, recipe, lambda _: 0.01, 1, (0, "test"))
         weights.append(model.get_parameter("linear.weight").detach())
     assert weights[1].dtype == torch.float32

@@ -41,7 +41,6 @@ class Dataset(ABC):
         labels: per split (train, val, test; those that exist), int64 (N,).
         notes: what of the data is left out or was chosen between, a line each, for people.
         can_resize: whether it can fit its images to another size.
-        default_space: the named hyperparameter space that suits it.
         pad, flip: how its training images are augmented where they are small: pixels of padding before a random
             crop, and whether half of them are mirrored. Not at all, unless a dataset says otherwise.
     """
@@ -49,7 +48,6 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     labels: dict[str, Labels]
     notes: tuple[str, ...] = ()
-    default_space = "cifar10"
     can_resize = True
     pad = 0
     flip = False

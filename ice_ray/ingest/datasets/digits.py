@@ -18,7 +18,6 @@ class Digits(Dataset):
 
     class_names = numbered(9)
     can_resize = False
-    default_space = "digits"
     pad = 1
 
     def __init__(self) -> None:

@@ -28,7 +28,6 @@ class ImageFolder(Dataset):
     (`training_set/`, `seg_train/seg_train/`).
     """
 
-    default_space = "imagenet"
     splits: ClassVar[tuple[str, ...]] = SPLITS
 
     def __init__(self, path: str, image_size: int | None = None) -> None:

@@ -24,8 +24,6 @@ class TinyImageNet(Dataset):
     alone. Images keep their size unless another is asked for.
     """
 
-    default_space = "tinyimagenet"
-
     def __init__(self, path: str, image_size: int | None = None) -> None:
         self._root, self._size = Path(path).absolute(), image_size
         train = self._root / "train"

@@ -73,7 +73,7 @@ def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
 def timeline(run: RunRecord) -> Figure:
     """Accuracy on the validation images over the pruning steps, before and after every fine-tune."""
     original, steps, limit = run.original_accuracy, run.steps, run.limit
-    looked_at = [(number, step) for number, step in enumerate(steps, start=1) if step.measured]
+    looked_at = list(enumerate(steps, start=1))
     measured = (value for _, step in looked_at for value in (step.accuracy_after_pruning, step.accuracy))
     values = [original, *(value for value in measured if value is not None)]
     x = horizontal("pruning step (0: the dense model)", [0, len(steps)], whole=True)

@@ -98,7 +98,7 @@ class RunRecord:
         """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none, or
         does not ask (`--no-threshold`).
         """
-        if not self.config["threshold"]:
+        if not self.config.get("threshold", True):
             return None
         return self.shown.hyperparameters.get("accuracy_drop_threshold")
 

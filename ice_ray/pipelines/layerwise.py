@@ -1,0 +1,79 @@
+"""Pipelines that take a share of every layer: which filters of a step's layers go, and their repair."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ice_ray.engine.actions import Outcome, Prune, Repair, Score, SnapshotId
+from ice_ray.engine.executor import Executor
+from ice_ray.errors import require
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.config import LayerwisePruneConfig
+from ice_ray.pruning.criteria import lowest
+from ice_ray.repair import RepairKind, refits
+
+
+@dataclass(frozen=True)
+class LayerwiseConfig(PipelineConfig):
+    """The options of pipelines that take a share of every layer."""
+
+    prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
+    criterion: str = "l1"
+    """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
+    l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
+    calibration_images: int = 1000
+    """Training images that criteria which look at activations, and repairs, look at."""
+
+    def __post_init__(self) -> None:
+        require(self, "calibration_images", self.calibration_images >= 1, "must be at least 1")
+
+    @property
+    def amounts(self) -> Amounts:
+        return Amounts(self.ratio, self.prune.by_layer, self.prune.round_to)
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        return {"criterion": self.criterion}
+
+
+@dataclass(frozen=True)
+class RepairingConfig(LayerwiseConfig):
+    """The options of pipelines that may repair what a step has removed."""
+
+    repair: RepairKind = "none"
+    """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
+    least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
+    these layers then trained by themselves towards the same."""
+    reconstruction_epochs: float = 5.0
+    """Passes over the calibration images, for every step, of a reconstruction."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "reconstruction_epochs", 0 < self.reconstruction_epochs < math.inf, "must be above 0")
+
+
+Removed = tuple[tuple[str, tuple[int, ...]], ...]
+"""Per layer, indices of filters as the layer is now."""
+
+
+def choose_removal(
+    executor: Executor, snapshot: SnapshotId, step: int, config: LayerwiseConfig
+) -> tuple[Removed, Outcome]:
+    """The filters of the lowest scores of each unit of the step, and the outcome of scoring."""
+    scored = executor.run(snapshot, Score(step, config.criterion, config.calibration_images))
+    removed = tuple(
+        (unit.layer, lowest(scored.value[unit.layer], config.amounts.removed(unit), unit.groups))
+        for unit in executor.network.steps[step - 1].units
+    )
+    return removed, scored
+
+
+def removal_action(removed: Removed, step: int, config: RepairingConfig) -> Prune | Repair:
+    """What takes the chosen filters: removal alone, or removal and repair."""
+    if config.repair == "none":
+        return Prune(removed)
+    scored = config.criterion == "residual" and refits(config.repair)
+    epochs = config.reconstruction_epochs if config.repair == "reconstruction" else 0.0
+    return Repair(step, config.repair, removed, config.calibration_images, scored, epochs)
