@@ -1,11 +1,15 @@
 """Runs of ICE-Pruning on digits, and what their records say."""
 
+from pathlib import Path
 from typing import Any
 
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.ice import IceConfig, IcePipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
+
+DIGITS = str(Path(__file__).with_name("digits.yaml"))
+"""A grid that fine-tunes."""
 
 PAPER = {"repair": "none", "criterion": "l1", "calibration_images": 1000, "decision_error": 0.0}
 """The options of the authors' program where the defaults are others."""

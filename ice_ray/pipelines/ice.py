@@ -69,7 +69,7 @@ class EarlyStoppingConfig:
         require(self, "images", self.images >= 1, "must be at least 1")
 
     @property
-    def early_stopping(self) -> EarlyStopping | None:
+    def asked(self) -> EarlyStopping | None:
         """As a fine-tune is told of them."""
         return None if self.every is None else EarlyStopping(self.every, self.images, self.margin)
 
@@ -192,19 +192,20 @@ class IcePipeline(Pipeline):
         )
         record = _with_accuracy(record, measured, original, on_the_clock=few is None)
         after = PipelineState(pruned.snapshot, (*state.records, record))
-        if self.needs_fine_tuning(record):
+        if self.needs_fine_tuning(record, threshold):
             return self._fine_tune(executor, after, preparation)
         # A step that no fine-tune follows keeps this accuracy. A part of the images is enough for that only where it
         # was found to be below the threshold (within the error that was asked for), and not for the last step's.
         if measured.value.reached or is_last:
             after = self._measured_whole(executor, after, original)
             # With an error allowed, all images may say otherwise than a part of them did.
-            return self._fine_tune(executor, after, preparation) if self.needs_fine_tuning(after.records[-1]) else after
+            if self.needs_fine_tuning(after.records[-1], threshold):
+                return self._fine_tune(executor, after, preparation)
         return after
 
-    def needs_fine_tuning(self, record: StepRecord) -> bool:
+    def needs_fine_tuning(self, record: StepRecord, threshold: Threshold | None) -> bool:
         """Whether a step is followed by a fine-tune: the drop after its removal has reached the threshold."""
-        return not self.config.threshold or record.drop >= self.hyperparameters.accuracy_drop_threshold
+        return not self.config.threshold or (threshold is not None and threshold.reached(record.accuracy))
 
     def finish(self, executor: Executor, state: PipelineState, preparation: Preparation) -> tuple[PipelineState, Cost]:
         """The final epochs, if any."""
@@ -221,11 +222,8 @@ class IcePipeline(Pipeline):
     def _fine_tune(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """Fine-tune after the step just recorded, and complete its record."""
         *earlier, record = state.records
-        rate, plan, early_stopping = (
-            self._rate(record.unpruned_share),
-            self.config.fine_tune,
-            self.config.early_stopping.early_stopping,
-        )
+        rate, plan = self._rate(record.unpruned_share), self.config.fine_tune
+        early_stopping, threshold = self.config.early_stopping.asked, self._threshold(preparation.original_accuracy)
         # A whole single epoch has nothing to stop; else the last measurement made while training is the step's.
         # Without a threshold there is nothing to be below.
         several = self.config.threshold and (plan.epochs > 1 or early_stopping is not None)
@@ -236,7 +234,7 @@ class IcePipeline(Pipeline):
             schedule=plan.schedule,
             frozen=self._frozen(preparation),
             cut=self._cuts,
-            until=self._threshold(preparation.original_accuracy) if several else None,
+            until=threshold if several else None,
             early_stopping=early_stopping if several else None,
         )
         tuned = executor.run(state.snapshot, action)

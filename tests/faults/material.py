@@ -66,7 +66,8 @@ class Material:
             ),
             *("--image-size", "16", "--space", str(self.folder / "space.yaml"), "--search.trials", str(self.trials)),
             # Every step is fine-tuned, and long enough for a fault to come before the next.
-            *("--no-threshold", "--replay.epochs", "3"),
+            *("--no-threshold", "--fine-tune.replay-epochs", "3"),
+            *("--criterion", "l1", "--repair", "none"),
             *("--search.clock", "work", "--search.work-speed", "1e9", "--precision", "fp32"),
             *("--search.subsample", "0.2", "--search.eval-images", "100"),
             *("--replay.workers", "2", "--replay.cpus", "1", "--replay.subsample", "1.0", "--batch-size", "64"),

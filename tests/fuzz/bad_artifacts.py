@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bad_input import BadInput, Case, cut, garbage
 from bad_weights import weights
+from ice_runs import DIGITS
 
 from ice_ray.artifact import DESCRIPTION, save_pruned
 from ice_ray.config.run import RunConfig
@@ -32,7 +33,7 @@ NAMES = {"name", "node", "failure", "reason"}
 
 @cache
 def point() -> dict[str, float]:
-    return load_space("digits").points()[0].as_dict()
+    return load_space(DIGITS).points()[0].as_dict()
 
 
 def edited_model(case: Case) -> BadInput:
@@ -87,7 +88,7 @@ def edited_run(case: Case) -> BadInput:
         _save(case, run.target, found)
     else:
         log = point_log(run.path, "ice")
-        log.begin(load_space("digits").points())
+        log.begin(load_space(DIGITS).points())
         points: list[Any] = [dict(point()), dict(point())]
         _spoil(case, points[1], chance.choice(list(point())))
         _save(case, run.path / "search" / "points.json", points)
@@ -98,7 +99,7 @@ def edited_trials(case: Case) -> BadInput:
     """trials.parquet, of which a trial is to be replayed."""
     chance, run = case.random, RunFolder(case.folder)
     write_json(run.best, {"config": RunConfig().as_dict(), "hyperparameters": point()})
-    hyperparameters = load_space("digits").points()[0]
+    hyperparameters = load_space(DIGITS).points()[0]
     write_trials(run.trials, [TrialResult(0, hyperparameters, (), "", "here")])
     whole = run.trials.read_bytes()
     if chance.random() < 0.5:

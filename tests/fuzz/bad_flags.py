@@ -15,6 +15,7 @@ from ice_ray.config.preset import named_presets
 from ice_ray.config.run import RunConfig
 from ice_ray.ingest.datasets import DATASETS
 from ice_ray.models.registry import BUILDERS
+from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.pruning.criteria import CRITERIA
 from ice_ray.search.space import named_spaces
@@ -48,14 +49,17 @@ NAMES = {
     "--target": ["macs=0.5", "params=0.5"],
 }
 # Numbers below zero are some other option's business: a seed may be any number, a margin may be negative.
-MAY_BE_NEGATIVE = {"--seed", "--fine-tune.check-margin"}
+MAY_BE_NEGATIVE = {"--seed", "--early-stopping.margin"}
 FILES = {"--weights": ".pth", "--prune.ratios": ".yaml", "--search.warm-start": ".json", "--space": ".yaml"}
 
 
 def options(kind: type[Any] = RunConfig, prefix: str = "--") -> dict[str, Any]:
-    """The type of every option."""
+    """The type of every option of ice."""
     found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(kind).items():
+        if name == "options":
+            found |= options(IceConfig)
+            continue
         option = f"{prefix}{name.replace('_', '-')}"
         found |= options(hint, f"{option}.") if dataclasses.is_dataclass(hint) else {option: hint}
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from bad_input import PROBE, BadInput, Case, cut, garbage
+from ice_runs import DIGITS
 
 from ice_ray.search.space import load_space
 
@@ -24,7 +25,7 @@ NO_YAML = [b"{", b"a: [1", b"a: b: c", b"\t- x", b"&a [*a", b"? !!x\n: - :", b"'
 
 
 def valid_space() -> dict[str, Any]:
-    return {name: list(values) for name, values in load_space("digits").values.items()}
+    return {name: list(values) for name, values in load_space(DIGITS).values.items()}
 
 
 def no_space(case: Case) -> BadInput:
@@ -53,8 +54,8 @@ def spoilt_preset(chance: random.Random) -> str:
         {"search": chance.choice([3, [1], "x", None])},
         {chance.choice(["batch-size", "search", "prune", "mean", "ratio", "seed"]): {"x": chance.random()}},
         {chance.choice(["batch-size", "seed", "image-size", "verbose"]): chance.choice(["ten", 1.5, [1], "-"])},
-        {"search": {chance.choice(["trials", "cpus", "epochs", "clock"]): chance.choice(["x", [2], -3, {}])}},
-        {"replay": {chance.choice(["workers", "subsample", "epochs"]): chance.choice(["x", [2], -3, {}])}},
+        {"search": {chance.choice(["trials", "cpus", "clock"]): chance.choice(["x", [2], -3, {}])}},
+        {"replay": {chance.choice(["workers", "subsample"]): chance.choice(["x", [2], -3, {}])}},
         {"prune": {chance.choice(["round-to", "ratios", "include"]): chance.choice([-1, [[2]], {}])}},
         {chance.choice(["precision", "augment", "decide-on", "alpha", "images"]): chance.choice(["x", 1, []])},
         {chance.choice(["mean", "std"]): chance.choice([[0.5], [0.5] * 4, "0.5", [0.1, "x", 0.1], [2, 2, 2]])},

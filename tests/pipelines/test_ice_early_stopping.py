@@ -112,7 +112,7 @@ def test_measurements_that_end_early_change_no_decision_and_no_weight(
 class Never(IcePipeline):
     """Fine-tunes nowhere, whatever the drop."""
 
-    def needs_fine_tuning(self, record):
+    def needs_fine_tuning(self, record, threshold):
         return False
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ice_runs import DIGITS
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, searched
@@ -48,7 +49,7 @@ def test_rates_are_uniform_on_a_logarithmic_scale_and_the_others_on_their_own():
 
 
 def test_a_single_value_stays():
-    digits = load_space("digits").bounds
+    digits = load_space(DIGITS).bounds
     assert {point.learning_rate_reduction for point in digits.draw(10, 0)} == {0.005}
     assert not digits.is_a_point
     assert SearchBounds("one", dict.fromkeys(digits.ranges, (0.1, 0.1))).is_a_point

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from ice_runs import DIGITS
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
@@ -12,7 +13,7 @@ from ice_ray.search.point_log import PointLog
 from ice_ray.search.proposals import Proposals, propose
 from ice_ray.search.space import load_space
 
-SPACE = load_space("digits")
+SPACE = load_space(DIGITS)
 ON_GRID = SPACE.points()[5]
 OFF_GRID = IceHyperparameters(0.7, 0.4, 0.02, 0.005, 0.15, 50)
 

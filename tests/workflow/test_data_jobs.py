@@ -12,6 +12,7 @@ import ray
 import ray.data
 import safetensors.torch
 from conformance import conforms, read
+from ice_runs import DIGITS
 from jobs_at_work import prune_here
 from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_image, write_tinyimagenet
 from PIL import Image
@@ -182,7 +183,7 @@ def test_a_corrupt_image_that_only_stage_2_meets_ends_with_1_and_can_be_skipped(
     safetensors.torch.save_file(trained.state_dict(), tmp_path / "w.safetensors")
     options = [
         *("--model", "cifar-resnet8", "--weights", str(tmp_path / "w.safetensors")),
-        *("--data", f"parquet:{tmp_path / 'data'}", "--space", "digits", "--search.trials", "1"),
+        *("--data", f"parquet:{tmp_path / 'data'}", "--space", DIGITS, "--search.trials", "1"),
         *("--replay.workers", "1"),
     ]
     capfd.readouterr()
@@ -213,7 +214,7 @@ def test_tinyimagenet_as_published_is_pruned_on(cluster, tmp_path, capfd):
     assert words.index("no better than chance") < words.index("drop")  # before any trial has ended
     assert facts["class_names"] == list(WORDS.values())
     assert facts["preprocessing"] == {"mean": [0.5] * 3, "std": [0.229, 0.224, 0.225], "pad": 0, "flip": False}
-    assert facts["config"]["replay"]["final_epochs"] == 4
+    assert facts["config"]["final"]["epochs"] == 4
     assert facts["metrics"]["pruned"]["test_images"] == 6
 
 

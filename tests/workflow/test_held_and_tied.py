@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import torch
+from ice_runs import DIGITS
 from jobs_at_work import command
 
 import ice_ray
@@ -48,7 +49,7 @@ def build(num_classes):
 def test_both_stages_keep_them(tmp_path, monkeypatch):
     (tmp_path / "held_model.py").write_text(MODEL)
     options = ["--name", "held", "--model", "held_model:build", "--data", "digits", "--replay.workers", "2"]
-    arguments = command("ice_prune.py", tmp_path / "runs", *options, "--search.trials", "1", "--search.epochs", "1")
+    arguments = command("ice_prune.py", tmp_path / "runs", *options, "--search.trials", "1", "--space", DIGITS)
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     said = " ".join(ended.stdout.split())

@@ -129,7 +129,8 @@ def test_killed_in_each_stage_and_resumed_by_any_job_equals_the_undisturbed_run(
     kill_at(replay, "step 3/6")
     for options, said in (
         ((), "holds a replay already"),
-        (("--resume", "--replay.epochs", "2"), "--replay.epochs was 1 and is 2"),
+        (("--resume", "--replay.subsample", "0.5"), "--replay.subsample was 1.0 and is 0.5"),
+        (("--resume", "--repair", "bn"), "--repair was reconstruction and is bn"),
     ):
         capsys.readouterr()
         assert replay_here(best, *options) == 2

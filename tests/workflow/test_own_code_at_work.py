@@ -17,6 +17,7 @@ import numpy as np
 import ray.data
 import torch.distributed
 
+from ice_runs import DIGITS
 from ice_ray.models.cifar_resnet import CifarResNet
 from ice_ray.pruning.criteria import Criterion
 
@@ -40,10 +41,10 @@ class Norm(Criterion):
         return {unit.layer: context.weight(unit).abs().sum(dim=1) for unit in context.units}
 
 
-def pipeline(settings, hyperparameters):
-    from examples.pipeline import build
-    assert note() == "here"
-    return build(settings, hyperparameters)
+class Pipeline(EveryFewSteps):
+    def step(self, executor, state, preparation):
+        assert note() == "here"
+        return super().step(executor, state, preparation)
 
 
 def four(trials):
@@ -58,8 +59,19 @@ def images():
     assert note() == "here"
     return {"train": ray.data.range(160).map(image), "test": ray.data.range(80).map(image)}
 """
-OWN = ["--model", "mine:build", "--data", "mine:images", "--criterion", "mine:Norm", "--pipeline", "mine:pipeline"]
-OWN += ["--search.objective", "mine:four", "--space", "digits", "--replay.workers", "2", "--name", "own"]
+OWN = [
+    "--model",
+    "mine:build",
+    "--data",
+    "mine:images",
+    "--criterion",
+    "mine:Norm",
+    "--pipeline",
+    "mine:Pipeline",
+    "--every",
+    "3",
+]
+OWN += ["--search.objective", "mine:four", "--replay.workers", "2", "--name", "own"]
 
 
 @pytest.fixture

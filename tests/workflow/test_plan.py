@@ -87,8 +87,8 @@ def few_images(folder, train: dict[str, int]) -> str:
         ((20, 20), "--replay.workers 3 --replay.subsample 0.1", r"4 training images.*3 workers"),
         (
             (20, 20),
-            "--replay.workers 2 --replay.final-epochs 1 --replay.final-subsample 0.05",
-            r"2 training images.*--replay.final-subsample",
+            "--replay.workers 2 --final.epochs 1 --final.rate 0.01 --final.subsample 0.05",
+            r"2 training images.*--final.subsample",
         ),
         ((1, 1), "--decide-on train", r"0 training images"),
     ],
