@@ -17,7 +17,7 @@ import numpy as np
 import ray.data
 import torch.distributed
 
-from ice_runs import DIGITS
+from examples.pipeline import EveryFewSteps
 from ice_ray.models.cifar_resnet import CifarResNet
 from ice_ray.pruning.criteria import Criterion
 
