@@ -15,13 +15,13 @@ from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Sampling
 from ice_ray.search.space import Space, load_space
 
-CIFAR = load_space("cifar10").bounds
+CIFAR = load_space("paper-cifar10").bounds
 
 
 def test_the_box_spans_the_values_of_the_space():
     assert CIFAR.ranges["steepness"] == (40, 60)
     assert CIFAR.ranges["base_learning_rate"] == (0.001, 0.005)
-    unordered = Space("mine", {**load_space("cifar10").values, "steepness": (50.0, 30.0, 40.0)})
+    unordered = Space("mine", {**load_space("paper-cifar10").values, "steepness": (50.0, 30.0, 40.0)})
     assert unordered.bounds.ranges["steepness"] == (30, 50)
 
 
@@ -83,13 +83,13 @@ def test_a_point_outside_is_named():
 
 
 MIXED_VALUES = {
-    **load_space("cifar10").values,
+    **load_space("paper-cifar10").values,
     "accuracy_drop_threshold": (NEVER, 1.0, 2.0),
     "final_epochs": (0.0, 4.0),
     "final_learning_rate": (0.01, 0.03),
 }
 MIXED = Space("mixed", MIXED_VALUES).bounds
-ALONE = Space("alone", {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER,)}).bounds
+ALONE = Space("alone", {**load_space("paper-cifar10").values, "accuracy_drop_threshold": (NEVER,)}).bounds
 
 
 def test_the_box_of_a_space_with_never_spans_it_and_the_range_of_the_others():

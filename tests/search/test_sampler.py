@@ -10,7 +10,7 @@ from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Outcome, Sampling
 from ice_ray.search.space import Space, load_space
 
-BOUNDS = load_space("cifar10").bounds
+BOUNDS = load_space("paper-cifar10").bounds
 ALGORITHMS = ["tpe", "gp"]
 
 
@@ -128,7 +128,7 @@ def test_the_model_is_asked_after_a_third_of_the_trials():
     assert counts == {1: 2, 4: 2, 6: 2, 9: 3, 30: 10, 200: 10}
 
 
-MIXED = Space("mixed", {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}).bounds
+MIXED = Space("mixed", {**load_space("paper-cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}).bounds
 
 
 def bowl_or_never(point) -> float:
@@ -151,7 +151,7 @@ def test_a_space_with_never_is_searched_as_any_other(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("never_is_better", [True, False])
 def test_samplers_learn_whether_never_is_better(algorithm, never_is_better):
-    values = {**load_space("cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}
+    values = {**load_space("paper-cifar10").values, "accuracy_drop_threshold": (NEVER, 0.5, 1.5)}
     bounds = Space("mixed", values | {"final_epochs": (1.0, 4.0), "final_learning_rate": (0.01, 0.1)}).bounds
     sampling, history = Sampling(algorithm, bounds, 30, seed=0), []
     while len(history) < 30:

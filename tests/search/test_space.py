@@ -5,7 +5,7 @@ import pytest
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.space import default_space, load_space, named_spaces
+from ice_ray.search.space import load_space, named_spaces
 
 GOOD = """
 accuracy_drop_threshold: [0.5, 1.5]
@@ -17,18 +17,18 @@ steepness: [40, 50, 60]
 """
 
 
-@pytest.mark.parametrize("name", ["cifar10", "tinyimagenet", "imagenet"])
+@pytest.mark.parametrize("name", ["paper-cifar10", "paper-tinyimagenet", "paper-imagenet"])
 def test_the_paper_s_grids_have_216_points(name):
     points = load_space(name).points()
     assert len(points) == len(set(points)) == 216
 
 
 def test_the_cifar10_grid_holds_the_choice_that_its_authors_program_made():
-    assert IceHyperparameters(0.5, 0.9, 0.005, 6e-4, 0.15, 50) in load_space("cifar10").points()
+    assert IceHyperparameters(0.5, 0.9, 0.005, 6e-4, 0.15, 50) in load_space("paper-cifar10").points()
 
 
 def test_a_sample_is_seeded_and_without_repetition():
-    space = load_space("cifar10")
+    space = load_space("paper-cifar10")
     six = space.sample(6, seed=0)
     assert six == space.sample(6, seed=0) != space.sample(6, seed=1)
     assert len(set(six)) == 6
@@ -69,13 +69,13 @@ def test_files_that_are_no_space(tmp_path, text, said):
 
 
 def test_unknown_names_and_impossible_counts(tmp_path):
-    assert {"cifar10", "digits", "imagenet", "tinyimagenet"} == set(named_spaces())
-    with pytest.raises(UserError, match="nearest: cifar10"):
-        load_space("cifar")
+    assert set(named_spaces()) == {"default", "no-training", "paper-cifar10", "paper-imagenet", "paper-tinyimagenet"}
+    with pytest.raises(UserError, match="nearest: paper-cifar10"):
+        load_space("paper-cifar")
     with pytest.raises(UserError, match="no such file"):
         load_space(str(tmp_path / "none.yaml"))
     with pytest.raises(UserError, match="take 1 to 216"):
-        load_space("cifar10").sample(217, 0)
+        load_space("paper-cifar10").sample(217, 0)
 
 
 def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
@@ -87,7 +87,7 @@ def test_what_has_a_default_may_be_left_out_or_searched(tmp_path):
     for point in space.bounds.draw(20, 0):
         assert 0 <= point.final_epochs <= 0.5
         space.bounds.check(point, "a draw")
-    other = load_space("cifar10").bounds
+    other = load_space("paper-cifar10").bounds
     with pytest.raises(UserError, match=r"final_epochs=0\.5 is outside"):
         other.check(space.points()[-1], "here")
 
@@ -103,9 +103,22 @@ def test_rates_of_no_retraining_are_one_point(tmp_path):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_every_pipeline_has_a_space_for_every_kind_of_data(pipeline):
-    for data in ("cifar10", "digits", "imagenet", "tinyimagenet"):
-        assert len(load_space(default_space(pipeline, data), pipeline).points()) > 1
+def test_every_pipeline_has_a_default_space(pipeline):
+    assert len(load_space("default", pipeline).points()) > 1
+
+
+def test_the_default_space_is_small_and_asks_whether_to_fine_tune():
+    points = load_space("default").points()
+    assert len(points) <= 12
+    thetas = {point.accuracy_drop_threshold for point in points}
+    assert NEVER in thetas
+    assert len(thetas) >= 2
+
+
+def test_a_pipeline_of_the_user_s_own_takes_the_spaces_of_the_one_whose_hyperparameters_it_searches():
+    assert (
+        load_space("default", "examples.pipeline:EveryFewSteps").points() == load_space("default", "baseline").points()
+    )
 
 
 FINAL = "final_epochs: [0, 4]\nfinal_learning_rate: [0.01, 0.03]\n"
