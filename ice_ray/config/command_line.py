@@ -17,7 +17,7 @@ from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import load_preset
 from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults, searched_pipeline
 from ice_ray.config.run import RunConfig, default_run, flat_options, plain_values
-from ice_ray.errors import FieldError, UserError
+from ice_ray.errors import UserError
 from ice_ray.extensions import is_own, origin_of
 from ice_ray.observe.terminal import say
 from ice_ray.pipelines.base import PipelineConfig
@@ -39,7 +39,7 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     """
     try:
         return _parsed(kind, arguments, program)
-    except FieldError as error:
+    except UserError as error:
         raise UserError(in_options(error)) from error
 
 

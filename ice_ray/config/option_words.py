@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from ice_ray.config.inspect_job import InspectConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.errors import FieldError, UserError
+from ice_ray.errors import FieldError
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.registry import PIPELINES
 
 
-def in_options(error: UserError) -> str:
-    """The error's line; where it is of a field, of that field's option.
+def in_options(error: BaseException) -> str:
+    """The error's words, with the options in the place of the fields that they name.
 
     >>> from ice_ray.search.config import SearchConfig
     >>> in_options(FieldError(SearchConfig, "eval_images", "0 must be at least 1"))
     '--search.eval-images 0 must be at least 1'
+    >>> in_options(UserError("layer1: left out by prune.include; see layer1.0.conv1"))
+    'layer1: left out by --prune.include; see layer1.0.conv1'
     """
-    if not isinstance(error, FieldError):
-        return str(error)
-    prefix = _PREFIXES.get(error.owner, "" if issubclass(error.owner, PipelineConfig) else None)
-    if prefix is None:
-        return str(error)
-    return f"--{prefix}{error.field.replace('_', '-')} {error.said}"
+    if isinstance(error, FieldError):
+        prefix = _PREFIXES.get(error.owner, "" if issubclass(error.owner, PipelineConfig) else None)
+        if prefix is not None:
+            return f"--{prefix}{error.field.replace('_', '-')} {error.said}"
+    return _GROUPED.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
 
 
 def _groups(config: Any, prefix: str = "") -> Iterator[tuple[type, str]]:
@@ -40,4 +42,15 @@ _PREFIXES = dict(
     group
     for config in (RunConfig(), InspectConfig(""), *(each.Config() for each in PIPELINES.values()))
     for group in _groups(config)
+)
+# A field within a group is written as group.field wherever it is named.
+_GROUPED = re.compile(
+    r"(?<![\w./-])("
+    + "|".join(
+        f"{prefix.replace('-', '_')}{each.name}"
+        for kind, prefix in _PREFIXES.items()
+        for each in dataclasses.fields(kind)
+        if prefix
+    )
+    + r")(?![\w.])"
 )

@@ -58,7 +58,7 @@ def parse_target(text: str) -> Target:
     except ValueError:
         value = 0.0
     if quantity not in get_args(Quantity) or not 0 < value < 1:
-        raise UserError(f"--target '{text}' must be macs=, params= or latency= with a share inside (0, 1), as macs=0.5")
+        raise UserError(f"target '{text}' must be macs=, params= or latency= with a share inside (0, 1), as macs=0.5")
     return Target(quantity, value)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def ratio_for(
         return found
     most, reached = shares.greatest, shares.of(shares.greatest)
     raise UserError(
-        f"--target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
+        f"target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
         f" ({most / _STEPS:g}) leaves {reached:.3f}{_mend(target, network, amounts, device, precision)}"
     )
 
@@ -106,7 +106,7 @@ def objection_to(
     shown = ", ".join(f"{unit.layer} {kept[unit]} of its {unit.filters} filters" for unit in gutted[:_SHOWN])
     more = f" and {len(gutted) - _SHOWN} more likewise" if len(gutted) > _SHOWN else ""
     return (
-        f"--target {target.quantity}={target.share:g} leaves {shown}{more}: so few seldom recover"
+        f"target {target.quantity}={target.share:g} leaves {shown}{more}: so few seldom recover"
         f"{_mend(target, network, amounts, device, precision)}"
     )
 
@@ -134,7 +134,7 @@ def _include(network: DenseNetwork, wider: DenseNetwork) -> str:
     """The options that choose the layers of the wider network, and no others."""
     wanted = {unit.layer for unit in wider.units}
     others = {layer for layer, reason in network.refused.items() if layer not in wanted and is_choice(reason)}
-    return "--prune.include '*'" if not others else "--prune.include " + " ".join(_patterns(wanted, others))
+    return "prune.include '*'" if not others else "prune.include " + " ".join(_patterns(wanted, others))
 
 
 def _patterns(wanted: Collection[str], others: Collection[str]) -> list[str]:
@@ -200,7 +200,7 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
         except UserError:
             continue
         return thousandths
-    raise UserError("--target: no uniform ratio fits this model; look at it with jobs/ice_inspect.py")
+    raise UserError("target: no uniform ratio fits this model; look at it with jobs/ice_inspect.py")
 
 
 def _measure(

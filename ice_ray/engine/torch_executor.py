@@ -116,7 +116,7 @@ class TorchExecutor:
             return self._carry_out(snapshot, action)
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(
-                "out of GPU memory: give each process more of a GPU (--search.gpus) or take a smaller --batch-size"
+                "out of GPU memory: give each process more of a GPU, or take a smaller batch size"
             ) from error
 
     def warm_up(self) -> float:

@@ -18,7 +18,7 @@ from ice_ray.ingest.datasets.base import Dataset, Pixels, RowImage
 from ice_ray.ingest.quiet import quiet_ray_data
 from ice_ray.ingest.roles import Rows
 
-RESIZE = "bring all to one size with --image-size N"
+RESIZE = "bring all to one size (image-size)"
 _ROWS_PER_TASK = 2500
 _BYTES_PER_TASK = 256 * 1024**2
 _ATTEMPTS = 4
@@ -73,7 +73,7 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
             for row in spans.map_batches(read, batch_size=1).iter_rows():
                 if row["unknown"]:
                     reason = str(row["unknown"]).partition("\n")[0].removeprefix("System error: ")
-                    raise UserError(f"--data: a node does not know the dataset ({reason}): install it on every node")
+                    raise UserError(f"data: a node does not know the dataset ({reason}): install it on every node")
                 del missing[start := int(row["start"])]
                 yield DecodedSpan(start, row["pixels"], [str(fault) for fault in row["faults"]], row["digest"])
         except ray.exceptions.OwnerDiedError:

@@ -121,6 +121,6 @@ def _check(faults: dict[int, str], rows: Rows, errors: DataErrors) -> None:
         raise DataError(odd[0])
     if faults and errors == "stop":
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise DataError(f"{faults[min(faults)]}{more}; mend or remove it, or go on without: --data-errors skip")
+        raise DataError(f"{faults[min(faults)]}{more}; mend or remove it, or go on without (data-errors skip)")
     if len(faults) == len(rows):
         raise DataError(f"no image of split {rows.split} could be decoded: {faults[min(faults)]}")

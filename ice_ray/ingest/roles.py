@@ -59,7 +59,7 @@ def assign_roles(dataset: Dataset, decide_on: DecideOn, seed: int) -> Roles:
         why = "".join(f" ({note})" for note in dataset.notes)
         raise UserError(
             f"the data has no val or test split to decide on{why}; if the dense model was not trained on all of the "
-            "training images, take some of those: --decide-on train"
+            "training images, take some of those (decide-on train)"
         )
     if decide_on == "test":
         whole = everything[held_out[-1]]

@@ -29,5 +29,5 @@ def describe_frozen(frozen: Sequence[str], all_of_them: bool) -> str:
     named = ", ".join(frozen[:3]) + (f" and {len(frozen) - 3} more" if len(frozen) > 3 else "")
     return (
         f"the model holds {named} fixed (requires_grad=False): nothing trains them, and layers whose weights are among "
-        "them stay whole unless --prune.include names them"
+        "them stay whole unless prune.include names them"
     )

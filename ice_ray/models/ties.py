@@ -82,7 +82,7 @@ def completed(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> d
             elif name != given[0] and not _agree(weights[name], weights[given[0]]):
                 raise UserError(
                     f"weights '{origin}' hold different values for {given[0]} and {name}, which are one tensor in the "
-                    "model; check --model"
+                    "model; is it the right model?"
                 )
     return found
 

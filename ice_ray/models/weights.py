@@ -128,7 +128,9 @@ def _check_keys(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin
         faults.append(_some(pairs))
     if faults:
         what = _told_by_names(unknown) if missing or unknown else _other_shapes(own, weights, shapes)
-        raise UserError(f"weights '{origin}' do not fit the model: {'; '.join(faults)}; {what or 'check --model'}")
+        raise UserError(
+            f"weights '{origin}' do not fit the model: {'; '.join(faults)}; {what or 'is it the right model?'}"
+        )
 
 
 def _told_by_names(unknown: list[str]) -> str | None:

@@ -46,7 +46,7 @@ def check_objective(name: str, max_drop: float | None) -> None:
     kind = Own if is_own(name) else _OBJECTIVES.get(name)
     if kind is None:
         raise UserError(
-            f"unknown --search.objective '{name}' ({nearest(name, list(_OBJECTIVES))}; or package.module:function"
+            f"unknown search.objective '{name}' ({nearest(name, list(_OBJECTIVES))}; or package.module:function"
             f"{meant_as_own(name)})"
         )
     kind.check_limit(name, max_drop)

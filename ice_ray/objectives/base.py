@@ -98,7 +98,7 @@ class Objective(ABC):
             UserError: so.
         """
         if max_drop is not None:
-            raise UserError(f"--search.max-drop {max_drop:g} is for --search.objective constrained, not for '{name}'")
+            raise UserError(f"search.max_drop {max_drop:g} is for search.objective constrained, not for '{name}'")
 
     @classmethod
     def with_limit(cls, name: str, max_drop: float | None) -> Self:

@@ -31,7 +31,7 @@ class Constrained(Objective):
 
     def _best(self, usable: Sequence[Candidate]) -> Choice:
         within = [c for c in usable if c.drop <= self._max_drop]
-        limit = f"--search.max-drop {self._max_drop:g}"
+        limit = f"search.max_drop {self._max_drop:g}"
         if not within:
             best = min(usable, key=lambda c: (c.drop, c.pruning_seconds, c.index))
             reason = (
@@ -52,9 +52,9 @@ class Constrained(Objective):
     @classmethod
     def check_limit(cls, name: str, max_drop: float | None) -> None:
         if max_drop is None:
-            raise UserError("--search.objective constrained needs --search.max-drop, the points a trial may lose")
+            raise UserError("search.objective constrained needs search.max_drop, the points a trial may lose")
         if not math.isfinite(max_drop):
-            raise UserError(f"--search.max-drop {max_drop} must be a number of percentage points")
+            raise UserError(f"search.max_drop {max_drop} must be a number of percentage points")
 
     @classmethod
     def with_limit(cls, name: str, max_drop: float | None) -> Self:

@@ -14,9 +14,9 @@ from ice_ray.pruning.blocks import Blocks, is_layer
 from ice_ray.pruning.coupling import OUTPUTS, Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
-_OUTSIDE = "its filters are read outside its block (stem, transition or head); --prune.include takes it all the same"
-_FROZEN = "frozen (requires_grad=False); --prune.include takes it all the same"
-_LEFT_OUT = "left out by --prune.include or --prune.exclude"
+_OUTSIDE = "its filters are read outside its block (stem, transition or head); prune.include takes it all the same"
+_FROZEN = "frozen (requires_grad=False); prune.include takes it all the same"
+_LEFT_OUT = "left out by prune.include or prune.exclude"
 
 
 @dataclass(frozen=True)

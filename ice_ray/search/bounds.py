@@ -88,7 +88,7 @@ class SearchBounds:
                 continue
             within = "never" if least == NEVER else f"{least:g} to {greatest:g}{' or never' * (name in self.choices)}"
             raise UserError(
-                f"{origin}: {name}={spelled(value)} is outside of space '{self.name}' ({within}); give a wider --space"
+                f"{origin}: {name}={spelled(value)} is outside of space '{self.name}' ({within}); give a wider space"
             )
 
     def _at(self, shares: list[float], never: Collection[str]) -> Hyperparameters:

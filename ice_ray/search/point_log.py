@@ -34,8 +34,8 @@ class PointLog:
         found = self.load()
         if found and found[: len(known)] != tuple(known):
             raise UserError(
-                f"'{self._path.parent.parent}' was begun with other points: the file of --space or "
-                "--search.warm-start has changed since; restore it, or take another --name"
+                f"'{self._path.parent.parent}' was begun with other points: the file of its space or "
+                "search.warm_start has changed since; restore it, or take another name"
             )
 
     def begin(self, known: Sequence[Hyperparameters]) -> None:

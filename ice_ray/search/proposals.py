@@ -55,8 +55,8 @@ def propose(space: Space, config: SearchConfig, seed: int) -> Proposals:
         return Proposals(_first(warm, space.sample(config.trials, seed), config.trials), None, origin)
     if bounds.is_a_point:
         raise UserError(
-            f"--search.algorithm {config.algorithm}: space '{space.name}' is a single point; give ranges in "
-            "--space, or take the grid"
+            f"search.algorithm {config.algorithm}: space '{space.name}' is a single point; give ranges in "
+            "it, or take the grid"
         )
     trials = config.trials or 1  # SearchConfig has made sure that it is given
     if config.algorithm == "random":
@@ -72,7 +72,7 @@ def _warm_start(bounds: SearchBounds, config: SearchConfig) -> tuple[Hyperparame
     if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
         least, _ = bounds.ranges.get("final_learning_rate", (0.0, 0.0))
         point = dataclasses.replace(point, final_learning_rate=least)
-    bounds.check(point, f"--search.warm-start '{config.warm_start}'")
+    bounds.check(point, f"search.warm_start '{config.warm_start}'")
     return (point,)
 
 

@@ -49,7 +49,7 @@ class Space:
         if math.prod(map(len, self.values.values())) > _MOST_POINTS:
             raise UserError(
                 f"space '{self.name}' has more than {_MOST_POINTS} points: give the least and the greatest value of "
-                "each hyperparameter, and let --search.algorithm random, tpe or gp choose between them"
+                "each hyperparameter, and let search.algorithm random, tpe or gp choose between them"
             )
         names = [name for name in self.kind.names() if name in self.values]
         columns = [self.values[name] for name in names]
@@ -92,7 +92,7 @@ class Space:
             return points
         if not 1 <= count <= len(points):
             raise UserError(
-                f"--search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}"
+                f"search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}"
             )
         order = np.random.default_rng(seed_of(seed, "trial order")).permutation(len(points))
         return tuple(points[index] for index in order[:count])
@@ -122,7 +122,7 @@ def load_space(name: str, pipeline: str = "ice") -> Space:
         text = (_folder(pipeline) / f"{name}.yaml").read_text()
     else:
         near = f"{nearest(name, known)}; or " if known else "it has none by name; give "
-        raise UserError(f"unknown space '{name}' of --pipeline {pipeline} ({near}a .yaml file)")
+        raise UserError(f"unknown space '{name}' of pipeline {pipeline} ({near}a .yaml file)")
     space = _parse(name, text, kind)
     space.points()
     return space

@@ -15,7 +15,7 @@ def read_winner(path: Place, kind: type[Hyperparameters]) -> Hyperparameters:
     Raises:
         UserError: no such file, no best.json, or values outside the hyperparameters' own ranges.
     """
-    origin = f"--search.warm-start '{path}'"
+    origin = f"search.warm_start '{path}'"
     if not path.is_file():
         raise UserError(f"{origin}: no such file; give the best.json of an earlier run")
     try:

@@ -23,7 +23,7 @@ def resolve(choice: PrecisionChoice, device: torch.device) -> Precision:
     if choice not in get_args(PrecisionChoice):
         raise UserError(f"precision '{choice}' is none of {', '.join(get_args(PrecisionChoice))}")
     if choice == "fp16" and device.type != "cuda":
-        raise UserError("--precision fp16 is for GPUs: take bf16 or fp32 on a CPU")
+        raise UserError("precision fp16 is for GPUs: take bf16 or fp32 on a CPU")
     if choice != "auto":
         return choice
     if device.type == "cuda":

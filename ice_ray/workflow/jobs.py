@@ -23,13 +23,13 @@ from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import (
     DataError,
-    FieldError,
     OwnCodeError,
     RunError,
     StorageError,
     TrialFailure,
     UserError,
     in_one_line,
+    told,
 )
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.observe.live import waiting
@@ -156,10 +156,12 @@ def run(job: Callable[[Config], None], kind: type[Config], program: str, argumen
             complain(f"{program}: interrupted")
             return 130
         except Exception as error:
-            known = ended_by(UserError(in_options(error)) if isinstance(error, FieldError) else error)
+            known = ended_by(error)
             if known is None and "--verbose" not in words and not run_log.is_kept():
                 raise  # nobody knows what it is: all of it is needed
             said, code = known or (f"{type(error).__name__}: {error}", 1)
+            fault = told(error)
+            said = in_options(fault) if isinstance(fault, UserError) else said
             complain(f"{program}: {in_one_line(said)}")
             _show_all(error, "--verbose" in words)
             return code

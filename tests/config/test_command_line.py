@@ -170,7 +170,7 @@ WRONG = {
     "target of another": (["--pipeline", "imp", "--target", "macs=0.5"], "--pipeline imp takes --ratio"),
     "images for workers": (["--calibration-images", "1"], "as many as --replay.workers"),
     "widths of another": (["--pipeline", "imp", "--prune.round-to", "8"], "--prune.round-to is an option of"),
-    "space of another": (["--pipeline", "imp", "--space", "cifar10"], "unknown space 'cifar10' of --pipeline imp"),
+    "space of another": (["--pipeline", "imp", "--space", "cifar10"], "unknown space 'cifar10' of pipeline imp"),
     "rounds": (["--pipeline", "aap", "--aap.rounds", "0"], "--aap.rounds 0 must be at least 1"),
     "dense schedule": (["--pipeline", "imp", "--imp.dense-schedule", "0.5:1"], "must rise from 0"),
     "schedule": (["--fine-tune.schedule", "step"], "'constant', 'cosine'"),

@@ -128,9 +128,9 @@ def test_what_is_excluded_or_frozen_is_not_proposed():
         found(narrow(exclude=("widen",), include=("*",)), "macs=0.2")
     with pytest.raises(UserError, match="no other layer can be pruned"):
         found(narrow(freeze="widen"), "macs=0.2")
-    with pytest.raises(UserError, match=r"--prune.include 'second\.\*' 'widen' takes widen too: then"):
+    with pytest.raises(UserError, match=r"prune.include 'second\.\*' 'widen' takes widen too: then"):
         found(narrow(freeze="first.conv1"), "macs=0.2")
-    with pytest.raises(UserError, match=r"--prune.include '\*' takes first.conv1, widen too"):
+    with pytest.raises(UserError, match=r"prune.include '\*' takes first.conv1, widen too"):
         found(narrow(include=("second.*",)), "macs=0.02")
 
 

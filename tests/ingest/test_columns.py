@@ -163,7 +163,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path, labels):
     assert set(dataset.labels) == {"train", "val"}
     assert any("split test has no labels" in note for note in dataset.notes)
     (tmp_path / "validation.parquet").unlink()
-    with pytest.raises(UserError, match=r"split test has no labels.*--decide-on train"):
+    with pytest.raises(UserError, match=r"split test has no labels.*decide-on train"):
         assign_roles(opened(tmp_path), "holdout", 0)
     assert assign_roles(opened(tmp_path), "train", 0).validation.split == "train"
 

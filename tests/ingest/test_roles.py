@@ -57,7 +57,7 @@ def test_a_tenth_of_training_is_taken_out():
 
 @pytest.mark.parametrize("way", ["holdout", "test"])
 def test_without_a_held_out_split_the_user_must_say(way):
-    with pytest.raises(UserError, match="--decide-on train"):
+    with pytest.raises(UserError, match="decide-on train"):
         assign_roles(Labels(train=100), way, 0)
 
 

@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_keys_that_do_not_fit_are_named():
     weights = spec().build().state_dict()
     weights["extra"] = weights.pop("linear.bias")
-    with pytest.raises(UserError, match=r"missing linear.bias; unknown extra.*check --model"):
+    with pytest.raises(UserError, match=r"missing linear.bias; unknown extra.*is it the right model"):
         fit_weights(spec().build(), weights, "w")
     with pytest.raises(UserError, match=r"linear.weight is \(10, 64\) where the model has \(5, 64\)"):
         fit_weights(ModelSpec("cifar-resnet8", 5).build(), spec().build().state_dict(), "w")

@@ -34,7 +34,7 @@ def test_choices_worked_by_hand(limit, figures, index):
 
 def test_the_reason_says_when_no_trial_keeps_to_the_limit():
     assert choose(0.5, (10, 3), (30, 1)).reason == (
-        "none of 2 finished trials keeps within --search.max-drop 0.5 points; so the smallest drop (1.00) wins"
+        "none of 2 finished trials keeps within search.max_drop 0.5 points; so the smallest drop (1.00) wins"
     )
     assert "the fastest (30.00 s) of the 1 of 2" in choose(2, (10, 3), (30, 1)).reason
 

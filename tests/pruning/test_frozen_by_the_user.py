@@ -69,7 +69,7 @@ FROZEN = ("stem", "blocks.0.conv1.weight", "blocks.1.conv2", "blocks.2.bn1")
 def test_frozen_layers_stay_whole_and_so_does_what_they_read():
     network = DenseNetwork(net(*FROZEN), (3, 8, 8))
     assert [unit.layer for unit in network.units] == ["blocks.2.conv1"]
-    said = "frozen (requires_grad=False); --prune.include takes it all the same"
+    said = "frozen (requires_grad=False); prune.include takes it all the same"
     assert network.refused["blocks.0.conv1"] == f"its weights are {said}"
     assert network.refused["blocks.1.conv1"] == f"the weights of blocks.1.conv2, which would be cut with it, are {said}"
     assert not set(network.freezable) & {"blocks.0.conv1", "blocks.1.conv2"}
@@ -90,7 +90,7 @@ def test_what_is_asked_for_by_name_is_pruned_all_the_same():
 
 
 def test_a_frozen_backbone_leaves_nothing_to_prune_and_that_is_said():
-    with pytest.raises(UserError, match=r"its weights are frozen \(requires_grad=False\); --prune.include takes it"):
+    with pytest.raises(UserError, match=r"its weights are frozen \(requires_grad=False\); prune.include takes it"):
         DenseNetwork(net("stem", "blocks"), (3, 8, 8))
 
 

@@ -122,7 +122,7 @@ def test_the_probe_is_needed_where_a_trial_may_freeze():
 def test_a_warm_start_that_cannot_be_used_is_refused(tmp_path, content, said):
     path = tmp_path / "best.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=f"--search.warm-start .*{said}"):
+    with pytest.raises(UserError, match=f"search.warm_start .*{said}"):
         proposed(warm_start=path)
     with pytest.raises(UserError, match="no such file"):
         proposed(warm_start=tmp_path / "none.json")

@@ -202,7 +202,7 @@ class TestCorruptImages:
         return Rows("train", np.arange(10))
 
     def test_stop_names_the_first_by_file_and_row(self, dataset):
-        with pytest.raises(UserError, match=r"train.parquet row 3: corrupt image.*1 more.*--data-errors skip"):
+        with pytest.raises(UserError, match=r"train.parquet row 3: corrupt image.*1 more.*data-errors skip"):
             load(dataset, self.rows(dataset), "stop", SHAPE)
 
     def test_skip_goes_on_and_counts(self, dataset):

@@ -30,7 +30,7 @@ def test_units_totals_and_reasons(capsys):
     removed = 20 * (9 * 16 + 9 * 32 + 2) + 39 * (9 * 32 + 9 * 64 + 2)
     assert f"parameters: {dense:,} to {dense - removed:,} (x {(dense - removed) / dense:.3f})" in text
     assert "linear: nothing reads its filters: they are the model's outputs" in text
-    assert "layer1.0.conv1: left out by --prune.include or --prune.exclude" in text
+    assert "layer1.0.conv1: left out by prune.include or prune.exclude" in text
 
 
 def test_a_target_and_the_ratio_it_led_to(capsys):
@@ -87,5 +87,5 @@ def test_a_target_that_guts_layers_is_shown_with_a_warning(tmp_path, monkeypatch
     )
     monkeypatch.syspath_prepend(tmp_path)
     text = " ".join(shown(capsys, "--model", "wide_head:build", "--target", "macs=0.54").split())
-    assert "warning: --target macs=0.54 leaves 1.conv1" in text
-    assert "of its 32 filters: so few seldom recover; --prune.include '*' takes 2 too: then ratio 0." in text
+    assert "warning: target macs=0.54 leaves 1.conv1" in text
+    assert "of its 32 filters: so few seldom recover; prune.include '*' takes 2 too: then ratio 0." in text

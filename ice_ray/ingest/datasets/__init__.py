@@ -55,7 +55,7 @@ def open_dataset(name: str, image_size: int | None = None) -> Dataset:
         raise UserError(f"data '{name}': digits takes no argument")
     dataset = DATASETS[kind](at_home(argument) or None, image_size)
     if image_size is not None and not dataset.can_resize:
-        raise UserError(f"data '{name}' comes in one size: leave --image-size out")
+        raise UserError(f"data '{name}' comes in one size: leave the image size out")
     return dataset
 
 

@@ -123,5 +123,5 @@ def _download(version: CifarVersion, root: Path) -> None:
         download_and_extract_archive(version.url, str(root), md5=version.md5)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{version.title} could not be downloaded ({error}); give its folder: --data {version.name}:DIR"
+            f"{version.title} could not be downloaded ({error}); give its folder: {version.name}:DIR"
         ) from error

@@ -96,5 +96,5 @@ def _download(root: Path) -> None:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"Fashion-MNIST could not be downloaded ({reason}); give its folder: --data fashionmnist:DIR"
+            f"Fashion-MNIST could not be downloaded ({reason}); give its folder: fashionmnist:DIR"
         ) from error

@@ -71,7 +71,9 @@ def check_criterion(
         norm = norms.get(unit.layer)
         objection = criterion.objection(unit, model.get_submodule(norm) if norm else None)
         if objection:
-            raise UserError(f"criterion '{name}' cannot be used: {objection}; take another, or --prune.exclude it")
+            raise UserError(
+                f"criterion '{name}' cannot be used: {objection}; take another, or leave that layer out (prune.exclude)"
+            )
 
 
 def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
