@@ -63,7 +63,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         most = f"must be at least 1 and at most {_MOST_TRIALS}"
         require(self, "trials", self.trials is None or 1 <= self.trials <= _MOST_TRIALS, most)
-        needs = "needs a number of trials (trials)"
+        needs = "needs search.trials, how many trials to run"
         require(self, "algorithm", self.trials is not None or self.algorithm == "grid", needs)
         require(self, "concurrent", self.concurrent is None or self.concurrent >= 1, "must be at least 1")
         check_objective(self.objective, self.max_drop)
