@@ -18,14 +18,14 @@ from common import RESULTS, arguments, command, machine, spread, table
 from contest import Contestant, cached_images, executor_of, plan_of
 from settings import small
 
-from ice_ray.engine import calibrating
+from ice_ray.engine import calibrator
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
 from ice_ray.pruning.amounts import Amounts
 
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 RULE = RemovalRule(Amounts(0.6), "residual", 250)
-HELD = calibrating.MOST_BYTES
+HELD = calibrator.MOST_BYTES
 
 
 def executor_for(shared: Path, model: str) -> TorchExecutor:
@@ -41,7 +41,7 @@ def executor_for(shared: Path, model: str) -> TorchExecutor:
 
 def prune(executor: TorchExecutor, held: int) -> tuple[float, dict[str, torch.Tensor]]:
     """All steps: seconds, and what the network has come to."""
-    calibrating.MOST_BYTES = held
+    calibrator.MOST_BYTES = held
     executor.rename_root(f"{executor.root}.")  # nothing is known from the run before
     began, snapshot = time.process_time(), executor.root
     for step in executor.network.steps:

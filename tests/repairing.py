@@ -2,16 +2,19 @@
 
 import copy
 import gc
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from ice_ray.distributed.collective import SingleProcess
 from ice_ray.models.trace import trace_layers
-from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.pruning.anatomy import dissect
+from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.pruning.units import dissect
-from ice_ray.repair import recalibrate, repair
+from ice_ray.repair import Repaired, recalibrate, repair
+from ice_ray.repair.context import RepairContext, Structure
+from ice_ray.repair.step_problems import StepProblems
 
 SHAPE = (3, 10, 10)
 
@@ -20,8 +23,52 @@ def pictures(count: int = 48) -> torch.Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def batches(images: torch.Tensor, size: int = 16):
-    return lambda: ((part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(size))
+class Calibration:
+    """Images of one process in batches, whose passes are whole ones.
+
+    Args:
+        given: (images, labels) of every batch, from the start at every call.
+    """
+
+    rank = 0
+
+    def __init__(self, given) -> None:
+        self.batches = given
+
+    @property
+    def images(self) -> torch.Tensor:
+        return torch.cat([images for images, _ in self.batches()])
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    @property
+    def held(self) -> torch.Tensor:
+        return torch.ones(self.count, dtype=torch.bool)
+
+    @contextmanager
+    def resuming(self, network, batch):
+        yield
+
+    @contextmanager
+    def passing(self, network, indices):
+        yield self.images[indices]
+
+
+def calibration(images: torch.Tensor, size: int = 16) -> Calibration:
+    return Calibration(lambda: ((part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(size)))
+
+
+def repair_context(model, dense, units, norms, order, images: Calibration, key=(0,), **structure) -> RepairContext:
+    return RepairContext(
+        model, lambda: dense, units, Structure(order, norms, **structure), images, SingleProcess(), key
+    )
+
+
+def scoring(name: str, context: RepairContext) -> ScoringContext:
+    """What a criterion of that name is given."""
+    return ScoringContext.of(context, StepProblems(), criterion_named(name).problems(context.units))
 
 
 def live_bytes() -> int:
@@ -116,23 +163,26 @@ class Case:
         repeat_filters(model.get_submodule(self.layer), norm)
         for each in model.modules():  # those that read what has just been changed
             if isinstance(each, nn.BatchNorm2d) and each is not norm:
-                recalibrate(model, batches(pictures(), 48), SingleProcess(), self.layer)
+                recalibrate(model, calibration(pictures(), 48), SingleProcess(), self.layer)
         self.traces = trace_layers(model, SHAPE)
         anatomy = dissect(model, SHAPE, self.traces)
         self.unit = next(unit for step in anatomy.steps for unit in step.units if unit.layer == self.layer)
         self.order = [trace.name for trace in self.traces]
 
-    def context(self, model: nn.Module, images=None, size: int = 48, **others) -> ScoringContext:
+    def context(self, model: nn.Module, images: Calibration | None = None) -> RepairContext:
         norms = {trace.name: trace.norm for trace in self.traces}
-        given = batches(pictures() if images is None else images, size)
-        key, alone = (0, "step", 1), SingleProcess()
-        return ScoringContext(model, (self.unit,), norms, key, given, alone, lambda: self.dense, **others)
+        given, key = images or calibration(pictures(), 48), (0, "step", 1)
+        return repair_context(model, self.dense, (self.unit,), norms, self.order, given, key)
+
+    def repaired(self, kind: str, removed: tuple[int, ...], epochs: float = 0.0) -> tuple[nn.Module, Repaired]:
+        model, gone = copy.deepcopy(self.dense), {self.layer: removed}
+        context = self.context(model)
+        return model, repair(context, StepProblems(), kind, gone, lambda: remove_filters(model, SHAPE, gone), epochs)
 
     def pruned(self, kind: str, removed: tuple[int, ...]) -> tuple[nn.Module, dict]:
-        model = copy.deepcopy(self.dense)
-        gone = {self.layer: removed}
         if kind == "none":
-            remove_filters(model, SHAPE, gone)
+            model = copy.deepcopy(self.dense)
+            remove_filters(model, SHAPE, {self.layer: removed})
             return model, {}
-        repaired = repair(self.context(model), kind, gone, self.order, lambda: remove_filters(model, SHAPE, gone))
-        return model, repaired.refitted
+        model, outcome = self.repaired(kind, removed)
+        return model, outcome.refitted

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ice_ray.randomness import generator
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -139,6 +141,25 @@ class ImageSet(ImageSource):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return cls(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+class FixedSample:
+    """Images drawn from a source by a key's random numbers, in the source's order; fetched by the first that asks.
+
+    Args:
+        key: (seed, purpose).
+    """
+
+    def __init__(self, source: ImageSource, key: tuple[int | str, ...]) -> None:
+        self._source, self._key = source, key
+        self._taken: ImageSet | None = None
+
+    def take(self, count: int) -> ImageSet:
+        """That many of them, or all there are."""
+        if self._taken is None or len(self._taken) != min(count, len(self._source)):
+            drawn = torch.randperm(len(self._source), generator=generator(*self._key))
+            self._taken = self._source.take(drawn[:count].sort().values)
+        return self._taken
 
 
 @dataclass(frozen=True)

@@ -71,16 +71,17 @@ class Repair:
         kind: `bn`, `least-squares` or `reconstruction`.
         removed: as in `Prune`.
         images: training images that are looked at.
-        scored: whether the scoring of the same network has set the problem up already, so that it is no cost of this.
         epochs: of a reconstruction.
+        criterion: whose scores of the same network have chosen the filters: what they were charged with is no cost of
+            this.
     """
 
     step: int
     kind: RepairKind
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     images: int = 1000
-    scored: bool = False
     epochs: float = 0.0
+    criterion: str | None = None
 
 
 @dataclass(frozen=True)

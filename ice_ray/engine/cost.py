@@ -13,7 +13,7 @@ from torch import nn
 from ice_ray.models.answers import logits_of
 from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.trace import LayerTrace
-from ice_ray.repair.patches import positions_per_image
+from ice_ray.repair.normal_equations import positions_per_image
 from ice_ray.training.precision import Precision, autocast
 
 Clock = Literal["wall", "work"]

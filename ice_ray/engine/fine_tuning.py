@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.cache.teacher import Teacher, TeacherCache
-from ice_ray.data.images import ImageSource, PruningData
+from ice_ray.data.images import FixedSample, ImageSource, PruningData
 from ice_ray.distributed.collective import Collective
 from ice_ray.engine.actions import FineTune, FineTuned
 from ice_ray.engine.cost import forward_flops, training_flops
 from ice_ray.engine.early_stopping import EarlyStopper, EarlyStoppingSample
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.samples import FixedSample
 from ice_ray.errors import DivergedError
 from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.pruning.masking import ZeroKeeper

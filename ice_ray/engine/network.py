@@ -23,13 +23,14 @@ from ice_ray.models.residual_branches import find_residual_branches
 from ice_ray.models.resume_points import find_resume_points
 from ice_ray.models.ties import check_overlaps, join, ties_of
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
+from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.blocks import is_layer
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, shrink_to
 from ice_ray.pruning.selection import Selection
 from ice_ray.pruning.trainability import untrainable_layers
-from ice_ray.pruning.units import PrunableUnit, PruningStep, dissect
 from ice_ray.pruning.verification import faulty_layers
 
 

@@ -15,7 +15,7 @@ from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.units import is_choice
+from ice_ray.pruning.anatomy import is_choice
 from ice_ray.training.precision import PrecisionChoice, resolve
 
 Quantity = Literal["macs", "params", "latency"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ice_ray.data.images import ImageSource, PruningData
+from ice_ray.data.images import FixedSample, ImageSource, PruningData
 from ice_ray.data.placement import placement, to_device
 from ice_ray.distributed.collective import Collective, SingleProcess
 from ice_ray.engine.actions import (
@@ -31,11 +31,10 @@ from ice_ray.engine.actions import (
     next_id,
     root_id,
 )
-from ice_ray.engine.calibrating import Calibrator
+from ice_ray.engine.calibrator import Calibrator
 from ice_ray.engine.cost import Cost, Stopwatch, forward_flops
 from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.samples import FixedSample
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import OutOfMemoryError
 from ice_ray.models.copies import fill
@@ -183,8 +182,7 @@ class TorchExecutor:
         if isinstance(action, (Prune, Mask, Reinitialise, FineTune)):
             self._calibrator.forget()
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
-        if isinstance(action, (Score, Repair)):
-            self._calibrator.get_ready(action)
+        context = self._calibrator.context(model, action, snapshot) if isinstance(action, (Score, Repair)) else None
         prepared = self.fine_tuner.prepare(action, self.root) if isinstance(action, FineTune) else None
         watch = Stopwatch(self.device)
         flops = 0.0
@@ -192,7 +190,8 @@ class TorchExecutor:
         after = snapshot
         match action:
             case Score():
-                value, flops = self._calibrator.score(model, action, snapshot)
+                assert context is not None
+                value, flops = self._calibrator.score(action, context, snapshot)
             case Prune():
                 remove_filters(model, self.network.image_shape, dict(action.removed))
                 after = next_id(snapshot, action)
@@ -203,8 +202,9 @@ class TorchExecutor:
                 reinitialise(model, (self._seed, *action.key))
                 after = next_id(snapshot, action)
             case Repair():
+                assert context is not None
                 after = next_id(snapshot, action)
-                value, flops = self._calibrator.repair(model, action, snapshot, after)
+                value, flops = self._calibrator.repair(action, context, snapshot, after)
             case Measure():
                 images = self._data.validation if action.images is None else self._part.take(action.images)
                 value = self._measure(model, images, action)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from ice_ray.errors import in_one_line
+from ice_ray.models.units import PruningStep
 from ice_ray.observe.terminal import say, show
-from ice_ray.pruning.units import PruningStep
 
 
 @dataclass(frozen=True)

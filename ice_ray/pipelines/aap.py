@@ -12,11 +12,11 @@ from ice_ray.engine.actions import FineTune, LayerShares, Score, SnapshotId, Unp
 from ice_ray.engine.executor import Executor
 from ice_ray.errors import require
 from ice_ray.hyperparameters import Hyperparameters, searched
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pipelines.aap_controller import Controller, RoundResult
 from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, closing_record, filters_at, position_scores, remove, round_record
-from ice_ray.pruning.units import PrunableUnit
 from ice_ray.training.config import StepFineTuneConfig
 
 Target = Literal["accuracy-parameters", "accuracy", "parameters", "flops"]

@@ -12,7 +12,7 @@ from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.pruning.criteria import lowest
-from ice_ray.repair import RepairKind, refits
+from ice_ray.repair import RepairKind
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,5 @@ def removal_action(removed: Removed, step: int, config: RepairingConfig) -> Prun
     """What takes the chosen filters: removal alone, or removal and repair."""
     if config.repair == "none":
         return Prune(removed)
-    scored = config.criterion == "residual" and refits(config.repair)
     epochs = config.reconstruction_epochs if config.repair == "reconstruction" else 0.0
-    return Repair(step, config.repair, removed, config.calibration_images, scored, epochs)
+    return Repair(step, config.repair, removed, config.calibration_images, epochs, config.criterion)

@@ -10,9 +10,9 @@ from torch import Tensor
 from ice_ray.engine.actions import Counting, FineTune, Measure, Outcome, Prune, SnapshotId, UnprunedShare
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
+from ice_ray.models.units import PrunableUnit
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.pruning.units import PrunableUnit
 
 
 @dataclass(frozen=True)

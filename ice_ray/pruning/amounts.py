@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from ice_ray.errors import UserError
-from ice_ray.pruning.units import PrunableUnit, PruningStep
+from ice_ray.models.units import PrunableUnit, PruningStep
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ice_ray.models.frozen import freeze
 from ice_ray.models.trace import LayerTrace
-from ice_ray.pruning.units import PruningStep
+from ice_ray.models.units import PruningStep
 
 WeightChange = Literal["l2", "l1", "norm-difference"]
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from ice_ray.models.frozen import freeze
 from ice_ray.models.layout import lay_out, mark_layout
+from ice_ray.models.units import PruningStep
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
-from ice_ray.pruning.units import PruningStep
 
 Widths = Mapping[str, int]
 """Filters that are left in each unit's layer."""

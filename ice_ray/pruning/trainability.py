@@ -9,8 +9,8 @@ from torch import nn
 
 from ice_ray.models.copies import copied
 from ice_ray.models.layout import laid_out, layout_of
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.removal import shrink_to
-from ice_ray.pruning.units import PrunableUnit
 
 _READ_IN_TRAINING = "its filters are read by what runs in training alone, such as an auxiliary head"
 

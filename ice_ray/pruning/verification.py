@@ -10,11 +10,11 @@ from torch import nn
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied
 from ice_ray.models.probe import unsettled
+from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.coupling import filters_of, removal_group
 from ice_ray.pruning.removal import remove_from, surgery
 from ice_ray.pruning.stand_ins import StandIns
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
-from ice_ray.pruning.units import PrunableUnit, PruningStep
 from ice_ray.randomness import generator
 
 # Of the greatest output. In double precision a fault shows that has faded on its way through many layers.

@@ -4,22 +4,20 @@ trained by themselves towards the dense network's outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from ice_ray.pruning.calibration import ScoringContext
 from ice_ray.repair.batch_norms import recalibrate
-from ice_ray.repair.before_removal import assign, made_ready, ready_for, remaining_problem, whole_problem
+from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted, outputs_left, problem_of, readers_of, refit
 from ice_ray.repair.reconstruction import reconstruct
+from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
 
 RepairKind = Literal["none", "bn", "least-squares", "reconstruction"]
 Errors = dict[str, tuple[float, float]]
-
-__all__ = ["Repair", "Repairs", "made_ready", "misses_readers", "recalibrate", "refits", "repair"]
 
 
 @dataclass(frozen=True)
@@ -30,23 +28,23 @@ class Repaired:
         refitted: per refitted reader, and the layer that answers, of its targets about their means.
         reconstructed: by the module behind which a step is looked at.
         targets_held: whether what a reconstruction aims at was computed once; else for every batch.
+        set_up_before, set_up_after: layers whose least-squares problem was set up before and after the removal.
+        norms_estimated: whether norms were, in whole passes.
     """
 
     refitted: Errors = field(default_factory=dict)
     reconstructed: Errors = field(default_factory=dict)
     targets_held: bool = True
-
-
-def refits(kind: RepairKind) -> bool:
-    """Whether a repair refits layers, whatever comes behind that."""
-    return kind in ("least-squares", "reconstruction")
+    set_up_before: tuple[str, ...] = ()
+    set_up_after: tuple[str, ...] = ()
+    norms_estimated: bool = False
 
 
 def repair(
-    context: ScoringContext,
+    context: RepairContext,
+    problems: StepProblems,
     kind: RepairKind,
     removed: Mapping[str, Sequence[int]],
-    order: Sequence[str],
     remove: Callable[[], None],
     epochs: float = 0.0,
 ) -> Repaired:
@@ -61,34 +59,34 @@ def repair(
     begins with that, and then trains the step's layers and their readers together, if all of these were refitted.
 
     Args:
+        problems: of the network before the removal.
         removed: per layer, the filters that go.
-        order: convolutions and linear layers in the order in which they run.
         remove: takes them.
         epochs: of a reconstruction.
     """
-    layers = {unit.layer for unit in context.units}
-    first = next(layer for layer in order if layer in layers)
-    readers = readers_of(context, order) if refits(kind) else []
-    whole = whole_problem(context, readers[0]) if readers else None
-    widths = {unit.layer: len(context.weight(unit)) for unit in context.units}
-    if readers:
-        assign(context.model, ready_for(context))
+    model, structure = context.model, context.structure
+    order = structure.order
+    consumers = {reader for unit in context.units for reader in unit.consumers}
+    readers = [] if kind == "bn" else readers_of(context)
+    ready = problems.ready(context) if readers else {}
+    whole = problems.of_reader(context, readers[0]) if readers else None
+    widths = {unit.layer: context.filters(unit.layer) for unit in context.units}
+    for values in ready.values():
+        assign(model, values)
     remove()
-    dense = context.dense()
+    first = min(widths, key=order.index)
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
-    errors: Errors = {}
-    missed = _consumers(context) - set(readers)
+    before, after, errors = list(ready), list[str](), Errors()
+    missed = consumers - set(readers)
 
     def estimate(last: str | None) -> None:
         """Norms from the first pruned layer on, but for those that go with what has been refitted."""
-        refitted = [*made_ready(context), *errors] if readers else []
-        settled = [norm for norm in map(context.norms.get, refitted) if norm is not None]
-        recalibrate(context.model, context.batches, context.reduction, first, last, context.resuming, settled)
+        settled = [norm for norm in map(structure.norms.get, [*ready, *errors]) if norm is not None]
+        recalibrate(model, context.images, context.reduction, first, last, settled)
 
     for reader in readers:
-        own = context.model.get_submodule(reader)
-        outputs = outputs_left(own, len(dense.get_parameter(f"{reader}.weight")), gone, reader)
-        if outputs is None or reader in context.fixed or not can_be_refitted(own):
+        outputs = outputs_left(context, reader, gone)
+        if outputs is None or reader in structure.fixed or not can_be_refitted(model.get_submodule(reader)):
             missed.add(reader)
             continue
         problem = None
@@ -97,26 +95,17 @@ def repair(
         elif whole is not None and reader == readers[0]:
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
             problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
-        if problem is None:
-            problem = problem_of(context, reader, outputs)
-        errors[reader] = refit(context, reader, problem)
-    reconstructed: Errors = {}
-    held = True
-    if misses_readers(context, errors):
+        (after if problem is None else before).append(reader)
+        errors[reader] = refit(context, reader, problem or problem_of(context, reader, outputs))
+    misses = not consumers or not consumers <= set(errors)
+    reconstructed, held = Errors(), True
+    if misses:
         estimate(None)
     elif kind == "reconstruction":
-        reconstructed, held = reconstruct(context, errors, order, epochs)
-    last = context.answers if refits(kind) and context.answers not in context.fixed else None
-    if last is not None and last not in errors and can_be_refitted(context.model.get_submodule(last)):
-        outputs = torch.arange(len(dense.get_parameter(f"{last}.weight")))
+        reconstructed, held = reconstruct(context, errors, epochs)
+    last = structure.answers if kind != "bn" and structure.answers not in structure.fixed else None
+    if last is not None and last not in errors and can_be_refitted(model.get_submodule(last)):
+        after.append(last)
+        outputs = torch.arange(context.filters(last, of_dense=True))
         errors[last] = refit(context, last, problem_of(context, last, outputs))
-    return Repaired(errors, reconstructed, held)
-
-
-def misses_readers(context: ScoringContext, refitted: Collection[str]) -> bool:
-    """Whether a layer that reads filters of the step is not among those that have been refitted, or none is known."""
-    return not _consumers(context) or bool(_consumers(context) - set(refitted))
-
-
-def _consumers(context: ScoringContext) -> set[str]:
-    return {reader for unit in context.units for reader in unit.consumers}
+    return Repaired(errors, reconstructed, held, tuple(before), tuple(after), misses)

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.models.partial_forward import reads_and_gives
-from ice_ray.pruning.calibration import Batch, Reduction, Resuming, from_the_start
+from ice_ray.repair.calibration_images import CalibrationImages
+from ice_ray.repair.context import Reduction
 
 
 def recalibrate(
     model: nn.Module,
-    batches: Callable[[], Iterator[Batch]],
+    images: CalibrationImages,
     reduction: Reduction,
     first: str | None = None,
     last: str | None = None,
-    resuming: Resuming = from_the_start,
     settled: Collection[str] = (),
 ) -> None:
     """Set, in place, running mean and variance of the batch norms to those of the images of all processes.
@@ -28,18 +28,18 @@ def recalibrate(
     is kept are the mean and the (unbiased) variance over all batches together.
 
     Args:
+        images: whose passes begin not behind `first`.
         first: module path of the layer from whose execution on norms are estimated; those before it stay.
         last: that of the layer at which forward passes end; norms behind it stay.
-        resuming: where they begin, not behind `first`.
         settled: norms that stay.
     """
     with _counting(model, first, settled) as sums, torch.inference_mode():
-        for number, (images, _) in enumerate(batches()):
-            with resuming(model, number):
+        for number, (batch, _) in enumerate(images.batches()):
+            with images.resuming(model, number):
                 if last is None:
-                    model(images)
+                    model(batch)
                 else:
-                    reads_and_gives(model, last, images)
+                    reads_and_gives(model, last, batch)
     for name, found in sums.items():
         count, total, squares = (reduction.sum(each) for each in found)
         if not count:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ice_ray.models.layers import computes_as_usual
 from ice_ray.models.partial_forward import passage
-from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.repair.channel_norms import ChannelNorm, norm_behind, take_up
-from ice_ray.repair.normal_equations import NormalEquations
-from ice_ray.repair.patches import (
+from ice_ray.repair.context import RepairContext
+from ice_ray.repair.normal_equations import (
+    NormalEquations,
     Positions,
     input_rows,
     output_rows,
@@ -34,6 +34,8 @@ _RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 _ABOUT_AS_WELL = 1.00001
 """Errors so near to the least differ by the last bits of the inputs, where some of these say the same as others."""
 _HELD_OUT, _SAMPLE = 4, 4
+_SILENT = 1e-4
+"""Of the greatest factor that a norm has learned: filters with less are heard by nobody behind it."""
 
 
 def can_be_refitted(layer: nn.Module) -> bool:
@@ -43,6 +45,55 @@ def can_be_refitted(layer: nn.Module) -> bool:
     if not isinstance(layer, (nn.Conv2d, nn.Linear)) or is_parametrized(layer):
         return False
     return computes_as_usual(layer) and layer.weight[0].numel() <= WIDEST
+
+
+@dataclass(frozen=True)
+class ChannelNorm:
+    """y -> scale x y + shift.
+
+    Attributes:
+        scale, shift: (filters,).
+        heard: (filters,) bool, which filters can be heard behind the norm: those that its factors do not silence.
+        module: the norm; None where there is none, or one that is not known, and nothing is done.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    heard: Tensor
+    module: _BatchNorm | None
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the norm does nothing else: some have an activation built in."""
+        return self.module is None or type(self.module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """(rows, filters) behind the norm."""
+        return rows * self.scale + self.shift
+
+
+def norm_behind(model: nn.Module, layer: str, norm: str | None) -> ChannelNorm:
+    """The norm that directly follows a layer, by its path, where it has statistics of its own."""
+    weight = model.get_parameter(f"{layer}.weight")
+    one, module = torch.ones(len(weight), device=weight.device), model.get_submodule(norm) if norm is not None else None
+    if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
+        return ChannelNorm(one, torch.zeros_like(one), one.bool(), None)
+    factor = one if module.weight is None else module.weight.detach()
+    scale = (module.running_var + module.eps).rsqrt() * factor
+    shift = (0 * one if module.bias is None else module.bias.detach()) - module.running_mean * scale
+    return ChannelNorm(scale, shift, factor.abs() > _SILENT * factor.abs().max(), module)
+
+
+def take_up(norm: ChannelNorm, layer: nn.Conv2d | nn.Linear, constant: Tensor) -> None:
+    """Let layer and norm add a constant (filters,), where one of them can: in place."""
+    if norm.module is not None:
+        assert norm.module.running_mean is not None
+        bias = 0.0 if layer.bias is None else layer.bias.detach()
+        added = constant if norm.module.bias is None else constant - norm.module.bias.detach()
+        mean = bias - added / torch.where(norm.heard, norm.scale, 1.0)
+        norm.module.running_mean.copy_(torch.where(norm.heard, mean, norm.module.running_mean))
+    elif layer.bias is not None:
+        layer.bias.data.copy_(constant)
 
 
 @dataclass(frozen=True)
@@ -67,7 +118,7 @@ class Problem:
         return self.fitted.merged(self.held_out)
 
 
-def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
+def problem_of(context: RepairContext, layer: str, outputs: Tensor) -> Problem:
     """The least-squares problem of a layer in the network as it stands.
 
     What it is to give is what it gives in the dense network, behind its norm; where that is added to something, what
@@ -79,20 +130,21 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
     weight, groups = own.weight, getattr(own, "groups", 1)
-    dense, behind = context.dense(), context.norms.get(layer)
-    norm, dense_norm = (norm_behind(network, layer, own_norm(context, layer)) for network in (context.model, dense))
+    dense, structure = context.dense(), context.structure
+    behind, own_norm = structure.norms.get(layer), structure.own_norm(layer)
+    norm, dense_norm = (norm_behind(network, layer, own_norm) for network in (context.model, dense))
     is_known = (behind is None or norm.module is not None) and norm.is_affine
-    end = (behind or layer) if layer in context.residual_branches and is_known else None
+    end = (behind or layer) if layer in structure.residual_branches and is_known else None
     constant = own.bias is not None or norm.module is not None
     sizes = groups, weight[0].numel(), len(weight) // groups, constant, weight.device
     fitted, held_out = NormalEquations(*sizes), NormalEquations(*sizes)
     some: tuple[Tensor, Tensor] | None = None
-    for number, (images, _) in enumerate(context.batches()):
-        with context.resuming(context.model, number), context.resuming(dense, number):
+    for number, (images, _) in enumerate(context.images.batches()):
+        with context.images.resuming(context.model, number), context.images.resuming(dense, number):
             now, then = (passage(network, layer, images, end) for network in (context.model, dense))
         given, output = now.given, now.output
         some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
-        key = (*context.key, layer, number, context.rank)
+        key = (*context.key, layer, number, context.images.rank)
         most = positions_per_image(weight[0].numel())
         positions = Positions.drawn(len(images), positions_of(own, output), most, key, images.device)
         size = output.shape[2:] if isinstance(own, nn.Conv2d) else output.shape[1:-1]
@@ -113,13 +165,7 @@ def problem_of(context: ScoringContext, layer: str, outputs: Tensor) -> Problem:
     return Problem(fitted, held_out, norm, *some)
 
 
-def own_norm(context: ScoringContext, layer: str) -> str | None:
-    """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
-    norm = context.norms.get(layer)
-    return norm if list(context.norms.values()).count(norm) == 1 else None
-
-
-def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float, float]:
+def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, float]:
     """Give a layer, in place, the weights that best do what a problem asks; its norm or its bias takes up the constant.
 
     Of several strengths with which its weights are held where they are, the greatest is taken that does about as well
@@ -149,20 +195,20 @@ def refit(context: ScoringContext, layer: str, problem: Problem) -> tuple[float,
     return whole.error(prior), whole.error(found)
 
 
-def readers_of(context: ScoringContext, order: Sequence[str]) -> list[str]:
+def readers_of(context: RepairContext) -> list[str]:
     """The layers that read the filters of the step, in the order in which they run; but for those that run twice, whose
     weights have to serve both times.
     """
+    order = context.structure.order
     readers, runs = {reader for unit in context.units for reader in unit.consumers}, Counter(order)
     return [layer for layer in order if layer in readers and runs[layer] == 1]
 
 
-def outputs_left(layer: nn.Module, filters: int, removed: Mapping[str, Sequence[int]], name: str) -> Tensor | None:
-    """Which of `filters` dense filters a layer has after this step's removal; None where earlier steps took some too,
-    so that nobody knows any more.
+def outputs_left(context: RepairContext, layer: str, removed: Mapping[str, Sequence[int]]) -> Tensor | None:
+    """Which of its dense filters a layer has after this step's removal; None where earlier steps took some too, so that
+    nobody knows any more.
     """
-    gone = set(removed.get(name, ()))
-    left = [index for index in range(filters) if index not in gone]
-    own = layer.weight
-    assert isinstance(own, Tensor)
-    return torch.tensor(left, device=own.device) if len(left) == len(own) else None
+    gone = set(removed.get(layer, ()))
+    left = [index for index in range(context.filters(layer, of_dense=True)) if index not in gone]
+    device = context.model.get_parameter(f"{layer}.weight").device
+    return torch.tensor(left, device=device) if len(left) == context.filters(layer) else None

@@ -1,17 +1,24 @@
-"""Least squares from sums that do not grow with the number of rows, in float64."""
+"""Least squares from sums that do not grow with the number of rows, in float64, and the rows: what a layer reads, and
+what it gives, at sampled positions.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ice_ray.pruning.calibration import Reduction
+from ice_ray.randomness import generator
+from ice_ray.repair.context import Reduction
 
 _SUMS = ("_rows", "_x", "_y", "_xx", "_xy", "_yy")
 _TINY = torch.finfo(torch.float64).tiny
 _NARROW, _STRIPES, _ALIGNED = 128, 4, 16
+_FEW_POSITIONS, _MANY_POSITIONS, _FEW_INPUTS = 16, 64, 1024
 
 
 class NormalEquations:
@@ -130,3 +137,72 @@ def _add_products(sums: Tensor, x: Tensor) -> None:
         end = min(start + stripe, width)
         sums[:, start:end, start:].baddbmm_(x[:, :, start:end].mT, x[:, :, start:])
         sums[:, end:, start:end] = sums[:, start:end, end:].mT
+
+
+def positions_per_image(inputs: int) -> int:
+    """Output positions of an image at which rows are taken at most, for a layer with so many inputs a filter: enough
+    for several rows an input with some hundred images.
+    """
+    return _FEW_POSITIONS if inputs <= _FEW_INPUTS else _MANY_POSITIONS
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where in every image's output rows are taken.
+
+    Attributes:
+        of_image: (images, positions) int64, flat indices of output positions.
+    """
+
+    of_image: Tensor
+
+    @classmethod
+    def drawn(
+        cls, images: int, positions: int, most: int, key: tuple[int | str, ...], device: torch.device
+    ) -> Positions:
+        """All positions, or `most` different ones an image, by the key's random numbers."""
+        if positions <= most:
+            return cls(torch.arange(positions, device=device).expand(images, positions))
+        drawn = torch.rand(images, positions, generator=generator(*key)).topk(most).indices
+        return cls(drawn.to(device))
+
+
+def input_rows(layer: nn.Module, given: Tensor, output_size: Sequence[int], positions: Positions) -> Tensor:
+    """(groups, rows, weights of a filter): what each sampled output of a layer is a weighted sum of."""
+    if isinstance(layer, nn.Linear):
+        flat = given.reshape(len(given), -1, given.shape[-1])
+        return flat.gather(1, positions.of_image[:, :, None].expand(-1, -1, flat.shape[-1])).flatten(0, 1)[None]
+    assert isinstance(layer, nn.Conv2d)
+    padded = _padded(layer, given)
+    device = given.device
+    rows, columns = positions.of_image // output_size[-1], positions.of_image % output_size[-1]
+    within = [
+        torch.arange(size, device=device) * dilation
+        for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)
+    ]
+    down = rows[:, :, None] * layer.stride[0] + within[0]  # (images, positions, kernel height)
+    across = columns[:, :, None] * layer.stride[1] + within[1]
+    image = torch.arange(len(given), device=device)[:, None, None, None]
+    patches = padded.movedim(1, -1)[image, down[:, :, :, None], across[:, :, None, :]]  # (n, positions, kh, kw, C)
+    patches = patches.movedim(-1, 2).flatten(0, 1)  # (rows, C, kh, kw): the order of a filter's weights
+    by_group: Tensor = patches.unflatten(1, (layer.groups, -1)).flatten(2)
+    return by_group.movedim(1, 0)
+
+
+def output_rows(layer: nn.Module, output: Tensor, positions: Positions) -> Tensor:
+    """(rows, filters) of a layer's output at the sampled positions."""
+    channels_last = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
+    flat = channels_last.reshape(len(output), -1, channels_last.shape[-1])
+    return flat.gather(1, positions.of_image[:, :, None].expand(-1, -1, flat.shape[-1])).flatten(0, 1)
+
+
+def positions_of(layer: nn.Module, output: Tensor) -> int:
+    """Output positions of one image."""
+    return output[0].numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]
+
+
+def _padded(layer: nn.Conv2d, given: Tensor) -> Tensor:
+    """As the layer pads."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    sides = list(layer._reversed_padding_repeated_twice)
+    return F.pad(given, sides, mode=mode) if any(sides) else given

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.models.partial_forward import End, outputs_at
-from ice_ray.pruning.calibration import CalibrationImages, ScoringContext
 from ice_ray.randomness import generator
-from ice_ray.repair.least_squares import can_be_refitted, own_norm
+from ice_ray.repair.context import RepairContext
+from ice_ray.repair.least_squares import can_be_refitted
 from ice_ray.training.schedules.linear import linear
 
 RATE, BATCH = 0.1, 32
@@ -30,7 +30,7 @@ _AT_ONCE = 128
 
 
 def reconstruct(
-    context: ScoringContext, refitted: Collection[str], order: Sequence[str], epochs: float
+    context: RepairContext, refitted: Collection[str], epochs: float
 ) -> tuple[dict[str, tuple[float, float]], bool]:
     """Train, in place, the layers of a step and those that read them, with the factors and shifts of the norms behind,
     towards what the readers outside the step give in the dense network; where that is a term of a sum, towards the sum.
@@ -42,22 +42,20 @@ def reconstruct(
     Args:
         refitted: the readers that take part; their outputs are as many as in the dense network, or another of the
             step's removals has taken some.
-        order: convolutions and linear layers in the order in which they run.
         epochs: passes over the calibration images.
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
         and after; empty where there is nothing that could be aimed at. And whether all processes held the targets.
     """
-    assert context.calibration_set is not None
-    ends = _ends(context, refitted, order)
+    ends = _ends(context, refitted)
     if not ends:
         return {}, True
-    calibration_set, parameters = context.calibration_set(), _parameters(context, refitted, order)
+    parameters = _parameters(context, refitted)
     with _training(context.model, parameters):
-        aim = _Aim(context, calibration_set, ends)
+        aim = _Aim(context, ends)
         before, kept = aim.errors(), [each.detach().clone() for each in parameters]
-        _descend(context, calibration_set, parameters, aim, epochs)
+        _descend(context, parameters, aim, epochs)
         after = aim.errors()
         if not sum(after) < sum(before):  # a loss that is no number is no less, either
             after = before
@@ -66,26 +64,21 @@ def reconstruct(
     return {end.module: (was, now) for end, was, now in zip(ends, before, after, strict=True)}, aim.held
 
 
-def _descend(
-    context: ScoringContext,
-    calibration_set: CalibrationImages,
-    parameters: Sequence[nn.Parameter],
-    aim: _Aim,
-    epochs: float,
-) -> None:
+def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
+    images = context.images
     groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
     optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
-    per_epoch = math.ceil(calibration_set.count / BATCH)
+    per_epoch = math.ceil(images.count / BATCH)
     steps = max(1, round(per_epoch * epochs))
     for step in range(steps):
         epoch, number = divmod(step, per_epoch)
         if not number:
-            shuffled = torch.randperm(calibration_set.count, generator=generator(*context.key, "reconstruction", epoch))
+            shuffled = torch.randperm(images.count, generator=generator(*context.key, "reconstruction", epoch))
         indices = shuffled[number * BATCH : (number + 1) * BATCH].sort().values
         for group in optimizer.param_groups:
             group["lr"] = RATE * group["size"] * linear((step + 0.5) / steps)
         optimizer.zero_grad(set_to_none=True)
-        own = indices[calibration_set.held[indices]]
+        own = indices[images.held[indices]]
         if len(own):
             (aim.loss(own) / len(indices)).backward()
         for each in parameters:
@@ -104,9 +97,9 @@ class _Aim:
         held: whether all processes hold what is aimed at.
     """
 
-    def __init__(self, context: ScoringContext, calibration_set: CalibrationImages, ends: Sequence[End]) -> None:
-        self._context, self._calibration_set, self._ends = context, calibration_set, ends
-        self._own = calibration_set.held.nonzero().flatten()
+    def __init__(self, context: RepairContext, ends: Sequence[End]) -> None:
+        self._context, self._images, self._ends = context, context.images, ends
+        self._own = self._images.held.nonzero().flatten()
         self._targets: list[Tensor] = []
         room, parts = float(MOST_BYTES), list[list[Tensor]]()
         squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
@@ -115,7 +108,7 @@ class _Aim:
             squares += torch.stack([each.double().square().sum() for each in wanted])
             room -= sum(each.nbytes for each in wanted)
             parts = [*parts, wanted] if room >= 0 else []
-        self._scales = (context.reduction.sum(squares) / calibration_set.count).tolist()
+        self._scales = (context.reduction.sum(squares) / self._images.count).tolist()
         self._targets = [torch.cat(each) for each in zip(*parts, strict=True)]
         lacking = torch.tensor(float(room < 0), dtype=torch.float64, device=self._device)
         self.held = not float(context.reduction.max(lacking))
@@ -136,7 +129,7 @@ class _Aim:
         total = torch.zeros(len(self._ends), dtype=torch.float64, device=self._device)
         for indices in self._parts():
             total += self._shares(indices).double()
-        return (self._context.reduction.sum(total) / self._calibration_set.count).tolist()
+        return (self._context.reduction.sum(total) / self._images.count).tolist()
 
     def _shares(self, indices: Tensor) -> Tensor:
         given = self._given(self._context.model, indices)
@@ -151,37 +144,35 @@ class _Aim:
             return self._given(self._context.dense(), indices)
 
     def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
-        with self._calibration_set.passing(network, indices) as images:
+        with self._images.passing(network, indices) as images:
             return outputs_at(network, self._ends, images)
 
     def _parts(self) -> Sequence[Tensor]:
         return self._own.split(_AT_ONCE) if len(self._own) else ()
 
 
-def _ends(context: ScoringContext, refitted: Collection[str], order: Sequence[str]) -> list[End]:
+def _ends(context: RepairContext, refitted: Collection[str]) -> list[End]:
     """Behind the readers that have all their outputs: those of the step's own layers are not as wide as before."""
     inner = {name for unit in context.units for name in (unit.layer, *unit.gates)}
-    found = []
-    for reader in order:
-        if reader not in refitted or reader in inner:
+    structure, found = context.structure, []
+    for reader in structure.order:
+        is_whole = reader in refitted and context.filters(reader) == context.filters(reader, of_dense=True)
+        if not is_whole or reader in inner:
             continue
-        own, dense = (network.get_parameter(f"{reader}.weight") for network in (context.model, context.dense()))
-        if len(own) != len(dense):
-            continue
-        norm = own_norm(context, reader)
-        is_alone = norm is not None or context.norms.get(reader) is None
-        found.append(End(norm or reader, is_alone and reader in context.residual_branches))
+        norm = structure.own_norm(reader)
+        is_alone = norm is not None or structure.norms.get(reader) is None
+        found.append(End(norm or reader, is_alone and reader in structure.residual_branches))
     return found
 
 
-def _parameters(context: ScoringContext, refitted: Collection[str], order: Sequence[str]) -> list[nn.Parameter]:
+def _parameters(context: RepairContext, refitted: Collection[str]) -> list[nn.Parameter]:
     """What is trained: of layers that run once, and of norms that are behind no other layer."""
     of_step = {name for unit in context.units for name in (unit.layer, *unit.gates)} | set(refitted)
-    runs, found = Counter(order), dict[int, nn.Parameter]()
-    for layer in dict.fromkeys(order):
+    structure, runs, found = context.structure, Counter(context.structure.order), dict[int, nn.Parameter]()
+    for layer in dict.fromkeys(structure.order):
         own = context.model.get_submodule(layer)
-        if layer in of_step and runs[layer] == 1 and layer not in context.fixed and can_be_refitted(own):
-            norm = own_norm(context, layer)
+        if layer in of_step and runs[layer] == 1 and layer not in structure.fixed and can_be_refitted(own):
+            norm = structure.own_norm(layer)
             modules = [own] if norm is None else [own, context.model.get_submodule(norm)]
             found |= {id(each): each for module in modules for each in module.parameters() if each.requires_grad}
     return list(found.values())

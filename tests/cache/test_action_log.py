@@ -22,7 +22,7 @@ from ice_ray.engine.threshold import Threshold
 from ice_ray.repair import Repaired
 
 COST = Cost(0.1, 3e9)
-REPAIRS = Repaired({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, targets_held=False)
+REPAIRS = Repaired({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, False, ("a",), ("b",), True)
 RECORDS = [
     ActionRecord("root", Score(1, "l1"), Outcome("root", {"is": torch.tensor([0.1, float("inf"), 1e-38])}, COST)),
     ActionRecord("root", Prune((("a.conv", (0, 2)), ("b", ()))), Outcome("p", None, COST), seconds=0.25),
@@ -30,7 +30,9 @@ RECORDS = [
     ActionRecord("p", FineTune(("step", 1), 0.1, 2, "constant", ("a",)), Outcome("r", FineTuned(2, None), COST)),
     ActionRecord("p", FineTune(("step", 1), 1e30, 1, "constant", ()), None, "diverged"),
     ActionRecord("r", CompareWeights("p", "l1"), Outcome("r", {"a": 0.3}, COST)),
-    ActionRecord("r", Repair(2, "reconstruction", (("a.conv", (0, 2)),), 500, True, 5.0), Outcome("c", REPAIRS, COST)),
+    ActionRecord(
+        "r", Repair(2, "reconstruction", (("a.conv", (0, 2)),), 500, 5.0, "residual"), Outcome("c", REPAIRS, COST)
+    ),
 ]
 
 

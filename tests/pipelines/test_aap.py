@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pipelines.aap import AapConfig, AapHyperparameters, AapOptions, AapPipeline, _unattended
 from ice_ray.pipelines.aap_controller import Controller, RoundResult
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.pruning.units import PrunableUnit
 
 DENSE = RoundResult("dense", 90.0)
 A, B, C = (RoundResult(name, 89.0) for name in "ABC")

@@ -7,7 +7,7 @@ from ice_runs import decisions, ice, paper, run
 from torch import nn
 
 from ice_ray.cache.activations import ActivationCache
-from ice_ray.engine.actions import Measure, Repair
+from ice_ray.engine.actions import Measure, Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
@@ -57,6 +57,26 @@ class TestRepair:
         assert all(torch.equal(whole[key], value) for key, value in fresh.commit(state.snapshot).tensors.items())
 
 
+@pytest.mark.parametrize("kind", ["bn", "least-squares", "reconstruction"])
+def test_its_cost_is_that_of_the_action_wherever_it_is_carried_out(executor, network, data, kind):
+    """What the scores were charged with is no cost of the repair, whether this process holds it still or not."""
+    step = network.steps[1]
+
+    def repair(criterion: str) -> Repair:
+        return Repair(2, kind, ((step.units[0].layer, tuple(range(16))),), 200, 2.0, criterion)
+
+    first = Repair(1, "least-squares", ((network.steps[0].units[0].layer, tuple(range(8))),), 200)
+    snapshot = executor.run(executor.root, first).snapshot
+    content, costs = executor.commit(snapshot), {}
+    for criterion in ("l1", "residual"):
+        executor.run(snapshot, Score(2, criterion, 200))
+        costs[criterion] = executor.run(snapshot, repair(criterion)).cost.flops
+        fresh = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
+        fresh.store.put(content)
+        assert fresh.run(snapshot, repair(criterion)).cost.flops == costs[criterion]
+    assert (costs["l1"] > costs["residual"]) == (kind != "bn")
+
+
 class TestPassesFromTheMiddle:
     """What lies before a step is not run through again; the bits are those of whole passes."""
 
@@ -68,7 +88,7 @@ class TestPassesFromTheMiddle:
     ):
         ended = []
         for most in (2**28, 0):
-            monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
+            monkeypatch.setattr("ice_ray.engine.calibrator.MOST_BYTES", most)
             executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
             pipeline = ice(threshold, repair=kind, criterion=criterion, calibration_images=300)
             ended.append((executor, run(executor, pipeline, preparation)[-1]))
@@ -143,7 +163,7 @@ def test_a_norm_that_all_blocks_share_is_as_in_whole_passes(data, monkeypatch, k
     torch.manual_seed(0)
     network, found = DenseNetwork(SharedNorm(), data.train.image_shape), []
     for most in (2**28, 0):
-        monkeypatch.setattr("ice_ray.engine.calibrating.MOST_BYTES", most)
+        monkeypatch.setattr("ice_ray.engine.calibrator.MOST_BYTES", most)
         executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"))
         snapshot = executor.root
         for step in network.steps:

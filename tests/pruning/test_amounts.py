@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ice_ray.errors import UserError
+from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts, parse_ratios, removed_count
 from ice_ray.pruning.config import PruneConfig
-from ice_ray.pruning.units import PrunableUnit, PruningStep
 
 
 def unit(filters: int, groups: int = 1, layer: str = "layer1.0.conv1") -> PrunableUnit:

@@ -1,7 +1,7 @@
 """Batch norms recalibrated: what torch itself would have found."""
 
 import torch
-from repairing import Chain, batches, conv_to_conv, pictures
+from repairing import Chain, calibration, conv_to_conv, pictures
 from torch import nn
 
 from ice_ray.distributed.collective import SingleProcess
@@ -23,14 +23,14 @@ def test_recalibrated_statistics_are_those_of_a_pass_over_all_images():
     for norm in (model.parts[1], model.parts[4]):
         norm.momentum = 0.1
     model.eval()
-    recalibrate(model, batches(pictures(), 48), SingleProcess())
+    recalibrate(model, calibration(pictures(), 48), SingleProcess())
     found = model.state_dict()
     assert all(torch.allclose(found[key], value, atol=1e-6) for key, value in wanted.items())
     assert int(found["parts.1.num_batches_tracked"]) == int(state["parts.1.num_batches_tracked"])
     assert not any(module.training for module in model.modules())
     # In pieces the first norm reads the same, whatever the pieces.
     model.load_state_dict(state)
-    recalibrate(model, batches(pictures(), 7), SingleProcess())
+    recalibrate(model, calibration(pictures(), 7), SingleProcess())
     for key in ("parts.1.running_mean", "parts.1.running_var"):
         torch.testing.assert_close(model.state_dict()[key], wanted[key], atol=1e-6, rtol=1e-5)
 
@@ -39,7 +39,7 @@ def test_norms_before_the_first_pruned_layer_stay():
     torch.manual_seed(0)
     model = Chain(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    recalibrate(model, batches(pictures(), 16), SingleProcess(), "parts.3")
+    recalibrate(model, calibration(pictures(), 16), SingleProcess(), "parts.3")
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"parts.4.running_mean", "parts.4.running_var"}
 
@@ -48,7 +48,7 @@ def test_a_batch_of_one_value_is_counted_but_does_not_normalise():
     torch.manual_seed(0)
     model = Chain(nn.Conv2d(3, 4, 10), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     images = pictures(17)
-    recalibrate(model, batches(images, 16), SingleProcess())
+    recalibrate(model, calibration(images, 16), SingleProcess())
     read = model.parts[0](images).flatten(1).detach()
     torch.testing.assert_close(model.parts[1].running_mean, read.mean(0), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(model.parts[1].running_var, read.var(0), atol=1e-6, rtol=1e-5)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from repairing import live_bytes
+from repairing import Calibration, live_bytes, repair_context, scoring
 from torch import nn
 
 from ice_ray.distributed.collective import SingleProcess
 from ice_ray.errors import UserError
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named, lowest
-from ice_ray.pruning.units import PrunableUnit
 
 UNIT = PrunableUnit("conv", 6, ("reader",))
 STREAMING = ["entropy", "entropy-densities", "mean-activation", "taylor"]
@@ -59,8 +59,15 @@ def context_of(model, batches, unit=UNIT, norms=None, key=(0, "step", 1)) -> Sco
     return ScoringContext(model, (unit,), norms, key, batches, SingleProcess(), lambda: model)
 
 
-def scores_of(name: str, own: ScoringContext) -> torch.Tensor:
-    return criterion_named(name).score(own)["conv"]
+def scores_of(name: str, own: ScoringContext, layer: str = "conv") -> torch.Tensor:
+    criterion = criterion_named(name)
+    asked = criterion.problems(own.units)
+    if asked:
+        order = [*(unit.layer for unit in own.units), *asked]
+        own = scoring(
+            name, repair_context(own.model, own.dense(), own.units, own.norms, order, Calibration(own.batches))
+        )
+    return criterion.score(own)[layer]
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -105,7 +112,9 @@ class TestConformance:
         torch.testing.assert_close(whole, pieces)
 
     def test_it_says_what_it_costs(self, name):
-        assert (criterion_named(name).passes > 0) == (name in LOOKING)
+        criterion = criterion_named(name)
+        assert (criterion.passes > 0) == (name in STREAMING)
+        assert bool(criterion.problems([UNIT])) == (name == "residual")
 
 
 def test_norms_by_hand():
@@ -191,7 +200,7 @@ def test_hidden_units_of_a_linear_layer_are_scored_too():
     images, labels = torch.randn(32, 3, 2, 2), torch.arange(32) % 3
     own = context_of(model, lambda: iter([(images, labels)]), unit, {})
     for name in set(CRITERIA) - {"bn-scale"}:
-        assert criterion_named(name).score(own)["1"].shape == (5,)
+        assert scores_of(name, own, "1").shape == (5,)
     expected = model[1](images.flatten(1)).relu().mean(0)
     torch.testing.assert_close(criterion_named("mean-activation").score(own)["1"].float(), expected)
 
@@ -261,10 +270,18 @@ def test_a_criterion_of_the_user_s_own(tmp_path, monkeypatch):
         "class Last(Criterion):\n"
         "    def score(self, context):\n"
         "        return {u.layer: -context.weight(u).abs().amax(1) for u in context.units}\n"
+        "class Unexplained(Criterion):\n"
+        "    def problems(self, units):\n"
+        "        return [reader for u in units for reader in u.consumers]\n"
+        "    def score(self, context):\n"
+        "        (products, _, _) = context.problems['reader'].whole.moments()\n"
+        "        return {u.layer: products[0].diagonal() for u in context.units}\n"
         "def nothing(): return 3\n"
     )
     assert isinstance(criterion_named("own_criteria:Last"), Criterion)
     assert scores_of("own_criteria:Last", context()).tolist() == [-1, -2, -3, -4, -5, -6]
+    spread = scores_of("own_criteria:Unexplained", context())  # what the reader reads of each filter
+    assert torch.argsort(spread).tolist() == list(range(6))
     with pytest.raises(UserError, match="gives int, not an ice_ray Criterion"):
         criterion_named("own_criteria:nothing")
     with pytest.raises(UserError, match="importable"):

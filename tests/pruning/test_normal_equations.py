@@ -9,8 +9,7 @@ from repairing import pictures
 from torch import nn
 
 from ice_ray.models.partial_forward import reads_and_gives
-from ice_ray.repair.normal_equations import NormalEquations
-from ice_ray.repair.patches import Positions, input_rows, output_rows, positions_of
+from ice_ray.repair.normal_equations import NormalEquations, Positions, input_rows, output_rows, positions_of
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,42 +1,25 @@
 """A step's layers trained by themselves: what they aim at, what they may touch, and what must never become worse."""
 
-import copy
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
-from repairing import NETWORKS, SHAPE, Case, pictures
+from repairing import NETWORKS, Case, pictures
 from torch import nn
 
+from ice_ray.data.batches import Shard, evaluation_batches
 from ice_ray.engine.actions import Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.pruning.criteria import lowest
-from ice_ray.pruning.removal import remove_filters
-from ice_ray.repair import reconstruction, repair
+from ice_ray.repair import reconstruction
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
 
 
-class Pictures:
-    """All calibration images are this process's, and passes are whole ones."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self._images, self.count, self.held = images, len(images), torch.ones(len(images), dtype=torch.bool)
-
-    @contextmanager
-    def passing(self, network, indices):
-        yield self._images[indices]
-
-
 def reconstructed(case: Case, removed: tuple[int, ...], epochs: float = 10.0):
     """The network with filters removed and its step reconstructed, and what that has come to."""
-    model, gone = copy.deepcopy(case.dense), {case.layer: removed}
-    context = case.context(model, calibration_set=lambda: Pictures(pictures()))
-    outcome = repair(context, "reconstruction", gone, case.order, lambda: remove_filters(model, SHAPE, gone), epochs)
-    return model, outcome
+    return case.repaired("reconstruction", removed, epochs)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -107,7 +90,8 @@ def test_it_aims_at_the_sum_that_the_block_ends_in(network, data):
     """By hand, with the block's own parts: the branch and the shortcut, before the activation."""
     executor = fresh(network, data)
     _, outcome = repaired(executor, "reconstruction", step=2, images=100)
-    images = next(iter(executor._calibrator._batches(100)))[0]
+    sample = executor._calibrator._images.take(100)
+    images = next(evaluation_batches(sample, data.preprocessing, 100, Shard()))[0]
     model, dense = executor.module(outcome.snapshot), network.build(CPU)
 
     def summed(own: nn.Module) -> torch.Tensor:
@@ -130,7 +114,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(network, data):
     assert any(not torch.equal(other[key], value) for key, value in first.items())
 
 
-@pytest.mark.parametrize("limit", ["ice_ray.engine.calibrating.MOST_BYTES", "reconstruction.MOST_BYTES"])
+@pytest.mark.parametrize("limit", ["ice_ray.engine.calibrator.MOST_BYTES", "reconstruction.MOST_BYTES"])
 def test_what_cannot_be_held_is_computed_again(network, data, monkeypatch, limit):
     """Activations before the step, or the dense network's outputs behind it."""
     held, _ = repaired(fresh(network, data), "reconstruction")

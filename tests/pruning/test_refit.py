@@ -1,25 +1,40 @@
 """Layers refitted: what must be reproduced exactly, and what may never become worse."""
 
 import copy
-import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
-from repairing import NETWORKS, SHAPE, Case, batches, live_bytes, pictures, with_statistics
+from repairing import (
+    NETWORKS,
+    SHAPE,
+    Calibration,
+    Case,
+    calibration,
+    live_bytes,
+    pictures,
+    repair_context,
+    with_statistics,
+)
 from torch import nn
 
 from ice_ray import repair as repair_room
 from ice_ray.distributed.collective import SingleProcess
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.pruning.units import PrunableUnit
-from ice_ray.repair import before_removal, recalibrate, repair
 from ice_ray.repair import least_squares as refitting
-from ice_ray.repair.channel_norms import norm_behind
-from ice_ray.repair.least_squares import problem_of
+from ice_ray.repair import recalibrate, repair
+from ice_ray.repair.context import RepairContext
+from ice_ray.repair.least_squares import norm_behind, problem_of
+from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
+
+
+def refitted(own: RepairContext, gone, shape=SHAPE) -> dict[str, tuple[float, float]]:
+    """What least squares come to in a context's network, which loses filters."""
+    outcome = repair(own, StepProblems(), "least-squares", gone, lambda: remove_filters(own.model, shape, gone))
+    return outcome.refitted
 
 
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"groups"}))
@@ -46,7 +61,7 @@ def test_every_group_is_fitted_by_itself():
             norm.weight[spare], norm.bias[spare] = 3 * norm.weight[kept], 3 * norm.bias[kept]
             norm.running_mean[spare] = 2 * norm.running_mean[kept]
             norm.running_var[spare] = 4 * norm.running_var[kept]
-    recalibrate(case.dense, batches(pictures(), 48), SingleProcess(), case.layer)
+    recalibrate(case.dense, calibration(pictures(), 48), SingleProcess(), case.layer)
     repaired, errors = case.pruned("least-squares", (1, 3, 5, 7))
     assert all(after < 1e-9 < before for before, after in errors.values())
     torch.testing.assert_close(repaired(pictures()), case.dense(pictures()), atol=2e-3, rtol=1e-3)
@@ -71,8 +86,8 @@ def test_where_there_are_fewer_images_than_inputs_other_images_suffer_no_more():
     unit = PrunableUnit("1", 200, ("3",))
     factors = torch.randn(10, *SHAPE)  # images have something in common, else there is nothing to learn from them
     some, others = (torch.einsum("nf,fchw->nchw", torch.randn(count, 10), factors) for count in (80, 500))
-    own = ScoringContext(model, (unit,), {}, (0,), batches(some, 20), SingleProcess(), lambda: dense)
-    errors = repair(own, "least-squares", gone, ["1", "3"], lambda: remove_filters(model, SHAPE, gone)).refitted
+    own = repair_context(model, dense, (unit,), {}, ["1", "3"], calibration(some, 20))
+    errors = refitted(own, gone)
     assert errors["3"][1] < errors["3"][0]
     wanted = dense(others)
     before, after = ((each(others) - wanted).square().mean() for each in (untouched, model))
@@ -100,17 +115,17 @@ def test_behind_a_norm_over_channels_the_problem_is_set_up_anew():
     dense = nn.Sequential(nn.Flatten(), nn.Linear(300, 8), nn.GroupNorm(1, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
     unit, gone = PrunableUnit("1", 8, ("4",)), (0, 3, 4)
     model = copy.deepcopy(dense)
-    own = ScoringContext(model, (unit,), {}, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
-    whole = before_removal.whole_problem(own, "4")
+    own = repair_context(model, dense, (unit,), {}, ["1", "4"], calibration(pictures(), 24))
+    whole = StepProblems().of_reader(own, "4")
     kept = [index for index in range(8) if index not in gone]
     for name in ("weight", "bias"):
         for layer in (model[1], model[2]):
             setattr(layer, name, nn.Parameter(getattr(layer, name)[kept]))
     model[2].num_channels = len(kept)
     model[4].weight = nn.Parameter(model[4].weight[:, kept])
-    assert before_removal.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
+    assert remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
     model[2] = nn.Identity()
-    assert before_removal.remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
+    assert remaining_problem(own, "4", whole, 8, gone, torch.arange(5)) is None
 
 
 class Standardised(nn.Conv2d):
@@ -137,9 +152,9 @@ def test_a_squeeze_and_excitation_is_refitted_with_the_block_around_it():
     model = network.build(torch.device("cpu"))
     gone = {unit.layer: tuple(range(0, unit.filters, 2)) for unit in step.units}
     images = torch.randn(40, 3, 32, 32)
-    own = ScoringContext(model, step.units, network.norms, (0,), batches(images, 20), SingleProcess(), lambda: dense)
     order = [trace.name for trace in network.traces]
-    errors = repair(own, "least-squares", gone, order, lambda: remove_filters(model, (3, 32, 32), gone)).refitted
+    own = repair_context(model, dense, step.units, network.norms, order, calibration(images, 20))
+    errors = refitted(own, gone, (3, 32, 32))
     assert {gate for unit in step.units for gate in unit.gates} <= set(errors)
     assert all(after <= before + 1e-9 for before, after in errors.values())
 
@@ -163,9 +178,7 @@ def test_memory_is_flat_in_the_number_of_images():
             yield pictures(8) + number, torch.zeros(8, dtype=torch.int64)
 
     model = copy.deepcopy(case.dense)
-    own = dataclasses.replace(case.context(model), batches=given)
-    gone = {case.layer: (0, 5)}
-    repair(own, "least-squares", gone, case.order, lambda: remove_filters(model, SHAPE, gone))
+    refitted(case.context(model, Calibration(given)), {case.layer: (0, 5)})
     assert len(seen) == 1 + 9  # whether the layer reads what it did, its reader
     assert max(seen[1:]) <= max(seen[1:3])
 
@@ -208,18 +221,9 @@ class TestBehindALayerThatHasDrifted:
     def repaired(self, case, **known):
         dense, model = case
         unit, gone = PrunableUnit("first", 8, ("second",)), {"first": (1, 4, 5, 7)}
-        own = ScoringContext(
-            model,
-            (unit,),
-            {"first": "norm", "second": "last"},
-            (0,),
-            batches(pictures(), 24),
-            SingleProcess(),
-            lambda: dense,
-            **known,
-        )
-        order = ["stem", "first", "second", "head"]
-        errors = repair(own, "least-squares", gone, order, lambda: remove_filters(model, SHAPE, gone)).refitted
+        norms, order = {"first": "norm", "second": "last"}, ["stem", "first", "second", "head"]
+        own = repair_context(model, dense, (unit,), norms, order, calibration(pictures(), 24), **known)
+        errors = refitted(own, gone)
         return dense, model, errors
 
     def test_what_the_pruned_layer_reads_is_made_up_for_in_it(self, case):
@@ -259,8 +263,7 @@ class TestBehindALayerThatHasDrifted:
         unit, gone = PrunableUnit("first", 8, ("second",)), {"first": (1, 4)}
         norms = {"first": "norm", "second": "last", "elsewhere": "last"}
         mean = model.last.running_mean.clone()
-        own = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
-        repair(own, "least-squares", gone, ["first", "second"], lambda: remove_filters(model, SHAPE, gone))
+        refitted(repair_context(model, dense, (unit,), norms, ["first", "second"], calibration(pictures(), 24)), gone)
         assert torch.equal(model.last.running_mean, mean)
 
     def test_layers_of_one_step_are_made_ready_one_after_the_other(self, case):
@@ -268,12 +271,13 @@ class TestBehindALayerThatHasDrifted:
         dense, model = case
         units = (PrunableUnit("second", 4, ("head",)), PrunableUnit("first", 8, ("second",)))
         norms = {"first": "norm", "second": "last"}
-        own = ScoringContext(model, units, norms, (0,), batches(pictures(), 24), SingleProcess(), lambda: dense)
+        own = repair_context(model, dense, units, norms, ["first", "second"], calibration(pictures(), 24))
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        ready = before_removal.ready_for(own)
-        assert before_removal.made_ready(own) == ["second", "first"]
+        ready = StepProblems().ready(own)
+        assert list(ready) == ["first", "second"]
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-        before_removal.assign(model, ready)
+        for values in ready.values():
+            assign(model, values)
         branch = dense.last(dense.second(dense.norm(dense.first(dense.stem(pictures())))))
         found = model.last(model.second(model.norm(model.first(model.stem(pictures())))))
         torch.testing.assert_close(found, branch, atol=2e-3, rtol=2e-3)

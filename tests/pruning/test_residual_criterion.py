@@ -1,17 +1,16 @@
 """Backward elimination on the refit's residual."""
 
 import torch
-from repairing import SHAPE, Case, Chain, batches, pictures, with_statistics
+from repairing import SHAPE, Case, Chain, calibration, pictures, repair_context, scoring, with_statistics
 from torch import nn
 
 from ice_ray.distributed.collective import SingleProcess
 from ice_ray.models.partial_forward import reads_and_gives
 from ice_ray.models.trace import trace_layers
-from ice_ray.pruning.calibration import ScoringContext
+from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.criteria import criterion_named, lowest
-from ice_ray.pruning.units import dissect
 from ice_ray.repair import recalibrate
-from ice_ray.repair.patches import Positions, input_rows, output_rows, positions_of
+from ice_ray.repair.normal_equations import Positions, input_rows, output_rows, positions_of
 
 
 def test_elimination_finds_the_filters_that_others_stand_in_for():
@@ -19,8 +18,8 @@ def test_elimination_finds_the_filters_that_others_stand_in_for():
     case = Case("batch norm and activation")
     with torch.no_grad():  # 3 and 7 are left single: only 0, 1, 2 have a double
         case.dense.parts[0].weight[7] = torch.randn(3, 3, 3)
-    recalibrate(case.dense, batches(pictures(), 48), SingleProcess())
-    scores = criterion_named("residual").score(case.context(case.dense))[case.layer]
+    recalibrate(case.dense, calibration(pictures(), 48), SingleProcess())
+    scores = criterion_named("residual").score(scoring("residual", case.context(case.dense)))[case.layer]
     gone = lowest(scores, 3)
     assert len({index % 4 for index in gone}) == 3
     assert not {3, 7} & set(gone)
@@ -33,8 +32,8 @@ def test_elimination_s_order_is_that_of_refits_made_one_by_one():
     traces = trace_layers(model, SHAPE)
     unit = dissect(model, SHAPE, traces).steps[0].units[0]
     norms = {trace.name: trace.norm for trace in traces}
-    context = ScoringContext(model, (unit,), norms, (0,), batches(pictures(), 48), SingleProcess(), lambda: model)
-    order = criterion_named("residual").score(context)["parts.0"]
+    context = repair_context(model, model, (unit,), norms, list(norms), calibration(pictures(), 48))
+    order = criterion_named("residual").score(scoring("residual", context))["parts.0"]
     given, output = reads_and_gives(model, "parts.2", pictures())
     positions = Positions.drawn(48, positions_of(model.parts[2], output), 16, (0, "parts.2", 0, 0), given.device)
     x = input_rows(model.parts[2], given, output.shape[2:], positions)[0].double()

@@ -1,4 +1,4 @@
-"""The criteria by name, a file each."""
+"""The criteria by name."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from torch import Tensor, nn
 
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import is_own, meant_as_own
+from ice_ray.models.units import PrunableUnit
+from ice_ray.pruning.criteria.activations import MeanActivation, Taylor
 from ice_ray.pruning.criteria.base import Batch, Criterion, Reduction, ScoringContext
-from ice_ray.pruning.criteria.bn_scale import BatchNormScale
 from ice_ray.pruning.criteria.entropy import Entropy, EntropyOfDensities
-from ice_ray.pruning.criteria.l1 import L1Norm
-from ice_ray.pruning.criteria.l2 import L2Norm
-from ice_ray.pruning.criteria.l2_fan_in import L2NormByFanIn
-from ice_ray.pruning.criteria.mean_activation import MeanActivation
 from ice_ray.pruning.criteria.own import OwnCriterion
-from ice_ray.pruning.criteria.random import Random
 from ice_ray.pruning.criteria.residual import Residual
-from ice_ray.pruning.criteria.taylor import Taylor
-from ice_ray.pruning.units import PrunableUnit
+from ice_ray.pruning.criteria.weights import BatchNormScale, L1Norm, L2Norm, L2NormByFanIn, Random
 
 CRITERIA: dict[str, Callable[[], Criterion]] = {
     "l1": L1Norm,

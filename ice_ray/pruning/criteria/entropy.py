@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ice_ray.pruning.criteria.activations import Statistic, StreamingCriterion
 from ice_ray.pruning.criteria.base import Reduction
-from ice_ray.pruning.criteria.streaming import Statistic, StreamingCriterion
 
 BINS = 20
 _FINE = 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from ice_ray.errors import OwnCodeError, UserError
 from ice_ray.extensions import check_takes, load_own
 from ice_ray.guard import guarded
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.criteria.base import Criterion, ScoringContext
-from ice_ray.pruning.units import PrunableUnit
 
 _FORM = "a criterion is a class of ice_ray.pruning.criteria.Criterion, or a function without arguments that gives one"
 
@@ -35,7 +36,7 @@ class OwnCriterion(Criterion):
             own = function()
         if not isinstance(own, Criterion):
             raise UserError(f"criterion '{name}' gives {type(own).__name__}, not an ice_ray Criterion; {_FORM}")
-        self._own, self.passes, self.sets_up_refits = own, own.passes, own.sets_up_refits
+        self._own, self.passes = own, own.passes
 
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         with guarded(self._name, "criterion"):
@@ -45,6 +46,10 @@ class OwnCriterion(Criterion):
         for unit in context.units:
             self._check(unit.layer, len(context.weight(unit)), scores.get(unit.layer))
         return {unit.layer: scores[unit.layer].detach() for unit in context.units}
+
+    def problems(self, units: Iterable[PrunableUnit]) -> Collection[str]:
+        with guarded(self._name, "criterion"):
+            return self._own.problems(units)
 
     def objection(self, unit: PrunableUnit, norm: nn.Module | None) -> str | None:
         with guarded(self._name, "criterion"):

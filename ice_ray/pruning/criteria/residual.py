@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Collection, Iterable
 
-from ice_ray.pruning.calibration import ScoringContext
-from ice_ray.pruning.criteria.base import Criterion
-from ice_ray.pruning.units import PrunableUnit
-from ice_ray.repair.before_removal import whole_problem
+import torch
+from torch import Tensor
+
+from ice_ray.models.units import PrunableUnit
+from ice_ray.pruning.criteria.base import Criterion, ScoringContext
 from ice_ray.repair.normal_equations import NormalEquations
 
 _RIDGE = 1e-6
@@ -22,22 +22,16 @@ class Residual(Criterion):
     looked at with the others of the step whole.
     """
 
-    passes = 2.0  # one of the network, one of the dense network
-    sets_up_refits = True
-
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         return {unit.layer: self._order(context, unit) for unit in context.units}
 
-    def objection(self, unit: PrunableUnit, norm: nn.Module | None) -> str | None:
-        return None
+    def problems(self, units: Iterable[PrunableUnit]) -> Collection[str]:
+        return dict.fromkeys(reader for unit in units for reader in unit.consumers)
 
     def _order(self, context: ScoringContext, unit: PrunableUnit) -> Tensor:
         filters = len(context.weight(unit))
-        eliminations = []
-        for reader in unit.consumers:
-            problem = whole_problem(context, reader)
-            if problem is not None:
-                eliminations.append(Elimination(problem.whole, filters))
+        problems = [context.problems[reader] for reader in unit.consumers if reader in context.problems]
+        eliminations = [Elimination(problem.whole, filters) for problem in problems]
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
         order = torch.zeros(filters)

@@ -103,7 +103,48 @@ def _maps(output: Tensor, channels_first: bool) -> Tensor:
     return moved.float().reshape(len(moved), moved.shape[1], -1)
 
 
-def average(total: Tensor, images: int, reduction: Reduction) -> Tensor:
-    """A sum over images, made the mean over the images of all processes."""
-    count = reduction.sum(torch.tensor(float(images), dtype=torch.float64, device=total.device))
-    return reduction.sum(total) / count
+class _Mean(Statistic):
+    """The mean over the images of what is made of the activations and gradients of each.
+
+    Args:
+        each: from (n, filters, positions), float64, to (n, filters).
+    """
+
+    def __init__(self, filters: int, device: torch.device, each: Callable[[Tensor, Tensor | None], Tensor]) -> None:
+        self._total = torch.zeros(filters, dtype=torch.float64, device=device)
+        self._images, self._each = 0, each
+
+    def update(self, maps: Tensor, gradients: Tensor | None) -> None:
+        self._total += self._each(maps.double(), None if gradients is None else gradients.double()).sum(dim=0)
+        self._images += len(maps)
+
+    def scores(self, reduction: Reduction) -> Tensor:
+        images = torch.tensor(float(self._images), dtype=torch.float64, device=self._total.device)
+        return reduction.sum(self._total) / reduction.sum(images)
+
+
+class MeanActivation(StreamingCriterion):
+    """Mean over the images of the spatial mean of the activations: filters that hardly fire matter least."""
+
+    def statistic(self, filters: int, device: torch.device) -> Statistic:
+        return _Mean(filters, device, lambda maps, _: maps.mean(dim=2))
+
+
+class Taylor(StreamingCriterion):
+    """First-order Taylor expansion (Molchanov et al. 2017), how much the loss would change without the filter: mean
+    over the images of |spatial mean of activation x gradient|, the gradient of each image's cross entropy.
+
+    Activations count where they are positive, as behind a ReLU: there activation x gradient is the same before and
+    after it.
+    """
+
+    passes = 3.0
+    needs_gradients = True
+
+    def statistic(self, filters: int, device: torch.device) -> Statistic:
+        return _Mean(filters, device, _product)
+
+
+def _product(maps: Tensor, gradients: Tensor | None) -> Tensor:
+    assert gradients is not None
+    return (maps * gradients).mean(dim=2).abs()

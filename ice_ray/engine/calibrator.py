@@ -1,0 +1,184 @@
+"""What looks at calibration images: scores of filters, and repairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor, nn
+
+from ice_ray.cache.activations import ActivationCache
+from ice_ray.data.batches import Batch
+from ice_ray.data.images import FixedSample, PruningData
+from ice_ray.distributed.collective import Collective
+from ice_ray.engine.actions import Repair, Score, SnapshotId
+from ice_ray.engine.cost import forward_flops, refit_flops
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.models.partial_forward import Activations, ResumePoint
+from ice_ray.models.trace import LayerTrace
+from ice_ray.pruning.criteria import ScoringContext, criterion_named
+from ice_ray.pruning.removal import remove_filters
+from ice_ray.repair import Repaired, repair
+from ice_ray.repair.calibration_images import CalibrationImages
+from ice_ray.repair.context import RepairContext, Structure
+from ice_ray.repair.step_problems import StepProblems
+from ice_ray.training.precision import Precision, autocast
+
+_FLOAT_BYTES = 4
+MOST_BYTES = 256 * 2**20
+"""Of activations that a process holds for a network between two steps: more are computed again in every pass."""
+
+
+class Calibrator:
+    """Scores filters and repairs networks, on the same images at every step.
+
+    Args:
+        network: the dense network.
+        data: the calibration images are drawn from its training images.
+        precision: of the passes that score.
+        seed: of the run.
+        collective: the processes that work together; each looks at its share of the images.
+        dense: the network before pruning, as it was built: with its batch norms, in eval mode.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        data: PruningData,
+        precision: Precision,
+        seed: int,
+        collective: Collective,
+        dense: Callable[[], nn.Module],
+    ) -> None:
+        self._network, self._data, self._precision, self._seed = network, data, precision, seed
+        self._collective, self._dense = collective, dense
+        self._images = FixedSample(data.train, (seed, "calibration"))
+        self._problems: tuple[tuple[SnapshotId, int, int], StepProblems] | None = None
+        self._activation_caches = ActivationCache(), ActivationCache()  # in the network as it stands, in the dense one
+
+    def forget(self) -> None:
+        """What is known is of a network that is no more. Of the dense one, too, nothing is held: others need memory."""
+        self._problems = None
+        for cache in self._activation_caches:
+            cache.forget()
+
+    def context(self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId) -> RepairContext:
+        """What an action looks at. What it has to know of the network's structure is found the first time anybody asks:
+        no cost of any action.
+        """
+        network, step = self._network, action.step
+        units, branches = network.steps[step - 1].units if step else network.units, frozenset[str]()
+        if isinstance(action, Repair) or criterion_named(action.criterion).problems(units):
+            branches, _ = network.residual_branches, network.resume_points
+        order, answers = [trace.name for trace in network.traces], network.answers
+        structure = Structure(
+            order, network.norms, branches, answers if step == len(network.steps) else None, network.fixed_layers
+        )
+        activations, shard = self._activations(model, action, snapshot), self._collective.shard
+        images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, activations)
+        key = (self._seed, "step", step)
+        return RepairContext(model, self._dense, units, structure, images, self._collective, key)
+
+    def score(self, action: Score, context: RepairContext, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
+        """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
+        And the operations spent.
+        """
+        criterion, problems = criterion_named(action.criterion), self._problems_of(action, snapshot)
+        scoring = ScoringContext.of(context, problems, criterion.problems(context.units))
+        with autocast(self._precision, self._data.train.device):
+            scores = criterion.score(scoring)
+        if not action.step:
+            self._problems = None  # of all layers at once: too much to keep
+        device = self._data.train.device
+        agreed = {layer: self._collective.agree(each.to(device).float()).cpu() for layer, each in scores.items()}
+        per_image = criterion.passes * forward_flops(context.model, self._network.traces)
+        if scoring.problems:
+            per_image += self._refit_flops(context, action, [*problems.ready(context), *scoring.problems])
+        return agreed, per_image * min(action.images, len(self._data.train))
+
+    def repair(
+        self, action: Repair, context: RepairContext, snapshot: SnapshotId, after: SnapshotId
+    ) -> tuple[Repaired, float]:
+        """Remove and repair, in place and in full precision; all processes end with the same bits. What has come of
+        it, and the operations spent: without those that the scores which have chosen the filters were charged with,
+        whether they were computed here or elsewhere.
+
+        Args:
+            after: the snapshot that this leads to.
+        """
+        model, removed = context.model, dict(action.removed)
+        problems = self._problems_of(action, snapshot)
+        repaired = repair(
+            context,
+            problems,
+            action.kind,
+            removed,
+            lambda: remove_filters(model, self._network.image_shape, removed),
+            action.epochs,
+        )
+        self._problems = None
+        self._activation_caches[0].rename((snapshot, action.images), (after, action.images), removed)
+        for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
+            tensor.copy_(self._collective.agree(tensor))
+        was_charged = action.criterion is not None and bool(criterion_named(action.criterion).problems(context.units))
+        set_up = [*(() if was_charged else repaired.set_up_before), *repaired.set_up_after]
+        per_image = self._refit_flops(context, action, set_up)
+        if repaired.norms_estimated:
+            per_image += forward_flops(model, self._run_through(action))
+        if repaired.reconstructed:
+            per_image += self._reconstruction_flops(model, action, repaired)
+        return repaired, per_image * min(action.images, len(self._data.train))
+
+    def _problems_of(self, action: Score | Repair, snapshot: SnapshotId) -> StepProblems:
+        about = snapshot, action.step, action.images
+        if self._problems is None or self._problems[0] != about:
+            self._problems = about, StepProblems()
+        return self._problems[1]
+
+    def _refit_flops(self, context: RepairContext, action: Score | Repair, layers: Iterable[str]) -> float:
+        """Of one calibration image: what it takes to set up these layers' problems."""
+        traces = self._run_through(action)
+        return sum(refit_flops(context.model, self._dense(), traces, layer) for layer in layers)
+
+    def _reconstruction_flops(self, model: nn.Module, action: Repair, repaired: Repaired) -> float:
+        """Of one calibration image: passes that measure what is left before and after, and per epoch one and, from the
+        step's first layer on, the way back, which takes twice as long. The dense network's once, where that is held.
+        """
+        units = self._network.steps[action.step - 1].units
+        layers = {name for unit in units for name in (unit.layer, *unit.consumers)}
+        point = self._resume_point(action.step, action.images)
+        traces = [each for each in self._network.traces if point is None or not point.is_behind(each.name)]
+        first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
+        passed, trained = traces[: last + 1], traces[first : last + 1]
+        passes = 2 + action.epochs
+        dense = forward_flops(self._dense(), passed) * (1 if repaired.targets_held else 1 + passes)
+        return dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
+
+    def _activations(
+        self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId
+    ) -> Callable[[nn.Module, Iterable[Batch]], Sequence[Activations] | None]:
+        """Of the batches in a step's network and in the dense one, where the step begins; None if too much to hold."""
+
+        def activations(network: nn.Module, batches: Iterable[Batch]) -> Sequence[Activations] | None:
+            point = self._resume_point(action.step, action.images)
+            if point is None:
+                return None
+            cache = self._activation_caches[0 if network is model else 1]
+            return cache.at(point, network, (snapshot, action.images) if network is model else action.images, batches)
+
+        return activations
+
+    def _resume_point(self, step: int, images: int) -> ResumePoint | None:
+        """Where passes of a step begin, if what stands there may be held."""
+        point = self._network.resume_points.get(step)
+        own = math.ceil(min(images, len(self._data.train)) / self._collective.shard.world)
+        return point if point is not None and point.size * own * _FLOAT_BYTES <= MOST_BYTES else None
+
+    def _run_through(self, action: Score | Repair) -> list[LayerTrace]:
+        """What passes of a step's network run through at most: from the resume point of the step before, whence the
+        activations are moved on, as where no fine-tune has come between.
+        """
+        before, own = (self._resume_point(step, action.images) for step in (action.step - 1, action.step))
+        if before is None or own is None or not own.follows(before):
+            return list(self._network.traces)
+        return [trace for trace in self._network.traces if not before.is_behind(trace.name)]

@@ -1,0 +1,73 @@
+"""What a repair is given: a step's network, the dense one, and the calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ice_ray.models.units import PrunableUnit
+from ice_ray.repair.calibration_images import CalibrationImages
+
+
+class Reduction(Protocol):
+    """What several processes that work together do with their parts; each has its share of the images."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes, on every process."""
+
+    def max(self, value: Tensor) -> Tensor:
+        """The greatest over processes, element by element, on every process."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a network's layers hang together.
+
+    Attributes:
+        order: convolutions and linear layers in the order in which they run.
+        norms: the batch norm that directly follows each layer, where one does.
+        residual_branches: layers whose output, behind the norm, is but a term of a sum.
+        answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
+        fixed: layers whose weights no repair may change.
+    """
+
+    order: Sequence[str]
+    norms: Mapping[str, str | None]
+    residual_branches: Collection[str] = ()
+    answers: str | None = None
+    fixed: Collection[str] = ()
+
+    def own_norm(self, layer: str) -> str | None:
+        """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
+        norm = self.norms.get(layer)
+        return norm if list(self.norms.values()).count(norm) == 1 else None
+
+
+@dataclass(frozen=True)
+class RepairContext:
+    """What repairs look at, and change.
+
+    Attributes:
+        model: the network as it stands, in eval mode.
+        dense: the network as it was before anything was pruned, in eval mode; not to be changed.
+        units: those of one step.
+        structure: of both networks.
+        images: that are looked at.
+        reduction: over processes.
+        key: (seed, step, ...) that names random choices.
+    """
+
+    model: nn.Module
+    dense: Callable[[], nn.Module]
+    units: tuple[PrunableUnit, ...]
+    structure: Structure
+    images: CalibrationImages
+    reduction: Reduction
+    key: tuple[int | str, ...]
+
+    def filters(self, layer: str, of_dense: bool = False) -> int:
+        """How many a layer has now, or had in the dense network."""
+        return len((self.dense() if of_dense else self.model).get_parameter(f"{layer}.weight"))
