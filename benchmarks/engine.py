@@ -45,7 +45,7 @@ from ice_ray import PruningData
 from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet
 from ice_ray.data.placement import to_device
-from ice_ray.distributed.process_group import ProcessGroup
+from ice_ray.distributed import ProcessGroup
 from ice_ray.engine.actions import Measure, Outcome, Prune
 from ice_ray.engine.cost import training_flops
 from ice_ray.engine.network import DenseNetwork

@@ -35,8 +35,8 @@ from common import RESULTS, Ledger, Row, arguments, command, dense_resnet20, mac
 from paper_way import paper_point
 from scipy.stats import kendalltau
 
-from ice_ray.cache.action_log import ActionLog
 from ice_ray.cache.actions import ActionIndex, ActionRecord, key_of
+from ice_ray.cache.storage import ActionLog
 from ice_ray.engine.actions import Action, FineTune, Outcome, Score, SnapshotId
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry

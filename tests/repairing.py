@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ice_ray.distributed.collective import SingleProcess
+from ice_ray.distributed import SingleProcess
 from ice_ray.models.trace import trace_layers
 from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.criteria import ScoringContext, criterion_named

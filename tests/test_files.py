@@ -12,7 +12,7 @@ import torch
 
 from ice_ray import retry
 from ice_ray.address import place
-from ice_ray.cache.action_log import ActionLog
+from ice_ray.cache.storage import ActionLog
 from ice_ray.errors import StorageError
 from ice_ray.files import write_json, write_tensors, write_text
 from ice_ray.retry import retries_that_helped, with_retries

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ice_ray.data.batches import Batch
-from ice_ray.models.partial_forward import Activations, ResumePoint, reach
+from ice_ray.models.resume import Activations, ResumePoint, reach
 
 
 class ActivationCache:

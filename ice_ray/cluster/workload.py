@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.data.images import Preprocessing, PruningData
-from ice_ray.distributed.collective import Collective
+from ice_ray.distributed import Collective
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
 from ice_ray.extensions import is_own
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import StageImages
-from ice_ray.models.libraries import library_of
-from ice_ray.models.registry import ModelSpec
+from ice_ray.models.registry import ModelSpec, library_of
 from ice_ray.models.weights import fit_weights
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.registry import build_pipeline

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ice_ray.cache.activations import ActivationCache
 from ice_ray.data.batches import Batch
 from ice_ray.data.images import FixedSample, PruningData
-from ice_ray.distributed.collective import Collective
+from ice_ray.distributed import Collective
 from ice_ray.engine.actions import Repair, Score, SnapshotId
 from ice_ray.engine.cost import forward_flops, refit_flops
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.models.partial_forward import Activations, ResumePoint
+from ice_ray.models.resume import Activations, ResumePoint
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters

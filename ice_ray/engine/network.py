@@ -18,20 +18,17 @@ from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.layout import Layout, find_layout, lay_out
-from ice_ray.models.partial_forward import ResumePoint
-from ice_ray.models.residual_branches import find_residual_branches
-from ice_ray.models.resume_points import find_resume_points
+from ice_ray.models.partial_forward import find_residual_branches
+from ice_ray.models.resume import ResumePoint, find_resume_points
 from ice_ray.models.ties import check_overlaps, join, ties_of
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.anatomy import dissect
-from ice_ray.pruning.blocks import is_layer
+from ice_ray.pruning.anatomy import dissect, is_layer
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Widths, shrink_to
 from ice_ray.pruning.selection import Selection
-from ice_ray.pruning.trainability import untrainable_layers
-from ice_ray.pruning.verification import faulty_layers
+from ice_ray.pruning.verification import faulty_layers, untrainable_layers
 
 
 class DenseNetwork:

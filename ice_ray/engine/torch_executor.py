@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ice_ray.data.images import FixedSample, ImageSource, PruningData
 from ice_ray.data.placement import placement, to_device
-from ice_ray.distributed.collective import Collective, SingleProcess
+from ice_ray.distributed import Collective, SingleProcess
 from ice_ray.engine.actions import (
     Action,
     CompareWeights,
@@ -37,8 +37,7 @@ from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
 from ice_ray.errors import OutOfMemoryError
-from ice_ray.models.copies import fill
-from ice_ray.models.reinitialise import reinitialise
+from ice_ray.models.copies import fill, reinitialise
 from ice_ray.models.ties import copies_of
 from ice_ray.pruning.freezing import weight_changes
 from ice_ray.pruning.masking import mask_smallest, weight_norm

@@ -1,4 +1,4 @@
-"""Networks copied, filled with weights, and looked at, whatever their passes keep in them: features, caches, losses."""
+"""Networks copied, filled with weights, drawn anew, and run without a trace of what their passes keep in them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from ice_ray.errors import UserError
+from ice_ray.randomness import seed_of
 
 _OF_TORCH = frozenset(nn.Module().__dict__)
 """What every module has: weights, buffers, parts, hooks."""
@@ -68,3 +72,31 @@ def _own(module: nn.Module) -> dict[str, Any]:
 def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
     """The containers among a module's attributes, and what is in them now."""
     return [(value, copy.copy(value)) for value in _own(module).values() if type(value) in (dict, list, set)]
+
+
+def reinitialise(model: nn.Module, key: tuple[int | str, ...]) -> None:
+    """Draw every weight that trains anew, in place, as its module's own `reset_parameters` does.
+
+    The draws are made on the CPU, so that they are the same for every device.
+
+    Args:
+        key: names the random choices.
+
+    Raises:
+        UserError: a module with parameters of its own that cannot be drawn anew.
+    """
+    device = next(model.parameters()).device
+    fixed = [(each, each.detach().clone()) for each in model.parameters() if not each.requires_grad]
+    model.cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*key))
+        for name, module in model.named_modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif any(each.requires_grad for each in module.parameters(recurse=False)):
+                raise UserError(f"{name or 'the model'} ({type(module).__name__}) cannot be initialised anew")
+    with torch.no_grad():
+        for parameter, value in fixed:
+            parameter.copy_(value)
+    model.to(device)

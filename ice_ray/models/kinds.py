@@ -43,6 +43,15 @@ def check_finite(model: nn.Module, name: str = "the model") -> None:
         raise UserError(f"{name} holds NaN or infinity in {bad[0]}{others}: load weights that are finite")
 
 
+def computes_as_usual(layer: nn.Module) -> bool:
+    """Whether a layer computes what torch's own convolutions and linear layers do: some subclasses standardise their
+    weights first.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return type(layer).forward is nn.Conv2d.forward and type(layer)._conv_forward is nn.Conv2d._conv_forward
+    return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+
+
 def float_module(module: object, name: str = "the model") -> nn.Module:
     """The same in float32 on the CPU; what is one tensor stays one.
 

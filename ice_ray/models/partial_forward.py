@@ -1,14 +1,10 @@
-"""Parts of a forward pass: those that end at a layer, and those that begin where an earlier one had come to.
-
-A network that is pruned from front to back is looked at again after every step. What lies before the step is as it
-was, so the passes begin behind it: those that end at the step take time in proportion to the depth of a step, not of
-all that lies before.
-"""
+"""Forward passes that end at a layer, or at the sum behind a residual branch; and which layers end such branches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
@@ -17,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ice_ray.models.residual_branches import shortcut
+from ice_ray.models.probe import probe_of
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """The module has been reached: nothing behind it is wanted."""
 
 
@@ -32,9 +28,9 @@ def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tenso
 
     def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         caught.append((given[0].detach(), output.detach()))
-        raise _Reached
+        raise Reached
 
-    _run_to(model, layer, images, hook)
+    run_to(model, layer, images, hook)
     return caught[0]
 
 
@@ -71,7 +67,7 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
     handle = model.get_submodule(layer).register_forward_hook(note)
     try:
         with sums:
-            _run_to(model, end, images, watch)
+            run_to(model, end, images, watch)
     finally:
         handle.remove()
     assert sums.other is not None
@@ -98,7 +94,7 @@ def outputs_at(model: nn.Module, ends: Sequence[End], images: Tensor) -> list[Te
         stack.enter_context(sums)
         try:
             model(images)
-        except _Reached as reached:
+        except Reached as reached:
             clear_frames(reached.__traceback__)
     return [sums.found[end] for end in ends]
 
@@ -134,7 +130,7 @@ class _UntilAdditions(TorchFunctionMode):
     def _reach(self, end: End, value: Tensor) -> None:
         self.found[end] = value
         if len(self.found) == self._count:
-            raise _Reached
+            raise Reached
 
 
 class _UntilAddition(TorchFunctionMode):
@@ -151,18 +147,18 @@ class _UntilAddition(TorchFunctionMode):
         if self.term is not None:
             self.other = shortcut(func, args, kwargs or {}, self.term)
             if self.other is not None:
-                raise _Reached
+                raise Reached
         return func(*args, **(kwargs or {}))
 
 
-def _run_to(model: nn.Module, module: str, images: Tensor, hook: Callable[..., None]) -> None:
+def run_to(model: nn.Module, module: str, images: Tensor, hook: Callable[..., None]) -> None:
     """A forward pass in full precision; the hook, at the module's first use, ends it, or what it sets going does."""
     full = torch.autocast(images.device.type, enabled=False)
     handle = model.get_submodule(module).register_forward_hook(hook)
     try:
         with torch.inference_mode(), full:
             model(images)
-    except _Reached as reached:
+    except Reached as reached:
         clear_frames(reached.__traceback__)  # they hold activations, in cycles that only the collector would end
         return
     finally:
@@ -170,122 +166,75 @@ def _run_to(model: nn.Module, module: str, images: Tensor, hook: Callable[..., N
     raise ValueError(f"layer '{module}' was not reached")
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """A place in the forward pass behind which everything depends on one module's output alone.
-
-    Attributes:
-        module: its path.
-        done: the outermost modules that have run by then, this one among them.
-        size: values of its output for one image.
-    """
-
-    module: str
-    done: tuple[str, ...]
-    size: int
-
-    def is_behind(self, layer: str) -> bool:
-        """Whether a layer has run by then."""
-        return any(layer == name or layer.startswith(f"{name}.") for name in self.done)
-
-    def follows(self, other: ResumePoint) -> bool:
-        """Whether all that has run by the other has run by this one."""
-        return all(self.is_behind(name) for name in other.done)
+_ADDITIONS = frozenset({"add", "add_"})
 
 
-@dataclass(frozen=True)
-class Activations:
-    """A forward pass that has come to a resume point.
-
-    Attributes:
-        output: of the resume_point's module.
-        shapes: of the outputs of the other modules that have run.
-    """
-
-    resume_point: ResumePoint
-    output: Tensor
-    shapes: Mapping[str, torch.Size]
+def shortcut(function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], term: Tensor) -> Any:
+    """What a call of a torch function adds to a tensor: another of its shape; None where it does something else."""
+    if getattr(function, "__name__", "") not in _ADDITIONS or keywords or len(arguments) != 2:
+        return None
+    others = [each for each in arguments if each is not term]
+    is_sum = len(others) == 1 and isinstance(others[0], Tensor) and others[0].shape == term.shape
+    return others[0] if is_sum else None
 
 
-def reach(
-    model: nn.Module, resume_point: ResumePoint, images: Tensor, before: Activations | None = None
-) -> Activations:
-    """Run as far as a resume point, in full precision.
+class _Uses(TorchFunctionMode):
+    """Counts, by module, what is done with certain outputs: additions, and uses in all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, Tensor] = {}  # kept, so that no other tensor takes the place of one
+        self.sums: Counter[str] = Counter()
+        self.uses: Counter[str] = Counter()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        result = func(*args, **given)
+        if _has_tensor(result):  # shapes and the like are no use of it
+            for name, output in list(self.outputs.items()):
+                if any(each is output for each in _flat([*args, *given.values()])):
+                    self.uses[name] += 1
+                    self.sums[name] += shortcut(func, args, given, output) is not None
+                    if result is output:
+                        self.outputs[name] = output.clone()  # changed in place: what reads it now reads what came of it
+        return result
+
+
+def find_residual_branches(
+    model: nn.Module, image_shape: tuple[int, int, int], ends: Mapping[str, str]
+) -> frozenset[str]:
+    """The layers whose output is added to something of its shape, and read by nothing else: seen in a pass of a copy.
 
     Args:
-        before: where an earlier pass of the same images had come to, with nothing changed that it had run through.
+        ends: by layer, the module behind which its output is meant: itself, or its batch norm.
     """
-    shapes: dict[str, torch.Size] = dict(before.shapes) if before is not None else {}
-    caught: list[Tensor] = []
+    probe, images = probe_of(model, image_shape)
+    watch = _Uses()
+    runs: Counter[str] = Counter()
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            shapes[name] = output.shape
+    def note(layer: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            runs[layer] += 1
+            if isinstance(output, Tensor):
+                watch.outputs[layer] = output
 
         return hook
 
-    def stop(_: nn.Module, __: object, output: Tensor) -> None:
-        caught.append(output.detach())
-        raise _Reached
-
     with ExitStack() as stack:
-        if before is not None:
-            stack.enter_context(resume_from(model, before))
-        for name in resume_point.done:
-            if name != resume_point.module:
-                handle = model.get_submodule(name).register_forward_hook(note(name))
-                stack.callback(handle.remove)
-        _run_to(model, resume_point.module, images, stop)
-    return Activations(
-        resume_point, caught[0], {name: shapes[name] for name in resume_point.done if name != resume_point.module}
-    )
+        for layer, end in ends.items():
+            stack.callback(probe.get_submodule(end).register_forward_hook(note(layer)).remove)
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(watch)
+        probe(images)
+    return frozenset(each for each in ends if runs[each] == watch.uses[each] == watch.sums[each] == 1)
 
 
-@contextmanager
-def resume_from(model: nn.Module, activations: Activations) -> Iterator[None]:
-    """While the block runs, forward passes of the same images begin where an earlier one stands: the module of the
-    resume point answers what it has answered, and of those before it only the shapes are right.
-    """
-    with ExitStack() as stack:
-        for name in activations.resume_point.done:
-            own = model.get_submodule(name)
-            stack.enter_context(_answering(own, _answer(activations, name)))
-        yield
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """With the elements of lists and tuples (a concatenation's)."""
+    return [part for each in values for part in (each if isinstance(each, (list, tuple)) else [each])]
 
 
-def chosen(all_activations: Sequence[Activations], sizes: Sequence[int], rows: Tensor) -> Activations | None:
-    """Of passes of several batches that have come to the same resume point, that of some of their images together; None
-    where what stands there has not a row for each image.
-
-    Args:
-        sizes: images of each batch.
-        rows: int64, ascending, on the CPU: of all images in the order of the batches.
-    """
-    resume_point, shapes = all_activations[0].resume_point, all_activations[0].shapes
-    parts, start = [], 0
-    for activations, count in zip(all_activations, sizes, strict=True):
-        if any(shape[:1] != (count,) for shape in (activations.output.shape, *activations.shapes.values())):
-            return None
-        inside = rows[(rows >= start) & (rows < start + count)] - start
-        parts.append(activations.output[inside.to(activations.output.device)])
-        start += count
-    one = {name: torch.Size((len(rows), *shape[1:])) for name, shape in shapes.items()}
-    return Activations(resume_point, torch.cat(parts), one)
-
-
-def _answer(activations: Activations, name: str) -> Callable[..., Tensor]:
-    if name == activations.resume_point.module:
-        return lambda *_, **__: activations.output.clone()  # it may be changed in place by what reads it
-    return lambda *_, **__: activations.output.new_zeros(activations.shapes[name])
-
-
-@contextmanager
-def _answering(module: nn.Module, answer: Callable[..., Tensor]) -> Iterator[None]:
-    own = module.__dict__
-    had: dict[str, Any] = {"forward": own["forward"]} if "forward" in own else {}
-    own["forward"] = answer
-    try:
-        yield
-    finally:
-        del own["forward"]
-        own.update(had)
+def _has_tensor(value: Any) -> bool:
+    return any(isinstance(each, Tensor) for each in _flat([value]))

@@ -16,9 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import leaving_nothing
-from ice_ray.pruning.channel_norms import channel_norm_pruners, cuts
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
-from ice_ray.pruning.torch_pruning import FlattenIndexMapping
+from ice_ray.pruning.torch_pruning import FlattenIndexMapping, channel_norm_pruners, cuts
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
 Prunable = nn.Conv2d | nn.Linear

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ice_ray.models.answers import logits_of
-from ice_ray.models.layers import computes_as_usual
+from ice_ray.models.kinds import computes_as_usual
 
 _READERS = {"conv2d": 1, "linear": 1}
 """Torch's functions that take a layer's weights, by name, and the place of these among their arguments."""

@@ -1,4 +1,4 @@
-"""Whether removal does what the dependency graph says: tried on copies, for a graph can misread an operation."""
+"""Removal tried on copies before anything runs: in eval mode, as a graph can misread an operation, and in training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import nn
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied
+from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.probe import unsettled
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.coupling import filters_of, removal_group
-from ice_ray.pruning.removal import remove_from, surgery
+from ice_ray.pruning.removal import remove_from, shrink_to, surgery
 from ice_ray.pruning.stand_ins import StandIns
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.randomness import generator
@@ -128,3 +129,32 @@ def _forget(reader: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
     for channel in channels:
         group = int(channel) // inputs
         reader.weight[group * outputs : (group + 1) * outputs, int(channel) % inputs] = 0
+
+
+_READ_IN_TRAINING = "its filters are read by what runs in training alone, such as an auxiliary head"
+
+
+def untrainable_layers(
+    model: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]
+) -> dict[str, str]:
+    """The layers without half of whose filters a pass in training fails, and why.
+
+    Args:
+        model: any; it is left as it is.
+    """
+    if _trains(model, image_shape, units) or not _trains(model, image_shape, ()):
+        return {}
+    return {unit.layer: _READ_IN_TRAINING for unit in units if not _trains(model, image_shape, [unit])}
+
+
+def _trains(model: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> bool:
+    own = copied(model)
+    images = torch.zeros(2, *image_shape)
+    try:
+        if units:
+            shrink_to(own, image_shape, {unit.layer: unit.filters // unit.groups // 2 * unit.groups for unit in units})
+        with torch.no_grad():
+            own.train()(laid_out(images, layout_of(own)))
+    except Exception:  # the network is anybody's
+        return False
+    return True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ice_ray.data.batches import Batch, Shard, evaluation_batches, evaluation_indices, normalised
 from ice_ray.data.images import FixedSample, ImageSet, Preprocessing
-from ice_ray.models.partial_forward import Activations, chosen, resume_from
+from ice_ray.models.resume import Activations, chosen, resume_from
 from ice_ray.training.evaluate import evaluation_batch
 
 _LARGEST_BATCH = 128

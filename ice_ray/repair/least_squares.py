@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ice_ray.models.layers import computes_as_usual
+from ice_ray.models.kinds import computes_as_usual
 from ice_ray.models.partial_forward import passage
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.normal_equations import (

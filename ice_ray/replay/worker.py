@@ -18,7 +18,7 @@ from pyarrow.fs import LocalFileSystem
 from ice_ray.cluster.events import EventChannel
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.workload import Workload, own_device
-from ice_ray.distributed.process_group import ProcessGroup
+from ice_ray.distributed import ProcessGroup
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError
 from ice_ray.guard import blaming

@@ -13,9 +13,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ice_ray.address import Place
-from ice_ray.cache.action_log import ActionLog
 from ice_ray.cache.actions import ActionIndex, ActionRecord, Answer, Key, key_of
-from ice_ray.cache.network_files import NetworkFiles
+from ice_ray.cache.storage import ActionLog, NetworkFiles
 from ice_ray.cache.teacher import LocalTeacherCache, TeacherAnswers
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.session import fetch

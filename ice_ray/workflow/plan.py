@@ -23,11 +23,10 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
-from ice_ray.models.copies import copied
+from ice_ray.models.copies import copied, reinitialise
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.layout import Layout
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.reinitialise import reinitialise
 from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
 from ice_ray.pipelines.base import Pipeline, PipelineConfig

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ice_ray.cache.action_log import ActionLog
 from ice_ray.cache.actions import ActionRecord, key_of
+from ice_ray.cache.storage import ActionLog
 from ice_ray.engine.actions import (
     CompareWeights,
     FineTune,

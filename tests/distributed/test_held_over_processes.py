@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from ice_ray.data.images import PruningData
-from ice_ray.distributed.process_group import ProcessGroup
+from ice_ray.distributed import ProcessGroup
 from ice_ray.engine.actions import FineTune, Prune
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from ice_ray.data.images import PruningData
-from ice_ray.distributed.process_group import ProcessGroup, checksum
+from ice_ray.distributed import ProcessGroup, checksum
 from ice_ray.engine.actions import FineTune, Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-import ice_ray.ingest.stream as stream
+import ice_ray.ingest.load as stream
 from ice_ray.cluster.session import ray_session
-from ice_ray.data.host_images import HostImages
+from ice_ray.data.placement import HostImages
 from ice_ray.errors import DataError, UserError
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import StreamedImages, load

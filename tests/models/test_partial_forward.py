@@ -1,4 +1,4 @@
-"""Passes that begin in the middle end as whole ones do."""
+"""Which outputs are but terms of a sum: seen in real networks, and in small ones that come close."""
 
 import pytest
 import torch
@@ -6,164 +6,92 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ice_ray.models.partial_forward import (
-    Activations,
-    End,
-    ResumePoint,
-    chosen,
-    outputs_at,
-    reach,
-    reads_and_gives,
-    resume_from,
-)
+from ice_ray.models.partial_forward import End, find_residual_branches, outputs_at, passage
 from ice_ray.models.registry import ModelSpec
-from ice_ray.models.resume_points import find_resume_points
 from ice_ray.models.trace import trace_layers
 
+SHAPE = (3, 32, 32)
 
-class Shared(nn.Module):
-    """One activation for all, as in torchvision; blocks that add what they read; one that changes it in place."""
 
-    def __init__(self) -> None:
+def sums_in(model: nn.Module) -> set[str]:
+    return set(
+        find_residual_branches(
+            model.eval(), SHAPE, {trace.name: trace.norm or trace.name for trace in trace_layers(model, SHAPE)}
+        )
+    )
+
+
+def test_residual_branches_end_in_sums():
+    found = sums_in(torchvision.models.resnet18(num_classes=4))
+    blocks = {f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)}
+    assert found == {f"{block}.conv2" for block in blocks} | {f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)}
+    cifar = sums_in(ModelSpec("cifar-resnet20", 10).build())
+    assert cifar == {f"layer{stage}.{block}.conv2" for stage in (1, 2, 3) for block in (0, 1, 2)}
+
+
+def test_only_blocks_with_a_shortcut_do():
+    model = torchvision.models.mobilenet_v2(num_classes=4)
+    with_shortcut = {
+        f"features.{number}" for number, block in enumerate(model.features) if getattr(block, "use_res_connect", False)
+    }
+    assert {layer.rpartition(".conv.")[0] for layer in sums_in(model)} == with_shortcut
+
+
+def test_a_chain_and_concatenations_have_none():
+    assert not sums_in(torchvision.models.vgg11(num_classes=4).features)
+    assert not sums_in(torchvision.models.densenet121(num_classes=4))
+
+
+class Tail(nn.Module):
+    def __init__(self, then) -> None:
         super().__init__()
-        self.relu = nn.ReLU(inplace=True)
-        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-        self.head = nn.Linear(3, 2)
+        self.conv, self.then = nn.Conv2d(3, 3, 1), then
 
     def forward(self, x):
-        x = self.relu(self.first(x))
-        x = x + self.relu(self.second(x))
-        return self.head(self.relu(self.third(x)).mean((2, 3)))
+        return self.then(self.conv(x), x)
 
 
-class Repeated(nn.Module):
-    """A layer that runs twice: where it has run once, it will be needed again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.twice, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 4, 3)
-
-    def forward(self, x):
-        return self.last(self.twice(F.relu(self.twice(x)))).mean((2, 3))
-
-
-class Skipping(nn.Module):
-    """The first layer's output is read by the last: nothing between is all that there is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-
-    def forward(self, x):
-        early = self.first(x)
-        return (self.third(self.second(early)) + early).mean((2, 3))
-
-
-NETWORKS = {
-    "resnet": lambda: ModelSpec("cifar-resnet20", 10).build(),
-    "mobilenet": lambda: ModelSpec("cifar-mobilenetv2", 10).build(),
-    "torchvision's resnet": lambda: torchvision.models.resnet18(),
-    "squeeze": lambda: torchvision.models.mobilenet_v3_small(),
-    "chain": lambda: nn.Sequential(*torchvision.models.vgg11().features, nn.Flatten(), nn.LazyLinear(2)),
-    "concatenating": lambda: torchvision.models.DenseNet(4, (2, 3, 2), 8, num_classes=5),
-    "branching": lambda: torchvision.models.squeezenet1_1(),
-    "shared": Shared,
-    "repeated": Repeated,
-    "skipping": Skipping,
-}
-SIZES = {"resnet": 32, "mobilenet": 32}
+@pytest.mark.parametrize(
+    ("then", "is_sum"),
+    [
+        (lambda y, x: y + x, True),
+        (lambda y, x: x + y, True),
+        (lambda y, x: y.add_(x), True),
+        (lambda y, x: x.clone().add_(y) if y.shape == x.shape else y, True),
+        (lambda y, x: y + y, False),
+        (lambda y, x: y + 1, False),
+        (lambda y, x: y + x[:, :, :1], False),  # another shape
+        (lambda y, x: torch.add(y, x, alpha=2), False),
+        (lambda y, x: (y + x) * y.mean(), False),  # read twice
+        (lambda y, x: torch.cat([y + x, y]), False),
+        (lambda y, x: y - x, False),
+        (lambda y, x: torch.relu(y) + x, False),
+    ],
+)  # fmt: skip
+def test_what_counts_as_a_sum(then, is_sum):
+    model = Tail(then).eval()
+    assert find_residual_branches(model, SHAPE, {"conv": "conv"}) == ({"conv"} if is_sum else set())
+    if is_sum:
+        images = torch.randn(2, *SHAPE)
+        found = passage(model, "conv", images, "conv")
+        assert torch.equal(found.shortcut, images)
+        assert torch.equal(found.given, images)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_pass_from_any_entrance_gives_the_same_bits(name):
-    torch.manual_seed(0)
-    model = NETWORKS[name]().eval()
-    size = SIZES.get(name, 64)
-    images = torch.rand(3, 3, size, size)
-    model(images)
-    layers = list(dict.fromkeys(trace.name for trace in trace_layers(model, (3, size, size))))
-    resume_points = find_resume_points(model, (3, size, size), layers)
-    with torch.inference_mode():
-        expected = model(images)
-        activations = None
-        for resume_point in dict.fromkeys(resume_points.values()):
-            activations = reach(model, resume_point, images, activations)  # each from the one before
-            with resume_from(model, activations):
-                assert torch.equal(model(images), expected)
-        assert torch.equal(model(images), expected)  # nothing stays behind
-    assert not any("forward" in vars(module) for module in model.modules())
+def test_a_passage_through_a_block_has_what_its_shortcut_carries():
+    model = torchvision.models.resnet18(num_classes=4).eval()
+    images = torch.randn(2, *SHAPE)
+    read = []
+    model.layer2[0].downsample.register_forward_hook(lambda _, __, output: read.append(output))
+    later = []
+    model.layer3.register_forward_hook(lambda *_: later.append(1))
+    found = passage(model, "layer2.0.conv2", images, "layer2.0.bn2")
+    assert torch.equal(found.shortcut, read[0])
+    assert not later  # the pass has ended at the sum
+    assert passage(model, "layer2.0.conv2", images).shortcut is None
 
 
-def entered(model: nn.Module, size: int = 16) -> dict[str, str]:
-    layers = [trace.name for trace in trace_layers(model, (3, size, size))]
-    return {layer: own.module for layer, own in find_resume_points(model, (3, size, size), layers).items()}
-
-
-def test_blocks_are_entered_behind_the_block_before():
-    found = entered(ModelSpec("cifar-resnet20", 10).build().eval(), 32)
-    assert found["layer1.0.conv1"] == "bn1"
-    assert found["layer1.1.conv1"] == "layer1.0"
-    assert found["layer2.0.conv1"] == "layer1"
-    assert found["layer1.1.conv2"] == "layer1.0"  # inside a block its shortcut is needed, too
-
-
-def test_what_is_needed_later_is_not_left_out():
-    torch.manual_seed(0)
-    assert entered(Skipping()) == {"second": "first", "third": "first"}
-    assert "last" not in entered(Repeated())
-    assert entered(Shared()) == {"second": "first", "third": "first", "head": "third"}
-
-
-def test_in_the_middle_of_a_network_a_layer_reads_what_it_read():
-    torch.manual_seed(0)
-    model, images = NETWORKS["mobilenet"]().eval(), torch.rand(2, 3, 32, 32)
-    layers = [trace.name for trace in trace_layers(model, (3, 32, 32))]
-    resume_point = find_resume_points(model, (3, 32, 32), layers)[layers[-2]]
-    whole = reads_and_gives(model, layers[-1], images)
-    with resume_from(model, reach(model, resume_point, images)):
-        assert all(map(torch.equal, reads_and_gives(model, layers[-1], images), whole))
-
-
-class Telling(nn.Conv2d):
-    """Leaves behind something that is no output."""
-
-    def forward(self, x):
-        self.told = x.mean((1, 2, 3))
-        return super().forward(x)
-
-
-class Listening(Skipping):
-    """Reads at its end what its first layer has left behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = Telling(3, 3, 3, padding=1)
-
-    def forward(self, x):
-        return self.third(self.second(self.first(x))).mean((2, 3)) * self.first.told[:, None]
-
-
-def test_what_goes_past_the_outputs_is_missed():
-    torch.manual_seed(0)
-    assert entered(Listening()) == {}
-
-
-class Strict(Skipping):
-    """Does not go on with nothing."""
-
-    def forward(self, x):
-        early = self.first(x)
-        if not early.any():
-            raise ValueError("nothing")
-        return self.third(self.second(early)).mean((2, 3))
-
-
-def test_a_network_that_does_not_bear_a_place_is_entered_before():
-    torch.manual_seed(0)
-    assert entered(Strict()) == {"second": "first", "third": "first"}
-
-
-def test_a_pass_gives_what_is_at_several_places_and_ends_at_the_last_with_gradients():
+def test_a_pass_gives_what_is_at_several_points_and_ends_at_the_last_with_gradients():
     torch.manual_seed(0)
     model, images = ModelSpec("cifar-resnet8", 10).build().eval(), torch.rand(2, 3, 32, 32)
     block, after = model.layer1[0], []
@@ -176,25 +104,3 @@ def test_a_pass_gives_what_is_at_several_places_and_ends_at_the_last_with_gradie
     assert not after
     summed.sum().backward()
     assert block.conv1.weight.grad is not None
-
-
-def test_images_of_several_batches_stand_together_as_they_would_in_one():
-    torch.manual_seed(0)
-    model, images = ModelSpec("cifar-resnet8", 10).build().eval(), torch.rand(7, 3, 32, 32)
-    (resume_point,) = find_resume_points(model, (3, 32, 32), ["layer2.0.conv1"]).values()
-    all_activations = [reach(model, resume_point, part) for part in images.split(3)]
-    rows = torch.tensor([1, 2, 3, 6])
-    own = chosen(all_activations, [3, 3, 1], rows)
-    with torch.inference_mode():
-        with resume_from(model, own):
-            found = model(torch.zeros(4, 3, 32, 32))
-        torch.testing.assert_close(found, model(images[rows]))
-
-
-def test_what_has_no_row_for_each_image_cannot_be_chosen_from():
-    """As where a stem gives a sequence first, or more rows than images."""
-    place = ResumePoint("stem", ("stem",), 4)
-    for shape in ((5, 3, 2), (6, 2)):
-        assert chosen([Activations(place, torch.zeros(shape), {})], [3], torch.tensor([0, 2])) is None
-    activations = Activations(place, torch.zeros(3, 2), {"other": torch.Size((5, 3))})
-    assert chosen([activations], [3], torch.tensor([0, 2])) is None

@@ -11,8 +11,8 @@ from ice_ray.engine.actions import Measure, Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
-from ice_ray.models import partial_forward
-from ice_ray.models.partial_forward import ResumePoint
+from ice_ray.models import resume
+from ice_ray.models.resume import ResumePoint
 from ice_ray.pipelines.layerwise import choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.training.fine_tune import Recipe
@@ -117,7 +117,7 @@ class TestPassesFromTheMiddle:
     def test_a_network_that_is_not_the_same_any_more_begins_anew(self, executor, monkeypatch):
         """The same images, another history: nothing that was held is taken for its own."""
         reached: list[bool] = []
-        whole = partial_forward.reach
+        whole = resume.reach
         monkeypatch.setattr(
             "ice_ray.cache.activations.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
         )

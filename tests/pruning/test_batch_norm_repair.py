@@ -4,7 +4,7 @@ import torch
 from repairing import Chain, calibration, conv_to_conv, pictures
 from torch import nn
 
-from ice_ray.distributed.collective import SingleProcess
+from ice_ray.distributed import SingleProcess
 from ice_ray.repair import recalibrate
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from repairing import Calibration, live_bytes, repair_context, scoring
 from torch import nn
 
-from ice_ray.distributed.collective import SingleProcess
+from ice_ray.distributed import SingleProcess
 from ice_ray.errors import UserError
 from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named, lowest

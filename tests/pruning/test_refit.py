@@ -19,7 +19,7 @@ from repairing import (
 from torch import nn
 
 from ice_ray import repair as repair_room
-from ice_ray.distributed.collective import SingleProcess
+from ice_ray.distributed import SingleProcess
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.units import PrunableUnit

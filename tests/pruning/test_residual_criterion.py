@@ -4,7 +4,7 @@ import torch
 from repairing import SHAPE, Case, Chain, calibration, pictures, repair_context, scoring, with_statistics
 from torch import nn
 
-from ice_ray.distributed.collective import SingleProcess
+from ice_ray.distributed import SingleProcess
 from ice_ray.models.partial_forward import reads_and_gives
 from ice_ray.models.trace import trace_layers
 from ice_ray.pruning.anatomy import dissect

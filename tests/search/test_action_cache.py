@@ -3,7 +3,7 @@
 import torch
 
 from ice_ray.cache.actions import ActionRecord
-from ice_ray.cache.network_files import NetworkFiles
+from ice_ray.cache.storage import NetworkFiles
 from ice_ray.cache.teacher import TeacherAnswers
 from ice_ray.engine.actions import FineTune, Measure, Outcome, Prune, next_id
 from ice_ray.engine.cost import Cost

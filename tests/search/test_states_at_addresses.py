@@ -4,7 +4,7 @@ import torch
 
 from ice_ray import IceHyperparameters
 from ice_ray.cache.actions import ActionRecord
-from ice_ray.cache.network_files import NetworkFiles
+from ice_ray.cache.storage import NetworkFiles
 from ice_ray.engine.actions import Measure, Measured, Outcome
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.snapshots import Snapshot

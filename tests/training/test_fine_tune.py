@@ -8,8 +8,7 @@ from ice_ray.data.batches import Shard, training_batches
 from ice_ray.errors import UserError
 from ice_ray.pruning.freezing import hold_fixed
 from ice_ray.training.config import FineTuneConfig
-from ice_ray.training.distil import distillation_loss
-from ice_ray.training.fine_tune import Recipe, StepCheck, fine_tune
+from ice_ray.training.fine_tune import Recipe, StepCheck, distillation_loss, fine_tune
 from ice_ray.training.precision import resolve
 
 RECIPE = Recipe(batch_size=64)

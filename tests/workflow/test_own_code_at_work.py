@@ -18,7 +18,7 @@ import ray.data
 import torch.distributed
 
 from examples.pipeline import EveryFewSteps
-from ice_ray.models.cifar_resnet import CifarResNet
+from ice_ray.models.cifar import CifarResNet
 from ice_ray.pruning.criteria import Criterion
 
 

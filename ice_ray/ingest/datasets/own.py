@@ -20,9 +20,8 @@ from PIL import Image
 from ice_ray.errors import DataError, OwnCodeError, UserError
 from ice_ray.guard import guarded, is_installed, shown
 from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
-from ice_ray.ingest.datasets.decode import decode, fill
+from ice_ray.ingest.datasets.decode import UnknownRangeError, decode, fill, scaled, to_rgb
 from ice_ray.ingest.datasets.labels import number_of
-from ice_ray.ingest.datasets.rgb import UnknownRangeError, scaled, to_rgb
 from ice_ray.ingest.quiet import quiet_ray_data
 
 _SCHEMA = pa.schema(

@@ -1,9 +1,10 @@
-"""The actions that a run has carried out, on its own storage: a line of JSON each, so that none is repeated."""
+"""What the action cache keeps on the run's storage: a log of actions, and the networks that they led to."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from ice_ray.address import Place, place
 from ice_ray.cache.actions import ActionRecord
-from ice_ray.engine.actions import Action, EarlyStopping, FineTuned, Measured, Outcome
+from ice_ray.engine.actions import Action, EarlyStopping, FineTuned, Measured, Outcome, SnapshotId
 from ice_ray.engine.cost import Cost
+from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.threshold import Threshold
+from ice_ray.errors import RunError
 from ice_ray.repair import Repaired
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
@@ -74,3 +77,48 @@ def _typed(value: Any) -> Any:
     if kind == "map":
         return {key: _typed(each) for key, each in content.items()}
     return _KINDS[kind](**{name: _typed(each) for name, each in content.items()})
+
+
+_SUFFIX = ".safetensors"
+
+
+class NetworkFiles:
+    """A folder of networks by the id of their snapshot, a safetensors file each. A file is there whole or not at all;
+    one that is gone can be made again from its history.
+    """
+
+    def __init__(self, folder: Path | Place) -> None:
+        self._folder = place(folder)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write one."""
+        self._folder.make_folder()
+        snapshot.save(self._path(snapshot.id))
+
+    def load(self, snapshot: SnapshotId) -> Snapshot | None:
+        """One of them; None where it is not there, or cannot be read."""
+        try:
+            return Snapshot.load(self._path(snapshot))
+        except RunError:
+            return None
+
+    def holds(self, snapshot: SnapshotId) -> bool:
+        """Whether there is a file of it, which may be damaged."""
+        return self._path(snapshot).is_file()
+
+    def sizes(self) -> dict[SnapshotId, int]:
+        """Bytes of each."""
+        own = {name: size for name, size in self._folder.sizes().items() if name.endswith(_SUFFIX)}
+        return {name.removesuffix(_SUFFIX): size for name, size in own.items() if not name.startswith(".")}
+
+    def remove(self, snapshot: SnapshotId) -> None:
+        """Drop one, if it is there."""
+        with suppress(OSError):  # a folder that refuses it for a moment keeps a file too many, nothing worse
+            self._path(snapshot).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self._folder.remove_folder()
+
+    def _path(self, snapshot: SnapshotId) -> Place:
+        return self._folder / f"{snapshot}{_SUFFIX}"

@@ -1,21 +1,149 @@
-"""Where the forward pass of a network may be entered: found by trying."""
+"""Forward passes that begin where an earlier one had come to.
+
+A network that is pruned from front to back is looked at again after every step. What lies before the step is as it
+was, so the passes begin behind it: those that end at the step take time in proportion to the depth of a step, not of
+all that lies before.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Container, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.models.answers import logits_of
-from ice_ray.models.partial_forward import Activations, ResumePoint, reach, resume_from
+from ice_ray.models.partial_forward import Reached, run_to
 from ice_ray.models.probe import probe_of
 
 _NEAREST = 4
 """Modules before a layer that are looked at: inside a block it is often none of them."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A place in the forward pass behind which everything depends on one module's output alone.
+
+    Attributes:
+        module: its path.
+        done: the outermost modules that have run by then, this one among them.
+        size: values of its output for one image.
+    """
+
+    module: str
+    done: tuple[str, ...]
+    size: int
+
+    def is_behind(self, layer: str) -> bool:
+        """Whether a layer has run by then."""
+        return any(layer == name or layer.startswith(f"{name}.") for name in self.done)
+
+    def follows(self, other: ResumePoint) -> bool:
+        """Whether all that has run by the other has run by this one."""
+        return all(self.is_behind(name) for name in other.done)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A forward pass that has come to a resume point.
+
+    Attributes:
+        output: of the resume_point's module.
+        shapes: of the outputs of the other modules that have run.
+    """
+
+    resume_point: ResumePoint
+    output: Tensor
+    shapes: Mapping[str, torch.Size]
+
+
+def reach(
+    model: nn.Module, resume_point: ResumePoint, images: Tensor, before: Activations | None = None
+) -> Activations:
+    """Run as far as a resume point, in full precision.
+
+    Args:
+        before: where an earlier pass of the same images had come to, with nothing changed that it had run through.
+    """
+    shapes: dict[str, torch.Size] = dict(before.shapes) if before is not None else {}
+    caught: list[Tensor] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            shapes[name] = output.shape
+
+        return hook
+
+    def stop(_: nn.Module, __: object, output: Tensor) -> None:
+        caught.append(output.detach())
+        raise Reached
+
+    with ExitStack() as stack:
+        if before is not None:
+            stack.enter_context(resume_from(model, before))
+        for name in resume_point.done:
+            if name != resume_point.module:
+                handle = model.get_submodule(name).register_forward_hook(note(name))
+                stack.callback(handle.remove)
+        run_to(model, resume_point.module, images, stop)
+    return Activations(
+        resume_point, caught[0], {name: shapes[name] for name in resume_point.done if name != resume_point.module}
+    )
+
+
+@contextmanager
+def resume_from(model: nn.Module, activations: Activations) -> Iterator[None]:
+    """While the block runs, forward passes of the same images begin where an earlier one stands: the module of the
+    resume point answers what it has answered, and of those before it only the shapes are right.
+    """
+    with ExitStack() as stack:
+        for name in activations.resume_point.done:
+            own = model.get_submodule(name)
+            stack.enter_context(_answering(own, _answer(activations, name)))
+        yield
+
+
+def chosen(all_activations: Sequence[Activations], sizes: Sequence[int], rows: Tensor) -> Activations | None:
+    """Of passes of several batches that have come to the same resume point, that of some of their images together; None
+    where what stands there has not a row for each image.
+
+    Args:
+        sizes: images of each batch.
+        rows: int64, ascending, on the CPU: of all images in the order of the batches.
+    """
+    resume_point, shapes = all_activations[0].resume_point, all_activations[0].shapes
+    parts, start = [], 0
+    for activations, count in zip(all_activations, sizes, strict=True):
+        if any(shape[:1] != (count,) for shape in (activations.output.shape, *activations.shapes.values())):
+            return None
+        inside = rows[(rows >= start) & (rows < start + count)] - start
+        parts.append(activations.output[inside.to(activations.output.device)])
+        start += count
+    one = {name: torch.Size((len(rows), *shape[1:])) for name, shape in shapes.items()}
+    return Activations(resume_point, torch.cat(parts), one)
+
+
+def _answer(activations: Activations, name: str) -> Callable[..., Tensor]:
+    if name == activations.resume_point.module:
+        return lambda *_, **__: activations.output.clone()  # it may be changed in place by what reads it
+    return lambda *_, **__: activations.output.new_zeros(activations.shapes[name])
+
+
+@contextmanager
+def _answering(module: nn.Module, answer: Callable[..., Tensor]) -> Iterator[None]:
+    own = module.__dict__
+    had: dict[str, Any] = {"forward": own["forward"]} if "forward" in own else {}
+    own["forward"] = answer
+    try:
+        yield
+    finally:
+        del own["forward"]
+        own.update(had)
 
 
 def find_resume_points(
