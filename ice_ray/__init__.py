@@ -17,20 +17,29 @@ if TYPE_CHECKING:
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
     from ice_ray.errors import UserError
     from ice_ray.exporter import export
-    from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters
+    from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters
     from ice_ray.in_process import PruningResult, prune
-    from ice_ray.pipelines.settings import PruningSettings
+    from ice_ray.pipelines.base import FinalConfig
+    from ice_ray.pipelines.ice import EarlyStoppingConfig, FreezeConfig, IceConfig
+    from ice_ray.pruning.config import LayerwisePruneConfig
+    from ice_ray.training.config import StepFineTuneConfig
 
 avoid_unusable_tiles()
 
 __all__ = [
+    "NEVER",
+    "EarlyStoppingConfig",
+    "FinalConfig",
+    "FreezeConfig",
     "Hyperparameters",
+    "IceConfig",
     "IceHyperparameters",
     "ImageSet",
+    "LayerwisePruneConfig",
     "Preprocessing",
     "PruningData",
     "PruningResult",
-    "PruningSettings",
+    "StepFineTuneConfig",
     "UserError",
     "export",
     "load_pruned",
@@ -39,13 +48,19 @@ __all__ = [
 
 # Loaded when asked for: a process that only decodes images needs no torch, which takes seconds to load.
 _HOMES = {
+    "NEVER": "hyperparameters",
+    "EarlyStoppingConfig": "pipelines.ice",
+    "FinalConfig": "pipelines.base",
+    "FreezeConfig": "pipelines.ice",
     "Hyperparameters": "hyperparameters",
+    "IceConfig": "pipelines.ice",
     "IceHyperparameters": "hyperparameters",
     "ImageSet": "data.images",
     "Preprocessing": "data.images",
     "PruningData": "data.images",
     "PruningResult": "in_process",
-    "PruningSettings": "pipelines.settings",
+    "LayerwisePruneConfig": "pruning.config",
+    "StepFineTuneConfig": "training.config",
     "UserError": "errors",
     "export": "exporter",
     "load_pruned": "artifact",

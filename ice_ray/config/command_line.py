@@ -52,6 +52,7 @@ def _parsed(kind: type[Config], arguments: Sequence[str], program: str) -> Confi
     default = defaults(kind, arguments)
     if issubclass(kind, (RunConfig, ReplayJobConfig)):
         kind = kind[type(getattr(default, "options", IceConfig()))]  # type: ignore[index]
+    _refuse_lists_of_nothing(arguments, default)
     has_overview = isinstance(default, RunConfig)
     if has_overview and {"-h", "--help"} & set(arguments):
         print(overview(program, default))
@@ -78,6 +79,16 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             option = name
         if not (value if equals and name.startswith("--") else argument).strip():
             raise UserError(f"{option} is empty: give a value, or leave it out")
+
+
+def _refuse_lists_of_nothing(arguments: Sequence[str], default: Any) -> None:
+    """Raises UserError: nothing follows an option that takes one value or more."""
+    if not hasattr(default, "options"):
+        return
+    lists = {f"--{option}" for option, value in flat_options(plain_values(default)).items() if isinstance(value, list)}
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        if argument.replace("_", "-") in lists and following.startswith("--"):
+            raise UserError(f"{argument} needs a value")
 
 
 def _name_own_pipeline(kind: type[Any], arguments: Sequence[str]) -> None:

@@ -130,13 +130,13 @@ def no_such_option(case: Case) -> BadInput:
 
 def words_too_many_or_few(case: Case) -> BadInput:
     chance = case.random
-    option = chance.choice([name for name, hint in OPTIONS.items() if hint is not bool and "prune.in" not in name])
+    option = chance.choice([name for name, hint in OPTIONS.items() if hint is not bool])
     switch = chance.choice([name for name, hint in OPTIONS.items() if hint is bool])
     three = chance.choice(["--mean", "--std"])
     numbers = [str(round(chance.random(), 3)) for _ in range(chance.choice([1, 2, 4]))]
     return chance.choice(
         [
-            case.prune(option) if not option.startswith("--prune.ex") else case.prune("--ratio"),
+            case.prune(option),
             case.prune(f"{switch}={chance.choice(['maybe', '2', 'yes!'])}"),
             case.prune(chance.choice(["resnet", "0.5", "-x", "-1"]), "--seed", "1"),
             case.prune(three, *numbers),
