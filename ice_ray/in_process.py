@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ice_ray.data.batches import check_epoch
@@ -78,7 +79,8 @@ def prune(
         seed: every random choice comes from it.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
-        options: fields of `config` in its place: `criterion="l1"`, `repair="none"`, `fine_tune=FineTuneConfig(...)`.
+        options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
+            `fine_tune=StepFineTuneConfig(distil=False)`.
 
     Raises:
         UserError: an option that the pipeline has not, a ratio that is none or would empty a layer, data that do not go
@@ -132,7 +134,13 @@ def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any
     for name in options:
         if name not in known:
             raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, known)})")
-    return dataclasses.replace(kind() if config is None else config, **options)
+    found = dataclasses.replace(kind() if config is None else config, **options)
+    try:
+        TypeAdapter(kind).validate_python({name: getattr(found, name) for name in known})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"{first['loc'][0]}={options.get(str(first['loc'][0]))!r:.80}: {first['msg']}") from error
+    return found
 
 
 def _point(pipeline: str) -> Hyperparameters:

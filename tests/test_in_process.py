@@ -10,6 +10,7 @@ from torch import nn
 from ice_ray import IceHyperparameters, prune
 from ice_ray.errors import UserError
 from ice_ray.pipelines.base import FinalConfig
+from ice_ray.training.config import FineTuneConfig
 
 HYPERPARAMETERS = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
 OPTIONS = PAPER | {"batch_size": 64}
@@ -52,3 +53,31 @@ def test_final_epochs_are_measured_again(trained, data):
     result = prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", final=FinalConfig(epochs=2), **OPTIONS)
     assert result.accuracy > 50
     assert len(result.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"criterium": "l1"}, "pipeline ice has no option 'criterium' \\(nearest: criterion"),
+        ({"repair": "reconstruct"}, "repair='reconstruct': Input should be 'none', 'bn'"),
+        ({"fine_tune": FineTuneConfig()}, "fine_tune=FineTuneConfig"),
+        ({"calibration_images": 0}, "calibration_images 0 must be at least 1"),
+        ({"pipeline": "imp", "repair": "bn"}, "pipeline imp has no option 'repair'"),
+        (
+            {"pipeline": "imp"},
+            "pipeline imp needs hyperparameters: ImpHyperparameters\\(phases, epochs, learning_rate\\)",
+        ),
+        ({"pipeline": "ice-plus"}, "unknown pipeline 'ice-plus'"),
+    ],
+)
+def test_keywords_that_are_no_options(trained, data, options, said):
+    with pytest.raises(UserError, match=said):
+        prune(trained, data, 0.5, device="cpu", **options)
+
+
+def test_by_default_steps_are_repaired_and_none_is_fine_tuned(trained, data):
+    result = prune(trained, data, 0.5, device="cpu", batch_size=64)
+    assert not any(record.fine_tuned for record in result.records)
+    assert all(record.repair_seconds > 0 for record in result.records)
+    assert [record.images_measured for record in result.records] == [200] * 3
+    assert result.accuracy == result.records[-1].accuracy > 80
