@@ -16,7 +16,7 @@ from ice_ray.models.units import PrunableUnit
 from ice_ray.pipelines.aap_controller import Controller, RoundResult
 from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.rounds import Removal, closing_record, filters_at, position_scores, remove, round_record
+from ice_ray.pipelines.rounds import Removal, filters_at, position_scores, remove, round_record, unchanged
 from ice_ray.training.config import StepFineTuneConfig
 
 Target = Literal["accuracy-parameters", "accuracy", "parameters", "flops"]
@@ -141,7 +141,7 @@ class AapPipeline(Pipeline):
         best, number = state.memory["best"], len(state.records) + 1
         stands = state.records[best["round"] - 1] if best else None
         accuracy = stands.accuracy if stands else preparation.original_accuracy
-        record = closing_record(
+        record = unchanged(
             number,
             f"round {stands.step} stands" if stands else "no round stands",
             stands.unpruned_share if stands else 1.0,

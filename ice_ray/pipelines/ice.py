@@ -13,7 +13,7 @@ from ice_ray.engine.actions import (
     EarlyStopping,
     FineTune,
     Measure,
-    Outcome,
+    Measured,
     Prune,
     UnprunedShare,
 )
@@ -23,11 +23,10 @@ from ice_ray.engine.threshold import Threshold
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError, require
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
-from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.base import FinalConfig, Pipeline
 from ice_ray.pipelines.layerwise import RepairingConfig, choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.pipelines.rounds import accuracy_before
+from ice_ray.pipelines.rounds import Removal, accuracy_before, unchanged, with_accuracy, with_fine_tune, with_removal
 from ice_ray.pruning.freezing import WeightChange, frozen_layers, rank_by_change
 from ice_ray.repair import RepairKind
 from ice_ray.training.config import StepFineTuneConfig
@@ -169,35 +168,27 @@ class IcePipeline(Pipeline):
 
         The drop is always against the ORIGINAL accuracy, so one that is skipped carries over to the next step.
         """
-        number, original = len(state.records) + 1, preparation.original_accuracy
+        number = len(state.records) + 1
         is_last = number == len(executor.network.steps)
         removed, scored = choose_removal(executor, state.snapshot, number, self.config)
         pruned = executor.run(state.snapshot, removal_action(removed, number, self.config))
-        repairs, threshold = self.config.repair != "none", self._threshold(original)
+        costs = (Cost(), pruned.cost) if self.config.repair != "none" else (pruned.cost, Cost())
+        removal = Removal(pruned.snapshot, sum(len(filters) for _, filters in removed), scored.cost, *costs)
+        share = executor.run(pruned.snapshot, UnprunedShare(self.config.alpha)).value
+        name, before = executor.network.steps[number - 1].name, accuracy_before(state, preparation)
+        record = with_removal(unchanged(number, name, share, before, preparation), removal)
+        threshold = self._threshold(preparation.original_accuracy)
         # Where nothing is asked, a few images show a person what the step has done; that is no part of PT.
         few = None if threshold or is_last else _SHOWN_IMAGES
         measured = executor.run(pruned.snapshot, Measure(threshold, few))
-        record = StepRecord(
-            step=number,
-            layers=executor.network.steps[number - 1].name,
-            filters_removed=sum(len(filters) for _, filters in removed),
-            unpruned_share=executor.run(pruned.snapshot, UnprunedShare(self.config.alpha)).value,
-            accuracy_before=accuracy_before(state, preparation),
-            accuracy=measured.value.accuracy,
-            drop=accuracy_drop(original, measured.value.accuracy),
-            scoring_seconds=scored.cost.wall_seconds,
-            removal_seconds=0.0 if repairs else pruned.cost.wall_seconds,
-            repair_seconds=pruned.cost.wall_seconds if repairs else 0.0,
-            flops=(scored.cost + pruned.cost).flops,
-        )
-        record = _with_accuracy(record, measured, original, on_the_clock=few is None)
+        record = with_accuracy(record, measured.value, Cost() if few else measured.cost, preparation)
         after = PipelineState(pruned.snapshot, (*state.records, record))
         if self.needs_fine_tuning(record, threshold):
             return self._fine_tune(executor, after, preparation)
         # A step that no fine-tune follows keeps this accuracy. A part of the images is enough for that only where it
         # was found to be below the threshold (within the error that was asked for), and not for the last step's.
         if measured.value.reached or is_last:
-            after = self._measured_whole(executor, after, original)
+            after = self._measured_whole(executor, after, preparation)
             # With an error allowed, all images may say otherwise than a part of them did.
             if self.needs_fine_tuning(after.records[-1], threshold):
                 return self._fine_tune(executor, after, preparation)
@@ -238,30 +229,22 @@ class IcePipeline(Pipeline):
             early_stopping=early_stopping if several else None,
         )
         tuned = executor.run(state.snapshot, action)
-        accuracy, measuring = tuned.value.accuracy, Cost()
-        if not several:
+        complete, found, cost = with_fine_tune(record, action, tuned), tuned.value.accuracy, Cost()
+        if found is None:
             measured = executor.run(tuned.snapshot, Measure())
-            accuracy, measuring = measured.value.accuracy, measured.cost
-        complete = dataclasses.replace(
-            record,
-            accuracy=accuracy,
-            drop=accuracy_drop(preparation.original_accuracy, accuracy),
-            fine_tuned=True,
-            epochs=tuned.value.epochs,
-            learning_rate_max=rate,
-            measuring_seconds=record.measuring_seconds + measuring.wall_seconds,
-            fine_tuning_seconds=tuned.cost.wall_seconds,
-            flops=record.flops + (tuned.cost + measuring).flops,
-        )
+            found, cost = measured.value.accuracy, measured.cost
+        complete = with_accuracy(complete, Measured(found, executor.validation_images), cost, preparation)
         return PipelineState(tuned.snapshot, (*earlier, complete))
 
-    def _measured_whole(self, executor: Executor, state: PipelineState, original: float) -> PipelineState:
+    def _measured_whole(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """The last record with the accuracy over all validation images, where it was over a part of them."""
         *earlier, record = state.records
         if record.images_measured == executor.validation_images:
             return state
-        whole = _with_accuracy(record, executor.run(state.snapshot, Measure()), original)
-        return PipelineState(state.snapshot, (*earlier, whole))
+        measured = executor.run(state.snapshot, Measure())
+        return PipelineState(
+            state.snapshot, (*earlier, with_accuracy(record, measured.value, measured.cost, preparation))
+        )
 
     @property
     def _cuts(self) -> bool:
@@ -281,17 +264,3 @@ class IcePipeline(Pipeline):
         if not self.config.freezing:
             return ()
         return frozen_layers(preparation.ranking, self.hyperparameters.frozen_fraction)
-
-
-def _with_accuracy(record: StepRecord, measured: Outcome, original: float, on_the_clock: bool = True) -> StepRecord:
-    """The record of a step that no fine-tune has followed yet, with what a measurement has found and cost."""
-    accuracy, cost = measured.value.accuracy, measured.cost if on_the_clock else Cost()
-    return dataclasses.replace(
-        record,
-        accuracy_after_pruning=accuracy,
-        accuracy=accuracy,
-        drop=accuracy_drop(original, accuracy),
-        images_measured=measured.value.images,
-        measuring_seconds=record.measuring_seconds + cost.wall_seconds,
-        flops=record.flops + cost.flops,
-    )

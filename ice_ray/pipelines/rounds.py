@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ice_ray.engine.actions import Counting, FineTune, Measure, Outcome, Prune, SnapshotId, UnprunedShare
+from ice_ray.engine.actions import Counting, FineTune, Measure, Measured, Outcome, Prune, SnapshotId, UnprunedShare
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.models.units import PrunableUnit
@@ -32,6 +32,53 @@ class Removal:
     repairing: Cost = Cost()
 
 
+def unchanged(number: int, name: str, unpruned_share: float, accuracy: float, preparation: Preparation) -> StepRecord:
+    """The record, without cost, of a step at which nothing has been done: it ends as it began."""
+    drop = accuracy_drop(preparation.original_accuracy, accuracy)
+    return StepRecord(
+        step=number, layers=name, unpruned_share=unpruned_share, accuracy_before=accuracy, accuracy=accuracy, drop=drop
+    )
+
+
+def with_removal(record: StepRecord, removal: Removal) -> StepRecord:
+    """The record, with what has been removed and repaired and what that cost."""
+    return replace(
+        record,
+        filters_removed=removal.filters,
+        scoring_seconds=removal.scoring.wall_seconds,
+        removal_seconds=removal.removing.wall_seconds,
+        repair_seconds=removal.repairing.wall_seconds,
+        flops=record.flops + (removal.scoring + removal.removing + removal.repairing).flops,
+    )
+
+
+def with_fine_tune(record: StepRecord, action: FineTune, tuned: Outcome) -> StepRecord:
+    """The record, with a fine-tune and what it cost."""
+    return replace(
+        record,
+        fine_tuned=True,
+        epochs=tuned.value.epochs,
+        learning_rate_max=action.learning_rate,
+        fine_tuning_seconds=tuned.cost.wall_seconds,
+        flops=record.flops + tuned.cost.flops,
+    )
+
+
+def with_accuracy(record: StepRecord, found: Measured, cost: Cost, preparation: Preparation) -> StepRecord:
+    """The record, with the accuracy of the network as it is now and what measuring it cost: after a fine-tune, if there
+    has been one, else after the removal.
+    """
+    return replace(
+        record,
+        accuracy=found.accuracy,
+        accuracy_after_pruning=record.accuracy_after_pruning if record.fine_tuned else found.accuracy,
+        drop=accuracy_drop(preparation.original_accuracy, found.accuracy),
+        images_measured=record.images_measured if record.fine_tuned and record.images_measured else found.images,
+        measuring_seconds=record.measuring_seconds + cost.wall_seconds,
+        flops=record.flops + cost.flops,
+    )
+
+
 def round_record(
     executor: Executor,
     preparation: Preparation,
@@ -50,50 +97,16 @@ def round_record(
         name: what was pruned, for people.
         unpruned_share: after the removal, where it is known.
     """
-    original = preparation.original_accuracy
-    counting: Counting = "non-zero-parameters" if fine_tune is not None and fine_tune.sparse else "parameters"
     if unpruned_share is None:
+        counting: Counting = "non-zero-parameters" if fine_tune is not None and fine_tune.sparse else "parameters"
         unpruned_share = executor.run(removal.snapshot, UnprunedShare(counting)).value
-    trained = Outcome(removal.snapshot, None, Cost())
+    record = with_removal(unchanged(number, name, unpruned_share, accuracy_before, preparation), removal)
+    snapshot = removal.snapshot
     if fine_tune is not None:
-        trained = executor.run(removal.snapshot, fine_tune)
-    measured = executor.run(trained.snapshot, Measure())
-    accuracy = measured.value.accuracy
-    record = StepRecord(
-        step=number,
-        layers=name,
-        filters_removed=removal.filters,
-        unpruned_share=unpruned_share,
-        accuracy_before=accuracy_before,
-        accuracy_after_pruning=None if fine_tune is not None else accuracy,
-        accuracy=accuracy,
-        drop=accuracy_drop(original, accuracy),
-        images_measured=measured.value.images,
-        fine_tuned=fine_tune is not None,
-        epochs=0 if fine_tune is None else trained.value.epochs,
-        learning_rate_max=None if fine_tune is None else fine_tune.learning_rate,
-        scoring_seconds=removal.scoring.wall_seconds,
-        removal_seconds=removal.removing.wall_seconds,
-        repair_seconds=removal.repairing.wall_seconds,
-        measuring_seconds=measured.cost.wall_seconds,
-        fine_tuning_seconds=trained.cost.wall_seconds,
-        flops=(removal.scoring + removal.removing + removal.repairing + trained.cost + measured.cost).flops,
-    )
-    return record, trained.snapshot
-
-
-def closing_record(
-    number: int, name: str, unpruned_share: float, accuracy: float, preparation: Preparation
-) -> StepRecord:
-    """A record without cost: what rounds have come to, of which the last does not stand."""
-    return StepRecord(
-        step=number,
-        layers=name,
-        unpruned_share=unpruned_share,
-        accuracy_before=accuracy,
-        accuracy=accuracy,
-        drop=accuracy_drop(preparation.original_accuracy, accuracy),
-    )
+        tuned = executor.run(snapshot, fine_tune)
+        record, snapshot = with_fine_tune(record, fine_tune, tuned), tuned.snapshot
+    measured = executor.run(snapshot, Measure())
+    return with_accuracy(record, measured.value, measured.cost, preparation), snapshot
 
 
 def accuracy_before(state: PipelineState, preparation: Preparation) -> float:
