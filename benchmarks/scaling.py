@@ -29,7 +29,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.search.trial_queue import TrialQueue
+from ice_ray.search.trial_queue import Records, TrialQueue
 
 DEVICES = (1, 2, 8, 64, 512, 4096)
 ROOT = "root"
@@ -58,15 +58,36 @@ class Recorded(Pipeline):
         return PipelineState(ROOT, (*state.records, cast(StepRecord, None)))
 
 
+class RecordsSoFar:
+    """In the place of the action cache."""
+
+    def __init__(self) -> None:
+        self.so_far: list[ActionRecord] = []
+
+    def records(self, since: int) -> list[ActionRecord]:
+        """Those from the `since`-th on."""
+        return self.so_far[since:]
+
+
 class Simulation:
     """Devices, the queue, and a clock that jumps from one end of a segment to the next."""
 
     def __init__(self, trials: Sequence[Trial], seconds: Sequence[float], devices: int) -> None:
         self._seconds, self._free = seconds, devices
-        self._queue = TrialQueue(cast(DenseNetwork, None), 0, lambda _: ROOT, cast(Preparation, None))
+        cache = RecordsSoFar()
+        self._queue = TrialQueue(
+            cast(DenseNetwork, None),
+            0,
+            lambda _: ROOT,
+            cast(Preparation, None),
+            lambda trial: Recorded(trial=cast(Trial, trial)),
+            cast(Records, cache),
+            lambda: devices,
+        )
+        self._records = cache.so_far
         self._segments = {index: [s for step in trial for s in step] for index, trial in enumerate(trials)}
         for index, trial in enumerate(trials):
-            self._queue.add(index, Recorded(trial=trial))
+            self._queue.add(index, cast(Hyperparameters, trial))
         self._done: set[int] = set()
         self._at_work: dict[int, int] = {}
         self._ends: list[tuple[float, int]] = []
@@ -82,7 +103,7 @@ class Simulation:
             trial = self._at_work.pop(segment)
             self._done.add(segment)
             self.executed += 1
-            self._queue.learn([record_of(segment, self._seconds[segment])])
+            self._records.append(record_of(segment, self._seconds[segment]))
             waited, self._idle = self._idle, []
             for each in (trial, *waited):
                 self._go_on(each)
@@ -91,7 +112,7 @@ class Simulation:
 
     def _give_out(self) -> None:
         """Free devices take trials that need not wait."""
-        while self._free and (chosen := self._queue.choose()) is not None:
+        while self._free and (chosen := self._queue.ready()) is not None:
             self._queue.start(chosen)
             self._free -= 1
             self._go_on(chosen)
@@ -105,7 +126,7 @@ class Simulation:
         elif following not in self._at_work:
             self._at_work[following] = trial
             heapq.heappush(self._ends, (self.now + self._seconds[following], following))
-        elif self._queue.choose() is not None:
+        elif self._queue.ready() is not None:
             self._queue.pause(trial)
             self._free += 1
             self._give_out()

@@ -22,7 +22,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.event_files import event_file, steps_with
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
-from ice_ray.search.restarts import Restarts
+from ice_ray.search.searcher import Restarts
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 

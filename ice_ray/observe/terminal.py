@@ -21,7 +21,7 @@ from ice_ray.objectives import Candidate
 from ice_ray.observe.outcome import outcome_rows
 from ice_ray.observe.output import run_log
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
-from ice_ray.search.restarts import Restarts
+from ice_ray.search.searcher import Restarts
 
 _LOG_WIDTH = 120
 _IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()

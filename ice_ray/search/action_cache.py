@@ -53,32 +53,27 @@ def _networks(folder: Place) -> NetworkFiles:
     return NetworkFiles(folder / "networks")
 
 
-class ActionCacheServer:
-    """The one process that knows what has been done and who is at what. Started again after a crash it knows what
-    its log holds; claims are lost then, so the worst is that something is done twice.
+class ActionCacheServer(ActionIndex):
+    """The index, in the one process that has it: an actor. Started again after a crash it knows what its log holds;
+    claims are lost then, so the worst is that something is done twice.
     """
 
     def __init__(self, folder: Place, budget: Budget) -> None:
+        super().__init__(LEASE_SECONDS)
         self._log, self._files, self._budget = action_log(folder), _networks(folder), budget
         self._fault_log = FaultLog.of(folder.parent)
-        self._index = ActionIndex(LEASE_SECONDS)
         for record in self._log.load():
-            self._index.tell(record)
+            super().tell(record)
         self._sizes, self._needed = self._files.sizes(), set[SnapshotId]()
         self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         if _was_restarted():
             self._fault_log.note("action cache restart")
 
-    def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
-        """As `ActionIndex.ask`."""
-        return self._index.ask(snapshot, action, owner)
-
-    def tell(self, record: ActionRecord) -> None:
-        """Keep an action record."""
-        if self._index.known(key_of(record.snapshot, record.action)) is None:
+    def tell(self, record: ActionRecord) -> bool:
+        if self.known(key_of(record.snapshot, record.action)) is None:
             self._log.append(record)  # first: what has been told must outlive this process
             self._fault_log.note_retries()
-        self._index.tell(record)
+        return super().tell(record)
 
     def keep(self, snapshot: SnapshotId, size: int, content: Sequence[Any]) -> None:
         """Keep a network that its worker has written to storage.
@@ -104,30 +99,10 @@ class ActionCacheServer:
         """A reference to the network of a snapshot or the answers of a key; None where memory does not hold it."""
         return self._held.get(name, (None,))[0]
 
-    def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
-        """As `ActionIndex.origin`."""
-        return self._index.origin(snapshot)
-
-    def news(self, since: int) -> tuple[ActionRecord, ...]:
-        """The action records from the `since`-th on."""
-        return self._index.records(since)
-
-    def is_taken(self, key: Key) -> bool:
-        """Whether somebody is at work on it."""
-        return self._index.is_taken(key)
-
-    def renew(self, owner: str) -> None:
-        """As `ActionIndex.renew`."""
-        self._index.renew(owner)
-
-    def release(self, owner: str) -> None:
-        """As `ActionIndex.release`."""
-        self._index.release(owner)
-
     def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
         """Drop the networks that nobody needs, as one sees it who knows the first `known` action records."""
         self._needed = set(needed)
-        newer = {record.outcome.snapshot for record in self._index.records(known) if record.outcome is not None}
+        newer = {record.outcome.snapshot for record in self.records(known) if record.outcome is not None}
         self._drop(set(self._sizes) - set(needed) - newer)
 
     def _drop(self, snapshots: Collection[SnapshotId]) -> None:
@@ -138,7 +113,7 @@ class ActionCacheServer:
 
     def _seconds(self) -> dict[SnapshotId, float]:
         """What making each network again would take, from the one before it."""
-        origins = {snapshot: self._index.origin(snapshot) for snapshot in self._sizes}
+        origins = {snapshot: self.origin(snapshot) for snapshot in self._sizes}
         return {
             snapshot: record.outcome.cost.wall_seconds if record is not None and record.outcome is not None else 0.0
             for snapshot, record in origins.items()
@@ -167,20 +142,28 @@ def excess(
     return dropped
 
 
-@dataclass(frozen=True)
-class ActionCacheHandle:
-    """A handle of the server, which any process of the cluster may have.
+class SharedActionCache:
+    """Access to the server from any process of the cluster, which it may be sent to; as `cache.actions.ActionCache`.
+
+    An action record never changes once it is told, so those that were asked for are kept at hand.
 
     Attributes:
+        server: the actor.
         folder: on storage that all nodes see.
     """
 
-    server: Any
-    folder: Place
+    def __init__(self, server: Any, folder: Place) -> None:
+        self.server, self.folder = server, folder
+        self._files, self._fault_log = _networks(folder), FaultLog.of(folder.parent)
+        self._known: OrderedDict[Key, ActionRecord] = OrderedDict()
+        self._owner = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedActionCache, (self.server, self.folder)
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Place, budget: Budget) -> Iterator[ActionCacheHandle]:
+    def open(cls, folder: Place, budget: Budget) -> Iterator[SharedActionCache]:
         """A server beside the driver, which goes on with what is in the folder; it ends with the block."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
@@ -190,30 +173,17 @@ class ActionCacheHandle:
         finally:
             ray.kill(server)
 
-
-class RemoteActionCache:
-    """One worker's access to the server; as `cache.actions.ActionCache`.
-
-    An action record never changes once it is told, so those that were asked for are kept at hand.
-    """
-
-    def __init__(self, shared: ActionCacheHandle) -> None:
-        self._server, self._files = shared.server, _networks(shared.folder)
-        self._fault_log = FaultLog.of(shared.folder.parent)
-        self._known: OrderedDict[Key, ActionRecord] = OrderedDict()
-        self._owner = ""
-        threading.Thread(target=self._give_signs, name="claims", daemon=True).start()
-
     def work_for(self, owner: str) -> None:
-        """From now on this worker claims in that name."""
+        """From now on this process claims in that name."""
+        if not self._owner:
+            threading.Thread(target=self._give_signs, name="claims", daemon=True).start()
         self._owner = owner
 
     def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
-        """As `ActionIndex.ask`."""
         key = key_of(snapshot, action)
         if key in self._known:
             return self._known[key]
-        answer: Answer = ray.get(self._server.ask.remote(snapshot, action, self._owner))
+        answer: Answer = ray.get(self.server.ask.remote(snapshot, action, self._owner))
         if isinstance(answer, ActionRecord):
             self._remember(answer)
         return answer
@@ -222,32 +192,39 @@ class RemoteActionCache:
         """The network goes to storage first: whoever hears of the action record may ask for it."""
         if content is not None:
             self._files.save(content)
-        fetch(self._server.tell.remote(record))
+        fetch(self.server.tell.remote(record))
         if content is not None:
             self._register(content)
 
     def keep(self, content: Snapshot) -> None:
-        """Keep a network that had been forgotten and was made again."""
         self._files.save(content)
         self._register(content)
 
     def _register(self, content: Snapshot) -> None:
         """After its action record: by that the server knows a network that is too new for anyone to need yet."""
         size = sum(tensor.nbytes for tensor in content.tensors.values())
-        ray.get(self._server.keep.remote(content.id, size, [ray.put(content)]))
+        ray.get(self.server.keep.remote(content.id, size, [ray.put(content)]))
 
-    def release(self) -> None:
-        """This worker's claims end."""
-        ray.get(self._server.release.remote(self._owner))
+    def release(self, owner: str = "") -> None:
+        """This process's claims end, or those of another that is no more."""
+        ray.get(self.server.release.remote(owner or self._owner))
+
+    def records(self, since: int) -> tuple[ActionRecord, ...]:
+        """As `ActionIndex.records`."""
+        records: tuple[ActionRecord, ...] = ray.get(self.server.records.remote(since))
+        return records
+
+    def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
+        """As `ActionCacheServer.keep_only`; does not wait for it."""
+        self.server.keep_only.remote(needed, known)
 
     def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
-        """The action record that led to a snapshot."""
-        record: ActionRecord | None = ray.get(self._server.origin.remote(snapshot))
+        record: ActionRecord | None = ray.get(self.server.origin.remote(snapshot))
         return record
 
     def content(self, snapshot: SnapshotId) -> Snapshot | None:
         """The network of a snapshot: from memory, else from storage, else None."""
-        content: Snapshot | None = _held(self._server, snapshot) or self._files.load(snapshot)
+        content: Snapshot | None = _held(self.server, snapshot) or self._files.load(snapshot)
         if content is None and self._files.holds(snapshot):
             self._fault_log.note("damaged file", f"network {snapshot}")
             self._files.remove(snapshot)
@@ -255,7 +232,7 @@ class RemoteActionCache:
 
     def is_taken(self, key: Key) -> bool:
         """Whether somebody is at work on it."""
-        return bool(ray.get(self._server.is_taken.remote(key)))
+        return bool(ray.get(self.server.is_taken.remote(key)))
 
     def _remember(self, record: ActionRecord) -> None:
         self._known[key_of(record.snapshot, record.action)] = record
@@ -266,13 +243,13 @@ class RemoteActionCache:
         """Claims hold as long as this process lives, however long a fine-tune takes."""
         while True:
             threading.Event().wait(LEASE_SECONDS / _SIGNS_PER_LEASE)
-            self._server.renew.remote(self._owner)
+            self.server.renew.remote(self._owner)
 
 
 class RemoteTeacherCache:
-    """One worker's access to the teacher's answers; as `training.teacher_cache.TeacherCache`."""
+    """One worker's access to the teacher's answers; as `cache.teacher.TeacherCache`."""
 
-    def __init__(self, shared: ActionCacheHandle) -> None:
+    def __init__(self, shared: SharedActionCache) -> None:
         self._server, self._own = shared.server, LocalTeacherCache()
 
     def get(self, key: str) -> TeacherAnswers | None:

@@ -12,12 +12,13 @@ import ray
 from ice_ray.address import Place
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
-from ice_ray.engine.actions import SnapshotId
+from ice_ray.engine.actions import SnapshotId, apart
 from ice_ray.engine.cost import calibrate_speed
 from ice_ray.files import damage_named, write_json
 from ice_ray.guard import blaming
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import Preparation
+from ice_ray.search.trial_queue import owner_name
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class SearchPreparation:
     placement: str
     root: SnapshotId
     validation_images: int
+
+    def root_of(self, index: int, share_work: bool) -> SnapshotId:
+        """What a trial calls the dense network: as all others do, or where nothing is shared a name of its own."""
+        return self.root if share_work else apart(self.root, owner_name(index))
 
     def save(self, path: Place) -> None:
         """Write it, so that a resumed search judges all its trials alike."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.address import Place
+from ice_ray.cluster.capacity import placements
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.faults import last_line
 from ice_ray.cluster.session import as_told
@@ -22,20 +24,19 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.action_cache import ActionCacheHandle, Budget, action_log, clear_networks
+from ice_ray.search.action_cache import Budget, SharedActionCache, action_log, clear_networks
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.proposals import Proposals
-from ice_ray.search.scheduler import SharingScheduler
-from ice_ray.search.searcher import TrialSearcher
-from ice_ray.search.shared_trial_queue import SharedTrialQueue, root_of
+from ice_ray.search.searcher import SharingScheduler, TrialSearcher
 from ice_ray.search.shared_work import SharedWork
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_queue import TrialQueue
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
 
 EXPERIMENT, STATES = "tune", "search"
+_COUNT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,17 @@ def run_search(
     goes_on = False
     if len(ended) < proposals.total:
         budget = Budget(config.store_memory_gb * 1e9, config.store_disk_gb * 1e9)
-        with ActionCacheHandle.open(folder / STATES, budget) as cache:
-            queue = SharedTrialQueue(_queue(workload, prepared, config), cache, workload, config, gpus)
+        with SharedActionCache.open(folder / STATES, budget) as cache:
+            root_of = partial(prepared.root_of, share_work=config.share_work)
+            queue = TrialQueue(
+                workload.network(),
+                prepared.validation_images,
+                root_of,
+                prepared.preparation,
+                workload.pipeline,
+                cache,
+                _Places(config, gpus),
+            )
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
             searcher = TrialSearcher(queue, log, proposals.sampling, objective, told, config.max_failures, fault_log)
@@ -164,12 +174,24 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
     return Candidate(result.index, seconds, result.drop, left)
 
 
-def _queue(workload: Workload, prepared: SearchPreparation, config: SearchConfig) -> TrialQueue:
-    roots = partial(root_of, prepared=prepared, config=config)
-    return TrialQueue(workload.network(), prepared.validation_images, roots, prepared.preparation)
+class _Places:
+    """How many trials may run at once; nodes that join later count."""
+
+    def __init__(self, config: SearchConfig, gpus: float) -> None:
+        self._config, self._gpus = config, gpus
+        self._count()
+
+    def __call__(self) -> int:
+        if time.monotonic() > self._counted + _COUNT_SECONDS:
+            self._count()
+        fitting = max(1, self._fitting)
+        return min(fitting, self._config.concurrent or fitting)
+
+    def _count(self) -> None:
+        self._fitting, self._counted = placements(self._config.cpus, self._gpus), time.monotonic()
 
 
-def _tune_config(searcher: TrialSearcher, queue: SharedTrialQueue) -> tune.TuneConfig:
+def _tune_config(searcher: TrialSearcher, queue: TrialQueue) -> tune.TuneConfig:
     return tune.TuneConfig(
         search_alg=searcher,
         scheduler=SharingScheduler(queue),

@@ -1,10 +1,13 @@
-"""Which trial Tune starts next, and with which point."""
+"""What Tune asks: which trial to start next and with which point, which to pause, which to start again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from typing import Any
 
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ice_ray.cluster.fault_log import FaultLog
@@ -13,9 +16,8 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
 from ice_ray.search.point_log import PointLog
 from ice_ray.search.reports import refusal_of
-from ice_ray.search.restarts import Restarts
 from ice_ray.search.sampler import Outcome, Sampling
-from ice_ray.search.shared_trial_queue import SharedTrialQueue
+from ice_ray.search.trial_queue import TrialQueue
 from ice_ray.search.trial_store import trial_name
 
 
@@ -38,7 +40,7 @@ class TrialSearcher(Searcher):
 
     def __init__(
         self,
-        queue: SharedTrialQueue,
+        queue: TrialQueue,
         log: PointLog,
         sampling: Sampling | None,
         objective: Objective,
@@ -113,3 +115,50 @@ class TrialSearcher(Searcher):
         usable = [c for c in self._ended.values() if c is not None and c.is_usable and self._objective.accepts(c)]
         outcomes = dict(zip((c.index for c in usable), self._objective.values(usable), strict=True))
         return [(point, outcomes.get(index)) for index, point in enumerate(self._points)]
+
+
+class SharingScheduler(FIFOScheduler):
+    """Pauses a trial that reports `waiting` where another is ready, and starts it again when its turn has come."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, queue: TrialQueue) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._queue = queue
+        self._paused: dict[int, Trial] = {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """A paused trial whose turn it is; those that were never started, the searcher gives."""
+        index = self._queue.next() if self._paused else None
+        if index not in self._paused:
+            return None
+        self._queue.start(index)
+        return self._paused.pop(index)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        index = trial.config["point"]["index"]
+        self._queue.tidy()
+        if "waiting" not in result or self._queue.ready() is None:
+            return TrialScheduler.CONTINUE
+        # Without Tune's own checkpoint: where a trial stands is in the run's storage already.
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        self._queue.pause(index)
+        self._paused[index] = trial
+        return TrialScheduler.NOOP
+
+    def debug_string(self) -> str:
+        return f"{len(self._paused)} trials wait for what others are at"
+
+
+class Restarts:
+    """Counts deaths by trial. Tune's own count is not used: where a process dies while it is handed to another trial,
+    that fails at once.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        self._allowed, self._deaths = allowed, Counter[Hashable]()
+
+    def again(self, trial: Hashable) -> bool:
+        """A trial's process has died: whether it is started again."""
+        self._deaths[trial] += 1
+        return self._deaths[trial] <= self._allowed

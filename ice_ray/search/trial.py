@@ -19,11 +19,11 @@ from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.action_cache import ActionCacheHandle, RemoteActionCache, RemoteTeacherCache
+from ice_ray.search.action_cache import RemoteTeacherCache, SharedActionCache
 from ice_ray.search.config import SearchConfig
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.reports import refusal_report, step_reports
-from ice_ray.search.shared_trial_queue import owner_name, root_of
+from ice_ray.search.trial_queue import owner_name
 from ice_ray.search.trial_store import TrialProgress, TrialStore
 
 _WAIT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
@@ -55,24 +55,24 @@ class PruningTrial(tune.Trainable):
         workload: Workload,
         prepared: SearchPreparation,
         store: TrialStore,
-        cache: ActionCacheHandle,
+        cache: SharedActionCache,
         search: SearchConfig,
         gpus: float,
     ) -> None:
         self._workload, self._prepared, self._store, self._search = workload, prepared, store, search
-        self._cache, self._refusal = RemoteActionCache(cache), None
+        self._cache, self._refusal = cache, None
         with self._refusing():
-            self._set_up(config, cache, gpus)
+            self._set_up(config, gpus)
 
-    def _set_up(self, config: dict[str, Any], cache: ActionCacheHandle, gpus: float) -> None:
+    def _set_up(self, config: dict[str, Any], gpus: float) -> None:
         workload, search = self._workload, self._search
         device = own_device(search.cpus, gpus)
         self._device = device_name(device)
         self._executor = workload.executor(device)
         self._executor.warm_up()
-        self._fault_log = FaultLog.of(cache.folder.parent)
+        self._fault_log = FaultLog.of(self._cache.folder.parent)
         if search.share_work:
-            self._executor.fine_tuner.teacher_cache = RemoteTeacherCache(cache)
+            self._executor.fine_tuner.teacher_cache = RemoteTeacherCache(self._cache)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -157,7 +157,7 @@ class PruningTrial(tune.Trainable):
         kind = pipeline_named(self._workload.settings.pipeline).Hyperparameters
         self._pipeline = self._workload.pipeline(kind.from_mapping(config["point"]["hyperparameters"]))
         self._cache.work_for(owner_name(self._index))
-        self._executor.rename_root(root_of(self._index, self._prepared, self._search))
+        self._executor.rename_root(self._prepared.root_of(self._index, self._search.share_work))
         self._start_over()
         progress = self._store.load(self._index)
         if progress is not None:

@@ -34,13 +34,13 @@ def on_disk(folder) -> set[str]:
     return set(NetworkFiles(folder / "networks").sizes())
 
 
-def test_a_new_keeper_knows_what_the_old_one_was_told(tmp_path):
+def test_a_new_server_knows_what_the_old_one_was_told(tmp_path):
     old = ActionCacheServer(tmp_path, PLENTY)
     (fine_tuned,) = told(old, tmp_path, fine_tune("root", 0.1, 5))
     assert old.ask("root", Measure(), "a") == "granted"
     new = ActionCacheServer(tmp_path, PLENTY)
-    assert new.news(0) == old.news(0)
-    assert new.origin(fine_tuned) == old.news(0)[0]
+    assert new.records(0) == old.records(0)
+    assert new.origin(fine_tuned) == old.records(0)[0]
     assert new.ask("root", Measure(), "b") == "granted"  # claims are gone, action records are not
     assert new.held(fine_tuned) is None
     assert NetworkFiles(tmp_path / "networks").load(fine_tuned) is not None
@@ -49,7 +49,7 @@ def test_a_new_keeper_knows_what_the_old_one_was_told(tmp_path):
 def test_told_twice_is_written_once(tmp_path):
     server = ActionCacheServer(tmp_path, PLENTY)
     told(server, tmp_path, fine_tune("root", 0.1, 5), fine_tune("root", 0.1, 6))
-    assert len(server.news(0)) == len(ActionCacheServer(tmp_path, PLENTY).news(0)) == 1
+    assert len(server.records(0)) == len(ActionCacheServer(tmp_path, PLENTY).records(0)) == 1
 
 
 def test_memory_lets_go_of_the_oldest_and_storage_has_it(tmp_path):
@@ -96,7 +96,7 @@ def test_the_network_that_a_snapshot_is_made_from_is_the_last_one_kept(tmp_path)
     server.tell(ActionRecord(fine_tuned, removal, Outcome(pruned, None, Cost(0.1))))
     again = Prune((("b", (0,)),))
     server.tell(ActionRecord(pruned, again, Outcome(next_id(pruned, again), None, Cost(0.1))))
-    index = server._index
+    index = server
     assert index.nearest_kept(next_id(pruned, again)) == index.nearest_kept(fine_tuned) == fine_tuned
     assert index.nearest_kept("root") is None
 

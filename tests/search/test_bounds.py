@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ice_runs import DIGITS
 
@@ -107,6 +107,7 @@ def test_the_box_of_a_space_with_never_spans_it_and_the_range_of_the_others():
     assert not ALONE.greatest.freezes
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31))
 def test_draws_with_never_are_inside_and_half_of_them_are_never(seed):
     draws = MIXED.draw(100, seed)

@@ -54,7 +54,7 @@ def test_networks(bucket):
     assert files.sizes() == {}
 
 
-def test_a_keeper_that_is_made_anew_knows_what_was_told(bucket):
+def test_a_server_that_is_made_anew_knows_what_was_told(bucket):
     folder, budget = bucket / "kept" / "search", Budget(1e6, 1e6)
     first = ActionCacheServer(folder, budget)
     for name in "abc":

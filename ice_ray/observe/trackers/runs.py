@@ -16,7 +16,7 @@ from ice_ray.errors import in_one_line
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
 from ice_ray.observe.trackers.ledger import Entry, Ledger
-from ice_ray.search.restarts import Restarts
+from ice_ray.search.searcher import Restarts
 
 
 @dataclass(eq=False)
