@@ -25,6 +25,7 @@ def test_the_box_spans_the_values_of_the_space():
     assert unordered.bounds.ranges["steepness"] == (30, 50)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["cifar10", "imagenet", "digits"]))
 def test_every_draw_is_inside(seed, name):
     bounds = load_space(name).bounds
