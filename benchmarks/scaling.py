@@ -27,7 +27,7 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.pipelines.base import Pipeline
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.search.trial_queue import Records, TrialQueue
 
@@ -47,6 +47,7 @@ class Recorded(Pipeline):
     """Asks for what a trial asked for, in its order."""
 
     trial: Trial
+    config: PipelineConfig = PipelineConfig()
     hyperparameters: Hyperparameters = Hyperparameters()
 
     def is_pruned(self, executor: Executor, state: PipelineState) -> bool:

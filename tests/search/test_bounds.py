@@ -26,7 +26,7 @@ def test_the_box_spans_the_values_of_the_space():
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(["cifar10", "imagenet", "digits"]))
+@given(st.integers(0, 2**31), st.sampled_from(["paper-cifar10", "paper-imagenet", "default", DIGITS]))
 def test_every_draw_is_inside(seed, name):
     bounds = load_space(name).bounds
     for point in bounds.draw(20, seed):
@@ -79,7 +79,7 @@ def test_from_nothing_on_there_is_no_logarithmic_scale():
 
 def test_a_point_outside_is_named():
     point = IceHyperparameters(0.5, 0.3, 0.05, 6e-4, 0.1, 40)
-    with pytest.raises(UserError, match=r"here: base_learning_rate=0.05 is outside of space 'cifar10' \(0.001"):
+    with pytest.raises(UserError, match=r"here: base_learning_rate=0.05 is outside of space 'paper-cifar10' \(0.001"):
         CIFAR.check(point, "here")
 
 
@@ -139,7 +139,9 @@ def test_without_never_draws_are_what_they_were():
 
 def test_a_point_outside_of_a_box_with_never_is_named():
     MIXED.check(IceHyperparameters(), "here")
-    with pytest.raises(UserError, match=r"accuracy_drop_threshold=never is outside of space 'cifar10' \(0.5 to 1.5\)"):
+    with pytest.raises(
+        UserError, match=r"accuracy_drop_threshold=never is outside of space 'paper-cifar10' \(0.5 to 1.5\)"
+    ):
         CIFAR.check(IceHyperparameters(), "here")
     with pytest.raises(UserError, match=r"accuracy_drop_threshold=0.5 is outside of space 'mixed' \(1 to 2 or never\)"):
         MIXED.check(IceHyperparameters(0.5, 0.3, 0.002, 6e-4, 0.1, 40), "here")
