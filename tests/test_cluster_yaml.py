@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ice_ray.cluster import autoscaler
+from ice_ray.cluster import capacity
 
 TEXT = (Path(__file__).parent.parent / "cluster.yaml").read_text()
 CONFIG = yaml.safe_load(TEXT)
@@ -45,9 +45,9 @@ def test_every_node_mounts_the_storage_and_installs_the_checkout_s_pins():
 
 def test_its_autoscaler_s_types_are_understood(tmp_path, monkeypatch):
     """As the job reads them on the head."""
-    monkeypatch.setattr(autoscaler, "BOOTSTRAP_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setattr(capacity, "BOOTSTRAP_CONFIG", str(tmp_path / "config.yaml"))
     (tmp_path / "config.yaml").write_text(TEXT)
-    declared = autoscaler.Autoscaler(autoscaler.declared_types())
+    declared = capacity.Autoscaler(capacity.declared_types())
     assert declared.most_placements(1, 0.5) == 16
     assert declared.most_placements(8, 1) == 8
     assert declared.most_placements(9, 1) == 0

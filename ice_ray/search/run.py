@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,14 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ice_ray.address import Place
+from ice_ray.cache.actions import ActionRecord
 from ice_ray.cluster.capacity import placements
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.faults import last_line
 from ice_ray.cluster.session import as_told
 from ice_ray.cluster.storage import rays_own
 from ice_ray.cluster.workload import Workload
+from ice_ray.engine.actions import FineTune
 from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
@@ -26,11 +28,9 @@ from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.search.action_cache import Budget, SharedActionCache, action_log, clear_networks
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.point_log import PointLog
 from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.proposals import Proposals
+from ice_ray.search.proposals import PointLog, Proposals
 from ice_ray.search.searcher import SharingScheduler, TrialSearcher
-from ice_ray.search.shared_work import SharedWork
 from ice_ray.search.trial import PruningTrial
 from ice_ray.search.trial_queue import TrialQueue
 from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
@@ -258,3 +258,36 @@ def _result(index: int, point: Hyperparameters, progress: TrialProgress | None, 
 
 def _trial_name(trial: Trial) -> str:
     return trial_name(trial.config["point"]["index"])
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What all trials of a search asked for, and what was carried out.
+
+    Attributes:
+        asked_fine_tunes, fine_tunes: of their steps, and those that were run.
+        asked_seconds: what the trials would have taken alone, wall, added up.
+        seconds: what was spent on what was carried out, added up over devices.
+    """
+
+    asked_fine_tunes: int
+    fine_tunes: int
+    asked_seconds: float
+    seconds: float
+
+    @classmethod
+    def of(cls, trials: Iterable[Sequence[StepRecord]], action_records: Sequence[ActionRecord]) -> SharedWork:
+        """From every trial's records and everything that was carried out for them."""
+        records = [record for trial in trials for record in trial]
+        return cls(
+            asked_fine_tunes=sum(record.fine_tuned for record in records),
+            fine_tunes=sum(isinstance(action_record.action, FineTune) for action_record in action_records),
+            asked_seconds=sum(record.cost.wall_seconds for record in records),
+            seconds=sum(action_record.seconds for action_record in action_records),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked_fine_tunes} fine-tunes asked for, {self.fine_tunes} carried out; "
+            f"{self.asked_seconds:.0f} s of pruning in {self.seconds:.0f} s of work"
+        )

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from ice_ray.claims.claim import Claim, await_unheld, claimed, nobody_s, refuse_held
-from ice_ray.claims.watch import HeldError
+from ice_ray.claims.claim import Claim, HeldError, await_unheld, claimed, nobody_s, refuse_held
 from ice_ray.config.run import RunConfig
 from ice_ray.observe.terminal import say
 from ice_ray.workflow.run_folder import RunFolder, check_run, run_folder

@@ -12,10 +12,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from ice_ray.address import place
-from ice_ray.cluster.exposure import dashboard_url, open_dashboard
 from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.cluster.session import ray_session
-from ice_ray.cluster.upload import uploaded_files
+from ice_ray.cluster.submission import dashboard_url, open_dashboard, uploaded_files
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.option_words import in_options

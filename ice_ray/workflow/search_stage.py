@@ -34,11 +34,17 @@ from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.dense import train_dense
-from ice_ray.search.prepare import SearchPreparation, prepare_search
+from ice_ray.search.prepare import SearchPreparation, prepare_search, train_dense
 from ice_ray.search.reports import step_reports
-from ice_ray.search.run import TrialResult, earlier_trials, finished_candidates, point_log, run_search, work_of
-from ice_ray.search.shared_work import SharedWork
+from ice_ray.search.run import (
+    SharedWork,
+    TrialResult,
+    earlier_trials,
+    finished_candidates,
+    point_log,
+    run_search,
+    work_of,
+)
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.doubt import doubt_of_dense
 from ice_ray.workflow.plan import Plan

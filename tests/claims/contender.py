@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ice_ray.address import place
-from ice_ray.claims.claim import claimed
-from ice_ray.claims.watch import HeldError
+from ice_ray.claims.claim import HeldError, claimed
 
 _POLL_SECONDS = 0.002
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from ice_ray.address import Place
-from ice_ray.claims import bakery, claim, watch
-from ice_ray.claims.claim import claim_of, claimed, refuse_held
+from ice_ray.claims import claim, swap
+from ice_ray.claims.claim import HeldError, claim_of, claimed, refuse_held
 from ice_ray.claims.owner import Owner
-from ice_ray.claims.watch import HeldError
 from ice_ray.errors import RunError
 
 CONTENDER = Path(__file__).parent / "contender.py"
@@ -49,8 +48,8 @@ def dead() -> Owner:
 def hasty(monkeypatch):
     """Signs and patience in tenths of seconds."""
     monkeypatch.setattr(claim, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(watch, "LOST_SECONDS", 2.0)
-    monkeypatch.setattr(bakery, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr(claim, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr(swap, "LOST_SECONDS", 2.0)
 
 
 def leave(run: Place, owner: Owner) -> None:

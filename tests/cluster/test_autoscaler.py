@@ -5,7 +5,7 @@ import sys
 import pytest
 from own_head import running_head
 
-from ice_ray.cluster.autoscaler import Autoscaler, NodeType
+from ice_ray.cluster.capacity import Autoscaler, NodeType
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

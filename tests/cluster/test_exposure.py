@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import ray
 
-from ice_ray.cluster.exposure import open_dashboard
+from ice_ray.cluster.submission import open_dashboard
 
 HERE = ray.util.get_node_ip_address()
 

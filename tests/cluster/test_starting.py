@@ -7,7 +7,7 @@ import pytest
 import ray
 from own_head import ROOT, running_head
 
-from ice_ray.cluster import starting
+from ice_ray.cluster import session
 from ice_ray.cluster.faults import ended_by
 from ice_ray.cluster.session import ray_session
 from ice_ray.errors import RunError, UserError
@@ -94,7 +94,7 @@ def test_a_head_that_wants_a_token_and_one_that_was_started_elsewhere(tmp_path):
 
 def test_a_server_that_is_no_cluster_s_does_not_go_unnamed():
     """What Ray makes of one takes it a while: here, what is made of that."""
-    from ice_ray.cluster.starting import _why
+    from ice_ray.cluster.session import _why
 
     fault = _why(ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1"), "127.0.0.1:1", "")
     assert isinstance(fault, UserError) and "is no Ray cluster that this process can join" in str(fault)
@@ -105,5 +105,5 @@ def test_a_server_that_is_no_cluster_s_does_not_go_unnamed():
 
 def test_standard_error_may_be_closed(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
-    with starting._held_back(False) as heard:
+    with session._held_back(False) as heard:
         assert heard() == ""

@@ -11,9 +11,8 @@ from ice_runs import DIGITS
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, searched
-from ice_ray.search.bounds import SearchBounds
 from ice_ray.search.sampler import Sampling
-from ice_ray.search.space import Space, load_space
+from ice_ray.search.space import SearchBounds, Space, load_space
 
 CIFAR = load_space("paper-cifar10").bounds
 
@@ -139,9 +138,7 @@ def test_without_never_draws_are_what_they_were():
 
 def test_a_point_outside_of_a_box_with_never_is_named():
     MIXED.check(IceHyperparameters(), "here")
-    with pytest.raises(
-        UserError, match=r"accuracy_drop_threshold=never is outside of space 'paper-cifar10' \(0.5 to 1.5\)"
-    ):
+    with pytest.raises(UserError, match=r"=never is outside of space 'paper-cifar10' \(0.5 to 1.5\)"):
         CIFAR.check(IceHyperparameters(), "here")
     with pytest.raises(UserError, match=r"accuracy_drop_threshold=0.5 is outside of space 'mixed' \(1 to 2 or never\)"):
         MIXED.check(IceHyperparameters(0.5, 0.3, 0.002, 6e-4, 0.1, 40), "here")

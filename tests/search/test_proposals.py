@@ -9,8 +9,7 @@ from ice_runs import DIGITS
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.search.config import SearchConfig
-from ice_ray.search.point_log import PointLog
-from ice_ray.search.proposals import Proposals, propose
+from ice_ray.search.proposals import PointLog, Proposals, propose
 from ice_ray.search.space import load_space
 
 SPACE = load_space(DIGITS)
@@ -160,7 +159,7 @@ def test_a_warm_start_may_be_never(algorithm, warm):
     assert len(set(found.known)) == (1 if found.sampling else 6)
     if found.sampling:
         assert found.sampling.suggest([(found.known[0], (1.0,))], 1).accuracy_drop_threshold != NEVER
-    with pytest.raises(UserError, match="accuracy_drop_threshold=never is outside of space '.*digits.yaml'"):
+    with pytest.raises(UserError, match=r"accuracy_drop_threshold=never is outside of space '.*digits\.yaml'"):
         propose(SPACE, config, 0)
 
 

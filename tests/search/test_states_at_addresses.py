@@ -11,8 +11,8 @@ from ice_ray.engine.snapshots import Snapshot
 from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.search.action_cache import ActionCacheServer, Budget, action_log
+from ice_ray.search.proposals import read_winner
 from ice_ray.search.trial_store import TrialProgress, TrialStore
-from ice_ray.search.warm_start import read_winner
 
 
 def network(name: str) -> Snapshot:

@@ -14,8 +14,7 @@ from functools import partial
 import pytest
 from jobs_at_work import JOBS, ROOT
 
-from ice_ray.claims.claim import claim_of, claimed
-from ice_ray.claims.watch import HeldError
+from ice_ray.claims.claim import HeldError, claim_of, claimed
 from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.workflow import jobs

@@ -1,13 +1,26 @@
-"""Whether strangers could hand jobs to the cluster."""
+"""How a job came to its cluster: the files that were uploaded with it, and whether strangers could hand in others."""
 
 from __future__ import annotations
 
 import ipaddress
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
+
+
+def uploaded_files() -> Iterator[tuple[int, Path]]:
+    """Size in bytes and path of each file that was uploaded with this job; nothing where it was not submitted so."""
+    if not str(ray.get_runtime_context().runtime_env.get("working_dir") or "").startswith("gcs://"):
+        return
+    here = Path.cwd()
+    for path in here.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path.stat().st_size, path.relative_to(here)
+
 
 _ASKED = "/api/jobs/"  # whoever may list jobs may also submit them
 _SECONDS = 5.0
