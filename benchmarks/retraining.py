@@ -44,7 +44,7 @@ EQUATION, CONSTANT = "eq. 1", "constant"
 
 
 @dataclass(frozen=True)
-class Place:
+class StoragePath:
     """A pruned network that every schedule is tried on.
 
     Attributes:
@@ -62,7 +62,7 @@ class Place:
     pruned: float
 
 
-def chain(executor: TorchExecutor, rule: RemovalRule, point: IceHyperparameters) -> list[Place]:
+def chain(executor: TorchExecutor, rule: RemovalRule, point: IceHyperparameters) -> list[StoragePath]:
     """The network after each step's removal, all committed."""
     snapshot, places = executor.root, []
     for step in executor.network.steps:
@@ -73,13 +73,13 @@ def chain(executor: TorchExecutor, rule: RemovalRule, point: IceHyperparameters)
         executor.commit(snapshot)
         left = executor.run(snapshot, UnprunedShare("parameters")).value
         lost = max(0.0, 1 - (executor.run(snapshot, WeightNorm()).value / norm) ** 2) ** 0.5
-        places.append(Place(snapshot, step.number, left, lost, 1 - left / had))
+        places.append(StoragePath(snapshot, step.number, left, lost, 1 - left / had))
         rate = maximum_learning_rate(point, left, 0.0)
         snapshot = executor.run(snapshot, FineTune(("step", step.number), rate, 1, "constant", ())).snapshot
     return places
 
 
-def plans(place: Place, epochs: float) -> dict[str, RetrainingPlan]:
+def plans(place: StoragePath, epochs: float) -> dict[str, RetrainingPlan]:
     """What there is to try, by name; schedules that come to the same are one."""
     found: dict[str, RetrainingPlan] = {CONSTANT: RetrainingPlan(1.0, "constant")}
     for name in RETRAININGS:

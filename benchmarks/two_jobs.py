@@ -29,7 +29,7 @@ from duel import MOMENTS, Arena
 from ground import Ground
 from object_storage import new_server
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 
 
 def page(rows: list[Row]) -> str:
@@ -75,7 +75,7 @@ def page(rows: list[Row]) -> str:
     )
 
 
-def duel(own: Arena, storage: Place, name: str, moment: str, random: Random) -> Row:
+def duel(own: Arena, storage: StoragePath, name: str, moment: str, random: Random) -> Row:
     """One, as the table has it."""
     return asdict(own.fight(storage, name, moment, random))
 
@@ -94,7 +94,7 @@ def fight(ledger: Ledger, keys: list[Row]) -> None:
         for key in keys:
             number = int(key["duel"])
             moment, random = moments[number % len(moments)], Random(f"{key['seed']} {number}")
-            storage = Path(folder) if key["where"] == "folder" else place("s3://bucket/runs")
+            storage = Path(folder) if key["where"] == "folder" else storage_path("s3://bucket/runs")
             ledger.once(key, partial(duel, own, storage, f"duel-{number}", moment, random))
 
 

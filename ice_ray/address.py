@@ -1,4 +1,4 @@
-"""What names a place of a run: a folder's path, or an address."""
+"""What names a path of a run: one of this machine, or an address on an object store."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ice_ray.errors import UserError
 from ice_ray.local_path import LocalPath
 from ice_ray.object_store import CREDENTIALS, OPTIONS, Address
-from ice_ray.place import Place
+from ice_ray.storage_path import StoragePath
 
-__all__ = ["Address", "LocalPath", "Place", "at_home", "place"]
+__all__ = ["Address", "LocalPath", "StoragePath", "at_home", "storage_path"]
 _VALID = "a folder, file:///folder, s3://bucket/path or gs://bucket/path"
 
 
-def place(text: str | Path | Place) -> Place:
+def storage_path(text: str | Path | StoragePath) -> StoragePath:
     """A folder's or a file's path, or an address.
 
-    >>> place("runs/a"), str(place("file:///data/runs")), str(place("s3://bucket/runs/"))
+    >>> storage_path("runs/a"), str(storage_path("file:///data/runs")), str(storage_path("s3://bucket/runs/"))
     (LocalPath('runs/a'), '/data/runs', 's3://bucket/runs')
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, read_tensors, sha256, write_json, write_tensors
 from ice_ray.models.frozen import freeze
@@ -26,7 +26,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_pruned(
-    folder: Path | Place,
+    folder: Path | StoragePath,
     spec: ModelSpec,
     image_shape: tuple[int, int, int],
     widths: dict[str, int],
@@ -45,7 +45,7 @@ def save_pruned(
         frozen: parameters, by name, that are to require no gradient when it is loaded.
         layout: in which its weights lie in memory once it is loaded; without one, the one found by trying.
     """
-    place(folder).make_folder()
+    storage_path(folder).make_folder()
     write_tensors(folder / WEIGHTS, tensors)
     description = {
         "schema_version": SCHEMA_VERSION,
@@ -61,7 +61,7 @@ def save_pruned(
 
 
 @torch.inference_mode(False)  # surgery follows the network's graph through autograd
-def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
+def load_pruned(path: str | StoragePath, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 
     Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives.
@@ -74,7 +74,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
     Raises:
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
     """
-    folder = place(path)
+    folder = storage_path(path)
     folder.check("pruned model")
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
@@ -101,7 +101,7 @@ def load_pruned(path: str | Place, builder: Callable[[int], nn.Module] | None = 
     return module.eval()
 
 
-def read_description(folder: Place) -> dict[str, Any]:
+def read_description(folder: StoragePath) -> dict[str, Any]:
     """What `model.json` in a `pruned_model` folder says, checked as far as rebuilding the module depends on it.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError, nearest
 from ice_ray.models.answers import Answering
@@ -29,11 +29,11 @@ _Run = Callable[[Tensor], Tensor]
 
 
 def export(
-    path: str | Place,
+    path: str | StoragePath,
     format: Format,
-    target: str | Place | None = None,
+    target: str | StoragePath | None = None,
     builder: Callable[[int], nn.Module] | None = None,
-) -> Place:
+) -> StoragePath:
     """Write a saved pruned model for another runtime, with a batch of any size, and return the file's path.
 
     Images go in as float32 (N, C, H, W) under the name `images`, normalised with the mean and std that `model.json`
@@ -56,12 +56,12 @@ def export(
         raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
     if format == "onnx":
         _need_onnx()
-    folder = place(path)
+    folder = storage_path(path)
     loaded, description = load_pruned(folder, builder), read_description(folder)
     loaded.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
     shape = tuple(description["image_shape"])
     module = _answering(loaded, shape)
-    file = folder / f"model.{SUFFIXES[format]}" if target is None else place(target)
+    file = folder / f"model.{SUFFIXES[format]}" if target is None else storage_path(target)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:

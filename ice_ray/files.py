@@ -13,18 +13,18 @@ import safetensors.torch
 import yaml
 from torch import Tensor
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 
 
-def sha256(path: Path | Place) -> str:
+def sha256(path: Path | StoragePath) -> str:
     """The digest of a file's content."""
-    with place(path).on_disk() as own, own.open("rb") as file:
+    with storage_path(path).on_disk() as own, own.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def damage_named(path: Path | Place) -> Iterator[None]:
+def damage_named(path: Path | StoragePath) -> Iterator[None]:
     """What goes wrong in the block is put down to the file that a run wrote and that is read there.
 
     Raises:
@@ -50,10 +50,12 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin} is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
 
 
-def write_tensors(path: Path | Place, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path | StoragePath, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write one safetensors file, atomically."""
     # As bytes: the library's own writer says in words alone what the system said in numbers.
-    place(path).write(_packed(tensors, metadata))
+    storage_path(path).write(_packed(tensors, metadata))
 
 
 def tensors_size(tensors: Mapping[str, Tensor]) -> int:
@@ -95,11 +97,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors | aliases, metadata
 
 
-def write_text(path: Path | Place, text: str) -> None:
+def write_text(path: Path | StoragePath, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    place(path).write(text.encode())
+    storage_path(path).write(text.encode())
 
 
-def write_json(path: Path | Place, content: Any) -> None:
+def write_json(path: Path | StoragePath, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")

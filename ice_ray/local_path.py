@@ -12,11 +12,11 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 from ice_ray.errors import UserError
-from ice_ray.place import Place, text_lines
 from ice_ray.retry import with_retries
+from ice_ray.storage_path import StoragePath, text_lines
 
 
-class LocalPath(PosixPath, Place):
+class LocalPath(PosixPath, StoragePath):
     """A path of this machine."""
 
     append_seconds = 0.0
@@ -102,7 +102,7 @@ class LocalPath(PosixPath, Place):
         self._flush_names()
         return path
 
-    def unfinished(self, staged: str, installed: str, last: str) -> list[Place]:
+    def unfinished(self, staged: str, installed: str, last: str) -> list[StoragePath]:
         return list(self.glob(f"{staged}*"))
 
     def change(self, number: int) -> None:

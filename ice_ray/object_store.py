@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from ice_ray.errors import UserError
-from ice_ray.place import Place, text_lines
 from ice_ray.retry import with_retries
+from ice_ray.storage_path import StoragePath, text_lines
 
 _Result = TypeVar("_Result")
 Options = tuple[tuple[str, str], ...]
@@ -46,7 +46,7 @@ _DENIED = (
 
 
 @dataclass(frozen=True, order=True)
-class Address(Place):
+class Address(StoragePath):
     """An object, or what begins with its name: `s3://bucket/path`. What lies below it is listed in order.
 
     Attributes:
@@ -213,7 +213,7 @@ class Address(Place):
         shutil.rmtree(staged, ignore_errors=True)
         return self / name
 
-    def unfinished(self, staged: str, installed: str, last: str) -> list[Place]:
+    def unfinished(self, staged: str, installed: str, last: str) -> list[StoragePath]:
         return [path for path in self.glob(f"{installed}*") if path.is_dir() and not (path / last).is_file()]
 
     def change(self, number: int) -> None:

@@ -17,7 +17,7 @@ from object_storage import new_server
 from playwright.sync_api import Browser, sync_playwright
 from torch import nn
 
-from ice_ray.address import Address, place
+from ice_ray.address import Address, storage_path
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
@@ -108,7 +108,7 @@ def bucket() -> Iterator[Address]:
     with server.running("bucket"), pytest.MonkeyPatch.context() as environment:
         for name, value in server.variables.items():
             environment.setenv(name, value)
-        found = place("s3://bucket")
+        found = storage_path("s3://bucket")
         assert isinstance(found, Address)
         yield found
 

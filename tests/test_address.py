@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ice_ray.address import Address, LocalPath, place
+from ice_ray.address import Address, LocalPath, storage_path
 from ice_ray.errors import UserError
 
 NAMES = st.text("abc.-_ é%?", min_size=1, max_size=8).filter(lambda name: name not in (".", "..") and "?" not in name)
@@ -15,7 +15,7 @@ NAMES = st.text("abc.-_ é%?", min_size=1, max_size=8).filter(lambda name: name 
 
 @pytest.mark.parametrize("text", ["runs", "/data/runs", "a b/c", "", "s3", "c:x"])
 def test_what_is_no_address_is_a_path(text):
-    assert place(text) == Path(text)
+    assert storage_path(text) == Path(text)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_what_is_no_address_is_a_path(text):
     [("file:///data/my%20runs", "/data/my runs"), ("file://localhost/a", "/a"), ("file:///", "/")],
 )
 def test_a_file_s_address_is_a_plain_path(text, path):
-    assert place(text) == Path(path)
-    assert isinstance(place(text), LocalPath)
+    assert storage_path(text) == Path(path)
+    assert isinstance(storage_path(text), LocalPath)
 
 
 @pytest.mark.parametrize(
@@ -50,29 +50,29 @@ def test_a_file_s_address_is_a_plain_path(text, path):
 )
 def test_what_is_no_place_is_refused_and_no_password_repeated(text, fault):
     with pytest.raises(UserError, match=fault) as refusal:
-        place(text)
+        storage_path(text)
     assert "ame" not in str(refusal.value).replace("name", "")
 
 
 @given(parts=st.lists(NAMES, min_size=1, max_size=4))
 def test_its_parts_are_those_of_a_path(parts):
-    path, address = PurePosixPath("bucket", *parts), place("s3://bucket")
+    path, address = PurePosixPath("bucket", *parts), storage_path("s3://bucket")
     for part in parts:
         address = address / part
     assert (address.name, address.stem, address.suffix) == (path.name, path.stem, path.suffix)
     assert str(address.parent) == f"s3://{path.parent}"
     assert str(address.bucket) == "s3://bucket"
-    assert place(str(address)) == address == address.resolve()
+    assert storage_path(str(address)) == address == address.resolve()
     assert pickle.loads(pickle.dumps(address)) == address
 
 
 def test_how_the_store_is_reached_stays_with_what_lies_below():
-    address = place("s3://bucket/runs/?scheme=http&endpoint_override=localhost:9000")
+    address = storage_path("s3://bucket/runs/?scheme=http&endpoint_override=localhost:9000")
     below = address / "a" / "best.json"
     assert str(below) == "s3://bucket/runs/a/best.json?endpoint_override=localhost%3A9000&scheme=http"
-    assert place(str(below)).parent.parent == address
+    assert storage_path(str(below)).parent.parent == address
     assert isinstance(below, Address)
 
 
 def test_a_folder_is_not_asked(tmp_path):
-    place(tmp_path / "nowhere").check("--storage")
+    storage_path(tmp_path / "nowhere").check("--storage")

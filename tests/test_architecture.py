@@ -13,7 +13,7 @@ STOREYS = [
     [
         "errors",
         "retry",
-        "place",
+        "storage_path",
         "local_path",
         "object_store",
         "address",

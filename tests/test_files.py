@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ice_ray import retry
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.cache.storage import ActionLog
 from ice_ray.errors import StorageError
 from ice_ray.files import write_json, write_tensors, write_text
@@ -83,12 +83,12 @@ def test_a_folder_that_is_closed_for_a_moment(disk):
 
 
 def test_a_line_that_half_fits_is_not_the_end_of_the_file(disk):
-    place(disk / "log").append_line("first")
+    storage_path(disk / "log").append_line("first")
     ballast = fill(disk)
     threading.Timer(1.0, ballast.unlink).start()
-    place(disk / "log").append_line("x" * 50_000)
-    place(disk / "log").append_line("last")
-    lines = place(disk / "log").lines()
+    storage_path(disk / "log").append_line("x" * 50_000)
+    storage_path(disk / "log").append_line("last")
+    lines = storage_path(disk / "log").lines()
     assert lines[0] == "first"
     assert "x" * 50_000 in lines
     assert lines[-2:] == ["last", ""]
@@ -110,5 +110,5 @@ def test_what_does_not_pass_is_not_waited_for(tmp_path):
 
 def test_lines_that_are_no_text_are_passed_over(tmp_path):
     (tmp_path / "log").write_bytes(b'"a"\n\xff\xfe\n{"Deed": []}\n5\n')
-    assert place(tmp_path / "log").lines() == ['"a"', '{"Deed": []}', "5", ""]
+    assert storage_path(tmp_path / "log").lines() == ['"a"', '{"Deed": []}', "5", ""]
     assert ActionLog(tmp_path / "log").load() == []

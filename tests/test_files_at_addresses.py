@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_storage import new_server
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.errors import StorageError, UserError
 from ice_ray.files import (
     sha256,
@@ -62,7 +62,7 @@ def seen(root) -> dict[str, object]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deeds=st.lists(RECORDS, max_size=8))
 def test_whatever_is_done_an_address_holds_what_a_folder_holds(bucket, tmp_path_factory, deeds):
-    folder = place(tmp_path_factory.mktemp("root"))
+    folder = storage_path(tmp_path_factory.mktemp("root"))
     address = bucket / folder.name
     for deed in deeds:
         do(folder, deed)
@@ -142,7 +142,7 @@ def elsewhere(**variables: str):
     """A server of its own, which is reached by the address alone."""
     server = new_server()
     with server.running("kept", **variables):
-        yield server, place(f"s3://kept/runs?endpoint_override=127.0.0.1:{server.port}&scheme=http")
+        yield server, storage_path(f"s3://kept/runs?endpoint_override=127.0.0.1:{server.port}&scheme=http")
 
 
 def forward(listening: socket.socket, port: int) -> None:
@@ -166,7 +166,7 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(bucket, caplog):
     retries_that_helped()
     with elsewhere() as (server, _), socket.socket() as port:
         port.bind(("127.0.0.1", 0))
-        address = place(f"s3://kept/runs?endpoint_override=127.0.0.1:{port.getsockname()[1]}&scheme=http")
+        address = storage_path(f"s3://kept/runs?endpoint_override=127.0.0.1:{port.getsockname()[1]}&scheme=http")
         opening = threading.Timer(8, lambda: (port.listen(), forward(port, server.port)))
         opening.daemon = True
         opening.start()
@@ -180,8 +180,8 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(bucket, caplog):
 def test_what_cannot_be_used_is_said_at_once(bucket):
     (bucket / "new").check("--storage")
     with pytest.raises(UserError, match=r"--storage 's3://another/runs' cannot be used \(no such bucket\)$"):
-        place("s3://another/runs").check("--storage")
-    silent = place(f"s3://bucket/runs?endpoint_override=127.0.0.1:{new_server().port}&scheme=http")
+        storage_path("s3://another/runs").check("--storage")
+    silent = storage_path(f"s3://bucket/runs?endpoint_override=127.0.0.1:{new_server().port}&scheme=http")
     started = time.monotonic()
     with pytest.raises(UserError, match=r"--storage '.*' cannot be used \(NETWORK_CONNECTION.*is it up"):
         silent.check("--storage")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.cache.actions import ActionRecord
 from ice_ray.engine.actions import Action, EarlyStopping, FineTuned, Measured, Outcome, SnapshotId
 from ice_ray.engine.cost import Cost
@@ -30,8 +30,8 @@ class ActionLog:
     over.
     """
 
-    def __init__(self, path: Path | Place) -> None:
-        self._path = place(path)
+    def __init__(self, path: Path | StoragePath) -> None:
+        self._path = storage_path(path)
 
     def load(self) -> list[ActionRecord]:
         """Every whole action record, in the order in which they were done."""
@@ -87,8 +87,8 @@ class NetworkFiles:
     one that is gone can be made again from its history.
     """
 
-    def __init__(self, folder: Path | Place) -> None:
-        self._folder = place(folder)
+    def __init__(self, folder: Path | StoragePath) -> None:
+        self._folder = storage_path(folder)
 
     def save(self, snapshot: Snapshot) -> None:
         """Write one."""
@@ -120,5 +120,5 @@ class NetworkFiles:
         """Drop all of them."""
         self._folder.remove_folder()
 
-    def _path(self, snapshot: SnapshotId) -> Place:
+    def _path(self, snapshot: SnapshotId) -> StoragePath:
         return self._folder / f"{snapshot}{_SUFFIX}"

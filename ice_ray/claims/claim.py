@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.claims.owner import Owner
 from ice_ray.claims.swap import LOST_SECONDS, content_of, take
 from ice_ray.errors import RunError, UserError
@@ -34,7 +34,7 @@ Say = Callable[[str], object]
 class Claim:
     """What one job holds, alone, while it lasts."""
 
-    def __init__(self, what: Path | Place, path: Place, owner: Owner) -> None:
+    def __init__(self, what: Path | StoragePath, path: StoragePath, owner: Owner) -> None:
         self._what, self._path, self._owner = what, path, owner
         self._sign, self._beats = sign_of(path, owner), 0
         self._done, self._lost = threading.Event(), ""
@@ -91,7 +91,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(what: Path | Place, program: str, say: Say) -> Iterator[Claim]:
+def claimed(what: Path | StoragePath, program: str, say: Say) -> Iterator[Claim]:
     """Hold a run, or a part of one, while the block runs. It need not be there yet.
 
     Args:
@@ -105,7 +105,7 @@ def claimed(what: Path | Place, program: str, say: Say) -> Iterator[Claim]:
         RunError: from within the block: it has been taken over, as this process was stopped for too long.
     """
     path, owner = claim_of(what), Owner.here(program)
-    claim, made = Claim(what, path, owner), list[Place]()
+    claim, made = Claim(what, path, owner), list[StoragePath]()
     try:
         _take(path, owner, partial(await_end, what, say), made)
         with interruptible():
@@ -119,29 +119,29 @@ def claimed(what: Path | Place, program: str, say: Say) -> Iterator[Claim]:
         _remove_empty(made)
 
 
-def nobody_s(what: Path | Place) -> Claim:
+def nobody_s(what: Path | StoragePath) -> Claim:
     """Of what nobody will write to: it claims nothing, and is never lost."""
     return Claim(what, claim_of(what), Owner.here(""))
 
 
-def claim_of(what: Path | Place) -> Place:
+def claim_of(what: Path | StoragePath) -> StoragePath:
     """Where the claim of a run lies."""
-    return place(what) / _CLAIM
+    return storage_path(what) / _CLAIM
 
 
-def is_of_claim(path: Place) -> bool:
+def is_of_claim(path: StoragePath) -> bool:
     """Whether it is there for a claim's sake alone, of a living job or of one that was killed."""
     return path.name.startswith(_CLAIM)
 
 
-def holder(what: Path | Place) -> Owner | None:
+def holder(what: Path | StoragePath) -> Owner | None:
     """Who is named there, alive or not; None where nobody is, or the storage does not say."""
     with suppress(OSError, ValueError):  # the latter of a path that can be none
         return Owner.of(content_of(claim_of(what)) or b"")
     return None
 
 
-def refuse_held(what: Path | Place) -> None:
+def refuse_held(what: Path | StoragePath) -> None:
     """Refuse what another process of this host is at, at once; of other hosts' nothing is known so soon.
 
     Raises:
@@ -152,7 +152,7 @@ def refuse_held(what: Path | Place) -> None:
         raise held_by(what, owner)
 
 
-def await_unheld(what: Path | Place, say: Say, but: str) -> None:
+def await_unheld(what: Path | StoragePath, say: Say, but: str) -> None:
     """Return where nobody is at it, or only the program named.
 
     Raises:
@@ -165,7 +165,9 @@ def await_unheld(what: Path | Place, say: Say, but: str) -> None:
         await_end(what, say, claim_of(what), found)
 
 
-def _take(path: Place, owner: Owner, awaited: Callable[[Place, bytes], None], made: list[Place]) -> None:
+def _take(
+    path: StoragePath, owner: Owner, awaited: Callable[[StoragePath, bytes], None], made: list[StoragePath]
+) -> None:
     """Take it.
 
     Args:
@@ -183,7 +185,7 @@ def _take(path: Place, owner: Owner, awaited: Callable[[Place, bytes], None], ma
     made[:] = dict.fromkeys([path.parent, *made])  # its own one even where a loser of the race had made it
 
 
-def _remove_empty(folders: list[Place]) -> None:
+def _remove_empty(folders: list[StoragePath]) -> None:
     """Those in which nothing has been put, the innermost first."""
     for folder in folders:
         with suppress(OSError):
@@ -194,7 +196,7 @@ class HeldError(UserError):
     """Another job is at it."""
 
 
-def await_end(what: Path | Place, say: Say, path: Place, found: bytes) -> None:
+def await_end(what: Path | StoragePath, say: Say, path: StoragePath, found: bytes) -> None:
     """Return once the owner that `path` named, by `found`, is lost or has gone.
 
     Raises:
@@ -227,18 +229,18 @@ def await_end(what: Path | Place, say: Say, path: Place, found: bytes) -> None:
             sign_of(path, owner).unlink(missing_ok=True)
 
 
-def held_by(what: Path | Place, owner: Owner) -> HeldError:
+def held_by(what: Path | StoragePath, owner: Owner) -> HeldError:
     """The refusal that names who is at it, and what to do."""
     mend = f"wait until it ends, or stop it (`kill {owner.pid}` there)"
     return HeldError(f"'{what}' is being written by {owner}: {mend}")
 
 
-def sign_of(path: Place, owner: Owner) -> Place:
+def sign_of(path: StoragePath, owner: Owner) -> StoragePath:
     """Where the owner of a claim gives signs of life."""
     return path.parent / f"{path.name}.sign-{owner.id}"
 
 
-def _pulse(path: Place, owner: Owner | None) -> object:
+def _pulse(path: StoragePath, owner: Owner | None) -> object:
     """What changes while the owner is there; None where there is no sign of it.
 
     Raises:

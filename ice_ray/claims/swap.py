@@ -18,18 +18,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import singledispatch
 
-from ice_ray.address import Address, LocalPath, Place
+from ice_ray.address import Address, LocalPath, StoragePath
 from ice_ray.claims.owner import Owner
 
 _PAUSE_SECONDS = 0.02
-Await = Callable[[Place, bytes], None]
+Await = Callable[[StoragePath, bytes], None]
 """Returns once the owner that a path names, by its content, is lost or has gone; raises where it is there."""
 LOST_SECONDS = 60.0
 """Whoever gave no sign for so long, as this process has seen it, is lost."""
 _POLL_SECONDS = 0.1
 
 
-def content_of(path: Place) -> bytes | None:
+def content_of(path: StoragePath) -> bytes | None:
     """What is there; None where nothing is.
 
     Raises:
@@ -43,7 +43,7 @@ def content_of(path: Place) -> bytes | None:
         return None
 
 
-def take(path: Place, owner: Owner, awaited: Await) -> None:
+def take(path: StoragePath, owner: Owner, awaited: Await) -> None:
     """Put the owner's name there, in the place of none or of one that is lost. Of several that try, one does.
 
     Raises:
@@ -60,7 +60,7 @@ def take(path: Place, owner: Owner, awaited: Await) -> None:
 
 
 @singledispatch
-def _swap(path: Place, before: bytes | None, owner: Owner, awaited: Await) -> bool:
+def _swap(path: StoragePath, before: bytes | None, owner: Owner, awaited: Await) -> bool:
     """Put the owner's name in the place of what was there before; whether it still was."""
     raise NotImplementedError(f"claims in a {type(path).__name__}")
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import StorageError
 from ice_ray.retry import retries_that_helped
 
@@ -34,12 +34,12 @@ class FaultLog:
         path: the file, which is only ever appended to.
     """
 
-    path: Place
+    path: StoragePath
 
     @classmethod
-    def of(cls, folder: Path | Place) -> FaultLog:
+    def of(cls, folder: Path | StoragePath) -> FaultLog:
         """Of the run in that folder."""
-        return cls(place(folder) / "faults.jsonl")
+        return cls(storage_path(folder) / "faults.jsonl")
 
     def note(self, kind: Kind, what: str = "", times: int = 1) -> None:
         """One more, or several of a kind. A note that cannot be written must not be what ends the run."""

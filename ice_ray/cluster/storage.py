@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import RunError, UserError
 from ice_ray.files import write_text
 from ice_ray.interruption import interrupt, interruptible
@@ -19,7 +19,7 @@ from ice_ray.interruption import interrupt, interruptible
 _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
 
 
-def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
+def unseen_from(folder: StoragePath, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
     """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing.
 
     Args:
@@ -43,7 +43,7 @@ def unseen_from(folder: Place, token: str, nodes: list[str], answered: set[str] 
 
 
 @contextmanager
-def seen_by_all(folder: Place) -> Iterator[None]:
+def seen_by_all(folder: StoragePath) -> Iterator[None]:
     """Hold that every node sees the folder while the block runs, those that join meanwhile included. For the main
     thread.
 
@@ -85,18 +85,18 @@ def seen_by_all(folder: Place) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def rays_own(folder: Place) -> dict[str, Any]:
+def rays_own(folder: StoragePath) -> dict[str, Any]:
     """Where Tune and Train keep what is theirs: the same folder, or the same address by the same file system."""
-    path, file_system = place(folder).arrow
+    path, file_system = storage_path(folder).arrow
     return {"storage_path": path, "storage_filesystem": file_system}
 
 
-def _file(folder: Place) -> Place:
+def _file(folder: StoragePath) -> StoragePath:
     return folder / ".token"
 
 
 @ray.remote(num_cpus=0)
-def _token(file: Place) -> str:
+def _token(file: StoragePath) -> str:
     try:
         return file.read_now().decode()
     except (OSError, UserError):  # a node may even lack what the address needs

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.config.run import Options, PipelineOptions, config_from_dict
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers import Tracker
@@ -52,7 +52,7 @@ def searched_pipeline(path: str) -> str | None:
 
 
 def _searched(path: str) -> Any:
-    return json.loads(place(path).read_now())["config"]
+    return json.loads(storage_path(path).read_now())["config"]
 
 
 def _read_for_good_later() -> suppress:

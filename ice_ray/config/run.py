@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from ice_ray.address import at_home, place
+from ice_ray.address import at_home, storage_path
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
@@ -120,7 +120,7 @@ class RunConfig(Generic[Options]):
         if not self.storage.strip():
             raise UserError("--storage: the path is empty")
         try:
-            place(self.storage)
+            storage_path(self.storage)
         except UserError as error:
             raise UserError(f"--storage: {error}") from error
         wanted = pipeline_named(self.pipeline).Config

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
 from ice_ray.files import read_tensors, write_tensors
@@ -30,19 +30,19 @@ class Snapshot:
     widths: dict[str, int]
     tensors: dict[str, Tensor]
 
-    def save(self, path: Path | Place) -> None:
+    def save(self, path: Path | StoragePath) -> None:
         """Write one safetensors file, under a temporary name first."""
         write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
 
     @classmethod
-    def load(cls, path: Path | Place) -> Snapshot:
+    def load(cls, path: Path | StoragePath) -> Snapshot:
         """Read what `save` wrote.
 
         Raises:
             RunError: the file is missing, cut short or not a snapshot.
         """
         try:
-            with place(path).on_disk() as own:
+            with storage_path(path).on_disk() as own:
                 tensors, metadata = read_tensors(own)
             return cls(metadata["id"], json.loads(metadata["widths"]), tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params")
@@ -47,12 +47,12 @@ class FileWeights:
     notes: tuple[str, ...] = field(default=())
 
 
-def load_state_dict(path: str | Path | Place) -> dict[str, Tensor]:
+def load_state_dict(path: str | Path | StoragePath) -> dict[str, Tensor]:
     """The tensors of a file of weights, as `read_weights` finds them."""
     return read_weights(path).tensors
 
 
-def read_weights(path: str | Path | Place) -> FileWeights:
+def read_weights(path: str | Path | StoragePath) -> FileWeights:
     """The tensors of a `.safetensors` file, or of a file that torch has saved with a state dict in it.
 
     The state dict may be bare, or under `state_dict`, `model` and the like; where averaged weights (`ema`) lie beside
@@ -61,7 +61,7 @@ def read_weights(path: str | Path | Place) -> FileWeights:
     Raises:
         UserError: no such file, or no state dict in it.
     """
-    own = place(path)
+    own = storage_path(path)
     if own.is_dir():
         raise UserError(f"weights '{path}' is a folder: give the file of weights in it")
     if not own.is_file():
@@ -79,7 +79,7 @@ def _is_safetensors(file: Path) -> bool:
     return begins[8:] == b"{" and int.from_bytes(begins[:8], "little") < file.stat().st_size
 
 
-def _read_safetensors(file: Path, path: Place) -> dict[str, Tensor]:
+def _read_safetensors(file: Path, path: StoragePath) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError, KeyError, AttributeError) as error:  # the last two of types unknown to torch
@@ -87,14 +87,14 @@ def _read_safetensors(file: Path, path: Place) -> dict[str, Tensor]:
         raise UserError(f"weights '{path}' {other}") from error
 
 
-def _read_pickle(file: Path, path: Place) -> object:
+def _read_pickle(file: Path, path: StoragePath) -> object:
     try:
         return load_safely(file, "cpu")
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise UserError(f"weights '{path}' {fault_of(file, path, error, (*_HOLDERS, *_AVERAGED))}") from error
 
 
-def _plain(loaded: object, path: Place) -> FileWeights:
+def _plain(loaded: object, path: StoragePath) -> FileWeights:
     notes: list[str] = []
     for _ in range(_DEEPEST):
         found = _states(loaded)
@@ -149,7 +149,7 @@ def _has_weights(held: object) -> bool:
     )
 
 
-def _chosen(found: list[str], path: Place) -> str:
+def _chosen(found: list[str], path: StoragePath) -> str:
     """Of several state dicts in a file the trained one: averaged ones are not taken unless they are alone."""
     trained = [key for key in found if key in _HOLDERS]
     averaged = [key for key in found if key in _AVERAGED]
@@ -164,7 +164,7 @@ def _chosen(found: list[str], path: Place) -> str:
     return keys[0]
 
 
-def _alone(path: Place, key: str) -> str:
+def _alone(path: StoragePath, key: str) -> str:
     return f"torch.save(torch.load({str(path)!r}, weights_only=True)[{key!r}], 'weights.pth')"
 
 
@@ -215,7 +215,7 @@ def load_safely(file: Path, device: str) -> object:
     return held
 
 
-def fault_of(file: Path, path: Place, error: Exception, holders: tuple[str, ...]) -> str:
+def fault_of(file: Path, path: StoragePath, error: Exception, holders: tuple[str, ...]) -> str:
     """In words, what is wrong with a file that torch has refused with `error`.
 
     Args:
@@ -271,7 +271,7 @@ def _classes(file: Path, error: Exception) -> list[str]:
     return sorted(each for each in found if re.fullmatch(r"[\w.<>]+", each))
 
 
-def _with_classes(classes: list[str], file: Path, path: Place, holders: tuple[str, ...]) -> str:
+def _with_classes(classes: list[str], file: Path, path: StoragePath, holders: tuple[str, ...]) -> str:
     more = f" and {len(classes) - _MOST_NAMED} more" if len(classes) > _MOST_NAMED else ""
     whole = any(each.startswith("torch.nn.modules.") for each in classes)
     outline = _outline(file)
@@ -324,7 +324,7 @@ def _begins(file: Path) -> bytes:
         return opened.read(64)
 
 
-def _read(file: Path, path: Place) -> str:
+def _read(file: Path, path: StoragePath) -> str:
     """The expression that reads all of a file, whatever code it holds."""
     if _is_bare_pickle(file):
         return f"pickle.load(open({str(path)!r}, 'rb'))"

@@ -12,11 +12,11 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 
 
 @contextmanager
-def event_file(folder: Place) -> Iterator[SummaryWriter]:
+def event_file(folder: StoragePath) -> Iterator[SummaryWriter]:
     """One more event file of a run of TensorBoard's, which reads them in the order of their names.
 
     Raises:
@@ -30,7 +30,7 @@ def event_file(folder: Place) -> Iterator[SummaryWriter]:
             (folder / name).write_now(file.read_bytes())
 
 
-def steps_with(folder: Place, tag: str) -> set[int]:
+def steps_with(folder: StoragePath, tag: str) -> set[int]:
     """The steps for which a scalar is in the event files of a run of TensorBoard's; they are read as far as they are
     whole.
 

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.extensions import is_own
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import spelled
@@ -17,7 +17,7 @@ from ice_ray.observe.outcome import images_measured, latency_conditions, outcome
 CARD = "README.md"
 
 
-def write_card(folder: Place, name: str, summary: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+def write_card(folder: StoragePath, name: str, summary: Mapping[str, Any], description: Mapping[str, Any]) -> None:
     """Write README.md into a `pruned_model` folder, which can then be uploaded to the hub as it is.
 
     Args:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
 
@@ -83,7 +83,7 @@ class RunLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._path: Place | None = None
+        self._path: StoragePath | None = None
         self._waiting, self._next = "", 0.0
 
     def add(self, text: str) -> None:
@@ -92,12 +92,12 @@ class RunLog:
             self._waiting += text if text.endswith("\n") else f"{text}\n"
             self._write()
 
-    def begin(self, path: Path | Place, command: str) -> None:
+    def begin(self, path: Path | StoragePath, command: str) -> None:
         """From now on into this file, behind what an earlier part of the run has left there."""
         with self._lock:
             if path == self._path:
                 return
-            self._path, self._next = place(path), 0.0
+            self._path, self._next = storage_path(path), 0.0
             self._waiting = f"[{datetime.now(UTC).isoformat(timespec='seconds')}] {command}\n{self._waiting}"
             self._write()
 

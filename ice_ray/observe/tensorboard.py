@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.event_files import event_file, steps_with
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
@@ -35,8 +35,8 @@ class StepWriter:
         run: the name of the run as a whole.
     """
 
-    def __init__(self, folder: Place, run: str) -> None:
-        self._folder = place(folder)
+    def __init__(self, folder: StoragePath, run: str) -> None:
+        self._folder = storage_path(folder)
         # The HParams tab cuts names after a dozen characters: what differs comes first.
         self._name = f"{folder.name} of {run}"
         self._writer: SummaryWriter | None = None
@@ -109,7 +109,7 @@ class TensorBoardCallback(tune.Callback):
         max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
     """
 
-    def __init__(self, folder: Place, run: str, max_failures: int) -> None:
+    def __init__(self, folder: StoragePath, run: str, max_failures: int) -> None:
         self._folder, self._run, self._restarts = folder, run, Restarts(max_failures)
         self._writers: dict[str, StepWriter] = {}
 

@@ -6,13 +6,13 @@ import yaml
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.objectives import pareto_front
 from ice_ray.observe.event_files import event_file
 from ice_ray.observe.report.run_record import RunRecord
 
 
-def write_pages(folder: Place, run: RunRecord, card: str | None) -> None:
+def write_pages(folder: StoragePath, run: RunRecord, card: str | None) -> None:
     """Weight change by layer (the paper's Fig. 2), every trial's time against its loss, widths before and after;
     configuration and model card.
 

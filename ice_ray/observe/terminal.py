@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
@@ -57,7 +57,7 @@ def show(table: Table) -> None:
     console.print(table)
 
 
-def shown_path(path: Place) -> str:
+def shown_path(path: StoragePath) -> str:
     """As one would type it: from the working directory where it lies below that."""
     return path.shown()
 

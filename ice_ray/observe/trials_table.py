@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named
 from ice_ray.hyperparameters import Hyperparameters
@@ -71,7 +71,7 @@ class TrialRecord:
     place: str
 
 
-def read_trials(path: Path | Place) -> list[TrialRecord]:
+def read_trials(path: Path | StoragePath) -> list[TrialRecord]:
     """All trials, in order, as `write_trials` wrote them.
 
     Raises:
@@ -80,7 +80,7 @@ def read_trials(path: Path | Place) -> list[TrialRecord]:
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
     try:
-        with place(path).on_disk() as file:
+        with storage_path(path).on_disk() as file:
             rows = pq.read_table(file).to_pylist()
         by_trial = {index: list(group) for index, group in itertools.groupby(rows, key=lambda row: row["trial"])}
         return [
@@ -107,7 +107,7 @@ def read_trials(path: Path | Place) -> list[TrialRecord]:
         raise UserError(f"'{path}' is no trials.parquet of a search ({type(error).__name__}: {first})") from error
 
 
-def read_finished(path: Path | Place, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
+def read_finished(path: Path | StoragePath, trial: int, kind: type[Hyperparameters]) -> Hyperparameters:
     """The hyperparameters of a trial that took all its steps.
 
     Raises:
@@ -115,7 +115,7 @@ def read_finished(path: Path | Place, trial: int, kind: type[Hyperparameters]) -
     """
     if not path.is_file():
         raise UserError(f"'{path}': no such file; a search writes it")
-    with damage_named(path), place(path).on_disk() as file:
+    with damage_named(path), storage_path(path).on_disk() as file:
         rows = pq.read_table(file, columns=["trial", "failure", *map(column_of, kind.names())]).to_pylist()
         finished = {int(row["trial"]): row for row in rows if not row["failure"]}
     if trial not in finished:
@@ -125,7 +125,7 @@ def read_finished(path: Path | Place, trial: int, kind: type[Hyperparameters]) -
     return kind(**{name: finished[trial][column_of(name)] for name in kind.names()})
 
 
-def write_trials(path: Path | Place, results: Sequence[TrialResult]) -> None:
+def write_trials(path: Path | StoragePath, results: Sequence[TrialResult]) -> None:
     """Write the records; a trial that failed before its first step ended has one row with empty step columns."""
     rows: list[dict[str, Any]] = []
     for result in results:
@@ -139,4 +139,4 @@ def write_trials(path: Path | Place, results: Sequence[TrialResult]) -> None:
         steps = zip(result.records, result.inherited, strict=True)
         rows += [own | record.as_dict() | {"inherited": inherited} for record, inherited in steps] or [own]
     table = pa.Table.from_pylist(rows, schema=schema_of(type(results[0].hyperparameters)))
-    place(path).write_whole(lambda temporary: pq.write_table(table, temporary))
+    storage_path(path).write_whole(lambda temporary: pq.write_table(table, temporary))

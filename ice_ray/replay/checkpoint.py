@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import RunError
@@ -62,19 +62,19 @@ class ReplayProgress:
         return dataclasses.replace(self, checkpoint_seconds=self.checkpoint_seconds + time.perf_counter() - started)
 
     @classmethod
-    def load(cls, path: Path | Place) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
+    def load(cls, path: Path | StoragePath) -> tuple[ReplayProgress, Snapshot, tuple[Snapshot, ...]]:
         """What `save` wrote: the progress, its network, and those that the pipeline may go back to.
 
         Raises:
             RunError: a file is missing, cut short or not what was written.
         """
-        with place(path).on_disk() as folder:
-            progress = cls._read(folder, place(path))
+        with storage_path(path).on_disk() as folder:
+            progress = cls._read(folder, storage_path(path))
             kept = tuple(Snapshot.load(folder / _kept(number)) for number in range(len(progress.state.kept)))
             return progress, Snapshot.load(folder / _SNAPSHOT), kept
 
     @classmethod
-    def _read(cls, folder: Path, path: Place) -> ReplayProgress:
+    def _read(cls, folder: Path, path: StoragePath) -> ReplayProgress:
         try:
             content = json.loads((folder / _PROGRESS).read_text())
             for name, digest in content.pop("sha256").items():
@@ -90,27 +90,27 @@ class ReplayProgress:
 class Checkpoints:
     """Those of one replay, a folder each, on storage that all nodes see."""
 
-    def __init__(self, folder: Path | Place) -> None:
-        self._folder = place(folder)
+    def __init__(self, folder: Path | StoragePath) -> None:
+        self._folder = storage_path(folder)
 
     def begin(self, step: int) -> Path:
         """An empty folder that a checkpoint is to be written into, under a name that counts for none."""
         return self._folder.stage(f"{_UNFINISHED}{step}")
 
-    def finish(self, unfinished: Path, name: str) -> Place:
+    def finish(self, unfinished: Path, name: str) -> StoragePath:
         """What was begun is whole: give it its name."""
         return self._folder.install(unfinished, name, last=_PROGRESS)
 
-    def named(self, name: str) -> Place:
+    def named(self, name: str) -> StoragePath:
         """Where the checkpoint of that name is."""
         return self._folder / name
 
-    def newest(self) -> tuple[Place | None, list[Place]]:
+    def newest(self) -> tuple[StoragePath | None, list[StoragePath]]:
         """The one that is furthest on of those that can be read, and those that cannot."""
         whole, damaged = self._sorted()
         return (whole[-1] if whole else None), damaged
 
-    def tidy(self) -> list[Place]:
+    def tidy(self) -> list[StoragePath]:
         """Before a Train run: drop what cannot be read, what was not finished, all but the newest, and Train's own list
         of them, which may name what is gone. Returns what could not be read.
         """
@@ -120,15 +120,15 @@ class Checkpoints:
         (self._folder / _TRAINS_OWN_LIST).unlink(missing_ok=True)
         return damaged
 
-    def _named(self) -> list[Place]:
+    def _named(self) -> list[StoragePath]:
         return [path for path in self._folder.glob(f"{_CHECKPOINT}*") if path.is_dir()]
 
-    def _unfinished(self) -> list[Place]:
+    def _unfinished(self) -> list[StoragePath]:
         """What was begun and never will be a checkpoint."""
         return self._folder.unfinished(_UNFINISHED, _CHECKPOINT, last=_PROGRESS)
 
-    def _sorted(self) -> tuple[list[Place], list[Place]]:
-        found, damaged = dict[Place, tuple[bool, int]](), []
+    def _sorted(self) -> tuple[list[StoragePath], list[StoragePath]]:
+        found, damaged = dict[StoragePath, tuple[bool, int]](), []
         unfinished = self._unfinished()
         for path in sorted((path for path in self._named() if path not in unfinished), key=str):
             try:

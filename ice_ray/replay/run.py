@@ -12,7 +12,7 @@ import ray.train.torch
 from ray._raylet import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.cluster.events import LOST, EventChannel
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.cluster.faults import last_line
@@ -48,7 +48,7 @@ def run_replay(
     hyperparameters: Hyperparameters,
     config: ReplayConfig,
     resources: WorkerResources,
-    folder: Place,
+    folder: StoragePath,
     receive: Callable[[str, Any], None],
 ) -> tuple[ReplayProgress, Snapshot]:
     """Run stage 2 below `folder`/replay; goes on from the last step of an interrupted run.
@@ -104,7 +104,7 @@ def run_replay(
 
 
 def _trainer(
-    order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: Place
+    order: ReplayOrder, config: ReplayConfig, resources: WorkerResources, folder: StoragePath
 ) -> ray.train.torch.TorchTrainer:
     deaths: Any = [_Deaths(order.fault_log, order.events)]  # Ray's own type for them is that of the former Train
     return ray.train.torch.TorchTrainer(

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.cache.actions import ActionIndex, ActionRecord, Answer, Key, key_of
 from ice_ray.cache.storage import ActionLog, NetworkFiles
 from ice_ray.cache.teacher import LocalTeacherCache, TeacherAnswers
@@ -39,17 +39,17 @@ class Budget:
     disk: float
 
 
-def action_log(folder: Place) -> ActionLog:
+def action_log(folder: StoragePath) -> ActionLog:
     """What has been carried out in the search whose storage is `folder`."""
     return ActionLog(folder / "actions.jsonl")
 
 
-def clear_networks(folder: Place) -> None:
+def clear_networks(folder: StoragePath) -> None:
     """Drop all that were shared: nothing goes on from there."""
     _networks(folder).clear()
 
 
-def _networks(folder: Place) -> NetworkFiles:
+def _networks(folder: StoragePath) -> NetworkFiles:
     return NetworkFiles(folder / "networks")
 
 
@@ -58,7 +58,7 @@ class ActionCacheServer(ActionIndex):
     claims are lost then, so the worst is that something is done twice.
     """
 
-    def __init__(self, folder: Place, budget: Budget) -> None:
+    def __init__(self, folder: StoragePath, budget: Budget) -> None:
         super().__init__(LEASE_SECONDS)
         self._log, self._files, self._budget = action_log(folder), _networks(folder), budget
         self._fault_log = FaultLog.of(folder.parent)
@@ -152,7 +152,7 @@ class SharedActionCache:
         folder: on storage that all nodes see.
     """
 
-    def __init__(self, server: Any, folder: Place) -> None:
+    def __init__(self, server: Any, folder: StoragePath) -> None:
         self.server, self.folder = server, folder
         self._files, self._fault_log = _networks(folder), FaultLog.of(folder.parent)
         self._known: OrderedDict[Key, ActionRecord] = OrderedDict()
@@ -163,7 +163,7 @@ class SharedActionCache:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Place, budget: Budget) -> Iterator[SharedActionCache]:
+    def open(cls, folder: StoragePath, budget: Budget) -> Iterator[SharedActionCache]:
         """A server beside the driver, which goes on with what is in the folder; it ends with the block."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from torch import Tensor
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.data.images import Preprocessing
@@ -58,12 +58,12 @@ class SearchPreparation:
         """What a trial calls the dense network: as all others do, or where nothing is shared a name of its own."""
         return self.root if share_work else apart(self.root, owner_name(index))
 
-    def save(self, path: Place) -> None:
+    def save(self, path: StoragePath) -> None:
         """Write it, so that a resumed search judges all its trials alike."""
         write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: Place) -> SearchPreparation:
+    def load(cls, path: StoragePath) -> SearchPreparation:
         """What `save` wrote.
 
         Raises:

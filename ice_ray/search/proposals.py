@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
@@ -70,7 +70,7 @@ def _warm_start(bounds: SearchBounds, config: SearchConfig) -> tuple[Hyperparame
     """The earlier run's winner, where one is named."""
     if config.warm_start is None:
         return ()
-    point = read_winner(place(config.warm_start), bounds.kind).settled
+    point = read_winner(storage_path(config.warm_start), bounds.kind).settled
     if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
         least, _ = bounds.ranges.get("final_learning_rate", (0.0, 0.0))
         point = dataclasses.replace(point, final_learning_rate=least)
@@ -96,7 +96,7 @@ def _first(
     return tuple(dict.fromkeys(point.settled for point in (*warm, *points)))[:count]
 
 
-def read_winner(path: Place, kind: type[Hyperparameters]) -> Hyperparameters:
+def read_winner(path: StoragePath, kind: type[Hyperparameters]) -> Hyperparameters:
     """The winner in the best.json of an earlier search.
 
     Raises:
@@ -118,8 +118,8 @@ def read_winner(path: Place, kind: type[Hyperparameters]) -> Hyperparameters:
 class PointLog:
     """The file that says which hyperparameters a trial's index stands for, whatever has run of it."""
 
-    def __init__(self, path: Path | Place, kind: type[Hyperparameters]) -> None:
-        self._path, self._kind = place(path), kind
+    def __init__(self, path: Path | StoragePath, kind: type[Hyperparameters]) -> None:
+        self._path, self._kind = storage_path(path), kind
 
     def load(self) -> tuple[Hyperparameters, ...]:
         """All points so far."""

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.cache.actions import ActionRecord
 from ice_ray.cluster.capacity import placements
 from ice_ray.cluster.fault_log import FaultLog
@@ -76,7 +76,7 @@ def run_search(
     prepared: SearchPreparation,
     config: SearchConfig,
     gpus: float,
-    folder: Place,
+    folder: StoragePath,
     callbacks: list[tune.Callback],
 ) -> tuple[TrialResult, ...]:
     """Run every proposal as a Tune trial, below `folder`; goes on with what an interrupted run left there.
@@ -108,7 +108,7 @@ def run_search(
                 prepared.preparation,
                 workload.pipeline,
                 cache,
-                _Places(config, gpus),
+                _Capacity(config, gpus),
             )
             told = {index: _told(result, config.clock, prepared.flops_per_second) for index, result in ended.items()}
             objective = objective_named(config.objective, config.max_drop)
@@ -141,7 +141,7 @@ def run_search(
     return tuple(_result(index, point, store.load(index), died.get(index, "")) for index, point in enumerate(points))
 
 
-def earlier_trials(folder: Place, pipeline: str) -> Iterator[tuple[str, Hyperparameters, TrialProgress]]:
+def earlier_trials(folder: StoragePath, pipeline: str) -> Iterator[tuple[str, Hyperparameters, TrialProgress]]:
     """The trials of the search below `folder` that an earlier part of the run has begun, by name."""
     store = TrialStore(folder / STATES)
     for index, point in enumerate(point_log(folder, pipeline).load()):
@@ -150,12 +150,12 @@ def earlier_trials(folder: Place, pipeline: str) -> Iterator[tuple[str, Hyperpar
             yield trial_name(index), point, progress
 
 
-def point_log(folder: Place, pipeline: str) -> PointLog:
+def point_log(folder: StoragePath, pipeline: str) -> PointLog:
     """The points of the search below `folder`, of a pipeline by name."""
     return PointLog(folder / STATES / "points.json", pipeline_named(pipeline).Hyperparameters)
 
 
-def work_of(results: Sequence[TrialResult], folder: Place) -> SharedWork:
+def work_of(results: Sequence[TrialResult], folder: StoragePath) -> SharedWork:
     """What the trials of the search below `folder` asked for, and what was carried out."""
     return SharedWork.of((result.records for result in results), action_log(folder / STATES).load())
 
@@ -174,7 +174,7 @@ def _told(result: TrialResult, clock: Clock, flops_per_second: float) -> Candida
     return Candidate(result.index, seconds, result.drop, left)
 
 
-class _Places:
+class _Capacity:
     """How many trials may run at once; nodes that join later count."""
 
     def __init__(self, config: SearchConfig, gpus: float) -> None:
@@ -216,7 +216,7 @@ class _Refusal(tune.Stopper):
 
 
 def _run_config(
-    config: SearchConfig, folder: Place, callbacks: list[tune.Callback], stopper: tune.Stopper
+    config: SearchConfig, folder: StoragePath, callbacks: list[tune.Callback], stopper: tune.Stopper
 ) -> tune.RunConfig:
     return tune.RunConfig(
         name=EXPERIMENT,

@@ -69,7 +69,7 @@ class TrialSearcher(Searcher):
         if not self.missing or self.refused:
             return Searcher.FINISHED
         index = self._queue.next()
-        if index is None and self._queue.has_place():
+        if index is None and self._queue.has_room():
             index = self._sample()
         if index is None or index in self._live.values():
             return None  # nothing to start, or a paused trial's turn

@@ -55,7 +55,7 @@ class TrialQueue:
         preparation: what all trials start from.
         build: makes the pipeline of a point.
         cache: the trials' action cache.
-        places: how many trials may run at once, now.
+        capacity: how many trials may run at once, now.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class TrialQueue:
         preparation: Preparation,
         build: Callable[[Hyperparameters], Pipeline],
         cache: Records,
-        places: Callable[[], int],
+        capacity: Callable[[], int],
     ) -> None:
         self._network, self._validation_images = network, validation_images
         self._root_of, self._preparation = root_of, preparation
-        self._build, self._cache, self._places = build, cache, places
+        self._build, self._cache, self._capacity = build, cache, capacity
         self._index = ActionIndex()
         self._known, self._tidied = 0, time.monotonic()
         self._entries: dict[int, _Entry] = {}
@@ -88,13 +88,13 @@ class TrialQueue:
         self._entries[index] = entry
         self._go_on(index, entry)
 
-    def has_place(self) -> bool:
+    def has_room(self) -> bool:
         """Whether one more trial could run at once."""
-        return sum(entry.runs for entry in self._entries.values()) < self._places()
+        return sum(entry.runs for entry in self._entries.values()) < self._capacity()
 
     def next(self) -> int | None:
         """The trial that a free device goes on with; None where there is no device, or no trial that need not wait."""
-        return self.ready() if self.has_place() else None
+        return self.ready() if self.has_room() else None
 
     def ready(self) -> int | None:
         """The trial to go on with, of those that do not run; None where all of them wait for what others are at."""

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
 
@@ -48,8 +48,8 @@ class TrialStore:
     kept with what all trials remember.
     """
 
-    def __init__(self, folder: Path | Place) -> None:
-        self._folder = place(folder)
+    def __init__(self, folder: Path | StoragePath) -> None:
+        self._folder = storage_path(folder)
 
     def save(self, index: int, progress: TrialProgress) -> None:
         """Write a trial's progress."""
@@ -71,11 +71,11 @@ class TrialStore:
             path.unlink(missing_ok=True)
         return damaged
 
-    def _of(self, index: int) -> Place:
+    def _of(self, index: int) -> StoragePath:
         return self._folder / f"{trial_name(index)}.json"
 
 
-def _read(path: Place) -> TrialProgress | None:
+def _read(path: StoragePath) -> TrialProgress | None:
     try:
         content = json.loads(path.read_text())
         state, inherited = PipelineState.from_json(json.dumps(content["state"])), tuple(content["inherited"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.submission import dashboard_url, open_dashboard, uploaded_files
@@ -91,7 +91,7 @@ def search_job(config: RunConfig[Any]) -> None:
 
 def replay_job(job: ReplayJobConfig[Any]) -> None:
     """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
-    best = place(job.config).resolve()
+    best = storage_path(job.config).resolve()
     best.check("--config")
     folder = RunFolder(best.parent)
     results = folder if job.trial is None else folder.replay_of(job.trial)

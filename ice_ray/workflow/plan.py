@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import Preprocessing
@@ -175,7 +175,7 @@ class Plan:
         return subsample(self.dataset, self.roles.train, self._count(share), self.config.seed, "replay train")
 
 
-def make_plan(config: RunConfig[Any], dense_weights: Place | None = None, found: Found | None = None) -> Plan:
+def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, found: Found | None = None) -> Plan:
     """Check everything that can be checked without a cluster.
 
     Args:
@@ -237,7 +237,7 @@ def make_plan(config: RunConfig[Any], dense_weights: Place | None = None, found:
     return plan
 
 
-def _load(module: nn.Module, path: Path | Place) -> None:
+def _load(module: nn.Module, path: Path | StoragePath) -> None:
     held = read_weights(path)
     for note in (*held.notes, *fit_weights(module, held.tensors, str(path))):
         warn(note)

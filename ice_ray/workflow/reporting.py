@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.config.report_job import ReportConfig
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
@@ -23,7 +23,7 @@ from ice_ray.workflow.run_folder import RunFolder
 
 def report_job(config: ReportConfig) -> None:
     """Write every run's report anew, and of several runs a comparison."""
-    places = [place(run).resolve() for run in config.runs]
+    places = [storage_path(run).resolve() for run in config.runs]
     for each in places:
         each.check("run")
     folders = [RunFolder(each) for each in places]
@@ -32,7 +32,7 @@ def report_job(config: ReportConfig) -> None:
         write_text(folder.report, run_page(record))
         say(shown_path(folder.report))
     if len(records) > 1:
-        target = place(config.target) if config.target else folders[0].path.parent / "comparison.html"
+        target = storage_path(config.target) if config.target else folders[0].path.parent / "comparison.html"
         write_text(target, comparison_page(records))
         say(shown_path(target))
 
@@ -86,7 +86,7 @@ def _kind(pipeline: str) -> type[Hyperparameters]:
         return Hyperparameters
 
 
-def _json(path: Place) -> Mapping[str, Any]:
+def _json(path: StoragePath) -> Mapping[str, Any]:
     try:
         content: Mapping[str, Any] = json.loads(path.read_text())
     except OSError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.claims.claim import is_of_claim
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
@@ -26,23 +26,23 @@ _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 class RunFolder:
     """Paths of one run."""
 
-    path: Place
+    path: StoragePath
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", place(self.path))
+        object.__setattr__(self, "path", storage_path(self.path))
 
     @property
-    def description(self) -> Place:
+    def description(self) -> StoragePath:
         """run.json: every option, and the versions that ran."""
         return self.path / "run.json"
 
     @property
-    def dense_weights(self) -> Place:
+    def dense_weights(self) -> StoragePath:
         """The dense model, where the job trained it itself."""
         return self.path / "dense.safetensors"
 
     @property
-    def target(self) -> Place:
+    def target(self) -> StoragePath:
         """What --target led to."""
         return self.path / "target.json"
 
@@ -55,27 +55,27 @@ class RunFolder:
             return Found(float(found["ratio"]), float(found["share"]))
 
     @property
-    def best(self) -> Place:
+    def best(self) -> StoragePath:
         """The winner."""
         return self.path / "best.json"
 
     @property
-    def preparation(self) -> Place:
+    def preparation(self) -> StoragePath:
         """What all trials of the search start from."""
         return self.path / "preparation.json"
 
     @property
-    def replay(self) -> Place:
+    def replay(self) -> StoragePath:
         """Stage 2's checkpoints."""
         return self.path / "replay"
 
     @property
-    def replay_description(self) -> Place:
+    def replay_description(self) -> StoragePath:
         """replay.json: what decides the result of the replay that was begun here."""
         return self.path / "replay.json"
 
     @property
-    def trials(self) -> Place:
+    def trials(self) -> StoragePath:
         """Every trial's steps."""
         return self.path / "trials.parquet"
 
@@ -90,27 +90,27 @@ class RunFolder:
         return above if not self.best.is_file() and above.best.is_file() else self
 
     @property
-    def report(self) -> Place:
+    def report(self) -> StoragePath:
         """What came out, as a page for people."""
         return self.path / "report.html"
 
     @property
-    def summary(self) -> Place:
+    def summary(self) -> StoragePath:
         """What came out, with the time of each part."""
         return self.path / "summary.json"
 
     @property
-    def log(self) -> Place:
+    def log(self) -> StoragePath:
         """The lines that the jobs have printed."""
         return self.path / "log.txt"
 
     @property
-    def tensorboard(self) -> Place:
+    def tensorboard(self) -> StoragePath:
         """Event files of all trials and of stage 2."""
         return self.path / "tensorboard"
 
     @property
-    def pruned_model(self) -> Place:
+    def pruned_model(self) -> StoragePath:
         """The result."""
         return self.path / "pruned_model"
 
@@ -164,7 +164,7 @@ def run_folder(config: RunConfig[Any], name: str) -> RunFolder:
     Raises:
         UserError: the address it would lie at cannot be used.
     """
-    folder = RunFolder((place(config.storage) / name).resolve())
+    folder = RunFolder((storage_path(config.storage) / name).resolve())
     folder.path.parent.check("--storage")
     return folder
 
@@ -207,7 +207,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _recorded(path: Place) -> dict[str, Any]:
+def _recorded(path: StoragePath) -> dict[str, Any]:
     """What `create` wrote: options, and digests of what they name."""
     with damage_named(path):
         content = json.loads(path.read_text())

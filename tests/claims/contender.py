@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.claims.claim import HeldError, claimed
 
 _POLL_SECONDS = 0.002
@@ -26,7 +26,7 @@ def main(where: str, table: str, own: int, contenders: int, rounds: int) -> None
         (notes / f"ready-{number}-{own}").touch()
         wait_for(contenders, notes, f"ready-{number}-*")
         said: list[str] = []
-        with suppress(HeldError), claimed(place(where) / f"{number}", "contender", said.append):
+        with suppress(HeldError), claimed(storage_path(where) / f"{number}", "contender", said.append):
             (notes / f"won-{number}-{own}").touch()
             (notes / f"told-{number}-{own}").touch()
             wait_for(contenders, notes, f"told-{number}-*")

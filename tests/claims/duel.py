@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 import ice_ray
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.claims.claim import is_of_claim
 from ice_ray.models.registry import ModelSpec
 
@@ -98,7 +98,7 @@ class Arena:
             time.sleep(3)  # Ray's processes notice that their driver is gone
         return run
 
-    def fight(self, storage: Place, name: str, moment: str, random: Random) -> Duel:
+    def fight(self, storage: StoragePath, name: str, moment: str, random: Random) -> Duel:
         """One duel: of searches, or, where stage 2 is what matters, of jobs on a finished search."""
         ratio, other = _RATIOS[0], random.choice(_RATIOS)
         resumes = ["--resume"] * (other == ratio)
@@ -124,7 +124,7 @@ class Arena:
         fault, said = self._judge((first, second), codes, storage / name)
         return Duel(moment, round(pause, 2), codes, said, fault)
 
-    def _judge(self, jobs: tuple[Job, Job], codes: tuple[int, int], run: Place) -> tuple[str, str]:
+    def _judge(self, jobs: tuple[Job, Job], codes: tuple[int, int], run: StoragePath) -> tuple[str, str]:
         told = [index for index, job in enumerate(jobs) if "is finished; its pruned model" in job.printed()]
         winners = [index for index, code in enumerate(codes) if code == 0 and index not in told]
         if len(winners) != 1:
@@ -140,7 +140,7 @@ class Arena:
         left = [each.name for each in run.iterdir() if is_of_claim(each)]
         return faults + (f" left {left}" if left else ""), last
 
-    def run(self, storage: Place, name: str, program: str, ratio: str, *words: str) -> Job:
+    def run(self, storage: StoragePath, name: str, program: str, ratio: str, *words: str) -> Job:
         """Start a job."""
         options = [
             *("--preset", "small", "--weights", str(self.folder / "dense.pth"), "--ratio", ratio),
@@ -150,7 +150,7 @@ class Arena:
         ]
         return Job.start(program, options, self.address or "local", self.folder)
 
-    def replay(self, run: Place) -> Job:
+    def replay(self, run: StoragePath) -> Job:
         """Start the replay of a finished search."""
         return Job.start("ice_replay.py", ["--config", str(run / "best.json")], self.address or "local", self.folder)
 
@@ -194,7 +194,7 @@ class Job:
             raise
 
 
-def result(run: Place) -> dict[str, Any]:
+def result(run: StoragePath) -> dict[str, Any]:
     """All that a run found, but for what the wall's clock says; of a search alone, nothing of stage 2."""
     described, best = (json.loads((run / name).read_text()) for name in ("run.json", "best.json"))
     rows = pq.read_table(pa.BufferReader((run / "trials.parquet").read_bytes())).to_pylist()
@@ -224,10 +224,10 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
     return ", ".join(named)
 
 
-def _copy(folder: Path, run: Place, names: tuple[str, ...] = ()) -> None:
+def _copy(folder: Path, run: StoragePath, names: tuple[str, ...] = ()) -> None:
     """What lies there, the claim of a killed job included; or the files of these names."""
     for file in (path for path in folder.rglob("*") if path.is_file() and (path.name in names or not names)):
-        copy = place(run)
+        copy = storage_path(run)
         for part in file.relative_to(folder).parts:
             copy.make_folder()
             copy = copy / part

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.claims import claim, swap
 from ice_ray.claims.claim import HeldError, claim_of, claimed, refuse_held
 from ice_ray.claims.owner import Owner
@@ -24,7 +24,7 @@ HELD = "from ice_ray.claims.owner import Owner; print(Owner.here('job').content.
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request, tmp_path) -> Place:
+def storage(request, tmp_path) -> StoragePath:
     """A place of each kind."""
     if request.param == "folder":
         return tmp_path / "runs"
@@ -52,18 +52,18 @@ def hasty(monkeypatch):
     monkeypatch.setattr(swap, "LOST_SECONDS", 2.0)
 
 
-def leave(run: Place, owner: Owner) -> None:
+def leave(run: StoragePath, owner: Owner) -> None:
     """A claim as a killed job leaves it."""
     if isinstance(run, Path):
         run.mkdir(parents=True)
     claim_of(run).write_bytes(owner.content)
 
 
-def names(run: Place) -> list[str]:
+def names(run: StoragePath) -> list[str]:
     return sorted(each.name for each in run.iterdir()) if run.is_dir() else []
 
 
-def is_gone(run: Place) -> bool:
+def is_gone(run: StoragePath) -> bool:
     """With the folders made for it; in a bucket pyarrow leaves marks of where objects have been."""
     return not run.parent.exists() if isinstance(run, Path) else not names(run)
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.export_job import ExportConfig
@@ -163,7 +163,7 @@ def test_home_is_home_behind_an_equals_sign_too(tmp_path, monkeypatch):
             RunConfig, [word.replace("~", str(tmp_path)) for word in words] + [f"--prune.ratios={tmp_path}/r.yaml"], "p"
         ).deciding()
     )
-    assert place("~/runs") == tmp_path / "runs"
+    assert storage_path("~/runs") == tmp_path / "runs"
     with pytest.raises(UserError, match=str(tmp_path / "none")):
         open_dataset("parquet:~/none")
     with pytest.raises(UserError, match="there is no such user here"):

@@ -12,7 +12,7 @@ from jobs_at_work import ROOT, command, decisions, finish, pruned_weights
 from object_storage import new_server
 from processes import MEMORY, TRIAL, WORKER, Titles, workers
 
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.cluster.fault_log import FaultLog
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -33,7 +33,7 @@ def server():
 
 def test_it_ends_as_if_nothing_had_been(server, tmp_path):
     finish(command("ice_prune.py", tmp_path, "--name", "whole", *_LONG))
-    whole, run = tmp_path / "whole", place("s3://at-risk/runs") / "suffered"
+    whole, run = tmp_path / "whole", storage_path("s3://at-risk/runs") / "suffered"
     weights = ("--weights", str(whole / "dense.safetensors"))
     words = command("ice_prune.py", run.parent, "--name", run.name, *weights, *_LONG)
     printed = tmp_path / "printed"

@@ -24,9 +24,9 @@ from ice_ray.workflow.run_folder import RunFolder
 
 KILLED = """
 import os, sys
-from ice_ray.address import place
+from ice_ray.address import storage_path
 from ice_ray.claims.claim import claimed
-with claimed(place(sys.argv[1]) / "mine", "ice_prune.py", print):
+with claimed(storage_path(sys.argv[1]) / "mine", "ice_prune.py", print):
     os._exit(9)
 """
 JOBS_OF_A_RUN = {"ice_prune.py": prune_job, "ice_search.py": search_job}

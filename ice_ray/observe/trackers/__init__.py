@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 
 if TYPE_CHECKING:
     from ice_ray.observe.trackers.runs import TrackedRuns
@@ -17,7 +17,7 @@ Tracker = Literal["mlflow", "wandb"]
 class _TrackerModule(Protocol):
     def check(self) -> None: ...
 
-    def open_tracker(self, run: str, folder: Place) -> TrackedRuns: ...
+    def open_tracker(self, run: str, folder: StoragePath) -> TrackedRuns: ...
 
 
 def check_trackers(names: Sequence[Tracker]) -> None:
@@ -31,7 +31,7 @@ def check_trackers(names: Sequence[Tracker]) -> None:
 
 
 @contextmanager
-def tracked(names: Sequence[Tracker], run: str, folder: Place) -> Iterator[list[TrackedRuns]]:
+def tracked(names: Sequence[Tracker], run: str, folder: StoragePath) -> Iterator[list[TrackedRuns]]:
     """One for each name, while the block runs; all of a run's in one place of theirs, called after it.
 
     Args:

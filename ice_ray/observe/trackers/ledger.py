@@ -7,7 +7,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.errors import StorageError
 from ice_ray.files import write_json
 
@@ -38,7 +38,7 @@ class Ledger:
         whole: what had not ended is told anew from its first step, by a tracker that may lose what it was told last.
     """
 
-    def __init__(self, path: Place, whole: bool = False) -> None:
+    def __init__(self, path: StoragePath, whole: bool = False) -> None:
         self._path = path
         self._entries = _read(path)
         for entry in self._entries.values():
@@ -62,7 +62,7 @@ class Ledger:
             write_json(self._path, {name: asdict(entry) for name, entry in self._entries.items()})
 
 
-def _read(path: Place) -> dict[str, Entry]:
+def _read(path: StoragePath) -> dict[str, Entry]:
     with suppress(OSError, StorageError, ValueError, TypeError, AttributeError, KeyError):
         found = {
             str(name): Entry(str(entry["id"]), int(entry["told"]), bool(entry["measured"]), bool(entry["ended"]))

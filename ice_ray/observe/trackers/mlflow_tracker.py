@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
@@ -52,7 +52,7 @@ def check() -> None:
         raise UserError(f"--log-to mlflow: '{uri}' (MLFLOW_TRACKING_URI) cannot be used ({error})") from error
 
 
-def open_tracker(run: str, folder: Place) -> TrackedRuns:
+def open_tracker(run: str, folder: StoragePath) -> TrackedRuns:
     """Where MLFLOW_TRACKING_URI says, and under the experiment that MLFLOW_EXPERIMENT_NAME or _ID names, if any."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run
     logger = _Logger(

@@ -11,7 +11,7 @@ from ray.air.constants import TRAINING_ITERATION
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
-from ice_ray.address import Place
+from ice_ray.address import StoragePath
 from ice_ray.errors import in_one_line
 from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
 from ice_ray.observe.terminal import warn
@@ -47,7 +47,7 @@ class TrackedRuns:
     """
 
     def __init__(
-        self, tracker: str, logger: LoggerCallback, group: str, folder: Place, ledger: Ledger, late: bool = False
+        self, tracker: str, logger: LoggerCallback, group: str, folder: StoragePath, ledger: Ledger, late: bool = False
     ) -> None:
         self._tracker, self._logger, self._group, self._folder = tracker, logger, group, folder
         self._ledger, self._late, self._over = ledger, late, list[Entry]()

@@ -13,7 +13,7 @@ import ray
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ice_ray.address import Place, place
+from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.observe.trackers.ledger import Ledger
 from ice_ray.observe.trackers.runs import TrackedRuns
@@ -66,7 +66,7 @@ def check() -> None:
         raise UserError("--log-to wandb: no API key; run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline")
 
 
-def open_tracker(run: str, folder: Place) -> TrackedRuns:
+def open_tracker(run: str, folder: StoragePath) -> TrackedRuns:
     """Under the project that WANDB_PROJECT names, with files where WANDB_DIR says, else in the run's folder; where that
     is an address, in the working directory, as is wandb's own way.
     """
@@ -81,4 +81,4 @@ def open_tracker(run: str, folder: Place) -> TrackedRuns:
         resume="allow",  # of a run whose driver died, the next one goes on with it
         settings={"silent": True, "console": "off"},
     )
-    return TrackedRuns("wandb", logger, run, place(files), Ledger(folder / "wandb.json", whole=True), late=True)
+    return TrackedRuns("wandb", logger, run, storage_path(files), Ledger(folder / "wandb.json", whole=True), late=True)
