@@ -14,7 +14,7 @@ from ice_ray.errors import RunError
 
 
 class Collective(ABC):
-    """The processes that carry out one run's actions in step: all decide the same, each takes a share of the rows."""
+    """The processes that carry out one run's actions together: the same actions, each on its share of the rows."""
 
     @property
     @abstractmethod
@@ -23,36 +23,34 @@ class Collective(ABC):
 
     @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over processes of a tensor, on every process."""
+        """The elementwise sum over processes, on every process."""
 
     @abstractmethod
     def max(self, value: Tensor) -> Tensor:
-        """The greatest over processes, element by element, on every process."""
+        """The elementwise maximum over processes, on every process."""
 
     @abstractmethod
     def agree(self, value: Tensor) -> Tensor:
-        """The first process's tensor, on every process."""
+        """Rank 0's tensor, on every process."""
 
     @abstractmethod
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` such that its backward pass averages gradients over processes."""
+        """The model, such that its backward pass averages gradients over processes."""
 
     @abstractmethod
     def average_buffers(self, model: nn.Module) -> None:
-        """Average the running statistics over processes, in place."""
+        """Average floating-point buffers over processes, in place."""
 
     @abstractmethod
     def settle(self, model: nn.Module) -> None:
-        """After a fine-tune: average the running statistics over processes, and see that all hold the same bits.
+        """After a fine-tune: average the buffers, and check that all processes hold the same bits.
 
         Raises:
-            RunError: processes have drifted apart.
+            RunError: the processes have diverged.
         """
 
 
 class SingleProcess(Collective):
-    """One process: nothing to do together."""
-
     shard = Shard(0, 1)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -121,7 +119,7 @@ class ProcessGroup(Collective):
 
 
 def checksum(model: nn.Module) -> Tensor:
-    """A number that changes with any bit of any weight or buffer: int64 scalar on the model's device."""
+    """An int64 scalar, on the model's device, that changes with any bit of any weight or buffer."""
     total = torch.zeros((), dtype=torch.int64, device=next(model.parameters()).device)
     for position, tensor in enumerate(model.state_dict().values(), start=1):
         bits = tensor.contiguous().view(torch.int32) if tensor.is_floating_point() else tensor

@@ -112,9 +112,6 @@ class LocalPath(PosixPath, StoragePath):
         with self.open("rb") as file:  # opened, for a shared folder then asks its server
             return os.fstat(file.fileno()).st_mtime_ns
 
-    def check(self, what: str) -> None:
-        pass
-
     def check_writable(self, what: str) -> None:
         nearest = next(path for path in (self, *self.parents) if path.exists())
         if not nearest.is_dir():

@@ -236,9 +236,6 @@ class Address(StoragePath):
             mend = "" if error.errno == errno.ENXIO else "; is it up, and the endpoint right?"
             raise UserError(f"{what} '{self}' cannot be used ({error.strerror}){mend}") from error
 
-    def check_writable(self, what: str) -> None:
-        pass
-
     @property
     def _lines(self) -> Address:
         """Where its lines are, which has no end to append to. Their names have the order of their times."""

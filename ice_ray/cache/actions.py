@@ -1,8 +1,8 @@
-"""What has been carried out before: (snapshot, action) and what it led to, shared by all that work from the same root.
+"""Actions that have been carried out: (snapshot, action) and the outcome, shared by all who start from the same root.
 
-A snapshot is named by its whole history, so whoever asks for the same action on the same snapshot would compute the
-same bits. The index knows outcomes and who is at work on which; networks lie elsewhere, and one that is gone is made
-again from the snapshot it came from.
+A snapshot is named by its whole history, so the same action on the same snapshot gives the same bits, whoever carries
+it out. The index holds outcomes and claims; networks are stored elsewhere, and one that is missing is made again from
+the snapshot before it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ Key = str
 
 
 def is_kept(action: Action) -> bool:
-    """Whether the network that an action leads to is kept: a removal is made again in no time, a repair is not."""
+    """Whether the network after an action is kept: a removal is quickly made again, a fine-tune or a repair is not."""
     return isinstance(action, (FineTune, Repair, Mask, Reinitialise))
 
 
 @lru_cache(20_000)
 def key_of(snapshot: SnapshotId, action: Action) -> Key:
-    """The key of an action on a snapshot."""
     return next_id(snapshot, action)
 
 
@@ -37,9 +36,9 @@ class ActionRecord:
     """An action that has been carried out on a snapshot.
 
     Attributes:
-        outcome: what it led to; None where it failed for good, whoever tries it.
-        failure: why, else empty.
-        seconds: wall time that it took whoever did it, with what was at hand; `outcome.cost` is what it takes alone.
+        outcome: None where the action failed and would fail for everyone.
+        failure: why it failed, else empty.
+        seconds: wall time that it took here, cached parts included; `outcome.cost` is what it takes without any cache.
     """
 
     snapshot: SnapshotId
@@ -73,7 +72,7 @@ class ActionIndex:
         self._origins: dict[SnapshotId, ActionRecord] = {}
 
     def ask(self, snapshot: SnapshotId, action: Action, owner: str) -> Answer:
-        """The action record; or `granted`: nobody knows, and the asker has the claim; or `taken`: another has it."""
+        """The record if the action is known; `granted` if the asker now has the claim on it; `taken` if another has."""
         key = key_of(snapshot, action)
         if key in self._records:
             return self._records[key]
@@ -83,16 +82,15 @@ class ActionIndex:
         return "granted"
 
     def known(self, key: Key) -> ActionRecord | None:
-        """The action record of that key."""
         return self._records.get(key)
 
     def is_taken(self, key: Key) -> bool:
-        """Whether somebody is at work on it."""
+        """Whether a worker has a claim on the action."""
         return key in self._claims and self._claims[key].ends > self._now()
 
     def tell(self, record: ActionRecord) -> bool:
-        """Keep an action record; its claim ends. Told twice (by an owner whose lease had run out), the first stays.
-        Whether it was new.
+        """Add a record and end the claim on its action. False where the action was known already: the first record
+        stays.
         """
         key = key_of(record.snapshot, record.action)
         self._claims.pop(key, None)
@@ -104,13 +102,13 @@ class ActionIndex:
         return True
 
     def renew(self, owner: str) -> None:
-        """The owner is alive: its claims hold for another lease."""
+        """Extend the owner's claims by another lease."""
         for claim in self._claims.values():
             if claim.owner == owner:
                 claim.ends = self._now() + self._lease
 
     def release(self, owner: str) -> None:
-        """The owner gave up, or is no more: its claims end."""
+        """End the owner's claims."""
         self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
 
     def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
@@ -118,8 +116,8 @@ class ActionIndex:
         return self._origins.get(snapshot)
 
     def nearest_kept(self, snapshot: SnapshotId) -> SnapshotId | None:
-        """The last snapshot on the way to this one whose network is kept: what a fine-tune or a repair led to. None
-        where there has been neither.
+        """The last snapshot in the history of this one (itself included) whose network is kept; None where there is
+        none.
         """
         while (origin := self._origins.get(snapshot)) is not None:
             if is_kept(origin.action):
@@ -128,34 +126,34 @@ class ActionIndex:
         return None
 
     def records(self, since: int = 0) -> tuple[ActionRecord, ...]:
-        """All of them from the `since`-th on, in the order in which they were told."""
+        """All records from the `since`-th on, in the order in which they were added."""
         return tuple(itertools.islice(self._records.values(), since, None))
 
 
 class ActionCache(Protocol):
-    """One worker's access to what all remember."""
+    """One worker's access to the shared records and networks."""
 
     def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
         """As `ActionIndex.ask`, for this worker."""
 
     def tell(self, record: ActionRecord, content: Snapshot | None) -> None:
-        """Keep an action record of this worker's, and the network that it led to."""
+        """Add a record of this worker's, and the network that the action led to."""
 
     def keep(self, content: Snapshot) -> None:
-        """Keep a network that had been forgotten and was made again."""
+        """Store a network that had been dropped and was made again."""
 
     def release(self) -> None:
-        """This worker's claims end."""
+        """End this worker's claims."""
 
     def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
         """The action record that led to a snapshot."""
 
     def content(self, snapshot: SnapshotId) -> Snapshot | None:
-        """The network of a snapshot, where it is kept."""
+        """The network of a snapshot, where it is stored."""
 
 
 class LocalActionCache:
-    """Memory inside one process: an index and networks that several executors share.
+    """An action cache inside one process: an index and networks that several executors share.
 
     Args:
         contents: networks by id, shared like the index.
@@ -166,27 +164,22 @@ class LocalActionCache:
         self._index, self._contents, self._owner = index, contents, owner
 
     def ask(self, snapshot: SnapshotId, action: Action) -> Answer:
-        """As `ActionIndex.ask`."""
         return self._index.ask(snapshot, action, self._owner)
 
     def tell(self, record: ActionRecord, content: Snapshot | None) -> None:
-        """The network first: whoever hears of the action record may ask for it."""
+        """Store the network first: another worker may ask for it as soon as the record is known."""
         if content is not None:
             self._contents[content.id] = content
         self._index.tell(record)
 
     def keep(self, content: Snapshot) -> None:
-        """Keep a network that had been forgotten and was made again."""
         self._contents[content.id] = content
 
     def release(self) -> None:
-        """This worker's claims end."""
         self._index.release(self._owner)
 
     def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
-        """The action record that led to a snapshot."""
         return self._index.origin(snapshot)
 
     def content(self, snapshot: SnapshotId) -> Snapshot | None:
-        """The network of a snapshot, where it is kept."""
         return self._contents.get(snapshot)

@@ -1,7 +1,7 @@
-"""How far the calibration images have come through a network, from one pruning step to the next.
+"""The activations of the calibration images at a resume point, kept from one pruning step to the next.
 
-Whoever comes from elsewhere (a step that another process has taken, a fine-tune) runs through what lies before anew, on
-the clock.
+After a step that another process has carried out, or a fine-tune, the layers before the point are run anew; that time
+counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ice_ray.models.resume import Activations, ResumePoint, reach
 
 
 class ActivationCache:
-    """The activations of all batches at one resume point, held while the network before it stays as it is."""
+    """The activations of all batches at one resume point, valid while the network before it is unchanged."""
 
     def __init__(self) -> None:
         self._of: Hashable = None
@@ -29,11 +29,11 @@ class ActivationCache:
         of: Hashable,
         batches: Iterable[Batch],
     ) -> list[Activations]:
-        """Those of every batch at a resume point, moved on from where they stood.
+        """The activations of every batch at a resume point, continued from the point before where those are held.
 
         Args:
-            of: names the network as it stands and the images.
-            batches: looked at only where they stand elsewhere.
+            of: names the network as it is now, and the images.
+            batches: read only where activations are not held at this point.
         """
         held: list[Activations] = self._held if self._of == of else []
         if held and held[0].resume_point == resume_point:
@@ -52,8 +52,8 @@ class ActivationCache:
         return held
 
     def rename(self, before: Hashable, after: Hashable, removed: Mapping[str, Any]) -> None:
-        """Filters have been removed, by layer, and what lies behind the first of them repaired: what stands before it
-        stands in the network that this has led to.
+        """Filters were removed, by layer, and the layers behind repaired: activations from before the first of these
+        layers are valid in the resulting network, whose name is `after`.
         """
         if self._of == before and not any(self._held[0].resume_point.is_behind(layer) for layer in removed):
             self._of = after
@@ -61,5 +61,4 @@ class ActivationCache:
             self.forget()
 
     def forget(self) -> None:
-        """Hold nothing."""
         self._of, self._held = None, []

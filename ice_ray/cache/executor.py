@@ -1,4 +1,4 @@
-"""An executor that does nothing twice: what is remembered is not carried out again, whoever did it."""
+"""An executor that repeats no action that any worker has carried out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ice_ray.errors import DivergedError, ForgottenError
 
 
 class TakenError(Exception):
-    """Another worker is carrying out the action: come back when it is done. `key` names it."""
+    """Another worker is carrying out the action `key`: try again when it is done."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -21,10 +21,10 @@ class TakenError(Exception):
 
 
 class CachingExecutor:
-    """Runs actions as `executor` would, to the same bits and with the cost that they had where they were carried out.
+    """Looks up an action before it has `executor` carry it out; outcomes and costs are the same either way.
 
-    Nothing is computed, and no network fetched, until an action is asked for that nobody has carried out. Several, with
-    executors of the same root, may share one memory.
+    Nothing is computed, and no network fetched, until an action is asked for that is not in the cache. Several of the
+    same root may share a cache.
 
     Attributes:
         asked, executed: actions so far, and those of them that were carried out here.
@@ -36,26 +36,23 @@ class CachingExecutor:
 
     @property
     def network(self) -> DenseNetwork:
-        """The dense network."""
         return self._executor.network
 
     @property
     def root(self) -> SnapshotId:
-        """Its snapshot."""
         return self._executor.root
 
     @property
     def validation_images(self) -> int:
-        """How many images decide."""
         return self._executor.validation_images
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
-        """The outcome of an action, remembered or carried out now.
+        """The outcome of an action, from the cache or carried out now.
 
         Raises:
-            TakenError: another worker is at it.
-            TrialFailure: it failed, here or where it was carried out.
-            ForgottenError: the snapshot's history is not remembered.
+            TakenError: another worker is carrying it out.
+            TrialFailure: it failed, here or elsewhere.
+            ForgottenError: the snapshot's history is not in the cache.
         """
         answer = self._cache.ask(snapshot, action)
         if answer == "taken":
@@ -70,7 +67,7 @@ class CachingExecutor:
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
         began = time.perf_counter()
         try:
-            self._bring(snapshot)
+            self._restore(snapshot)
             outcome = self._executor.run(snapshot, action)
             content = self._kept(outcome.snapshot, action)
         except DivergedError as error:
@@ -84,8 +81,8 @@ class CachingExecutor:
         self.executed += 1
         return outcome
 
-    def _bring(self, snapshot: SnapshotId) -> None:
-        """Have the executor hold a snapshot: from memory, or made again from the one that it came from."""
+    def _restore(self, snapshot: SnapshotId) -> None:
+        """Make the executor hold a snapshot: from the cache, or made again from the one before it."""
         if self._executor.holds(snapshot):
             return
         content = self._cache.content(snapshot)
@@ -96,14 +93,16 @@ class CachingExecutor:
         origin = self._cache.origin(snapshot)
         if origin is None:
             raise ForgottenError(f"snapshot {snapshot} is not remembered")
-        self._bring(origin.snapshot)
+        self._restore(origin.snapshot)
         made = self._executor.run(origin.snapshot, origin.action)
         again = self._kept(made.snapshot, origin.action)
         if again is not None:
             self._cache.keep(again)
 
     def _kept(self, snapshot: SnapshotId, action: Action) -> Snapshot | None:
-        """The network to keep of what an action led to, if any. It stays live; the executor stores no other."""
+        """The network after an action, if such networks are kept. It stays the executor's live one; the store holds no
+        other.
+        """
         if not is_kept(action):
             return None
         content = self._executor.commit(snapshot)

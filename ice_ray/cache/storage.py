@@ -26,20 +26,20 @@ _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*get_args(Action), *_
 
 
 class ActionLog:
-    """A file that one process appends to. A line that a killed process left unfinished, or that is damaged, is passed
-    over.
+    """A file that one process appends to. Lines that are damaged, or that a killed process left unfinished, are
+    skipped.
     """
 
     def __init__(self, path: Path | StoragePath) -> None:
         self._path = storage_path(path)
 
     def load(self) -> list[ActionRecord]:
-        """Every whole action record, in the order in which they were done."""
+        """All whole records, in the order in which they were written."""
         found = (_parsed(line) for line in self._path.lines())
         return [record for record in found if record is not None]
 
     def append(self, record: ActionRecord) -> None:
-        """Write down one more; it outlives this process at once."""
+        """Write a record; it outlives this process at once."""
         self._path.parent.make_folder()
         self._path.append_line(json.dumps(_plain(record)))
 
@@ -83,41 +83,38 @@ _SUFFIX = ".safetensors"
 
 
 class NetworkFiles:
-    """A folder of networks by the id of their snapshot, a safetensors file each. A file is there whole or not at all;
-    one that is gone can be made again from its history.
+    """A folder of networks, a safetensors file each, named by their snapshot. Files are whole or absent; a network
+    whose file is gone can be made again from its history.
     """
 
     def __init__(self, folder: Path | StoragePath) -> None:
         self._folder = storage_path(folder)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write one."""
         self._folder.make_folder()
         snapshot.save(self._path(snapshot.id))
 
     def load(self, snapshot: SnapshotId) -> Snapshot | None:
-        """One of them; None where it is not there, or cannot be read."""
+        """The network, or None where it is absent or cannot be read."""
         try:
             return Snapshot.load(self._path(snapshot))
         except RunError:
             return None
 
     def holds(self, snapshot: SnapshotId) -> bool:
-        """Whether there is a file of it, which may be damaged."""
+        """Whether there is a file, which may be damaged."""
         return self._path(snapshot).is_file()
 
     def sizes(self) -> dict[SnapshotId, int]:
-        """Bytes of each."""
+        """Bytes of each file."""
         own = {name: size for name, size in self._folder.sizes().items() if name.endswith(_SUFFIX)}
         return {name.removesuffix(_SUFFIX): size for name, size in own.items() if not name.startswith(".")}
 
     def remove(self, snapshot: SnapshotId) -> None:
-        """Drop one, if it is there."""
         with suppress(OSError):  # a folder that refuses it for a moment keeps a file too many, nothing worse
             self._path(snapshot).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Drop all of them."""
         self._folder.remove_folder()
 
     def _path(self, snapshot: SnapshotId) -> StoragePath:

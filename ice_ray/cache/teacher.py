@@ -1,4 +1,4 @@
-"""The teacher's answers to the batches of a fine-tune, kept for the next student who is taught on the same ones."""
+"""The answers that the teacher gives to the batches of a fine-tune, kept for other fine-tunes on the same batches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Mark = float | torch.cuda.Event
 
 @dataclass
 class TeacherAnswers:
-    """What the teacher answered to a fine-tune's batches, in their order.
+    """The teacher's answers to the batches of one fine-tune, in order.
 
     Attributes:
         logits: (images of the batch, classes) float32 each.
-        seconds: what each answer took where it was given.
+        seconds: what each answer took where it was computed.
     """
 
     logits: list[Tensor] = field(default_factory=list)
@@ -31,35 +31,32 @@ class TeacherAnswers:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the answers."""
         return sum(each.nbytes for each in self.logits)
 
 
 class TeacherCache(Protocol):
-    """The teacher's answers by key, shared by whoever teaches the same batches."""
+    """The teacher's answers by key, shared by fine-tunes on the same batches."""
 
     def get(self, key: str) -> TeacherAnswers | None:
-        """The answers of that key, if they were given."""
+        """The answers of that key, or None."""
 
     def put(self, key: str, answers: TeacherAnswers) -> None:
-        """Keep answers of the teacher."""
+        """Keep the answers of that key."""
 
 
 class LocalTeacherCache:
-    """A cache inside one process: the answers last used, up to a number of bytes."""
+    """A cache inside one process: the most recently used answers, up to a number of bytes."""
 
     def __init__(self, limit: float = MOST_BYTES) -> None:
         self._answers: OrderedDict[str, TeacherAnswers] = OrderedDict()
         self._limit = limit
 
     def get(self, key: str) -> TeacherAnswers | None:
-        """The answers of that key."""
         if key in self._answers:
             self._answers.move_to_end(key)
         return self._answers.get(key)
 
     def put(self, key: str, answers: TeacherAnswers) -> None:
-        """Keep answers of the teacher; drop those that have not been used for longest, beyond the limit."""
         self._answers[key] = answers
         self._answers.move_to_end(key)
         while sum(each.nbytes for each in self._answers.values()) > self._limit:
@@ -67,13 +64,13 @@ class LocalTeacherCache:
 
 
 class Teacher:
-    """Answers the batches of one fine-tune in their order: from what is known, as far as that goes, else anew.
+    """Answers the batches of one fine-tune in order: known answers first, the rest from the model.
 
     Args:
         model: the unpruned network in eval mode.
-        known: answers that were given to the same batches before, brought to the device at once.
+        known: earlier answers to the same batches; moved to the device at once.
         device: where the answers are needed.
-        limit: bytes of answers to remember; later ones are given and forgotten.
+        limit: bytes of new answers to keep; those beyond are not kept.
     """
 
     def __init__(
@@ -99,11 +96,11 @@ class Teacher:
 
     @property
     def inherited_seconds(self) -> float:
-        """What the answers that were known would have taken."""
+        """The time that the known answers would have taken."""
         return sum(self._known.seconds[: self._asked])
 
     def answers(self) -> TeacherAnswers | None:
-        """All answers, on the CPU; None where no new one was given."""
+        """All answers, on the CPU; None where no new one was computed."""
         if not self._given:
             return None
         logits = [answer.to("cpu") for answer, _, _ in self._given]
@@ -111,7 +108,6 @@ class Teacher:
         return TeacherAnswers([*self._known.logits, *logits], [*self._known.seconds, *seconds])
 
     def _mark(self) -> Mark:
-        """A point in time of the device's work."""
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)

@@ -1,1 +1,1 @@
-"""Who writes to a run: claimed before anything is decided, and by one job at a time."""
+"""Claims: one job at a time writes to a run."""

@@ -32,7 +32,7 @@ Say = Callable[[str], object]
 
 
 class Claim:
-    """What one job holds, alone, while it lasts."""
+    """The claim of one job on a run."""
 
     def __init__(self, what: Path | StoragePath, path: StoragePath, owner: Owner) -> None:
         self._what, self._path, self._owner = what, path, owner
@@ -120,7 +120,7 @@ def claimed(what: Path | StoragePath, program: str, say: Say) -> Iterator[Claim]
 
 
 def nobody_s(what: Path | StoragePath) -> Claim:
-    """Of what nobody will write to: it claims nothing, and is never lost."""
+    """A claim on what nobody will write to: it is never lost."""
     return Claim(what, claim_of(what), Owner.here(""))
 
 
@@ -135,14 +135,14 @@ def is_of_claim(path: StoragePath) -> bool:
 
 
 def holder(what: Path | StoragePath) -> Owner | None:
-    """Who is named there, alive or not; None where nobody is, or the storage does not say."""
+    """The owner of the claim, alive or not; None where there is none, or the storage does not say."""
     with suppress(OSError, ValueError):  # the latter of a path that can be none
         return Owner.of(content_of(claim_of(what)) or b"")
     return None
 
 
 def refuse_held(what: Path | StoragePath) -> None:
-    """Refuse what another process of this host is at, at once; of other hosts' nothing is known so soon.
+    """Refuse at once a run that another process of this host holds; of other hosts nothing is known so soon.
 
     Raises:
         HeldError: so.
@@ -153,7 +153,7 @@ def refuse_held(what: Path | StoragePath) -> None:
 
 
 def await_unheld(what: Path | StoragePath, say: Say, but: str) -> None:
-    """Return where nobody is at it, or only the program named.
+    """Return where nobody holds it, or only the program named.
 
     Raises:
         HeldError: another is.
@@ -186,14 +186,14 @@ def _take(
 
 
 def _remove_empty(folders: list[StoragePath]) -> None:
-    """Those in which nothing has been put, the innermost first."""
+    """Remove those that are empty, the innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 class HeldError(UserError):
-    """Another job is at it."""
+    """Another job holds it."""
 
 
 def await_end(what: Path | StoragePath, say: Say, path: StoragePath, found: bytes) -> None:
@@ -230,7 +230,7 @@ def await_end(what: Path | StoragePath, say: Say, path: StoragePath, found: byte
 
 
 def held_by(what: Path | StoragePath, owner: Owner) -> HeldError:
-    """The refusal that names who is at it, and what to do."""
+    """The refusal that names the owner, and what to do."""
     mend = f"wait until it ends, or stop it (`kill {owner.pid}` there)"
     return HeldError(f"'{what}' is being written by {owner}: {mend}")
 

@@ -1,4 +1,4 @@
-"""The process behind a claim, and whether it is still there."""
+"""The process that owns a claim, and whether it is alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one step on which claims stand: an owner's name is put in the place of what was there, or nothing is done.
+"""Compare and swap: an owner's name replaces what was there before, or nothing is done. Claims stand on this.
 
 A folder knows exclusive creation. On an object store it takes Lamport's bakery, with nothing but whole puts, reads and
 lists: pyarrow hands on no conditional put, of S3's or of another store's. What this needs instead is that a read or a
@@ -44,7 +44,7 @@ def content_of(path: StoragePath) -> bytes | None:
 
 
 def take(path: StoragePath, owner: Owner, awaited: Await) -> None:
-    """Put the owner's name there, in the place of none or of one that is lost. Of several that try, one does.
+    """Put the owner's name there, where there is none or a lost one's. Of several that try, one succeeds.
 
     Raises:
         OSError: the storage refuses it.
@@ -177,7 +177,7 @@ def _read(path: Address) -> _Bid:
 
 @dataclass
 class _Seen:
-    """Since when the bids of others have been as they are, as seen from here."""
+    """When this process first saw each bid of the others."""
 
     since: dict[_Bid, float] = field(default_factory=dict)
 

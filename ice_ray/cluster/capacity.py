@@ -1,4 +1,4 @@
-"""What the cluster can hold now and what it could: waiting for its autoscaler, or refusing what will never fit."""
+"""How many processes the cluster can hold, now or once its autoscaler has added nodes; waiting for these."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def find_autoscaler(patience: float = 10.0) -> Autoscaler | None:
 
 
 def _reported_types() -> set[str]:
-    """The types of the nodes that there are, as whoever watches over them reports it."""
+    """The types of the nodes that there are, as the cluster's monitor reports them."""
     if is_autoscaler_v2():
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
         return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}

@@ -1,4 +1,4 @@
-"""What processes tell the driver while they work."""
+"""Events that processes send to the driver while they work."""
 
 from __future__ import annotations
 

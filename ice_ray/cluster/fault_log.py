@@ -1,4 +1,4 @@
-"""What a run has gone on after: a line for each fault, on its own storage, whichever process noticed it."""
+"""The fault log of a run, on its own storage: a line for each fault that it went on after."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class FaultLog:
         return cls(storage_path(folder) / "faults.jsonl")
 
     def note(self, kind: Kind, what: str = "", times: int = 1) -> None:
-        """One more, or several of a kind. A note that cannot be written must not be what ends the run."""
+        """Add one fault, or several of a kind. A note that cannot be written does not end the run."""
         line = {"kind": kind, "what": what, "times": times, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         with suppress(OSError, StorageError):
             self.path.append_line(json.dumps(line))
 
     def note_retries(self) -> None:
-        """What the storage has refused this process at first, since this was last called."""
+        """Add the retries that this process needed since the last call."""
         if times := retries_that_helped():
             self.note("storage retry", times=times)
 

@@ -1,4 +1,4 @@
-"""What ended a job, in words: ours, or those of a library that had some."""
+"""The fault that ended a job, in one line for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ice_ray.errors import RunError, TrialFailure, UserError, told
 
 
 def ended_by(error: Exception) -> tuple[str, int] | None:
-    """The fault in words and the exit code: 2 for input, 1 for the run; None where nobody has words for it."""
+    """The fault in words and the exit code: 2 for input, 1 for the run; None where it is not expected."""
     fault = told(error) or error
     if isinstance(fault, UserError):
         return str(fault), 2
@@ -24,7 +24,7 @@ def ended_by(error: Exception) -> tuple[str, int] | None:
 
 
 def refused(error: OSError) -> str:
-    """What the system says, of which path."""
+    """What the system said, and of which path."""
     where = f"'{error.filename}': " if error.filename else ""
     return where + (error.strerror or cause_of(error))
 

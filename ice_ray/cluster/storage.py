@@ -20,7 +20,7 @@ _POLL_SECONDS, _ANSWER_SECONDS = 2.0, 60.0
 
 
 def unseen_from(folder: StoragePath, token: str, nodes: list[str], answered: set[str] | None = None) -> str:
-    """What is wrong with the first of the nodes, by id, that does not find the token in the folder; else nothing.
+    """What is wrong with the first node that does not find the token in the folder; empty where all do.
 
     Args:
         answered: those that do are added; one that is too busy to say can be asked again.

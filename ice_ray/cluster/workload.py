@@ -63,7 +63,7 @@ class Workload:
 
     @property
     def own_code(self) -> dict[str, str]:
-        """What of it is the user's, perhaps: names by what they are, as `ice_ray.guard.blaming` takes them."""
+        """The names of the user's own code in it, by what they are, as `ice_ray.guard.blaming` takes them."""
         own = {"model": self.model.spec.name, "pipeline": self.settings.pipeline, **self.settings.config.own_code}
         return {what: name for what, name in own.items() if is_own(name) and library_of(name) is None}
 

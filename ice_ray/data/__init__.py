@@ -1,1 +1,1 @@
-"""Images as tensors, batches of them, and which images decide."""
+"""Images as tensors, batches of them, and where they are held."""

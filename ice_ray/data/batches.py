@@ -91,7 +91,7 @@ def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
 
 
 def _own_indices(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:
-    """The places in the epoch's order that are this process's, and how many of them each batch has."""
+    """The indices, in the epoch's order, of this process's images, and how many of them each batch has."""
     starts = [0, *itertools.accumulate(rows)][:-1]
     own = [
         torch.arange(start + shard.rank, start + count, shard.world)

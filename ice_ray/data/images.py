@@ -42,7 +42,7 @@ class Preprocessing:
 
 
 class ImageSource(ABC):
-    """Labelled images of one size that come to a device in batches, by their indices, wherever they lie until then."""
+    """Labelled images of one size that are fetched to a device in batches, by index, wherever they are held."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where batches come to."""
+        """Where batches are fetched to."""
 
     @abstractmethod
     def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -144,10 +144,10 @@ class ImageSet(ImageSource):
 
 
 class FixedSample:
-    """Images drawn from a source by a key's random numbers, in the source's order; fetched by the first that asks.
+    """A random sample of a source's images, in the source's order; fetched at the first call and kept.
 
     Args:
-        key: (seed, purpose).
+        key: of the random numbers: (seed, purpose).
     """
 
     def __init__(self, source: ImageSource, key: tuple[int | str, ...]) -> None:
@@ -155,7 +155,6 @@ class FixedSample:
         self._taken: ImageSet | None = None
 
     def take(self, count: int) -> ImageSet:
-        """That many of them, or all there are."""
         if self._taken is None or len(self._taken) != min(count, len(self._source)):
             drawn = torch.randperm(len(self._source), generator=generator(*self._key))
             self._taken = self._source.take(drawn[:count].sort().values)

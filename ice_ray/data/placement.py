@@ -1,4 +1,4 @@
-"""Where images live while they are worked on: on the device if they fit there, else in the host's memory."""
+"""Where images are held while a process works on them: on the device if they fit there, else in host memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HostImages(ImageSource):
 
 
 def tensor_to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device; on a GPU the copy goes on while the caller does."""
+    """A CPU tensor on the device; to a GPU it is copied asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)
@@ -58,14 +58,14 @@ _SHARE_OF_FREE_MEMORY = 0.4
 
 
 def to_device(images: ImageSource, device: torch.device) -> ImageSource:
-    """The same images for batches on `device`: all of them moved there where they fit beside a network."""
+    """The same images for batches on `device`; all of them are moved there where they fit beside a network."""
     if isinstance(images, ImageSet) and images.device.type == "cpu" and size(images) > _room(device):
         return HostImages(images, device)
     return images.to(device)
 
 
 def placement(images: ImageSource) -> str:
-    """Where they live, for people."""
+    """Where they are held, for people."""
     if isinstance(images, ImageSet):
         return f"on the device ({size(images) / 1e6:,.0f} MB)"
     if isinstance(images, HostImages):

@@ -25,7 +25,7 @@ class Score:
 
     Attributes:
         step: its number; 0 for the units of all steps together.
-        images: training images that a criterion which looks at data looks at.
+        images: training images for criteria that look at data.
     """
 
     step: int
@@ -144,11 +144,11 @@ class WeightNorm:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Looks at the drop inside a fine-tune (the paper's Fig. 1, case 4, at the grain of SGD steps).
+    """Measuring the drop inside a fine-tune, to end it (the paper's Fig. 1, case 4, in SGD steps instead of epochs).
 
     Attributes:
-        every: SGD steps between two looks.
-        images: validation images looked at, the same every time.
+        every: SGD steps between two measurements.
+        images: validation images measured, the same every time.
         margin: points by which the drop on them must be below the threshold to end the fine-tune.
     """
 
@@ -243,7 +243,7 @@ def root_id(identity: dict[str, Any]) -> SnapshotId:
 
 
 def apart(root: SnapshotId, whose: str) -> SnapshotId:
-    """Another name of the dense snapshot, for a run that is to share nothing with others."""
+    """Another name for the dense snapshot, so that a trial shares nothing with others."""
     return _digest([root, whose])
 
 

@@ -1,4 +1,4 @@
-"""What an action costs, on two clocks: the wall's, and the work's (arithmetic done over a calibrated speed)."""
+"""What an action costs on two clocks: wall time, and work (operations over a calibrated speed)."""
 
 from __future__ import annotations
 

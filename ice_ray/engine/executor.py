@@ -1,4 +1,4 @@
-"""What carries out actions, as pipelines see it."""
+"""The interface by which pipelines have actions carried out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ice_ray.engine.network import DenseNetwork
 
 
 class Executor(Protocol):
-    """Maps (snapshot, action) to an outcome: an executor, or one that remembers."""
+    """Maps (snapshot, action) to an outcome."""
 
     @property
     def network(self) -> DenseNetwork:
@@ -17,11 +17,11 @@ class Executor(Protocol):
 
     @property
     def root(self) -> SnapshotId:
-        """Its snapshot: nothing pruned yet."""
+        """The snapshot of the dense network."""
 
     @property
     def validation_images(self) -> int:
-        """How many images decide."""
+        """The number of validation images."""
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
         """Carry out one action on a snapshot.

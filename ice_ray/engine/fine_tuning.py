@@ -25,11 +25,11 @@ from ice_ray.training.schedules import SCHEDULES
 
 @dataclass(frozen=True)
 class EarlyStoppingSample:
-    """The looks inside epochs.
+    """What early stopping measures inside epochs.
 
     Attributes:
-        early_stopping: when, and by how much the drop must be below the threshold.
-        images: what is looked at.
+        early_stopping: how often, and by how much the drop must be below the threshold.
+        images: a sample of the validation images.
         original: accuracy of the dense network on them, percent: an easy sample must not end a fine-tune early.
     """
 
@@ -39,17 +39,17 @@ class EarlyStoppingSample:
 
 
 class EarlyStopper:
-    """One fine-tune's measurements.
+    """The measurements of one fine-tune, and whether they end it.
 
     Args:
         until: the fine-tune may end once the drop is below it; None measures nothing.
-        sample: inside epochs, too.
+        sample: measured inside epochs; None measures after epochs only.
         validation: the validation images.
-        measure: accuracy of the network as it is, percent.
+        measure: accuracy of the network as it is now, percent.
 
     Attributes:
-        images: looked at so far.
-        ended_inside: whether a look inside an epoch has ended the fine-tune.
+        images: number of images measured so far.
+        ended_inside: whether a measurement inside an epoch has ended the fine-tune.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class EarlyStopper:
         self.ended_inside = False
 
     def enough(self) -> bool:
-        """Asked after an epoch."""
+        """Whether to end after this epoch."""
         if self._until is None:
             return False
         self._last = self._accuracy(self._validation)
@@ -73,11 +73,11 @@ class EarlyStopper:
 
     @property
     def step_check(self) -> StepCheck | None:
-        """Asked inside epochs."""
+        """What `fine_tune` asks inside epochs."""
         return None if self._sample is None else StepCheck(self._sample.early_stopping.every, self._recovered)
 
     def final_accuracy(self) -> float | None:
-        """Of the network as the fine-tune has left it; None where nothing is measured."""
+        """Accuracy of the network at the end, percent; None where nothing is measured."""
         # Nothing has been trained since the last measurement only where that was what ended the fine-tune.
         if self._until is not None and (self._last is None or self._until.reached(self._last)):
             self._last = self._accuracy(self._validation)
@@ -98,21 +98,21 @@ class EarlyStopper:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fine-tune needs that is on no step's clock.
+    """What a fine-tune needs that is set up before its clock starts.
 
     Attributes:
-        answers: the name of the teacher's answers to its batches.
-        teacher: who gives them; None where nobody does.
-        sample: what is looked at inside it, if anything.
+        answers_key: names the teacher's answers to its batches.
+        teacher: None where it is not taught.
+        sample: what early stopping measures, if anything.
     """
 
-    answers: str
+    answers_key: str
     teacher: nn.Module | Teacher | None
     sample: EarlyStoppingSample | None
 
     @property
     def inherited_seconds(self) -> float:
-        """What the answers that were known would have taken: part of what the fine-tune would have cost alone."""
+        """The time that cached answers would have taken: added to the cost of the fine-tune."""
         return self.teacher.inherited_seconds if isinstance(self.teacher, Teacher) else 0.0
 
 
@@ -154,11 +154,11 @@ class FineTuner:
         self.on_losses: Callable[[Tensor], None] | None = None
 
     def prepare(self, action: FineTune, root: str) -> Prepared:
-        """Whom it is taught by and what is looked at; the same batches have one name, wherever the root has this
-        one: images, their order and crops follow from it and the action's key.
+        """Set up the teacher and the early stopping. The key of the answers is made of the root and the action's key,
+        from which the images, their order and their crops follow.
         """
-        answers = "-".join(map(str, (root, *action.key)))
-        return Prepared(answers, self._teacher_of(action, answers), self._sample_of(action))
+        key = "-".join(map(str, (root, *action.key)))
+        return Prepared(key, self._teacher_of(action, key), self._sample_of(action))
 
     def run(self, model: nn.Module, action: FineTune, prepared: Prepared) -> tuple[FineTuned, float]:
         """Fine-tune in place; returns what came of it, and the operations spent over all processes, the teacher's
@@ -207,15 +207,15 @@ class FineTuner:
         return FineTuned(epochs, final), per_image * seen + measuring
 
     def keep_answers(self, prepared: Prepared) -> None:
-        """Keep what the teacher has newly answered, for others."""
+        """Keep the teacher's new answers for other fine-tunes."""
         if self.teacher_cache is None or not isinstance(prepared.teacher, Teacher):
             return
         answers = prepared.teacher.answers()
         if answers is not None:
-            self.teacher_cache.put(prepared.answers, answers)
+            self.teacher_cache.put(prepared.answers_key, answers)
 
     def warm_up(self, few: ImageSource) -> nn.Module:
-        """Train a copy of the dense network on a few images, to no effect but the libraries'; returns it."""
+        """Train a copy of the dense network on a few images at rate 0, to load libraries; returns it."""
         model = self._network.build(self._device)
         hold_fixed(model, (), self._network.norms, (*self._network.unused, *self._network.fixed))
         wrapped, shard = self._collective.wrap(model), self._collective.shard
@@ -223,12 +223,12 @@ class FineTuner:
         fine_tune(wrapped, few, self._data.preprocessing, self._recipe, lambda _: 0.0, 1, key, self._teacher, shard)
         return model
 
-    def _teacher_of(self, action: FineTune, answers: str) -> nn.Module | Teacher | None:
+    def _teacher_of(self, action: FineTune, key: str) -> nn.Module | Teacher | None:
         if not action.taught:
             return None
         if self._teacher is None or self.teacher_cache is None or action.final:
             return self._teacher
-        return Teacher(self._teacher, self.teacher_cache.get(answers), self._device)
+        return Teacher(self._teacher, self.teacher_cache.get(key), self._device)
 
     def _sample_of(self, action: FineTune) -> EarlyStoppingSample | None:
         if action.early_stopping is None:

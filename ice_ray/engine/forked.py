@@ -1,4 +1,4 @@
-"""Work in a process apart: a copy of this one, whose death is not this one's."""
+"""Work in a forked copy of this process: if the copy dies, this process lives on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNABLE = b"null\n"
 
 
 def _has_gradients() -> bool:
-    """Whether torch works out gradients in this process."""
+    """Whether torch can compute gradients in this process."""
     try:
         (torch.ones(1, requires_grad=True) * 2).sum().backward()
     except RuntimeError:
@@ -31,39 +31,38 @@ def _has_gradients() -> bool:
     return True
 
 
-# The first gradients of a process decide whether its copies have any. Before anything (torch's compiler, as timm brings
-# it) has made torch see devices there are not, they do.
+# Copies can compute gradients only if this process computed some before anything (such as torch's compiler, which timm
+# loads) made torch look for devices.
 if not torch.cuda.is_available():
     _has_gradients()
 
 
 class DiedError(Exception):
-    """The process ended without an answer; its text says how, for people."""
+    """The copy ended without an answer; the text says how."""
 
 
 class SlowError(DiedError):
-    """It gave none in time, and was ended."""
+    """The copy gave no answer in time, and was killed."""
 
 
 class LeftUndoneError(Exception):
-    """The work raised something: what, and where."""
+    """The work raised an exception; the text says what and where."""
 
 
 def run_forked(work: Callable[[], Any], limit: float) -> Any:
-    """What `work` returns, worked out in a process apart on the CPU.
+    """What `work` returns, computed on the CPU in a forked copy of this process.
 
-    A copy of this process has all that is loaded here, the user's own classes too, at once; it computes in one thread,
-    for those that others have started are not copied. Where no copy can be made (no Linux), or none should be (torch
-    has threads for a GPU, or this process is connected to a Ray cluster, whose channels do not outlive that), the work
-    is done in this process.
+    A copy has at once all that is loaded here, the user's classes too; it computes in one thread, for other threads are
+    not copied. The work is done in this process where forking is impossible (no Linux) or unsafe (torch has threads for
+    a GPU, or this process is connected to a Ray cluster, whose channels do not survive it).
 
     Args:
-        work: returns what JSON has; what it changes here is not changed.
+        work: returns what JSON can hold; its changes stay in the copy.
         limit: seconds.
 
     Raises:
-        DiedError: the process ended by a signal, or by itself.
-        SlowError: it took longer.
+        DiedError: the copy ended by a signal, or by itself.
+        SlowError: it took longer than `limit`.
         UserError: raised by the work.
         LeftUndoneError: the work raised another exception.
 
@@ -96,13 +95,13 @@ def run_forked(work: Callable[[], Any], limit: float) -> Any:
 
 
 def _is_connected() -> bool:
-    """Whether Ray runs here: only one who has imported it can have started it."""
+    """Whether this process is connected to a Ray cluster: only if it has imported Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 def _answer(work: Callable[[], Any], writer: int, limit: float) -> NoReturn:
-    """In the copy: work, answer, and end without a trace."""
+    """In the copy: work, write the answer, and exit without cleanup."""
     try:
         _settle(limit)
         said = _UNABLE if not _has_gradients() else json.dumps(_outcome(work)).encode() + b"\n"
@@ -113,7 +112,7 @@ def _answer(work: Callable[[], Any], writer: int, limit: float) -> NoReturn:
 
 
 def _settle(limit: float) -> None:
-    """Nothing of the other process's is touched: no terminal, no handlers, no threads that are not there."""
+    """Detach the copy from this process's terminal, handlers and threads."""
     silent = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(silent, stream)
@@ -122,10 +121,10 @@ def _settle(limit: float) -> None:
     with suppress(ImportError, OSError, ValueError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # nobody looks at what is left of it
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core dump
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(each, signal.SIG_DFL)
-    signal.alarm(int(limit) + 60)  # should the other process be gone by then
+    signal.alarm(int(limit) + 60)  # in case the other process is gone by then
     torch.set_num_threads(1)
 
 
@@ -147,7 +146,7 @@ def _unpacked(outcome: dict[str, Any]) -> Any:
 
 
 def _hear(reader: int, limit: float) -> bytes | None:
-    """All that is said until the other end is closed; None where that takes too long."""
+    """Everything written until the pipe is closed; None after `limit` seconds."""
     end, said = time.monotonic() + limit, b""
     while True:
         ready, _, _ = select.select([reader], [], [], max(0.0, end - time.monotonic()))

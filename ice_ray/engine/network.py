@@ -125,12 +125,11 @@ class DenseNetwork:
 
     @property
     def units(self) -> tuple[PrunableUnit, ...]:
-        """Of all steps."""
         return tuple(unit for step in self.steps for unit in step.units)
 
     @property
     def all_frozen(self) -> bool:
-        """Whether no parameter was given as one that trains."""
+        """Whether every parameter was given as frozen."""
         return len(self.frozen) == sum(1 for _ in self._module.parameters())
 
     def build(self, device: torch.device) -> nn.Module:
@@ -141,7 +140,7 @@ class DenseNetwork:
         return module
 
     def tie(self, module: nn.Module) -> None:
-        """Let what is one tensor in the module that was given be one in a copy of it, in place."""
+        """Make names that shared one tensor in the given module share one in a copy of it, in place."""
         join(module, self._ties)
 
     def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
@@ -168,7 +167,7 @@ class DenseNetwork:
 
     @cached_property
     def resume_points(self) -> dict[int, ResumePoint]:
-        """Per step, by number, the last place before it behind which passes of its network may begin."""
+        """By step number, the last point before the step at which its passes may resume."""
         order = list(dict.fromkeys(trace.name for trace in self.traces))
         first = {step.number: min((unit.layer for unit in step.units), key=order.index) for step in self.steps}
         found = find_resume_points(self._module, self.image_shape, sorted(first.values(), key=order.index))
@@ -176,7 +175,7 @@ class DenseNetwork:
 
     @cached_property
     def residual_branches(self) -> frozenset[str]:
-        """The layers whose output, behind the norm where there is one, is but a term of a sum."""
+        """The layers that end residual branches (`find_residual_branches`)."""
         readers = dict.fromkeys(reader for unit in self.units for reader in unit.consumers)
         ends = {reader: self.norms.get(reader) or reader for reader in readers}
         return find_residual_branches(self._module, self.image_shape, ends)

@@ -1,4 +1,4 @@
-"""Opening a network of anybody's: looked at in a process apart, for what it does may end the process that it is in."""
+"""Checks and traces a user's network in a forked process, for what it does may end the process that it runs in."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Snapshot:
     tensors: dict[str, Tensor]
 
     def save(self, path: Path | StoragePath) -> None:
-        """Write one safetensors file, under a temporary name first."""
+        """Write a safetensors file, under a temporary name first."""
         write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
 
     @classmethod

@@ -61,7 +61,7 @@ class Threshold:
         return None
 
     def _least_that_spares(self, total: int) -> int:
-        """The least number of right answers that does not reach the threshold; total + 1 where none does."""
+        """The fewest right answers with which the threshold is not reached; total + 1 where there are none."""
         low, high = 0, total + 1
         while low < high:
             middle = (low + high) // 2

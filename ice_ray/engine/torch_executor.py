@@ -1,4 +1,4 @@
-"""The executor: carries out actions on the live network, and prices them."""
+"""Carries out actions on a live network, and measures what they cost."""
 
 from __future__ import annotations
 
@@ -95,12 +95,11 @@ class TorchExecutor:
 
     @property
     def placement(self) -> str:
-        """Where the training images live, for people."""
+        """Where the training images are held, for people."""
         return placement(self._data.train)
 
     @property
     def validation_images(self) -> int:
-        """How many images decide."""
         return len(self._data.validation)
 
     def run(self, snapshot: SnapshotId, action: Action) -> Outcome:
@@ -130,25 +129,25 @@ class TorchExecutor:
         return watch.seconds()
 
     def commit(self, snapshot: SnapshotId) -> Snapshot:
-        """Put a snapshot into the store, whence it can be acted on again or saved."""
-        model = self._bring(snapshot)
+        """Put a snapshot into the store, from which it can be acted on again or saved."""
+        model = self._make_live(snapshot)
         content = Snapshot(snapshot, widths_of(model, self.network.steps), _on_cpu(model))
         self.store.put(content)
         return content
 
     def rename_root(self, root: SnapshotId) -> None:
-        """Give the dense network the name that it has for others who work together, or one that nobody else has."""
+        """Give the dense network the name that other executors share, or one that none has."""
         self.root = root
         self._live = None
         self._calibrator.forget()
 
     def holds(self, snapshot: SnapshotId) -> bool:
-        """Whether the snapshot can be acted on: live, committed or the dense network."""
+        """Whether the snapshot can be acted on: it is live, committed or the root."""
         return snapshot == self.root or (self._live is not None and self._live[0] == snapshot) or snapshot in self.store
 
     def module(self, snapshot: SnapshotId) -> nn.Module:
         """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
-        return self._bring(snapshot)
+        return self._make_live(snapshot)
 
     def accuracy(self, model: nn.Module, images: ImageSource) -> float:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
@@ -177,7 +176,7 @@ class TorchExecutor:
         return Measured(100.0 * correct / seen, seen, reached)
 
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
-        model = self._bring(snapshot)
+        model = self._make_live(snapshot)
         if isinstance(action, (Prune, Mask, Reinitialise, FineTune)):
             self._calibrator.forget()
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
@@ -231,7 +230,7 @@ class TorchExecutor:
         self._live = (after, model)
         return Outcome(after, value, Cost(seconds, flops))
 
-    def _bring(self, snapshot: SnapshotId) -> nn.Module:
+    def _make_live(self, snapshot: SnapshotId) -> nn.Module:
         if self._live is None or self._live[0] != snapshot:
             self._live = (snapshot, self._rebuild(snapshot))
         return self._live[1]

@@ -1,4 +1,4 @@
-"""Keeping Ray Data from talking between our own lines."""
+"""Silencing Ray Data's progress bars and log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images train, which decide, and which are read once at the end to report."""
+"""Which images train, which validate, and which are read once at the end to test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Roles:
-    """The three roles. `test` shares no image with the others, unless everything is asked of one split."""
+    """The three roles. `test` shares no image with the others, except where all held-out images play both roles."""
 
     train: Rows
     validation: Rows

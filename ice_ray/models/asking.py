@@ -1,4 +1,4 @@
-"""A network asked, in both of its modes, before anything is built on its answers; and what is wrong where it fails."""
+"""Checks that a network answers images with logits, in eval mode and in training, and explains why one does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks copied, filled with weights, drawn anew, and run without a trace of what their passes keep in them."""
+"""Copying networks, filling them with weights, drawing weights anew, and passes that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ _OF_TORCH = frozenset(nn.Module().__dict__)
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy; of what a pass has kept in the network it has the values, not the history, which torch copies for
-    nobody.
-    """
+    """A deep copy. Of tensors that passes have kept in the network it has the values without their history."""
     with _WithoutHistory():
         return copy.deepcopy(model)
 
 
 class _WithoutHistory(TorchFunctionMode):
-    """Copies of tensors that came of others are copies of their values."""
+    """Deep copies of non-leaf tensors are copies of their values."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -38,8 +36,8 @@ class _WithoutHistory(TorchFunctionMode):
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Load weights into a network, in place; what it has worked out of its former ones when it entered its mode (such
-    as a table of biases) it works out anew.
+    """Load weights, in place. What the network derived from its former weights when it entered its mode (such as a
+    table of biases) is derived anew.
     """
     model.load_state_dict(weights, strict=strict)
     mode = model.training
@@ -49,8 +47,8 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], strict: bool = True) -
 
 @contextmanager
 def leaving_nothing(model: nn.Module) -> Iterator[None]:
-    """Whatever passes within the block keep in a network, beside its weights and buffers, is gone afterwards: a cache
-    that is filled in looking at it would outlive the weights that it is of.
+    """Undo what passes within the block keep in a network beside weights and buffers: such a cache would outlive the
+    weights that it was computed from.
     """
     kept = [(module.__dict__, _own(module), _contents(module)) for module in model.modules()]
     try:

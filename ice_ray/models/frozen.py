@@ -8,7 +8,6 @@ from torch import nn
 
 
 def frozen_parameters(model: nn.Module) -> tuple[str, ...]:
-    """Those of a model, by name."""
     return tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
 
 
@@ -20,7 +19,7 @@ def freeze(model: nn.Module, frozen: Collection[str]) -> nn.Module:
 
 
 def describe_frozen(frozen: Sequence[str], all_of_them: bool) -> str:
-    """What comes of them, for people."""
+    """What frozen parameters mean for a run, for people."""
     if all_of_them:
         return (
             "all parameters of the model are frozen (requires_grad=False), as for inference: it is pruned and trained "

@@ -1,4 +1,4 @@
-"""Networks that only answer: batch norms folded into the layers before them."""
+"""Networks for measuring: batch norms are folded into the layers before them."""
 
 from __future__ import annotations
 

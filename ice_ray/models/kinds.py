@@ -1,4 +1,4 @@
-"""Which modules can be worked with: plain float ones. Wrappers are taken off; of others it is said what mends them."""
+"""Which modules can be worked with: plain float ones. Wrappers are taken off; for others the error says what helps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from ice_ray.models.ties import check_overlaps, kept_ties
 
 
 def plain_module(module: object, name: str = "the model") -> nn.Module:
-    """The module itself, out of what compiles it or spreads it over devices.
+    """The module without the wrappers of torch.compile and data parallelism.
 
     Args:
         name: what messages call it.
 
     Raises:
-        UserError: no module, or one whose weights are no plain float tensors of its layers, with the call that mends
-            it.
+        UserError: it is no module, or its weights are not plain float tensors of its layers; says which call helps.
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} is {_other(module)}, not a torch.nn.Module")

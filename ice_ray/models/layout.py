@@ -1,4 +1,4 @@
-"""How weights and images lie in memory: a pixel's channels side by side, which is faster, where a network bears it."""
+"""The memory layout of weights and images: channels_last, which is faster, where a network works in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLOSE = 1e-3
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """What `lay_out` has given a model, or the one that it is a copy of."""
+    """The layout that `lay_out` gave a model or the one it was copied from."""
     marked: Layout = model.__dict__.get(_MARK, "channels_last")
     return marked
 
@@ -46,7 +46,7 @@ def lay_out(model: nn.Module, layout: Layout | None = None) -> None:
 
 
 def mark_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    """Have a model that has been given no layout keep to the one that it bears; channels_last, where it bears none."""
+    """Fix the layout of a model that has none: the one that works; channels_last where the network raises."""
     if _MARK not in model.__dict__:
         try:
             model.__dict__[_MARK] = find_layout(model, image_shape)
@@ -55,7 +55,7 @@ def mark_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
 
 
 def laid_out(images: Tensor, layout: Layout) -> Tensor:
-    """Images (N, C, H, W) in a layout; themselves, where they lie like that."""
+    """Images (N, C, H, W) in a layout; not copied where they are in it already."""
     return images.contiguous(memory_format=_FORMATS[layout])
 
 

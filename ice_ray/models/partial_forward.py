@@ -17,12 +17,12 @@ from ice_ray.models.probe import probe_of
 
 
 class Reached(Exception):
-    """The module has been reached: nothing behind it is wanted."""
+    """Ends a forward pass at the module that was asked for."""
 
 
 def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a layer at its first use in a forward pass, which ends there; in full precision, whoever
-    asks: what a criterion has worked out serves the repair, bit for bit.
+    """Input and output of a layer at its first call in a forward pass, which ends there. In full precision whatever the
+    caller's, so that criteria and repairs see the same bits.
     """
     caught: list[tuple[Tensor, Tensor]] = []
 
@@ -36,8 +36,8 @@ def reads_and_gives(model: nn.Module, layer: str, images: Tensor) -> tuple[Tenso
 
 @dataclass(frozen=True)
 class Passage:
-    """What a layer reads and gives in a forward pass, and what its output (that of its norm, where one is behind) is
-    added to, where that was asked for.
+    """A layer's input and output in a forward pass, and the shortcut: what its output (its norm's, if it has one) is
+    added to.
     """
 
     given: Tensor
@@ -46,11 +46,10 @@ class Passage:
 
 
 def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None) -> Passage:
-    """A layer's first use in a forward pass, which ends there, or, where that is asked for, at the sum behind it; in
-    full precision, whoever asks.
+    """A layer's first call in a forward pass, which ends there, or at the sum behind `end`. In full precision.
 
     Args:
-        end: the module, the layer or its norm, whose output is added to something (`find_residual_branches`).
+        end: the layer or its norm, whose output is added to a shortcut (`find_residual_branches`).
     """
     if end is None:
         return Passage(*reads_and_gives(model, layer, images))
@@ -83,7 +82,7 @@ class End:
 
 
 def outputs_at(model: nn.Module, ends: Sequence[End], images: Tensor) -> list[Tensor]:
-    """What a forward pass gives at each of some places, at the module's first use; it ends when all are known. In full
+    """What a forward pass gives at some points, at each module's first call; it ends when all are known. In full
     precision, and with gradients where they are enabled.
     """
     sums = _UntilAdditions(ends)
@@ -100,7 +99,7 @@ def outputs_at(model: nn.Module, ends: Sequence[End], images: Tensor) -> list[Te
 
 
 class _UntilAdditions(TorchFunctionMode):
-    """Ends a pass where the last of some places is reached."""
+    """Ends a pass when all of some points have been reached."""
 
     def __init__(self, ends: Sequence[End]) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class _UntilAdditions(TorchFunctionMode):
         self._count, self._terms = len(ends), dict[End, Tensor]()
 
     def watching(self, end: End) -> Callable[..., None]:
-        """A forward hook for the module of that place."""
+        """A forward hook for the module of that point."""
 
         def hook(_: nn.Module, __: object, output: Tensor) -> None:
             if end.is_term:
@@ -152,7 +151,7 @@ class _UntilAddition(TorchFunctionMode):
 
 
 def run_to(model: nn.Module, module: str, images: Tensor, hook: Callable[..., None]) -> None:
-    """A forward pass in full precision; the hook, at the module's first use, ends it, or what it sets going does."""
+    """A forward pass in full precision, which `hook` ends at the first call of the module."""
     full = torch.autocast(images.device.type, enabled=False)
     handle = model.get_submodule(module).register_forward_hook(hook)
     try:
@@ -170,7 +169,7 @@ _ADDITIONS = frozenset({"add", "add_"})
 
 
 def shortcut(function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], term: Tensor) -> Any:
-    """What a call of a torch function adds to a tensor: another of its shape; None where it does something else."""
+    """What a call of a torch function adds to a tensor: another tensor of its shape; None if it does not add."""
     if getattr(function, "__name__", "") not in _ADDITIONS or keywords or len(arguments) != 2:
         return None
     others = [each for each in arguments if each is not term]
@@ -179,7 +178,7 @@ def shortcut(function: Callable[..., Any], arguments: Sequence[Any], keywords: M
 
 
 class _Uses(TorchFunctionMode):
-    """Counts, by module, what is done with certain outputs: additions, and uses in all."""
+    """Counts, by module, the additions that use its output, and all uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,10 +204,11 @@ class _Uses(TorchFunctionMode):
 def find_residual_branches(
     model: nn.Module, image_shape: tuple[int, int, int], ends: Mapping[str, str]
 ) -> frozenset[str]:
-    """The layers whose output is added to something of its shape, and read by nothing else: seen in a pass of a copy.
+    """The layers that end residual branches: their output is added to a tensor of its shape and used nowhere else.
+    Found in a pass of a copy.
 
     Args:
-        ends: by layer, the module behind which its output is meant: itself, or its batch norm.
+        ends: by layer, the module whose output is meant: the layer itself, or its batch norm.
     """
     probe, images = probe_of(model, image_shape)
     watch = _Uses()

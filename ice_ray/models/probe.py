@@ -1,4 +1,4 @@
-"""A network to try things with, which show in its answers."""
+"""Copies of a network to try things on, with values that show in the logits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ice_ray.models.copies import copied
 
 
 def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
-    """A copy in eval mode whose batch norms are far from what they are at first, which is nearly nothing, and two
-    random images (2, C, H, W).
+    """A copy in eval mode whose batch norms are drawn at random (fresh ones change nearly nothing), and two random
+    images (2, C, H, W).
     """
     drawn = torch.Generator().manual_seed(0)
     parameter = next(model.parameters())
@@ -27,8 +27,8 @@ def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
 
 @torch.no_grad()
 def unsettled(model: nn.Module) -> nn.Module:
-    """A copy in eval mode in which no channel is silent, and none like another: factors, shifts and statistics of
-    channels are drawn at random, and so are weights that are all the same, as where training begins from zeros.
+    """A copy in eval mode in which no channel is zero and no two are alike: per-channel factors, shifts and statistics
+    are drawn at random, and so are weights that are all equal, as where training begins from zeros.
     """
     drawn = torch.Generator().manual_seed(0)
     probe = copied(model).eval()

@@ -51,7 +51,7 @@ def library_of(name: str) -> str | None:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    """They have hundreds: the nearest only."""
+    """The nearest names only: libraries have hundreds."""
     return nearest(name, names).split("; valid")[0] if "nearest" in nearest(name, names) else f"{len(names)} names"
 
 

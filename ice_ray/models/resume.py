@@ -1,8 +1,7 @@
-"""Forward passes that begin where an earlier one had come to.
+"""Forward passes that resume where an earlier one stopped.
 
-A network that is pruned from front to back is looked at again after every step. What lies before the step is as it
-was, so the passes begin behind it: those that end at the step take time in proportion to the depth of a step, not of
-all that lies before.
+Pruning runs from front to back. Layers before the present step have not changed, so passes resume behind them: passes
+that end at the step take time in proportion to the depth of a step, not to that of the network before it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _NEAREST = 4
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A place in the forward pass behind which everything depends on one module's output alone.
+    """A point of the forward pass behind which everything depends on the output of one module only.
 
     Attributes:
         module: its path.
@@ -40,17 +39,17 @@ class ResumePoint:
     size: int
 
     def is_behind(self, layer: str) -> bool:
-        """Whether a layer has run by then."""
+        """Whether a layer runs before the point."""
         return any(layer == name or layer.startswith(f"{name}.") for name in self.done)
 
     def follows(self, other: ResumePoint) -> bool:
-        """Whether all that has run by the other has run by this one."""
+        """Whether all that runs before the other point runs before this one."""
         return all(self.is_behind(name) for name in other.done)
 
 
 @dataclass(frozen=True)
 class Activations:
-    """A forward pass that has come to a resume point.
+    """The activations of a batch at a resume point.
 
     Attributes:
         output: of the resume_point's module.
@@ -65,7 +64,7 @@ class Activations:
 def reach(
     model: nn.Module, resume_point: ResumePoint, images: Tensor, before: Activations | None = None
 ) -> Activations:
-    """Run as far as a resume point, in full precision.
+    """Run up to a resume point, in full precision.
 
     Args:
         before: where an earlier pass of the same images had come to, with nothing changed that it had run through.
@@ -98,8 +97,8 @@ def reach(
 
 @contextmanager
 def resume_from(model: nn.Module, activations: Activations) -> Iterator[None]:
-    """While the block runs, forward passes of the same images begin where an earlier one stands: the module of the
-    resume point answers what it has answered, and of those before it only the shapes are right.
+    """While the block runs, forward passes of the same images resume at the activations: the module of the resume point
+    returns its former output, and the modules before it zeros of the right shapes.
     """
     with ExitStack() as stack:
         for name in activations.resume_point.done:
@@ -225,7 +224,7 @@ def _before(events: _Events, layer: str, norms: Container[str]) -> list[ResumePo
 def _whole_pass(
     model: nn.Module, images: Tensor, resume_points: Sequence[ResumePoint]
 ) -> tuple[list[Activations], Tensor]:
-    """Where a pass stands at each resume point, in the order in which it comes to them, and how it ends."""
+    """The activations of a whole pass at each resume point, in order of execution, and its logits."""
     outputs: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size] = {}
     wanted = {resume_point.module: resume_point for resume_point in resume_points}
@@ -249,7 +248,7 @@ def _whole_pass(
 def _leads_to(
     model: nn.Module, images: Tensor, activations: Activations, behind: Activations | None, expected: Tensor
 ) -> bool:
-    """Whether a pass from a resume point comes, as a whole one does, to the resume point behind it or to the end."""
+    """Whether a pass resumed here reaches the same values as a whole pass: at the point behind, or at the logits."""
     try:
         if behind is not None:
             return bool(torch.equal(reach(model, behind.resume_point, images, activations).output, behind.output))

@@ -21,12 +21,12 @@ def ties_of(model: nn.Module) -> list[Tie]:
     """
     named: dict[object, list[str]] = {}
     for name, tensor in sorted(_held(model), key=lambda held: not isinstance(held[1], nn.Parameter)):
-        named.setdefault(_place(tensor), []).append(name)
+        named.setdefault(_identity(tensor), []).append(name)
     return [tuple(names) for names in named.values() if len(names) > 1]
 
 
 def join(model: nn.Module, ties: Sequence[Tie]) -> None:
-    """Let the names of each tie be those of the first one's tensor, in place."""
+    """Make all names of each tie name the first one's tensor, in place."""
     for first, *others in ties:
         tensor = _get(model, first)
         for name in others:
@@ -40,7 +40,7 @@ def join(model: nn.Module, ties: Sequence[Tie]) -> None:
 
 @contextmanager
 def kept_ties(model: nn.Module) -> Iterator[None]:
-    """Whatever the block does to the model's tensors, those that were one are one afterwards."""
+    """Tensors that are shared before the block are shared after it, whatever it does to them."""
     ties = ties_of(model)
     yield
     join(model, ties)
@@ -55,7 +55,7 @@ def check_overlaps(model: nn.Module) -> None:
         span = start, start + extent * tensor.element_size(), name, tensor
         for begin, end, other, held in spans.get(tensor.untyped_storage().data_ptr(), ()):
             trains = isinstance(tensor, nn.Parameter) or isinstance(held, nn.Parameter)
-            if trains and begin < span[1] and span[0] < end and _place(tensor) != _place(held):
+            if trains and begin < span[1] and span[0] < end and _identity(tensor) != _identity(held):
                 raise UserError(
                     f"{other} and {name} of the model share memory without being one tensor: give one of them a copy "
                     "(.clone()), or use one of them in both places"
@@ -73,7 +73,7 @@ def completed(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> d
     named: dict[object, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.numel() and tensor.device.type != "meta":
-            named.setdefault(_place(tensor), []).append(name)
+            named.setdefault(_identity(tensor), []).append(name)
     for names in named.values():
         given = [name for name in names if name in weights]
         for name in names if given else ():
@@ -88,12 +88,12 @@ def completed(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> d
 
 
 def copies_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU; what is one tensor stays one."""
+    """Copies on the CPU; tensors that were shared stay shared."""
     made: dict[object, Tensor] = {}
     for tensor in tensors.values():
-        if (place := _place(tensor)) not in made:
+        if (place := _identity(tensor)) not in made:
             made[place] = tensor.detach().to("cpu", copy=True).contiguous()
-    return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+    return {name: made[_identity(tensor)] for name, tensor in tensors.items()}
 
 
 def _agree(one: Tensor, other: Tensor) -> bool:
@@ -103,7 +103,7 @@ def _agree(one: Tensor, other: Tensor) -> bool:
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What lies in memory, by name."""
+    """The tensors that are in memory, by name."""
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -112,7 +112,7 @@ def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield prefix + name, tensor
 
 
-def _place(tensor: Tensor) -> object:
+def _identity(tensor: Tensor) -> object:
     return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 

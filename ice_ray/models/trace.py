@@ -1,4 +1,4 @@
-"""One forward pass that tells, of every convolution and linear layer, its place, its work and its batch norm."""
+"""A traced forward pass: for every convolution and linear layer its order, its output positions and its batch norm."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[L
         for handle in handles:
             handle.remove()
     # All these tensors have been kept alive until here, so that no two of them share an id.
-    return tuple(LayerTrace(name, places, norms.get(tensor, (None,))[0]) for name, places, tensor, _ in order)
+    return tuple(LayerTrace(name, positions, norms.get(tensor, (None,))[0]) for name, positions, tensor, _ in order)
 
 
 def _identity(tensor: Tensor) -> tuple[int, int]:

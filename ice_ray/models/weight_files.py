@@ -187,7 +187,7 @@ _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 class _Inert:
-    """In place of an object of any class, and of a call of any function: it does nothing."""
+    """Stands for an object of any class, or a call of any function, and does nothing."""
 
     def __new__(cls, *given: object) -> _Inert:
         return object.__new__(cls)
@@ -284,8 +284,8 @@ def _with_classes(classes: list[str], file: Path, path: StoragePath, holders: tu
 
 
 def _outline(file: Path) -> object | None:
-    """What the file holds, with nothing in place of every object and call that is not of torch's safe ones; None
-    where that cannot be had. It is still read with `weights_only=True`.
+    """What the file holds, with placeholders for objects and calls that are not of torch's safe ones; None where that
+    cannot be found out. Read with `weights_only=True`.
     """
     known: dict[str, type] = {}
     while len(known) < _MOST_CLASSES:

@@ -84,12 +84,12 @@ def dissect(
 
 
 def is_choice(reason: str) -> bool:
-    """Whether a layer of which this is said, why it is not pruned, would be if it were asked for."""
+    """Whether this reason for not pruning a layer would not hold if the user asked for the layer."""
     return reason in (_OUTSIDE, _LEFT_OUT) or reason.endswith(_FROZEN)
 
 
 def _tied(coupling: Coupling, tied: Mapping[str, str]) -> str | None:
-    """Why a layer cannot be pruned though its filters might go: it would take tensors apart that are one."""
+    """Why a layer whose filters might go cannot be pruned: it shares a tensor with another."""
     touched = next((module for module in coupling.cut if module in tied), None)
     if touched == coupling.layer:
         return f"it holds one tensor together with {tied[touched]}: cutting it would take them apart"
@@ -99,7 +99,7 @@ def _tied(coupling: Coupling, tied: Mapping[str, str]) -> str | None:
 
 
 def _held(coupling: Coupling, frozen: Collection[str]) -> str | None:
-    """Why a layer stays whole though its filters might go: it would cut weights that are frozen."""
+    """Why a layer whose filters might go stays whole: frozen weights would be cut."""
     if coupling.layer in frozen:
         return f"its weights are {_FROZEN}"
     touched = next((layer for layer in coupling.cut if layer in frozen), None)

@@ -1,4 +1,4 @@
-"""Which layers' filters hang together: read from Torch-Pruning's dependency graph, in the field's words."""
+"""Which layers' filters must go together, read from Torch-Pruning's dependency graph."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ def removal_group(graph: tp.DependencyGraph, module: Prunable, filters: list[int
 
 
 class EntangledError(Exception):
-    """Reshapes of which the graph would make ever more channels, without end (windowed attention), or that it would
-    follow in a circle (a local response norm behind a concatenation).
+    """Reshapes from which the graph makes ever more channels (windowed attention), or which it follows in a circle (a
+    local response norm behind a concatenation).
     """
 
 
 @contextmanager
 def _followable(most: int) -> Iterator[None]:
-    """While the block runs the graph may follow filters through reshaped channels, but not without limit."""
+    """While the block runs, the graph follows filters through reshaped channels up to a limit."""
     spread, followed = FlattenIndexMapping.__call__, 0
 
     def limited(self: FlattenIndexMapping, indices: list[object]) -> list[object]:
@@ -129,7 +129,7 @@ def _followable(most: int) -> Iterator[None]:
 
 
 def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.Module]) -> Coupling | str:
-    """What hangs on a layer's filters; or, in words, why they cannot go."""
+    """What must go with a layer's filters; or, in words, why they cannot go."""
     module = modules[layer]
     if not isinstance(module, (nn.Conv2d, nn.Linear)):
         return f"it is a {type(module).__name__}, not a convolution or a linear layer"

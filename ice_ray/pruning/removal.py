@@ -1,4 +1,4 @@
-"""Taking filters out of a network for real, and putting a network into a pruned shape."""
+"""Removing filters from a network, and giving a network the widths of a pruned one."""
 
 from __future__ import annotations
 

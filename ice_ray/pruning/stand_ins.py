@@ -1,4 +1,4 @@
-"""Passes of a copy in which what mixes channels, or depends on how many there are, is replaced by what does not."""
+"""Passes of a copy without operations that mix channels or depend on their number: others stand in for them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StandIns:
             return logits_of(self._model(images))
 
     def _take_up(self, images: Tensor) -> None:
-        """Give the layers that make their weights those that came of it."""
+        """Replace the weights of layers that derive theirs by the derived ones."""
         unusual, made = _unusual_layers(self._model), dict[nn.Module, Tensor]()
         if not unusual:
             return
@@ -72,7 +72,9 @@ class StandIns:
 
 @contextmanager
 def taking_weights_as_they_are(model: nn.Module) -> Iterator[None]:
-    """While the block runs, layers that make their weights from those that they hold take these."""
+    """While the block runs, layers that derive their weights (standardised convolutions) use the weights that they
+    hold.
+    """
     with ExitStack() as stack:
         for layer in _unusual_layers(model):
             stack.enter_context(_within(layer, lambda own: _Function(_with_weights(own))))
@@ -112,7 +114,7 @@ def _affine(norm: nn.GroupNorm) -> _Replacement:
 
 
 def _with_weights(layer: nn.Module) -> dict[str, _Replacement]:
-    """The layer's own weights, in place of what it has made of them."""
+    """Use the weights that the layer holds, not those that it derives from them."""
 
     def replacement(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         own, position = layer.get_parameter("weight"), _READERS[func.__name__]

@@ -42,7 +42,7 @@ def faulty_layers(model: nn.Module, image_shape: tuple[int, int, int], steps: Se
 
 
 def _probe(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """A copy in which faults show; as it is where the network does not bear other values."""
+    """A copy with random values in which faults show; a plain copy where the network raises with those."""
     probe, images = unsettled(model), torch.randn(2, *image_shape, generator=generator("verification"))
     try:
         with torch.no_grad():
@@ -64,7 +64,7 @@ def _faults(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence
 
 
 def _fault(probe: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]) -> str | None:
-    """In double precision where the network bears that."""
+    """In double precision where the network works in it."""
     try:
         return _difference(copied(probe).double(), image_shape, units, torch.float64)
     except Exception:
@@ -98,8 +98,8 @@ def _difference(
 
 
 def _half(unit: PrunableUnit) -> tuple[int, ...]:
-    """Every unit's own, so that channels that are confused with others show; what is left of each run is a prime number
-    that does not divide it, so that reshapes into equal parts show, too.
+    """Filters to remove, drawn for each unit, so that channels that are confused with others show. What is left of each
+    run is a prime number that does not divide the run, so that reshapes into equal parts show, too.
     """
     run = unit.filters // unit.groups
     kept = next((left for left in range((run + 1) // 2, run) if run % left and _is_prime(left)), run - run // 2)
@@ -112,7 +112,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _silence(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
-    """Make every reader deaf to the filters."""
+    """Zero every reader's weights for the filters."""
     modules = dict(model.named_modules())
     with torch.no_grad():
         for layer, filters in removed.items():
@@ -137,10 +137,11 @@ _READ_IN_TRAINING = "its filters are read by what runs in training alone, such a
 def untrainable_layers(
     model: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]
 ) -> dict[str, str]:
-    """The layers without half of whose filters a pass in training fails, and why.
+    """The layers with half of whose filters removed a training pass fails, and why: an auxiliary head that reads them
+    in training alone is in no trace.
 
     Args:
-        model: any; it is left as it is.
+        model: left as it is.
     """
     if _trains(model, image_shape, units) or not _trains(model, image_shape, ()):
         return {}

@@ -1,4 +1,4 @@
-"""What all trials of a search remember together: one actor knows, the object store and the run's storage keep."""
+"""The action cache of a search: its index in one actor, its networks in the object store and on the run's storage."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Budget:
 
 
 def action_log(folder: StoragePath) -> ActionLog:
-    """What has been carried out in the search whose storage is `folder`."""
+    """The action log of the search whose storage is `folder`."""
     return ActionLog(folder / "actions.jsonl")
 
 
 def clear_networks(folder: StoragePath) -> None:
-    """Drop all that were shared: nothing goes on from there."""
+    """Remove the networks that the trials shared."""
     _networks(folder).clear()
 
 
@@ -54,8 +54,8 @@ def _networks(folder: StoragePath) -> NetworkFiles:
 
 
 class ActionCacheServer(ActionIndex):
-    """The index, in the one process that has it: an actor. Started again after a crash it knows what its log holds;
-    claims are lost then, so the worst is that something is done twice.
+    """The index, as an actor. Started again after a crash it reads its log; claims are lost then, so the worst is that
+    something is done twice.
     """
 
     def __init__(self, folder: StoragePath, budget: Budget) -> None:
@@ -100,7 +100,7 @@ class ActionCacheServer(ActionIndex):
         return self._held.get(name, (None,))[0]
 
     def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
-        """Drop the networks that nobody needs, as one sees it who knows the first `known` action records."""
+        """Drop the networks but those in `needed` and those of records after the first `known`."""
         self._needed = set(needed)
         newer = {record.outcome.snapshot for record in self.records(known) if record.outcome is not None}
         self._drop(set(self._sizes) - set(needed) - newer)
@@ -112,7 +112,7 @@ class ActionCacheServer(ActionIndex):
             self._files.remove(snapshot)
 
     def _seconds(self) -> dict[SnapshotId, float]:
-        """What making each network again would take, from the one before it."""
+        """How long it takes to make each network again from the one before it."""
         origins = {snapshot: self.origin(snapshot) for snapshot in self._sizes}
         return {
             snapshot: record.outcome.cost.wall_seconds if record is not None and record.outcome is not None else 0.0
@@ -130,8 +130,8 @@ def _was_restarted() -> bool:
 def excess(
     sizes: dict[SnapshotId, int], seconds: dict[SnapshotId, float], needed: Collection[SnapshotId], budget: float
 ) -> list[SnapshotId]:
-    """What is to go so that the rest fits into the budget: first what no open trial needs, then what is made again
-    soonest.
+    """The networks to drop so that the rest fits into the budget: first those that no open trial needs, then those that
+    are made again soonest.
     """
     dropped, total = [], sum(sizes.values())
     for snapshot in sorted(sizes, key=lambda snapshot: (snapshot in needed, seconds[snapshot])):
@@ -189,9 +189,8 @@ class SharedActionCache:
         return answer
 
     def tell(self, record: ActionRecord, content: Snapshot | None) -> None:
-        """The network goes to storage first: whoever hears of the action record may ask for it."""
         if content is not None:
-            self._files.save(content)
+            self._files.save(content)  # first: whoever hears of the record may ask for the network
         fetch(self.server.tell.remote(record))
         if content is not None:
             self._register(content)
@@ -201,7 +200,7 @@ class SharedActionCache:
         self._register(content)
 
     def _register(self, content: Snapshot) -> None:
-        """After its action record: by that the server knows a network that is too new for anyone to need yet."""
+        """Tell the server of a network, after its record, by which the server knows that nobody can need it yet."""
         size = sum(tensor.nbytes for tensor in content.tensors.values())
         ray.get(self.server.keep.remote(content.id, size, [ray.put(content)]))
 
@@ -210,12 +209,11 @@ class SharedActionCache:
         ray.get(self.server.release.remote(owner or self._owner))
 
     def records(self, since: int) -> tuple[ActionRecord, ...]:
-        """As `ActionIndex.records`."""
         records: tuple[ActionRecord, ...] = ray.get(self.server.records.remote(since))
         return records
 
     def keep_only(self, needed: Collection[SnapshotId], known: int) -> None:
-        """As `ActionCacheServer.keep_only`; does not wait for it."""
+        """As the server's; does not wait for it."""
         self.server.keep_only.remote(needed, known)
 
     def origin(self, snapshot: SnapshotId) -> ActionRecord | None:
@@ -240,7 +238,7 @@ class SharedActionCache:
             self._known.popitem(last=False)
 
     def _give_signs(self) -> None:
-        """Claims hold as long as this process lives, however long a fine-tune takes."""
+        """Renew the claims of this process as long as it lives, however long a fine-tune takes."""
         while True:
             threading.Event().wait(LEASE_SECONDS / _SIGNS_PER_LEASE)
             self.server.renew.remote(self._owner)
@@ -253,7 +251,6 @@ class RemoteTeacherCache:
         self._server, self._own = shared.server, LocalTeacherCache()
 
     def get(self, key: str) -> TeacherAnswers | None:
-        """The answers of that key: this worker's, or another's."""
         own = self._own.get(key)
         if own is not None:
             return own
@@ -263,7 +260,6 @@ class RemoteTeacherCache:
         return answers
 
     def put(self, key: str, answers: TeacherAnswers) -> None:
-        """Keep answers of the teacher, for all."""
         self._own.put(key, answers)
         self._server.hold.remote(key, answers.nbytes, [ray.put(answers)])
 

@@ -19,8 +19,8 @@ class SearchConfig:
     """Stage 1: the search (Ray Tune)."""
 
     algorithm: Algorithm = "grid"
-    """Where trials' hyperparameters come from: grid = the points of the space; random = draws from the box between
-    its least and greatest values; tpe, gp = Optuna's samplers in that box, which learn from trials that have ended."""
+    """Where trials' hyperparameters come from: grid = the points of the space; random = draws between its
+    least and greatest values; tpe, gp = Optuna's samplers between them, which learn from trials that have ended."""
     trials: int | None = None
     """Trials to run. Of the grid that many points in seeded random order, all of them without it; the other
     algorithms need it."""

@@ -55,7 +55,7 @@ class SearchPreparation:
     validation_images: int
 
     def root_of(self, index: int, share_work: bool) -> SnapshotId:
-        """What a trial calls the dense network: as all others do, or where nothing is shared a name of its own."""
+        """The snapshot of the dense network for a trial: the same for all, or where nothing is shared one of its own."""
         return self.root if share_work else apart(self.root, owner_name(index))
 
     def save(self, path: StoragePath) -> None:

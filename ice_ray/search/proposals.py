@@ -71,7 +71,7 @@ def _warm_start(bounds: SearchBounds, config: SearchConfig) -> tuple[Hyperparame
     if config.warm_start is None:
         return ()
     point = read_winner(storage_path(config.warm_start), bounds.kind).settled
-    if not point.final_epochs:  # samplers know no point outside: any rate in the box, for there is nothing it is of
+    if not point.final_epochs:  # samplers know no point outside: any rate within, for nothing is retrained
         least, _ = bounds.ranges.get("final_learning_rate", (0.0, 0.0))
         point = dataclasses.replace(point, final_learning_rate=least)
     bounds.check(point, f"search.warm_start '{config.warm_start}'")
@@ -116,7 +116,7 @@ def read_winner(path: StoragePath, kind: type[Hyperparameters]) -> Hyperparamete
 
 
 class PointLog:
-    """The file that says which hyperparameters a trial's index stands for, whatever has run of it."""
+    """The file that says which hyperparameters a trial's index stands for."""
 
     def __init__(self, path: Path | StoragePath, kind: type[Hyperparameters]) -> None:
         self._path, self._kind = storage_path(path), kind

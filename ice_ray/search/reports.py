@@ -1,4 +1,4 @@
-"""What a run of a pipeline says of its steps, from what is kept of it."""
+"""The reports of a pipeline's steps, from its records."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def step_reports(
 
 
 def refusal_report(fault: StorageError | UserError) -> dict[str, Any]:
-    """What a trial says that cannot go on, as no other could."""
+    """The report of a trial that cannot go on, as no other trial could."""
     details = getattr(fault, "details", "")
     return {"done": True, "refused": str(fault), "is_input": isinstance(fault, UserError), "details": details}
 
 
 def refusal_of(report: Mapping[str, Any]) -> StorageError | UserError:
-    """The fault that a trial has told of so."""
+    """The fault in such a report."""
     said = str(report["refused"])
     return OwnCodeError(said, str(report["details"])) if report["is_input"] else StorageError(said)

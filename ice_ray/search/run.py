@@ -156,7 +156,7 @@ def point_log(folder: StoragePath, pipeline: str) -> PointLog:
 
 
 def work_of(results: Sequence[TrialResult], folder: StoragePath) -> SharedWork:
-    """What the trials of the search below `folder` asked for, and what was carried out."""
+    """The work that the trials of the search below `folder` shared."""
     return SharedWork.of((result.records for result in results), action_log(folder / STATES).load())
 
 
@@ -203,7 +203,7 @@ def _tune_config(searcher: TrialSearcher, queue: TrialQueue) -> tune.TuneConfig:
 
 
 class _Refusal(tune.Stopper):
-    """Ends the search where no trial can go on: every other one would only find the same."""
+    """Ends the search where no trial can go on."""
 
     def __init__(self, searcher: TrialSearcher) -> None:
         self._searcher = searcher
@@ -262,7 +262,7 @@ def _trial_name(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What all trials of a search asked for, and what was carried out.
+    """How much work the trials of a search asked for, and how much was carried out.
 
     Attributes:
         asked_fine_tunes, fine_tunes: of their steps, and those that were run.

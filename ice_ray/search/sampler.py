@@ -58,7 +58,7 @@ class Sampling:
         """The point of the trial after those of `history`, which are in their order.
 
         It follows from the seed, the trial's index and the history alone: a search that was resumed asks as the
-        unbroken one would have. It is none of those of the history, as long as the box has others.
+        unbroken one would have. It is none of those of the history, as long as there are others.
 
         A trial without an outcome, running or failed, keeps others away from it. Optuna's own way with a failed one,
         to forget it, would lead samplers back into a region where trials diverge.

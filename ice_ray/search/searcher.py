@@ -22,8 +22,7 @@ from ice_ray.search.trial_store import trial_name
 
 
 class TrialSearcher(Searcher):
-    """Gives Tune the open trials, those first whose next action nobody is at; then asks the sampler, where there is
-    one, for points that are missing.
+    """Gives Tune the open trials in the queue's order; then asks the sampler, where there is one, for more points.
 
     A new point is written to the log before Tune hears of it. One is asked for only when a trial can start at once,
     so that it knows every trial which has ended by then.
@@ -151,8 +150,8 @@ class SharingScheduler(FIFOScheduler):
 
 
 class Restarts:
-    """Counts deaths by trial. Tune's own count is not used: where a process dies while it is handed to another trial,
-    that fails at once.
+    """Counts how often each trial's process died. Tune's own count fails a trial at once whose process dies while it is
+    handed over from another.
     """
 
     def __init__(self, allowed: int) -> None:

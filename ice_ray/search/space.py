@@ -62,7 +62,7 @@ class SearchBounds:
         return self._at([0.5] * len(self.ranges), ())
 
     def draw(self, count: int, seed: int) -> tuple[Hyperparameters, ...]:
-        """`count` points, uniform in the box; the first ones are the same whatever `count` is."""
+        """`count` points, uniform within; the first ones are the same whatever `count` is."""
         choices = self.choices
         shares = np.random.default_rng(seed_of(seed, "random points")).random((count, len(choices) + len(self.ranges)))
         return tuple(

@@ -89,8 +89,8 @@ class PruningTrial(tune.Trainable):
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """What no trial could go on after is kept for the next report: raised here, it would only kill this process,
-        and be tried again.
+        """Keep a fault that ends every trial for the next report. Raised here, it would kill this process, which would
+        be started again.
         """
         try:
             with blaming(self._workload.own_code):
@@ -131,7 +131,7 @@ class PruningTrial(tune.Trainable):
         return self._report()
 
     def _wait(self) -> None:
-        """Where the trial has been left on its device though it said that it has to wait: wait here, for a while."""
+        """Wait here for a while, where the trial keeps its device though it reported that it waits."""
         ends, pause = time.monotonic() + _WAIT_SECONDS, _LOOK_SECONDS
         while self._awaited and time.monotonic() < ends and self._cache.is_taken(self._awaited):
             time.sleep(pause)

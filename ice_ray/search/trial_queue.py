@@ -112,7 +112,7 @@ class TrialQueue:
         self._entries[index].runs = False
 
     def lose(self, index: int) -> None:
-        """The trial's process is gone: what it was at is anybody's, and the trial is open."""
+        """The trial's process has died: its claims end, and the trial is open."""
         self.pause(index)
         self._cache.release(owner_name(index))
 

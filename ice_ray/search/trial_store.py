@@ -44,15 +44,14 @@ class TrialProgress:
 
 
 class TrialStore:
-    """The progress of every trial of a search, a file each, below a folder that all nodes see. Their networks are
-    kept with what all trials remember.
+    """The progress of every trial of a search, a file each, below a folder that all nodes see. Networks are kept in the
+    action cache.
     """
 
     def __init__(self, folder: Path | StoragePath) -> None:
         self._folder = storage_path(folder)
 
     def save(self, index: int, progress: TrialProgress) -> None:
-        """Write a trial's progress."""
         self._folder.make_folder()
         content = {**vars(progress), "state": json.loads(progress.state.to_json())}
         write_json(self._of(index), content)
@@ -64,7 +63,7 @@ class TrialStore:
         return _read(self._of(index))
 
     def drop_damaged(self, index: int) -> bool:
-        """Remove what cannot be read of a trial; whether there was such."""
+        """Remove the file of a trial where it cannot be read; returns whether it was removed."""
         path = self._of(index)
         damaged = path.is_file() and _read(path) is None
         if damaged:

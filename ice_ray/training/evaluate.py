@@ -19,7 +19,7 @@ _SMALLEST_BATCH = 32
 
 
 def evaluation_batch(image_shape: tuple[int, int, int], device: torch.device) -> int:
-    """Images a process looks at together."""
+    """Images per batch and process."""
     _, height, width = image_shape
     pixels = _BATCH_PIXELS * (_GPU_FACTOR if device.type == "cuda" else 1)
     return max(_SMALLEST_BATCH, pixels // (height * width))
