@@ -52,11 +52,11 @@ class Plan:
     """What will be run.
 
     Attributes:
+        config: with the ratio that a target led to.
         weights: the dense model's; None where it is to be trained first.
         space: the hyperparameters' grid, or what spans their box.
         selection: which layers are pruned.
         layout: of the network in memory.
-        options: the pipeline's, with the ratio that the target led to.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
         frozen: parameters, by name, that the model is built with as fixed (requires_grad=False).
@@ -73,7 +73,6 @@ class Plan:
     image_shape: tuple[int, int, int]
     selection: Selection
     layout: Layout
-    options: PipelineConfig
     found: Found | None
     steps: int
     frozen: tuple[str, ...] = ()
@@ -82,12 +81,12 @@ class Plan:
     @property
     def search_settings(self) -> PruningSettings:
         """What every trial is told of how to prune; precision is resolved on its device."""
-        return self._settings(self.options, self.config.search.batch_size or self._usual_search_batch)
+        return self._settings(self.config.options, self.config.search.batch_size or self._usual_search_batch)
 
     @property
     def replay_settings(self) -> PruningSettings:
         """The same for stage 2."""
-        return self._settings(self.options.for_replay(), self.config.batch_size)
+        return self._settings(self.config.options.for_replay(), self.config.batch_size)
 
     @property
     def _usual_search_batch(self) -> int:
@@ -123,17 +122,13 @@ class Plan:
         return propose(self.space, self.config.search, self.config.seed)
 
     def length_with(self, point: Hyperparameters) -> int:
-        """Rounds of a trial with these hyperparameters, at most.
-
-        Raises:
-            UserError: the pipeline does not go with the options.
-        """
-        return build_pipeline(self.config.pipeline, self.options, point).length(self.steps)
+        """Rounds of a trial with these hyperparameters, at most."""
+        return build_pipeline(self.config.pipeline, self.config.options, point).length(self.steps)
 
     @property
     def probes(self) -> bool:
         """Whether anything freezes, and so the probe is needed."""
-        return self.options.freezes and self.proposals.freezes
+        return self.config.options.freezes and self.proposals.freezes
 
     def search_rows(self) -> tuple[Rows, Rows]:
         """Stage 1's images: a stratified subsample to fine-tune on, and those that decide."""
@@ -149,7 +144,7 @@ class Plan:
 
     def final_rows(self) -> Rows | None:
         """The images of stage 2's final epochs, where they are others than those of its steps."""
-        own, usual = self.options.final_training, self.config.replay.subsample
+        own, usual = self.config.options.final_training, self.config.replay.subsample
         return None if own.subsample in (None, usual) or not own.epochs else self._replay_train(own.subsample)
 
     def check_epochs(self, workers: int) -> None:
@@ -161,7 +156,7 @@ class Plan:
         Raises:
             UserError: one has none, with the options that mend it.
         """
-        final = self.options.final_training
+        final = self.config.options.final_training
         asked = [("--search.subsample", 1, self._search_images)]
         asked.append(("--replay.subsample", workers, self._count(self.config.replay.subsample)))
         if final.subsample is not None and final.epochs:
@@ -186,8 +181,9 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
         UserError: what is wrong and how to mend it.
     """
     options, kind = config.options, pipeline_named(config.pipeline)
-    if isinstance(options, LayerwiseConfig):
-        criterion_named(options.criterion)
+    criterion = options.criterion if isinstance(options, LayerwiseConfig) else None
+    if criterion is not None:
+        criterion_named(criterion)
     if config.target is not None and not kind.takes_target:
         raise UserError(f"--target finds a share for every layer alike; --pipeline {config.pipeline} takes --ratio")
     dataset = open_dataset(config.data, config.image_size)
@@ -206,14 +202,14 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
     opening = _opened(module, config.model, shape, options.prune.selection, dataset.classes)
     if config.target is not None:
         found = found or find_ratio(config.target, opening.network, options.amounts, config.precision)
-        options = dataclasses.replace(options, ratio=found.ratio)
-    amounts = options.amounts
+        config = dataclasses.replace(config, options=dataclasses.replace(options, ratio=found.ratio))
+    amounts = config.options.amounts
     amounts.check(opening.network.steps)
     opening = _trained_for_a_step(opening, amounts, config)
     network, selection = opening.network, opening.selection
     steps = amounts.losing(network.steps)
-    if isinstance(options, LayerwiseConfig):
-        check_criterion(options.criterion, [unit for step in steps for unit in step.units], network.norms, module)
+    if criterion is not None:
+        check_criterion(criterion, [unit for step in steps for unit in step.units], network.norms, module)
     trained = path is not None or spec.is_users_own
     plan = Plan(
         config=config,
@@ -226,14 +222,14 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
         image_shape=shape,
         selection=selection,
         layout=network.layout,
-        options=options,
         found=found,
         steps=len(steps),
         frozen=network.frozen,
         frozen_note=describe_frozen(network.frozen, network.all_frozen) if network.frozen else "",
     )
     plan.check_epochs(config.replay.workers or 1)
-    plan.length_with(space.points()[0])  # some options are not for every pipeline
+    for point in space.points():  # which not all go with all options
+        build_pipeline(config.pipeline, config.options, point)
     return plan
 
 

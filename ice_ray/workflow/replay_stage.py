@@ -60,7 +60,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
     with tracked(plan.config.log_to, run, folder.path) as trackers:
         told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
-        retraining = hyperparameters.final_epochs or plan.options.final_training.epochs
+        retraining = hyperparameters.final_epochs or plan.config.options.final_training.epochs
         logs: list[StepLog] = [StepWriter(folder.tensorboard / "replay", folder.path.name), *told]
         watcher = _Watcher(length, retraining, logs, per_epoch, validation.count)
         with (

@@ -26,7 +26,7 @@ from ice_ray.workflow.plan import make_plan
 )
 def test_trials_with_the_replays_images_take_its_batches(words, batch):
     plan = make_plan(parse(RunConfig, words.split(), "p"))
-    assert plan.search_settings.recipe.batch_size == batch
+    assert plan.search_settings.batch_size == batch
 
 
 DEADLY = """
