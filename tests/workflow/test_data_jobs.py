@@ -256,8 +256,8 @@ def test_imagenet_is_planned_as_the_paper_has_it(tmp_path):
     assert (plan.preprocessing.pad, plan.preprocessing.flip) == (0, False)
     assert plan.roles.validation == plan.roles.test
     assert (plan.roles.validation.split, len(plan.roles.validation)) == ("val", 6)
-    assert plan.search_settings.recipe.batch_size == 256
-    assert not plan.search_settings.recipe.distil
+    assert plan.search_settings.batch_size == 256
+    assert not plan.search_settings.config.fine_tune.distil
 
 
 def test_means_and_crops_reach_the_batches_as_asked():
