@@ -157,6 +157,7 @@ class StoragePath(Protocol):
         Raises:
             UserError: it does not answer, gives no access, or has no such bucket.
         """
+        return
 
     def check_writable(self, what: str) -> None:
         """Whether the folder is there or can be made, and written into; an address is not asked.
@@ -164,6 +165,7 @@ class StoragePath(Protocol):
         Raises:
             UserError: it cannot.
         """
+        return
 
 
 def text_lines(content: bytes) -> list[str]:

@@ -55,7 +55,7 @@ class SearchPreparation:
     validation_images: int
 
     def root_of(self, index: int, share_work: bool) -> SnapshotId:
-        """The snapshot of the dense network for a trial: the same for all, or where nothing is shared one of its own."""
+        """The snapshot of the dense network for a trial: one of its own where nothing is shared."""
         return self.root if share_work else apart(self.root, owner_name(index))
 
     def save(self, path: StoragePath) -> None:
