@@ -7,6 +7,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from ice_ray.address import storage_path
 from ice_ray.cluster.storage import seen_by_all, unseen_from
 from ice_ray.errors import RunError
 
@@ -24,16 +25,16 @@ def cluster(bucket):
 
 def test_a_folder_that_nodes_do_not_share(cluster, tmp_path):
     """One machine's nodes see the same files, so what they do not see is a file that has gone."""
-    with seen_by_all(tmp_path):
+    with seen_by_all(storage_path(tmp_path)):
         pass
     assert not list(tmp_path.iterdir())
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with seen_by_all(tmp_path):
+    with seen_by_all(storage_path(tmp_path)):
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         (token,) = tmp_path.iterdir()
-        assert unseen_from(tmp_path, token.read_text(), nodes) == ""
-        assert "mount one folder there on all nodes" in unseen_from(tmp_path, "another", nodes)
+        assert unseen_from(storage_path(tmp_path), token.read_text(), nodes) == ""
+        assert "mount one folder there on all nodes" in unseen_from(storage_path(tmp_path), "another", nodes)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def in_the_background():
 
 
 def test_a_node_that_joins_late(cluster, tmp_path, in_the_background):
-    with pytest.raises(RunError, match="does not see"), seen_by_all(tmp_path):
+    with pytest.raises(RunError, match="does not see"), seen_by_all(storage_path(tmp_path)):
         next(tmp_path.iterdir()).write_text("of another folder")
         cluster.add_node(num_cpus=1)
         deadline = time.monotonic() + 240
@@ -54,7 +55,7 @@ def test_a_node_that_joins_late(cluster, tmp_path, in_the_background):
 
 
 def test_an_interruption_stays_one(cluster, tmp_path):
-    with pytest.raises(KeyboardInterrupt), seen_by_all(tmp_path):
+    with pytest.raises(KeyboardInterrupt), seen_by_all(storage_path(tmp_path)):
         raise KeyboardInterrupt
 
 
