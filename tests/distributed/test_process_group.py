@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ice_runs import paper
 from torch import nn
 
 from ice_ray.data.images import PruningData
@@ -15,23 +16,21 @@ from ice_ray.engine.actions import FineTune, Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.pipelines.base import FineTunePlan
 from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.layerwise import choose_removal
 from ice_ray.pruning.criteria import CRITERIA, lowest
 from ice_ray.training import evaluate
+from ice_ray.training.config import StepFineTuneConfig
 from ice_ray.training.fine_tune import Recipe
 
-RULE = RemovalRule(Amounts(0.5), "taylor", 200)
 HYPERPARAMETERS = IceHyperparameters(4.0, 0.5, 0.02, 5e-3, 0.15, 50)
+CONFIG = paper(criterion="taylor", calibration_images=200, fine_tune=StepFineTuneConfig(epochs=2))
 
 
 def replay(executor: TorchExecutor) -> tuple[list[int], list[float], list[int], list[int]]:
     """Checksums, accuracies, epochs, images measured of every step of a run, of up to two epochs a fine-tune."""
-    preparation = prepare(executor, RULE, FreezeConfig(), True)
-    pipeline = IcePipeline(removal=RULE, hyperparameters=HYPERPARAMETERS, fine_tune=FineTunePlan(epochs=2))
+    pipeline = IcePipeline(config=CONFIG, hyperparameters=HYPERPARAMETERS)
+    preparation = pipeline.prepare(executor, True)
     state, sums = pipeline.begin(executor), []
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)
@@ -53,8 +52,8 @@ def repaired(executor: TorchExecutor, kind: str = "least-squares") -> tuple[list
     """Checksums of every step of a run that is repaired and never trained, and the errors that its repairs left."""
     snapshot, sums, errors = executor.root, [], {}
     for step in executor.network.steps:
-        choice = choose_removal(executor, snapshot, step.number, RULE)
-        outcome = executor.run(snapshot, Repair(step.number, kind, choice.removed, 200, epochs=4))
+        removed, _ = choose_removal(executor, snapshot, step.number, CONFIG)
+        outcome = executor.run(snapshot, Repair(step.number, kind, removed, 200, epochs=4))
         snapshot = outcome.snapshot
         sums.append(int(checksum(executor.module(snapshot))))
         found = outcome.value.refitted if kind == "least-squares" else outcome.value.reconstructed
