@@ -76,7 +76,7 @@ def repair(
     remove()
     first = min(widths, key=order.index)
     gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
-    before, after, errors = list(ready), list[str](), Errors()
+    before, after, errors = [*ready, *(readers[:1] if whole is not None else ())], list[str](), Errors()
     missed = consumers - set(readers)
 
     def estimate(last: str | None) -> None:
@@ -95,8 +95,10 @@ def repair(
         elif whole is not None and reader == readers[0]:
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
             problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
-        (after if problem is None else before).append(reader)
-        errors[reader] = refit(context, reader, problem or problem_of(context, reader, outputs))
+        if problem is None:
+            problem = problem_of(context, reader, outputs)
+            after.append(reader)
+        errors[reader] = refit(context, reader, problem)
     misses = not consumers or not consumers <= set(errors)
     reconstructed, held = Errors(), True
     if misses:
