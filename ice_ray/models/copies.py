@@ -1,4 +1,4 @@
-"""Copying networks, filling them with weights, drawing weights anew, and passes that leave nothing behind."""
+"""Copying networks, filling them with weights, drawing weights anew, and copies to try things on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from ice_ray.errors import UserError
@@ -98,3 +99,42 @@ def reinitialise(model: nn.Module, key: tuple[int | str, ...]) -> None:
         for parameter, value in fixed:
             parameter.copy_(value)
     model.to(device)
+
+
+def probe_of(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+    """A copy in eval mode whose batch norms are drawn at random (fresh ones change nearly nothing), and two random
+    images (2, C, H, W).
+    """
+    drawn = torch.Generator().manual_seed(0)
+    parameter = next(model.parameters())
+    images = torch.rand(2, *image_shape, generator=drawn).to(parameter)
+    probe = copied(model).eval()
+    for module in probe.modules():
+        if isinstance(module, _BatchNorm):
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=drawn))
+    return probe, images
+
+
+@torch.no_grad()
+def unsettled(model: nn.Module) -> nn.Module:
+    """A copy in eval mode in which no channel is zero and no two are alike: per-channel factors, shifts and statistics
+    are drawn at random, and so are weights that are all equal, as where training begins from zeros.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    probe = copied(model).eval()
+    for module in probe.modules():
+        tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+        if hasattr(module, "running_mean"):
+            tensors |= dict(module.named_buffers(recurse=False))
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            if tensor.numel() == max(tensor.shape, default=1):
+                least = -0.5 if name.endswith(("bias", "mean")) else 0.5
+                tensor.copy_(least + torch.rand(tensor.shape, generator=drawn))
+            elif bool((tensor == tensor.flatten()[0]).all()):
+                fan_in = tensor[0].numel()
+                tensor.copy_(torch.randn(tensor.shape, generator=drawn) / fan_in**0.5)
+    return probe

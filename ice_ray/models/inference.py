@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ice_ray.models.answers import logits_of
-from ice_ray.models.copies import copied
-from ice_ray.models.probe import probe_of
+from ice_ray.models.copies import copied, probe_of
 
 _CLOSE = 1e-3
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_ray.models.answers import logits_of
-from ice_ray.models.probe import probe_of
+from ice_ray.models.copies import probe_of
 from ice_ray.models.ties import kept_ties
 
 Layout = Literal["channels_last", "contiguous"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ice_ray.models.probe import probe_of
+from ice_ray.models.copies import probe_of
 
 
 class Reached(Exception):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import probe_of
 from ice_ray.models.partial_forward import Reached, run_to
-from ice_ray.models.probe import probe_of
 
 _NEAREST = 4
 """Modules before a layer that are looked at: inside a block it is often none of them."""

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from ice_ray.models.answers import logits_of
-from ice_ray.models.copies import copied
+from ice_ray.models.copies import copied, unsettled
 from ice_ray.models.layout import laid_out, layout_of
-from ice_ray.models.probe import unsettled
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.coupling import filters_of, removal_group
 from ice_ray.pruning.removal import remove_from, shrink_to, surgery

@@ -184,7 +184,7 @@ def test_a_pass_that_fails_leaves_nothing_behind_under_another_s_name():
     assert torch.equal(standing.output, second[0](images))
 
 
-def test_who_looks_at_no_image_looks_for_no_entrance(trained, data):
+def test_who_looks_at_no_image_looks_for_no_resume_point(trained, data):
     executor = TorchExecutor(
         DenseNetwork(trained, data.train.image_shape), data, Recipe(batch_size=64), 0, torch.device("cpu")
     )

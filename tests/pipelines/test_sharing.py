@@ -108,7 +108,7 @@ def full_run(pipeline, worker, preparation) -> PipelineState:
     return state
 
 
-def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
+def test_a_dry_run_goes_as_far_as_outcomes_are_known(network, data, preparation):
     executor, index = new_executor(network, data), ActionIndex()
     worker = CachingExecutor(executor, LocalActionCache(index, {}))
     known = KnownOutcomes(network, executor.root, executor.validation_images, index)
@@ -131,7 +131,7 @@ def test_a_course_is_followed_as_far_as_it_is_known(network, data, preparation):
     assert run_dry(pipeline, first_step, preparation, known) == DryRun(whole, None, whole.snapshot)
 
 
-def test_a_course_that_diverges_has_ended(network, data, preparation):
+def test_a_dry_run_that_diverges_has_ended(network, data, preparation):
     executor, index = new_executor(network, data), ActionIndex()
     worker = CachingExecutor(executor, LocalActionCache(index, {}))
     hopeless = ice(point=dataclasses.replace(GRID[0], base_learning_rate=1e30))

@@ -59,16 +59,16 @@ def test_memory_lets_go_of_the_oldest_and_storage_has_it(tmp_path):
     assert server.held(second).id == second
     assert server.held(third).id == third
     assert on_disk(tmp_path) == {first, second, third}
-    server.hold("lesson", 100, [TeacherAnswers([torch.zeros(25)], [0.0])])
+    server.hold("answers", 100, [TeacherAnswers([torch.zeros(25)], [0.0])])
     assert server.held(second) is None
-    assert server.held("lesson") is not None
+    assert server.held("answers") is not None
 
 
 def test_what_is_larger_than_the_memory_is_not_held_and_throws_nothing_out(tmp_path):
     server = ActionCacheServer(tmp_path, Budget(150, 1e9))
     (small,) = told(server, tmp_path, fine_tune("root", 0.1, 5))
-    server.hold("lesson", 200, [TeacherAnswers([torch.zeros(50)], [0.0])])
-    assert server.held("lesson") is None
+    server.hold("answers", 200, [TeacherAnswers([torch.zeros(50)], [0.0])])
+    assert server.held("answers") is None
     assert server.held(small) is not None
 
 

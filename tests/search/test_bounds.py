@@ -17,7 +17,7 @@ from ice_ray.search.space import SearchBounds, Space, load_space
 CIFAR = load_space("paper-cifar10").bounds
 
 
-def test_the_box_spans_the_values_of_the_space():
+def test_the_bounds_span_the_values_of_the_space():
     assert CIFAR.ranges["steepness"] == (40, 60)
     assert CIFAR.ranges["base_learning_rate"] == (0.001, 0.005)
     unordered = Space("mine", {**load_space("paper-cifar10").values, "steepness": (50.0, 30.0, 40.0)})
@@ -92,7 +92,7 @@ MIXED = Space("mixed", MIXED_VALUES).bounds
 ALONE = Space("alone", {**load_space("paper-cifar10").values, "accuracy_drop_threshold": (NEVER,)}).bounds
 
 
-def test_the_box_of_a_space_with_never_spans_it_and_the_range_of_the_others():
+def test_the_bounds_of_a_space_with_never_span_it_and_the_range_of_the_others():
     assert MIXED.ranges["accuracy_drop_threshold"] == (1, 2)
     assert (MIXED.nevers, MIXED.choices) == (("accuracy_drop_threshold",), ("accuracy_drop_threshold",))
     assert ALONE.ranges == {}
@@ -136,7 +136,7 @@ def test_without_never_draws_are_what_they_were():
     )
 
 
-def test_a_point_outside_of_a_box_with_never_is_named():
+def test_a_point_outside_of_bounds_with_never_is_named():
     MIXED.check(IceHyperparameters(), "here")
     with pytest.raises(UserError, match=r"=never is outside of space 'paper-cifar10' \(0.5 to 1.5\)"):
         CIFAR.check(IceHyperparameters(), "here")

@@ -127,7 +127,7 @@ def test_a_warm_start_that_cannot_be_used_is_refused(tmp_path, content, said):
         proposed(warm_start=tmp_path / "none.json")
 
 
-def test_a_single_point_is_no_box_to_draw_from():
+def test_a_single_point_leaves_nothing_to_draw():
     single = type(SPACE)("single", {name: values[:1] for name, values in SPACE.values.items()})
     with pytest.raises(UserError, match="'single' is a single point"):
         propose(single, SearchConfig(algorithm="tpe", trials=2), 0)
