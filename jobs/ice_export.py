@@ -1,6 +1,6 @@
 """Write a pruned model as ONNX or as an exported program."""
 
-from ice_ray.config.export_job import ExportConfig
+from ice_ray.config.jobs import ExportConfig
 from ice_ray.workflow.exporting import export_job
 from ice_ray.workflow.jobs import run
 

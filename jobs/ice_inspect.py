@@ -1,6 +1,6 @@
 """Show what can be pruned in a model."""
 
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.workflow.inspection import inspect_job
 from ice_ray.workflow.jobs import run
 

@@ -1,6 +1,6 @@
 """Write the reports of runs anew, and compare several."""
 
-from ice_ray.config.report_job import ReportConfig
+from ice_ray.config.jobs import ReportConfig
 from ice_ray.workflow.jobs import run
 from ice_ray.workflow.reporting import report_job
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import ice_ray
-from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.workflow.jobs import prune_job, replay_job, run, search_job
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import ice_ray
 from ice_ray.artifact import load_pruned, save_pruned
-from ice_ray.config.export_job import ExportConfig
+from ice_ray.config.jobs import ExportConfig
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.removal import shrink_to

@@ -7,8 +7,7 @@ import pytest
 from ice_runs import PAPER
 
 import ice_ray
-from ice_ray.config.export_job import ExportConfig
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import ExportConfig, InspectConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.data.images import ImageSet, PruningData
 from ice_ray.errors import OwnCodeError, RunError, UserError, told

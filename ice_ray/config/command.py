@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ice_ray.config.command_line import defaults
-from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig, flat_options, plain_values
 
 # What the defaults of the others follow from.

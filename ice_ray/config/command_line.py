@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ice_ray.config.jobs import ReplayJobConfig, replay_defaults, searched_pipeline
 from ice_ray.config.option_words import in_options
 from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import load_preset
-from ice_ray.config.replay_job import ReplayJobConfig, replay_defaults, searched_pipeline
 from ice_ray.config.run import RunConfig, default_run, flat_options, plain_values
 from ice_ray.errors import UserError
 from ice_ray.extensions import is_own, origin_of

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import FieldError
 from ice_ray.pipelines.base import PipelineConfig

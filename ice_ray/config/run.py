@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ice_ray.address import at_home, storage_path
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.target import parse_target
-from ice_ray.errors import UserError
+from ice_ray.errors import UserError, require
 from ice_ray.ingest.load import DataErrors, Placement
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.observe.trackers import Tracker
@@ -109,10 +109,8 @@ class RunConfig(Generic[Options]):
             raise UserError("--calibration-images must be at least as many as --replay.workers, 2 without it")
         if self.image_size is not None:
             check_image_size(self.image_size)
-        if not 0 <= self.wait_for_resources < math.inf:
-            raise UserError(f"--wait-for-resources {self.wait_for_resources} must be minutes, at least 0")
-        if self.batch_size < 2:
-            raise UserError(f"--batch-size {self.batch_size} must be at least 2")
+        require(self, "wait_for_resources", 0 <= self.wait_for_resources < math.inf, "must be minutes, at least 0")
+        require(self, "batch_size", self.batch_size >= 2, "must be at least 2")
         if not all(0 <= value <= 1 for value in self.mean):
             raise UserError(f"--mean {_spaced(self.mean)} must be three numbers in [0, 1], of pixels in [0, 1]")
         if not all(0 < value <= 1 for value in self.std):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ice_ray.config.export_job import ExportConfig
+from ice_ray.config.jobs import ExportConfig
 from ice_ray.exporter import export
 from ice_ray.extensions import load_own
 from ice_ray.models.registry import check_builder

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.engine.target import macs
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec

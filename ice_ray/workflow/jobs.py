@@ -17,8 +17,8 @@ from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.submission import dashboard_url, open_dashboard, uploaded_files
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.option_words import in_options
-from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import (
     DataError,
@@ -30,7 +30,9 @@ from ice_ray.errors import (
     in_one_line,
     told,
 )
+from ice_ray.extensions import is_own, origin_of
 from ice_ray.ingest.datasets import is_own_data, own_function
+from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.live import waiting
 from ice_ray.observe.output import lasting_output, run_log
 from ice_ray.observe.terminal import complain, say, shown_path, warn
@@ -38,7 +40,6 @@ from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
 from ice_ray.workflow.context import JobContext
-from ice_ray.workflow.own_code import name_own_code
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.run_folder import RunFolder
@@ -210,7 +211,7 @@ def _kept(folder: RunFolder) -> str:
 def _planned(config: RunConfig[Any], folder: RunFolder) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    name_own_code(config)
+    _name_own_code(config)
     own = is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
@@ -254,3 +255,20 @@ def _paths_named() -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(refused(error)) from error
+
+
+def _name_own_code(config: RunConfig[Any]) -> None:
+    """Say which functions of the user's a job will call, and where they lie.
+
+    Raises:
+        UserError: one lies neither in the working directory nor among the installed packages.
+    """
+    own = {
+        "model": ModelSpec(config.model, 1).is_users_own,
+        "data": is_own_data(config.data),
+        **{option: is_own(name) for option, name in config.options.own_code.items()},
+        "search.objective": is_own(config.search.objective),
+    }
+    names = config.as_dict() | {"search.objective": config.search.objective}
+    for option in (option for option, is_theirs in own.items() if is_theirs and is_own(names[option])):
+        say(f"--{option} {names[option]}: your own code, from {origin_of(names[option], option.rpartition('.')[2])}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ice_ray.address import StoragePath, storage_path
-from ice_ray.config.report_job import ReportConfig
+from ice_ray.config.jobs import ReportConfig
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import Hyperparameters

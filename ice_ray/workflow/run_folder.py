@@ -22,29 +22,51 @@ _ANOTHER = "take another --name"
 _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 
 
+class _Within:
+    """A path of a run's folder, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: RunFolder, kind: type[RunFolder]) -> StoragePath:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run."""
 
     path: StoragePath
 
+    description = _Within("run.json")
+    """run.json: every option, and the versions that ran."""
+    dense_weights = _Within("dense.safetensors")
+    """The dense model, where the job trained it itself."""
+    target = _Within("target.json")
+    """What --target led to."""
+    best = _Within("best.json")
+    """The winner."""
+    preparation = _Within("preparation.json")
+    """What all trials of the search start from."""
+    replay = _Within("replay")
+    """Stage 2's checkpoints."""
+    replay_description = _Within("replay.json")
+    """replay.json: what decides the result of the replay that was begun here."""
+    trials = _Within("trials.parquet")
+    """Every trial's steps."""
+    report = _Within("report.html")
+    """What came out, as a page for people."""
+    summary = _Within("summary.json")
+    """What came out, with the time of each part."""
+    log = _Within("log.txt")
+    """The lines that the jobs have printed."""
+    tensorboard = _Within("tensorboard")
+    """Event files of all trials and of stage 2."""
+    pruned_model = _Within("pruned_model")
+    """The result."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", storage_path(self.path))
-
-    @property
-    def description(self) -> StoragePath:
-        """run.json: every option, and the versions that ran."""
-        return self.path / "run.json"
-
-    @property
-    def dense_weights(self) -> StoragePath:
-        """The dense model, where the job trained it itself."""
-        return self.path / "dense.safetensors"
-
-    @property
-    def target(self) -> StoragePath:
-        """What --target led to."""
-        return self.path / "target.json"
 
     def found(self) -> Found | None:
         """The ratio that an earlier part of this run found for its target: a measured one may differ the next time."""
@@ -53,31 +75,6 @@ class RunFolder:
         with damage_named(self.target):
             found = json.loads(self.target.read_text())
             return Found(float(found["ratio"]), float(found["share"]))
-
-    @property
-    def best(self) -> StoragePath:
-        """The winner."""
-        return self.path / "best.json"
-
-    @property
-    def preparation(self) -> StoragePath:
-        """What all trials of the search start from."""
-        return self.path / "preparation.json"
-
-    @property
-    def replay(self) -> StoragePath:
-        """Stage 2's checkpoints."""
-        return self.path / "replay"
-
-    @property
-    def replay_description(self) -> StoragePath:
-        """replay.json: what decides the result of the replay that was begun here."""
-        return self.path / "replay.json"
-
-    @property
-    def trials(self) -> StoragePath:
-        """Every trial's steps."""
-        return self.path / "trials.parquet"
 
     def replay_of(self, trial: int) -> RunFolder:
         """Where one trial of the search is replayed, apart from the winner and from other trials."""
@@ -88,31 +85,6 @@ class RunFolder:
         """Where the search lies that the results here are of: here, or for a replay of one trial above."""
         above = RunFolder(self.path.parent.parent)
         return above if not self.best.is_file() and above.best.is_file() else self
-
-    @property
-    def report(self) -> StoragePath:
-        """What came out, as a page for people."""
-        return self.path / "report.html"
-
-    @property
-    def summary(self) -> StoragePath:
-        """What came out, with the time of each part."""
-        return self.path / "summary.json"
-
-    @property
-    def log(self) -> StoragePath:
-        """The lines that the jobs have printed."""
-        return self.path / "log.txt"
-
-    @property
-    def tensorboard(self) -> StoragePath:
-        """Event files of all trials and of stage 2."""
-        return self.path / "tensorboard"
-
-    @property
-    def pruned_model(self) -> StoragePath:
-        """The result."""
-        return self.path / "pruned_model"
 
     @property
     def is_there(self) -> bool:

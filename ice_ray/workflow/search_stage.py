@@ -14,9 +14,12 @@ from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.data.batches import check_epoch
+from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.ingest.datasets.base import Labels
+from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import load_state_dict
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
@@ -33,6 +36,7 @@ from ice_ray.observe.terminal import (
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
+from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.search.prepare import SearchPreparation, prepare_search, train_dense
 from ice_ray.search.reports import step_reports
@@ -46,7 +50,6 @@ from ice_ray.search.run import (
     work_of,
 )
 from ice_ray.workflow.context import JobContext
-from ice_ray.workflow.doubt import doubt_of_dense
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder, environment
 
@@ -274,3 +277,22 @@ def _entry(candidate: Candidate, results: tuple[TrialResult, ...]) -> dict[str, 
         "drop": candidate.drop,
         "hyperparameters": results[candidate.index].hyperparameters.plain(),
     }
+
+
+def doubt_of_dense(config: RunConfig[Any], accuracy: float, labels: Labels) -> str | None:
+    """A line on a dense model that may as well be guessing, with what is to be looked at first; None where it may not.
+
+    Args:
+        accuracy: on the validation images, percent.
+        labels: of those.
+    """
+    if pipeline_named(config.pipeline).trains_anew:
+        return None
+    doubt = no_better_than_chance(accuracy, labels)
+    if doubt is None:
+        return None
+    untrained = config.weights is None and ModelSpec(config.model, 2).is_users_own
+    are_defaults = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    dress = "--mean and --std are ImageNet's: was it trained with those" if are_defaults else "are --mean and --std its"
+    first = f"no --weights are given: does {config.model} return a trained network? Else: " if untrained else ""
+    return f"{doubt}; {first}{dress}, and with this order of the classes?"

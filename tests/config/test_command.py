@@ -7,7 +7,7 @@ import pytest
 
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
-from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.files import write_json
 

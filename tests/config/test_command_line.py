@@ -11,7 +11,7 @@ import ray
 import safetensors.torch
 
 from ice_ray.config.command_line import parse
-from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig, config_from_dict, default_run, flat_options
 from ice_ray.errors import UserError
 from ice_ray.files import write_json

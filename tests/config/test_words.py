@@ -9,11 +9,8 @@ import pytest
 from ice_ray.address import storage_path
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
-from ice_ray.config.export_job import ExportConfig
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import ExportConfig, InspectConfig, ReplayJobConfig, ReportConfig
 from ice_ray.config.preset import named_presets
-from ice_ray.config.replay_job import ReplayJobConfig
-from ice_ray.config.report_job import ReportConfig
 from ice_ray.config.run import RunConfig, default_run
 from ice_ray.errors import UserError
 from ice_ray.ingest.datasets import open_dataset

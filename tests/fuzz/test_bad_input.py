@@ -28,9 +28,8 @@ import ray
 from bad_input import PROBE, BadInput, Case
 
 from ice_ray.artifact import load_pruned
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig, ReplayJobConfig
 from ice_ray.config.preset import parse_preset
-from ice_ray.config.replay_job import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.workflow import jobs

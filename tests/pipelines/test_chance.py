@@ -12,7 +12,7 @@ from ice_ray.config.run import RunConfig
 from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.chance import no_better_than_chance
-from ice_ray.workflow.doubt import doubt_of_dense
+from ice_ray.workflow.search_stage import doubt_of_dense
 
 TEN = np.arange(1000) % 10
 HYPERPARAMETERS = IceHyperparameters(100.0, 0.0, 0.02, 5e-3, 0.15, 50)

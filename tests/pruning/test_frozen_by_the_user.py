@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ice_ray import IceHyperparameters, load_pruned, prune
 from ice_ray.artifact import save_pruned
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.engine.actions import FineTune, Mask, Prune, Reinitialise
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor

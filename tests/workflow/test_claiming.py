@@ -15,7 +15,7 @@ import pytest
 from jobs_at_work import JOBS, ROOT
 
 from ice_ray.claims.claim import HeldError, claim_of, claimed
-from ice_ray.config.replay_job import ReplayJobConfig
+from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.workflow import jobs
 from ice_ray.workflow.claiming import claimed_replay, claimed_run

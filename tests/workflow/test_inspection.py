@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.workflow.inspection import inspect_job
 from ice_ray.workflow.jobs import run
 

@@ -4,7 +4,7 @@ import pytest
 from layouts import pixels, write_image
 
 from ice_ray.config.command_line import parse
-from ice_ray.config.inspect_job import InspectConfig
+from ice_ray.config.jobs import InspectConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.workflow.inspection import inspect_job

@@ -11,7 +11,7 @@ from jobs_at_work import ROOT
 from playwright.sync_api import Browser, Page
 
 import ice_ray
-from ice_ray.config.report_job import ReportConfig
+from ice_ray.config.jobs import ReportConfig
 from ice_ray.observe.outcome import outcome_rows
 from ice_ray.workflow.jobs import run
 from ice_ray.workflow.reporting import report_job

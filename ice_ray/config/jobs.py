@@ -1,0 +1,127 @@
+"""The options of the jobs beside the whole run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic
+
+import tyro
+
+from ice_ray.address import storage_path
+from ice_ray.config.run import Options, PipelineOptions, check_image_size, config_from_dict
+from ice_ray.engine.target import parse_target
+from ice_ray.errors import UserError
+from ice_ray.exporter import Format
+from ice_ray.observe.trackers import Tracker
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
+from ice_ray.replay.config import ReplayConfig
+from ice_ray.training.precision import PrecisionChoice
+
+_MOST_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Show the prunable layers of a model, their widths before and after, parameters and multiply-adds.
+
+    Nothing is trained and nothing is written; weights are not needed.
+    """
+
+    model: str
+    """As for jobs/ice_prune.py: cifar-resnet56, torchvision:resnet50, timm:NAME, package.module:function."""
+    image_size: int = 32
+    """Images are this many pixels square (224 for most models of ImageNet)."""
+    num_classes: int = 10
+    """Classes that the model tells apart."""
+    ratio: float = 0.5
+    """Share of the filters to remove, inside (0, 1)."""
+    target: str | None = None
+    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
+    prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
+    precision: PrecisionChoice = "auto"
+    """Arithmetic with which latency is measured."""
+
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            parse_target(self.target)
+        check_image_size(self.image_size)
+        if not 2 <= self.num_classes <= _MOST_CLASSES:
+            raise UserError(f"--num-classes {self.num_classes} must be at least 2 and at most {_MOST_CLASSES}")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a pruned model as ONNX or as an exported program of PyTorch, checked against the module's logits."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """The pruned_model folder of a run, or its address."""
+    format: Format = "onnx"
+    """onnx (needs the extra: pip install 'ice_ray[onnx]'), or torch (a .pt2 file for torch.export.load)."""
+    target: str | None = None
+    """The file to write. [default: model.onnx or model.pt2 in the folder]"""
+    builder: str | None = None
+    """For a model of your own: package.module:function that builds its dense form, as for --model."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write report.html of a run anew, from its files; of several runs a comparison too."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders or addresses of runs (or of replays below them) whose search has ended."""
+    target: str | None = None
+    """The comparison's file. [default: comparison.html beside the first run]"""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UserError("give the folder of at least one run")
+        if self.target is not None and len(self.runs) < 2:
+            raise UserError("--target is the comparison's file: give more than one run")
+
+
+@dataclass(frozen=True)
+class ReplayJobConfig(Generic[Options]):
+    """Replay the winner of a finished search, or any of its trials, on all the data: stage 2 alone."""
+
+    config: str
+    """best.json, as a search wrote it, or its address; the replay's results go beside it, its options default to the
+    search's."""
+    trial: int | None = None
+    """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
+    options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    resume: bool = False
+    """Go on with a replay that was interrupted there."""
+    wait_for_resources: float = 15.0
+    """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
+    log_to: tuple[Tracker, ...] = ()
+    """Where the replay is logged besides: mlflow, wandb, or both; see jobs/ice_prune.py."""
+    verbose: bool = False
+    """Show Ray's own log lines too."""
+
+
+def replay_defaults(path: str) -> ReplayJobConfig[Any]:
+    """The defaults of a replay of `path`: the pipeline's and stage 2's options as its search was given them."""
+    with _read_for_good_later():
+        searched = config_from_dict(_searched(path), path)
+        return ReplayJobConfig(path, options=searched.options, replay=searched.replay)
+    return ReplayJobConfig(path)
+
+
+def searched_pipeline(path: str) -> str | None:
+    """The pipeline whose search wrote `path`; None where that cannot be read."""
+    with _read_for_good_later():
+        return str(_searched(path)["pipeline"])
+    return None
+
+
+def _searched(path: str) -> Any:
+    return json.loads(storage_path(path).read_now())["config"]
+
+
+def _read_for_good_later() -> suppress:
+    """Reading the file for good says what is wrong with it."""
+    return suppress(OSError, ValueError, KeyError, TypeError, RecursionError, UserError)
