@@ -174,10 +174,16 @@ class Hyperparameters:
         """The values by name, for files and people: a number, or `never`."""
         return {name: "never" if value == NEVER else value for name, value in self.as_dict().items()}
 
-    def __str__(self) -> str:
-        symbols, defaults, own = self.symbols(), self.defaults(), self.as_dict()
+    @property
+    def in_effect(self) -> dict[str, float]:
+        """Those that people are shown, by name: not what decides nothing, nor what a space leaves at its default."""
+        defaults, own, idle = self.defaults(), self.as_dict(), self.idle
         shown = [name for name in own if name in self.required(own) or own[name] != defaults[name]]
-        return ", ".join(f"{symbols[name]} {spelled(own[name])}" for name in shown if name not in self.idle)
+        return {name: own[name] for name in shown if name not in idle}
+
+    def __str__(self) -> str:
+        symbols = self.symbols()
+        return ", ".join(f"{symbols[name]} {spelled(value)}" for name, value in self.in_effect.items())
 
 
 def check_names(kind: type[Hyperparameters], values: object, origin: str) -> None:

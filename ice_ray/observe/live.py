@@ -17,8 +17,9 @@ from rich.text import Text
 from ice_ray.errors import RunError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
-from ice_ray.observe.pace import Pace, in_words, roughly
+from ice_ray.observe.pace import Pace
 from ice_ray.observe.terminal import console
+from ice_ray.observe.words import duration, roughly
 
 _MOST_SHOWN = 8
 
@@ -49,7 +50,7 @@ def shown_live(render: Callable[[], RenderableType]) -> Iterator[None]:
 def waiting(what: str) -> Iterator[None]:
     """While the block runs, say what takes so long, and how long it has."""
     began = time.monotonic()
-    with shown_live(lambda: one_line(f"{what}, {in_words(time.monotonic() - began)}", "dim")):
+    with shown_live(lambda: one_line(f"{what}, {duration(int(time.monotonic() - began))}", "dim")):
         yield
 
 
@@ -103,7 +104,9 @@ class SearchView:
         counts = f"stage 1: {len(self.ended) - failed}/{self.total} trials done, {running}"
         counts += f", {failed} failed" if failed else ""
         left = self.seconds_left(now)
-        counts += f"; {in_words(now - self.began)} so far" + (f", {roughly(left)} left" if left is not None else "")
+        counts += f"; {duration(int(now - self.began))} so far" + (
+            f", {roughly(left)} left" if left is not None else ""
+        )
         lines: list[RenderableType] = [one_line(counts, "bold")]
         with suppress(RunError, UserError):  # none to choose from yet, or an objective that the end will speak of
             lines.append(one_line(f"  best so far: {self._best()}", "none"))
@@ -211,7 +214,7 @@ class ReplayView:
         """The step at hand, accuracy, time."""
         now = time.monotonic()
         where = "starting" if self._resumed is None else place(self.taken, self.length, self.retraining > 0)
-        line = f"stage 2: {where}; {in_words(now - self.began)} so far"
+        line = f"stage 2: {where}; {duration(int(now - self.began))} so far"
         steps, after = max(0, self.length - self.taken), self.retraining if self.taken <= self.length else 0.0
         left = self.pace.left(steps + after, now, 1.0 if steps else after)
         if left is not None:

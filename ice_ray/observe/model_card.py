@@ -11,13 +11,20 @@ import yaml
 from ice_ray.address import StoragePath
 from ice_ray.extensions import is_own
 from ice_ray.files import write_text
-from ice_ray.hyperparameters import spelled
-from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows
+from ice_ray.hyperparameters import NEVER, Hyperparameters
+from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows, what_was_done
+from ice_ray.pipelines.records import StepRecord
 
 CARD = "README.md"
 
 
-def write_card(folder: StoragePath, name: str, summary: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+def write_card(
+    folder: StoragePath,
+    name: str,
+    summary: Mapping[str, Any],
+    description: Mapping[str, Any],
+    hyperparameters: Hyperparameters,
+) -> None:
     """Write README.md into a `pruned_model` folder, which can then be uploaded to the hub as it is.
 
     Args:
@@ -27,6 +34,7 @@ def write_card(folder: StoragePath, name: str, summary: Mapping[str, Any], descr
     """
     config, pruned = summary["config"], summary["pruned"]
     preprocessing = description["preprocessing"]
+    steps = [StepRecord(**record) for record in summary["steps"]]
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("ice_ray.observe", "."),
         undefined=jinja2.StrictUndefined,
@@ -50,8 +58,8 @@ def write_card(folder: StoragePath, name: str, summary: Mapping[str, Any], descr
         std=_listed(preprocessing["std"]),
         classes=description["builder"]["num_classes"],
         commands=summary["commands"],
-        settings=f"Pipeline `{config['pipeline']}`, criterion `{config['criterion']}`",
-        hyperparameters=", ".join(f"{key} {spelled(value)}" for key, value in summary["hyperparameters"].items()),
+        how=what_was_done(config, steps, NEVER in hyperparameters.as_dict().values()),
+        hyperparameters=str(hyperparameters),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
     )
     write_text(folder / CARD, text)

@@ -1,19 +1,23 @@
-"""Dense against pruned in words: the rows of the table that the terminal, the model card and the report show."""
+"""What was done and what came out, in words that the terminal, the model card and the report share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+
+RUNTIME = "PyTorch eager"
+"""What latencies are measured in."""
 _ROWS = (
     ("test_accuracy", "accuracy on the test images (%)", "{:.2f}"),
-    ("validation_accuracy", "accuracy on the images that decided (%)", "{:.2f}"),
+    ("validation_accuracy", "accuracy on the validation images (%)", "{:.2f}"),
     ("parameters", "parameters", "{:,}"),
     ("multiply_adds", "multiply-adds per image", "{:,}"),
     ("file_bytes", "size on disk (bytes)", "{:,}"),
-    ("latency_1_ms", "latency, batch 1 (ms)", "{:.3f}"),
-    ("latency_64_ms", "latency, batch 64 (ms)", "{:.3f}"),
+    ("latency_1_ms", f"latency, {RUNTIME}, batch 1 (ms)", "{:.3f}"),
+    ("latency_64_ms", f"latency, {RUNTIME}, batch 64 (ms)", "{:.3f}"),
 )
 
 
@@ -52,26 +56,60 @@ def outcome_rows(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Ou
     ]
 
 
+def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never: bool) -> str:
+    """A sentence or three: what was removed and how, what was fine-tuned, whether it was retrained.
+
+    Args:
+        never: whether the threshold at which a step is fine-tuned is `never`.
+    """
+    pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
+    what = "filters" if any(step.filters_removed for step in pruning) else "weights"
+    ratio = config["ratio"] if config.get("ratio") is not None else 0.5
+    amount = f"{100 * ratio:g}% of the {what} of every prunable layer"
+    if config.get("target"):
+        amount = f"{what} down to {config['target']} of the dense model"
+    chosen = f", chosen by {config['criterion']}," if config.get("criterion") else ""
+    said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {_counted(len(pruning), 'step')}"
+    repair = config.get("repair", config.get("repair", "none"))
+    said += f", each followed by repair ({repair})." if repair != "none" else "."
+    tuned = sum(step.fine_tuned for step in pruning)
+    if tuned:
+        every = "Every step was" if tuned == len(pruning) else f"{tuned} of {len(pruning)} steps were"
+        said += f" {every} followed by a fine-tune."
+    else:
+        said += f" No step was followed by a fine-tune{' (theta never)' if never else ''}."
+    for step in steps:
+        if step.layers == FINAL_RETRAINING:
+            said += f" At the end the model was retrained for {_counted(step.epochs, 'epoch')}."
+    return said
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{count:g} {what}{'s' * (count != 1)}"
+
+
 def images_measured(assessment: Mapping[str, Any]) -> str:
-    """Over how many images the accuracies are, and whether the report's had a part in decisions."""
-    reporting, deciding = (assessment["pruned"][key] for key in ("test_images", "validation_images"))
+    """Over how many images the accuracies are, and whether those of the test had a part in decisions."""
+    test, validation = (assessment["pruned"][key] for key in ("test_images", "validation_images"))
     if assessment["config"]["decide_on"] == "test":
-        return f"The same {reporting} images decided and report, as in the paper."
-    return f"{reporting} test images, which no decision has seen; {deciding} others decided."
+        return f"The {test} test images are the validation images too, as in the paper."
+    return f"{test} test images, which no decision has seen; {validation} validation images, by which it was decided."
 
 
 def latency_conditions(assessment: Mapping[str, Any]) -> str:
     """How latency was measured, in one line."""
     how = assessment.get("latency", {})
     passes = assessment["pruned"].get("latency_1_passes")
-    parts = [f"median of {passes} passes" if passes else "median"]
+    parts = [latency_runtime(assessment), f"median of {passes} passes" if passes else "median"]
     if how:
         parts.append(f"{how['spread']} in brackets")
         parts.append(f"{how['warm_up_passes']} passes to warm up before each of {how['rounds']} rounds in turn")
-    threads = how.get("threads")
-    device = assessment["device"].split(",")[0] if threads else assessment["device"]
-    parts.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}" if threads else device)
-    return "; ".join([*parts, assessment["precision"]])
+    return "; ".join(parts)
+
+
+def latency_runtime(assessment: Mapping[str, Any]) -> str:
+    """What was timed: the runtime, on which device, in which arithmetic."""
+    return f"{RUNTIME}, {assessment['device']}, {assessment['precision']}"
 
 
 def _change(key: str, before: float, after: float) -> str:

@@ -9,11 +9,12 @@ from torch.utils.tensorboard import SummaryWriter
 from ice_ray.address import StoragePath
 from ice_ray.objectives import pareto_front
 from ice_ray.observe.event_files import event_file
+from ice_ray.observe.report.axes import drop_bounds, time_bounds
 from ice_ray.observe.report.run_record import RunRecord
 
 
 def write_pages(folder: StoragePath, run: RunRecord, card: str | None) -> None:
-    """Weight change by layer (the paper's Fig. 2), every trial's time against its loss, widths before and after;
+    """Weight change by layer (the paper's Fig. 2), every trial's time against its drop, widths before and after;
     configuration and model card.
 
     Args:
@@ -31,8 +32,9 @@ def _write(writer: SummaryWriter, run: RunRecord, card: str | None) -> None:
     if card is not None:
         writer.add_text("run/model_card", card.split("---\n", 2)[-1])
     if changes := run.best["weight_changes"]:
-        writer.add_figure("run/weight_change", bars({"change of the probe": changes}, "weight change / weight norm"))
-    writer.add_figure("run/time_against_loss", trade_off(run))
+        writer.add_figure("run/weight_change", bars({"change": changes}, "weight change / weight norm"))
+    if len(run.candidates) > 1:
+        writer.add_figure("run/time_against_drop", trade_off(run))
     if run.summary is not None:
         widths = {name: run.summary[name]["widths"] for name in ("dense", "pruned")}
         writer.add_figure("run/widths", bars(widths, "filters"))
@@ -64,8 +66,10 @@ def trade_off(run: RunRecord) -> Figure:
     for candidate in run.candidates:
         if candidate.index == run.winner.index:
             axes.scatter(candidate.pruning_seconds, candidate.drop, s=120, marker="*", label="winner", zorder=3)
+    axes.set_xlim(*time_bounds([c.pruning_seconds for c in run.candidates]))
+    axes.set_ylim(*drop_bounds([c.drop for c in run.candidates]))
     axes.set_xlabel(f"pruning time (s, {run.best['clock']} clock)")
-    axes.set_ylabel("accuracy lost (points)")
+    axes.set_ylabel("accuracy drop (points)")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -20,6 +20,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.outcome import outcome_rows
 from ice_ray.observe.output import run_log
+from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
 from ice_ray.search.searcher import Restarts
 
@@ -85,18 +86,21 @@ def say_faults(fault_log: FaultLog) -> None:
 
 def describe_step(record: StepRecord, steps: int, images: int) -> str:
     """A step of stage 2 in one line; "about" says that fewer than all validation images were looked at."""
-    where = FINAL_RETRAINING if record.layers == FINAL_RETRAINING else f"step {record.step}/{steps} {record.layers}"
+    retraining = record.layers == FINAL_RETRAINING
+    where = FINAL_RETRAINING if retraining else f"step {record.step}/{steps} {record.layers}"
     about = "about " if 0 < record.images_measured < images else ""
     after_removal = (
         "pruned" if record.accuracy_after_pruning is None else f"{about}{record.accuracy_after_pruning:.2f}%"
     )
     what = f"  {where}: {after_removal}"
     if record.fine_tuned:
-        rate, seconds = record.learning_rate_max, record.fine_tuning_seconds
-        what += f" -> {record.accuracy:.2f}% (fine-tuned at {rate:.2g}, {seconds:.1f} s)"
+        rate, took = record.learning_rate_max, duration(record.fine_tuning_seconds)
+        how = f"{record.epochs:g} epochs" if retraining else "fine-tuned"
+        accuracy = f"{record.accuracy:.2f}% ({how} at {rate:.2g}, {took})"
+        what = f"  {where}: {accuracy}" if retraining else f"{what} -> {accuracy}"
     if not record.accepted:
         what += ", rolled back"
-    return f"{what}; {record.unpruned_share:.1%} of the parameters left"
+    return what if retraining else f"{what}; {record.unpruned_share:.1%} of the parameters left"
 
 
 def describe_preparation(preparation: Preparation) -> str:
@@ -159,9 +163,9 @@ def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
 
 def show_times(times: dict[str, float]) -> None:
     """Where the time went, part by part."""
-    table = Table(title="time (s)", title_justify="left")
+    table = Table(title="where the time went", title_justify="left")
     table.add_column("part")
-    table.add_column("seconds", justify="right")
-    for part, seconds in times.items():
-        table.add_row(part, f"{seconds:.1f}")
+    table.add_column("time", justify="right")
+    for row in time_rows(times):
+        table.add_row(f"  {row.part}" if row.inside else row.part, duration(row.seconds))
     show(table)

@@ -70,6 +70,11 @@ class TrialRecord:
     inherited: int
     place: str
 
+    @property
+    def fine_tunes(self) -> int:
+        """Of its steps, a retraining at the end included."""
+        return sum(record.fine_tuned for record in self.records)
+
 
 def read_trials(path: Path | StoragePath) -> list[TrialRecord]:
     """All trials, in order, as `write_trials` wrote them.

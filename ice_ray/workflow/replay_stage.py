@@ -17,6 +17,7 @@ from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.live import ReplayView, shown_live
 from ice_ray.observe.model_card import write_card
+from ice_ray.observe.outcome import latency_runtime
 from ice_ray.observe.step_log import StepLog
 from ice_ray.observe.tensorboard import StepWriter
 from ice_ray.observe.terminal import (
@@ -35,6 +36,7 @@ from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
 from ice_ray.search.reports import step_reports
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.run_folder import environment
 from ice_ray.workflow.search_stage import dense_model
 
@@ -59,9 +61,10 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
     run = folder.search.path.name
     name = "replay" if folder.search == folder else f"replay of {folder.path.name}"
     with tracked(plan.config.log_to, run, folder.path) as trackers:
-        told = [TrackedReplay(tracker, name, hyperparameters.as_dict()) for tracker in trackers]
+        told = [TrackedReplay(tracker, name, hyperparameters) for tracker in trackers]
         retraining = hyperparameters.final_epochs or plan.config.options.final_training.epochs
-        logs: list[StepLog] = [StepWriter(folder.tensorboard / "replay", folder.path.name), *told]
+        events = StepWriter(folder.tensorboard / "replay", folder.path.name, compared(plan), hyperparameters)
+        logs: list[StepLog] = [events, *told]
         watcher = _Watcher(length, retraining, logs, per_epoch, validation.count)
         with (
             context.timed("stage 2: replay, start of workers included", watched=True),
@@ -71,13 +74,12 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
             progress, snapshot = run_replay(
                 workload, hyperparameters, plan.config.replay, resources, folder.path, watcher.receive
             )
-        watcher.end(hyperparameters, progress)
         with context.timed("assessment"):
             pruned = None if progress.retrained else progress.state.accuracy
             known = Known(progress.preparation.original_accuracy, pruned)
             assessment = assess(workload, test, snapshot, known, resources.cpus, resources.gpus)
-        for replay in told:
-            replay.measured(assessment)
+        for log in logs:
+            log.end(len(progress.state.records) + progress.retrained, assessment)
     context.claim.check()
     times = context.times | _replay_times(progress)
     context.fault_log.note_retries()
@@ -105,13 +107,12 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "commands": context.commands,
         **environment(),
     }
-    write_card(folder.pruned_model, folder.path.name, summary, read_description(folder.pruned_model))
+    write_card(folder.pruned_model, folder.path.name, summary, read_description(folder.pruned_model), hyperparameters)
     write_json(folder.summary, summary)
     show_assessment(assessment["dense"], assessment["pruned"])
     show_times(times)
     say_faults(context.fault_log)
-    where = shown_path(folder.pruned_model)
-    say(f"measured on {assessment['device']}, {assessment['precision']}; pruned model in {where}")
+    say(f"latency: {latency_runtime(assessment)}; pruned model in {shown_path(folder.pruned_model)}")
     return summary
 
 
@@ -192,13 +193,7 @@ class _Watcher:
                 log.step(_reports(progress)[-1])
             self.view.took(len(progress.state.records), progress.state.accuracy, time.monotonic())
 
-    def end(self, hyperparameters: Hyperparameters, progress: ReplayProgress) -> None:
-        """The replay is over."""
-        values = _reports(progress, finished=True)[-1]
-        for log in self._logs:
-            log.end(hyperparameters.as_dict(), values)
 
-
-def _reports(progress: ReplayProgress, finished: bool = False) -> list[dict[str, Any]]:
+def _reports(progress: ReplayProgress) -> list[dict[str, Any]]:
     """Of every step, on the wall's clock."""
-    return step_reports(progress.state.records, finished, "wall", 1.0)
+    return step_reports(progress.state.records, False, "wall", 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.config.jobs import ReportConfig
+from ice_ray.config.run import flat_options
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import Hyperparameters
@@ -18,6 +19,7 @@ from ice_ray.observe.tensorboard_pages import write_pages
 from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trials_table import read_trials
 from ice_ray.pipelines.registry import pipeline_named
+from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder
 
 
@@ -52,6 +54,13 @@ def report_on(folder: RunFolder) -> None:
         warn(f"no report was written ({type(error).__name__}: {error}); {again}")
 
 
+def compared(plan: Plan) -> dict[str, str | float]:
+    """What a run was told, as far as runs are compared by it in TensorBoard."""
+    told = plan.config.deciding() | ({"ratio": plan.found.ratio} if plan.found else {})
+    names = ("model", "pipeline", "ratio", "criterion", "repair")
+    return {name: told[name] for name in names if told.get(name) is not None}
+
+
 def read_run(folder: RunFolder) -> RunRecord:
     """A run, or a replay below one, from its files.
 
@@ -63,7 +72,6 @@ def read_run(folder: RunFolder) -> RunRecord:
     summary = _json(folder.summary) if folder.summary.is_file() else None
     told = best if summary is None else summary
     try:
-        kind = _kind(best["config"]["pipeline"])
         return RunRecord(
             name=folder.path.name if search == folder else f"{search.path.name}, {folder.path.name}",
             folder=shown_path(folder.path),
@@ -71,19 +79,19 @@ def read_run(folder: RunFolder) -> RunRecord:
             trials=read_trials(search.trials),
             summary=summary,
             commands=tuple(told["commands"]),
-            symbols=kind.symbols(),
-            logarithmic=kind.logarithmic(),
+            options=flat_options(told["config"]),
+            kind=_kind(best["config"]["pipeline"]),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"'{folder.path}' is no run of this version ({type(error).__name__}: {error})") from error
 
 
-def _kind(pipeline: str) -> type[Hyperparameters]:
+def _kind(pipeline: str) -> type[Hyperparameters] | None:
     """What is searched for a pipeline; of one of the user's own that is not importable here, nothing is known."""
     try:
         return pipeline_named(pipeline).Hyperparameters
     except UserError:
-        return Hyperparameters
+        return None
 
 
 def _json(path: StoragePath) -> Mapping[str, Any]:

@@ -51,6 +51,7 @@ from ice_ray.search.run import (
 )
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import Plan
+from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.run_folder import RunFolder, environment
 
 SCHEMA_VERSION = 1
@@ -150,14 +151,15 @@ def search_stage(context: JobContext) -> Winner:
         view = SearchView(
             plan.proposals.total, _lengths(plan)[-1], lambda found: objective.choose(found).index, retrains
         )
-        events = TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths)
+        kind, settings = plan.space.kind, compared(plan)
+        events = TensorBoardCallback(folder.tensorboard / "search", folder.path.name, deaths, kind, settings)
         earlier = _earlier(context, prepared)
         for told in earlier:
             events.catch_up(*told)
         callbacks: list[tune.Callback] = [
             events,
-            ProgressCallback(plan.proposals.total, deaths, plan.space.kind),
-            LiveCallback(view, plan.space.kind),
+            ProgressCallback(plan.proposals.total, deaths, kind),
+            LiveCallback(view, kind),
         ]
         at_once = min(plan.proposals.total, config.search.concurrent or plan.proposals.total)
         together = min(at_once, sharers(config.search.cpus, gpus))
@@ -174,7 +176,7 @@ def search_stage(context: JobContext) -> Winner:
             shown_live(view.render),
         ):
             for tracker in trackers:
-                callbacks.append(own := TrackerCallback(tracker, deaths))
+                callbacks.append(own := TrackerCallback(tracker, deaths, kind))
                 for told in earlier:
                     own.catch_up(*told)
             results = run_search(plan.proposals, workload, prepared, config.search, gpus, folder.path, callbacks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 WIDTH, HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 44
 _MARGIN = 0.06
+_POINTS = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,22 +39,46 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 2)
 
 
-def horizontal(title: str, values: Sequence[float], whole: bool = False) -> Axis:
+def horizontal(title: str, bounds: tuple[float, float], whole: bool = False) -> Axis:
     """An axis from left to right; with `whole` its ticks are at whole numbers."""
-    return _axis(title, values, _LEFT, WIDTH - _RIGHT, whole)
+    return _axis(title, bounds, _LEFT, WIDTH - _RIGHT, whole)
 
 
-def vertical(title: str, values: Sequence[float]) -> Axis:
+def vertical(title: str, bounds: tuple[float, float]) -> Axis:
     """An axis from the bottom up."""
-    return _axis(title, values, HEIGHT - _BOTTOM, _TOP, False)
+    return _axis(title, bounds, HEIGHT - _BOTTOM, _TOP, False)
 
 
-def _axis(title: str, values: Sequence[float], start: float, end: float, whole: bool) -> Axis:
+def bounds_of(values: Sequence[float], span: float = 0.0, most: float | None = None) -> tuple[float, float]:
+    """Of an axis that has room for all values, and shows no less than `span`: a small difference must look small.
+
+    Args:
+        most: what no value can be above, so that the axis needs not go on there.
+    """
     least, greatest = min(values), max(values)
-    room = _MARGIN * (greatest - least) or 0.5
-    axis = Axis(title, least - room, greatest + room, start, end, ())
-    places = MaxNLocator(nbins=6, integer=whole).tick_values(axis.least, axis.greatest)
-    inside = [float(value) for value in places if axis.least <= value <= axis.greatest]
-    return Axis(
-        title, axis.least, axis.greatest, start, end, tuple(Tick(axis.place(value), f"{value:g}") for value in inside)
-    )
+    shown = max(span, greatest - least) or 1.0
+    middle, half = (least + greatest) / 2, shown * (0.5 + _MARGIN)
+    over = 0.0 if most is None else max(0.0, middle + half - most - shown * _MARGIN)
+    return middle - half - over, middle + half - over
+
+
+def accuracy_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis of accuracies, percent: 5 points at least."""
+    return bounds_of(values, _POINTS, 100.0)
+
+
+def drop_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis of accuracy drops: 5 points at least."""
+    return bounds_of(values, _POINTS)
+
+
+def time_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis of seconds: a fifth of the longest at least."""
+    return bounds_of(values, 0.2 * max(values))
+
+
+def _axis(title: str, bounds: tuple[float, float], start: float, end: float, whole: bool) -> Axis:
+    axis = Axis(title, *bounds, start, end, ())
+    places = MaxNLocator(nbins=6, integer=whole).tick_values(*bounds)
+    ticks = [float(value) for value in places if axis.least <= value <= axis.greatest]
+    return dataclasses.replace(axis, ticks=tuple(Tick(axis.place(value), f"{value:g}") for value in ticks))

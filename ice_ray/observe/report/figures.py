@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ice_ray.hyperparameters import spelled
 from ice_ray.objectives import Candidate, pareto_front
-from ice_ray.observe.report.axes import Axis, horizontal, vertical
+from ice_ray.observe.report.axes import (
+    Axis,
+    accuracy_bounds,
+    bounds_of,
+    drop_bounds,
+    horizontal,
+    time_bounds,
+    vertical,
+)
 from ice_ray.observe.report.run_record import RunRecord
+from ice_ray.observe.words import duration
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 
 
@@ -48,13 +58,14 @@ class Figure:
 
 
 def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
-    """Every finished trial by its pruning seconds and drop, winners and fronts marked; None where none has finished."""
+    """Every finished trial by its pruning seconds and drop, winners and fronts marked; None where there are no two."""
     everyone = [candidate for run in runs for candidate in run.candidates if candidate.is_usable]
-    if not everyone:
+    if len(everyone) < 2:
         return None
     clocks = " and ".join(sorted({run.best["clock"] for run in runs}))
-    x = horizontal(f"pruning time (s, {clocks} clock)", [candidate.pruning_seconds for candidate in everyone])
-    y = vertical("accuracy lost (points)", [candidate.drop for candidate in everyone])
+    seconds, drops = zip(*((each.pruning_seconds, each.drop) for each in everyone), strict=True)
+    x = horizontal(f"pruning time (s, {clocks} clock)", time_bounds(seconds))
+    y = vertical("accuracy drop (points)", drop_bounds(drops))
     lines, marks = [], []
     for series, run in enumerate(runs):
         front = pareto_front(run.candidates)
@@ -76,8 +87,8 @@ def timeline(run: RunRecord) -> Figure:
     looked_at = list(enumerate(steps, start=1))
     measured = (value for _, step in looked_at for value in (step.accuracy_after_pruning, step.accuracy))
     values = [original, *(value for value in measured if value is not None)]
-    x = horizontal("pruning step (0: the dense model)", [0, len(steps)], whole=True)
-    y = vertical("accuracy on the validation images (%)", values if limit is None else [*values, limit])
+    x = horizontal("pruning step (0: the dense model)", bounds_of([0, len(steps)]), whole=True)
+    y = vertical("validation accuracy (%)", accuracy_bounds(values if limit is None else [*values, limit]))
     lines = [Line(((x.start, y.place(limit)), (x.end, y.place(limit))), "threshold")] if limit is not None else []
     marks = [Mark(x.place(0), y.place(original), "dense", f"dense model\n{original:.2f}%")]
     before = 0
@@ -98,14 +109,15 @@ def timeline(run: RunRecord) -> Figure:
 
 def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
     """What a step did and why, a sentence each."""
-    facts = [f"{step.filters_removed} filters removed, {step.unpruned_share:.1%} of the parameters left"]
+    facts = [] if step.layers == FINAL_RETRAINING else [_removed(step)]
     drop = drop_after_removal(run, step)
     if drop is not None:
-        facts.append(f"{step.accuracy_after_pruning:.2f}% afterwards, {drop:.2f} points below the dense model")
+        part = f" (of {step.images_measured} images)" if run.is_part(step) else ""
+        facts.append(f"{step.accuracy_after_pruning:.2f}%{part} afterwards, {drop:.2f} points below the dense model")
     if step.fine_tuned:
         rate = "" if step.learning_rate_max is None else f" at a rate of at most {step.learning_rate_max:.3g}"
-        facts.append(f"{why(run, step)}{rate}, {step.fine_tuning_seconds:.1f} s, to {step.accuracy:.2f}%")
-    else:
+        facts.append(f"{why(run, step)}{rate}, {duration(step.fine_tuning_seconds)}, to {step.accuracy:.2f}%")
+    elif not run.never:
         facts.append(why(run, step))
     return facts if step.accepted else [*facts, "rolled back"]
 
@@ -128,6 +140,11 @@ def why(run: RunRecord, step: StepRecord) -> str:
     return f"{did}: the drop of {drop:.2f} {compared} the threshold of {run.threshold:g} points"
 
 
+def _removed(step: StepRecord) -> str:
+    removed = f"{step.filters_removed} filters removed, " if step.filters_removed else ""
+    return f"{removed}{step.unpruned_share:.1%} of the parameters left"
+
+
 def _step_name(step: StepRecord) -> str:
     return FINAL_RETRAINING if step.layers == FINAL_RETRAINING else f"step {step.step}: {step.layers}"
 
@@ -141,6 +158,7 @@ def _trial_tip(run: RunRecord, candidate: Candidate, kind: str, named: bool) -> 
     role = {"winner": ", the winner", "on-front": ", on the front", "other": ""}[kind]
     head = f"{run.name}, trial {candidate.index}{role}" if named else f"trial {candidate.index}{role}"
     figures = f"{candidate.drop:.2f} points lost in {candidate.pruning_seconds:.2f} s, cost {candidate.cost:.4f}"
-    point = ", ".join(f"{run.symbols.get(name, name)} {value:g}" for name, value in trial.hyperparameters.items())
+    point = ", ".join(f"{run.symbol(name)} {spelled(value)}" for name, value in run.in_effect(trial).items())
     tuned = sum(record.fine_tuned for record in trial.records)
-    return f"{head}\n{figures}\n{tuned} fine-tunes in {len(trial.records)} steps\n{point}"
+    trained = f"{tuned} fine-tune{'s' * (tuned != 1)} in {len(trial.records)} steps" if tuned else ""
+    return "\n".join(fact for fact in (head, figures, trained, point) if fact)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 FEWEST_TRIALS = 4
 
 
 def importances(
-    points: Sequence[Mapping[str, float]], values: Sequence[float], logarithmic: frozenset[str] = frozenset()
+    points: Sequence[Mapping[str, float]], values: Sequence[float], logarithmic: Collection[str] = ()
 ) -> dict[str, float]:
     """The share of the variance of `values` that each hyperparameter accounts for, alone and with others.
 
@@ -21,7 +22,8 @@ def importances(
     add up to 1. Empty where fewer than four points, or points and values that do not vary, tell nothing.
 
     Args:
-        points: hyperparameters of the finished trials.
+        points: hyperparameters of the finished trials. One that a trial lacks had no effect there, and counts as the
+            most common of the others; one that is infinite somewhere is a category.
         values: a finite figure of each.
         logarithmic: hyperparameters measured on a logarithmic scale.
 
@@ -31,21 +33,27 @@ def importances(
     (['a', 'b'], True)
     """
     usable = [(point, value) for point, value in zip(points, values, strict=True) if math.isfinite(value)]
-    boxes: dict[str, BaseDistribution] = {}
-    for name in usable[0][0] if usable else ():
-        own = [point[name] for point, _ in usable]
-        if min(own) < max(own):
-            boxes[name] = FloatDistribution(min(own), max(own), log=name in logarithmic and min(own) > 0)
-    if len(usable) < FEWEST_TRIALS or not boxes or min(v for _, v in usable) == max(v for _, v in usable):
+    columns: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for point, _ in usable for name in point):
+        usual = statistics.mode(point[name] for point, _ in usable if name in point)
+        columns[name] = [point.get(name, usual) for point, _ in usable]
+    kinds = {name: _kind(own, name in logarithmic) for name, own in columns.items() if min(own) < max(own)}
+    if len(usable) < FEWEST_TRIALS or not kinds or len({value for _, value in usable}) == 1:
         return {}
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study()
-        for point, value in usable:
-            params = {name: point[name] for name in boxes}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=boxes, value=value))
+        for number, (_, value) in enumerate(usable):
+            params = {name: columns[name][number] for name in kinds}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=value))
         found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
         return {name: float(share) for name, share in found.items()}
     finally:
         optuna.logging.set_verbosity(said)
+
+
+def _kind(values: Sequence[float], logarithmic: bool) -> BaseDistribution:
+    if math.isinf(max(values)):
+        return CategoricalDistribution(sorted(set(values)))
+    return FloatDistribution(min(values), max(values), log=logarithmic and min(values) > 0)

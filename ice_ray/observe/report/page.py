@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +11,35 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.observe.outcome import OutcomeRow, images_measured, latency_conditions, outcome_rows
+from ice_ray.hyperparameters import NEVER, spelled
+from ice_ray.observe.outcome import (
+    RUNTIME,
+    OutcomeRow,
+    images_measured,
+    latency_conditions,
+    latency_runtime,
+    outcome_rows,
+    what_was_done,
+)
 from ice_ray.observe.report.figures import drop_after_removal, timeline, trade_off
 from ice_ray.observe.report.importance import FEWEST_TRIALS, importances
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.report.savings import Savings, savings_of
+from ice_ray.observe.trials_table import TrialRecord
+from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 from ice_ray.replay.run import WorkerResources
 
 
 @dataclass(frozen=True)
 class HyperparameterRow:
-    """One of them: the winner's value, and the share of what the trials differed in that it accounts for."""
+    """One of them: the value of the trial that is shown, empty where it decided nothing there, and the share of what
+    the trials differed in that it accounts for.
+    """
 
     name: str
     symbol: str
-    value: float
+    value: str
     for_drop: float | None
     for_time: float | None
 
@@ -55,39 +66,60 @@ def run_page(run: RunRecord) -> str:
 def comparison_page(runs: Sequence[RunRecord]) -> str:
     """Several runs beside each other."""
     told = [
-        {"run": run, "rows": {row.key: row for row in _outcome(run)}, "savings": _savings(run, [run.steps])}
+        {
+            "run": run,
+            "rows": {row.key: row for row in _outcome(run)},
+            "savings": _savings(run, [run.steps]),
+            "runtime": "" if run.summary is None else latency_runtime(run.summary),
+        }
         for run in runs
     ]
     labels = {row.key: row.label for run in runs for row in _outcome(run)}
-    options = [_flat(run.config) for run in runs]
     differing = [
-        (name, [each.get(name) for each in options])
-        for name in sorted({name for each in options for name in each})
-        if name != "name" and any(each.get(name) != options[0].get(name) for each in options)
+        (name, [run.options.get(name) for run in runs])
+        for name in sorted({name for run in runs for name in run.options})
+        if name != "name" and any(run.options.get(name) != runs[0].options.get(name) for run in runs)
     ]
     page = _pages().get_template("comparison.html.jinja")
     return page.render(
-        title=f"{len(runs)} runs compared", runs=told, labels=labels, differing=differing, scatter=trade_off(runs)
+        title=f"{len(runs)} runs compared",
+        runs=told,
+        labels=labels,
+        differing=differing,
+        scatter=trade_off(runs),
+        fine_tuned=any(step.fine_tuned for run in runs for step in run.steps),
     )
 
 
 def _facts(run: RunRecord) -> dict[str, Any]:
-    assessment = run.summary
+    assessment, steps, figure = run.summary, run.steps, timeline(run)
+    pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
+    hyperparameters = _hyperparameters(run)
     return {
         "run": run,
+        "done": what_was_done(run.config, steps, run.never),
         "outcome": _outcome(run),
         "images": images_measured(assessment) if assessment is not None else None,
         "conditions": latency_conditions(assessment) if assessment is not None else None,
+        "runtime": RUNTIME,
         "scatter": trade_off([run]),
-        "timeline": timeline(run),
+        "timeline": figure,
+        "kinds": {each.kind for each in figure.marks} | {each.kind for each in figure.lines},
         "retraining": FINAL_RETRAINING,
-        "hyperparameters": _hyperparameters(run),
+        "tuned": any(step.fine_tuned or not step.accepted for step in pruning),
+        "removed": any(step.filters_removed for step in pruning),
+        "measured_parts": sorted({step.images_measured for step in steps if run.is_part(step)}),
+        "hyperparameters": hyperparameters,
+        "varied": _varied(run),
+        "trial_values": {trial.index: _values(run, trial) for trial in run.trials},
+        "is_important": any(row.for_drop is not None or row.for_time is not None for row in hyperparameters),
         "finished": len(run.candidates),
         "fewest_trials": FEWEST_TRIALS,
         "widths": _widths(run),
-        "drops": [drop_after_removal(run, step) for step in run.steps],
-        "replay_savings": _savings(run, [run.steps]) if assessment is not None else None,
+        "drops": [drop_after_removal(run, step) for step in steps] if run.threshold is not None else [],
+        "replay_savings": _savings(run, [steps]) if assessment is not None else None,
         "search_savings": _savings(run, [trial.records for trial in run.trials if not trial.failure]),
+        "times": time_rows(run.told["seconds"]),
         "environment": _environment(run),
     }
 
@@ -101,17 +133,30 @@ def _outcome(run: RunRecord) -> list[OutcomeRow]:
     return [] if run.summary is None else outcome_rows(run.summary["dense"], run.summary["pruned"])
 
 
+def _values(run: RunRecord, trial: TrialRecord) -> dict[str, str]:
+    return {name: spelled(value) for name, value in run.in_effect(trial).items()}
+
+
+def _varied(run: RunRecord) -> list[str]:
+    """The hyperparameters in which trials differ, those that had an effect in some of them alone too."""
+    values = [_values(run, trial) for trial in run.trials]
+    names = dict.fromkeys(name for own in values for name in own)
+    return [name for name in names if len({own.get(name) for own in values}) > 1]
+
+
 def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
-    points = {trial.index: trial.hyperparameters for trial in run.trials}
+    """Those that had an effect on any trial; theta is none of them where it is never in all."""
+    trials = {trial.index: trial for trial in run.trials}
     usable = [candidate for candidate in run.candidates if candidate.is_usable]
-    own = [points[candidate.index] for candidate in usable]
-    for_drop = importances(own, [candidate.drop for candidate in usable], run.logarithmic)
-    unused = Hyperparameters.defaults()
-    for_time = importances(own, [candidate.pruning_seconds for candidate in usable], run.logarithmic)
+    own = [run.in_effect(trials[candidate.index]) for candidate in usable]
+    logarithmic = frozenset[str]() if run.kind is None else run.kind.logarithmic()
+    for_drop = importances(own, [candidate.drop for candidate in usable], logarithmic)
+    for_time = importances(own, [candidate.pruning_seconds for candidate in usable], logarithmic)
+    shown, found = _values(run, run.shown), [run.in_effect(trial) for trial in run.trials]
     return [
-        HyperparameterRow(name, run.symbols.get(name, ""), value, for_drop.get(name), for_time.get(name))
-        for name, value in run.shown.hyperparameters.items()
-        if any(point.get(name) != unused.get(name) for point in points.values())
+        HyperparameterRow(name, run.symbol(name), shown.get(name, ""), for_drop.get(name), for_time.get(name))
+        for name in dict.fromkeys(name for values in found for name in values)
+        if any(values.get(name, NEVER) != NEVER for values in found)
     ]
 
 
@@ -129,14 +174,6 @@ def _environment(run: RunRecord) -> dict[str, str]:
         facts["device of the assessment"] = f"{run.summary['device']}, {run.summary['precision']}"
         facts["stage 2"] = str(WorkerResources(**run.summary["resources"]))
     return facts | {"python": told["python"], "machine": told["machine"], **told["packages"]}
-
-
-def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        name = f"{prefix}{key.replace('_', '-')}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 @cache
@@ -171,15 +208,3 @@ def in_lines(command: str) -> str:
             lines.append([])
         lines[-1].append(shlex.quote(word))
     return " \\\n    ".join(" ".join(line) for line in lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(4.21), duration(75), duration(7265)
-    ('4.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if not math.isfinite(seconds) or seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, left = divmod(round(seconds), 60)
-    return f"{minutes} min {left} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

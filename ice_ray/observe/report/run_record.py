@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ice_ray.hyperparameters import NEVER
+from ice_ray.hyperparameters import NEVER, Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.trials_table import TrialRecord
 from ice_ray.pipelines.records import PipelineState, StepRecord
@@ -24,8 +24,8 @@ class RunRecord:
         trials: what trials.parquet holds.
         summary: what summary.json holds; None before stage 2 has ended.
         commands: what made it, in order.
-        symbols: the paper's for the hyperparameters, where it has them.
-        logarithmic: hyperparameters that are measured on a logarithmic scale.
+        options: all that it was told, by the options' names.
+        kind: of its hyperparameters; None where its pipeline is not importable here.
     """
 
     name: str
@@ -34,8 +34,8 @@ class RunRecord:
     trials: list[TrialRecord]
     summary: Mapping[str, Any] | None
     commands: tuple[str, ...]
-    symbols: Mapping[str, str] = field(default_factory=dict)
-    logarithmic: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kind: type[Hyperparameters] | None = None
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -94,11 +94,16 @@ class RunRecord:
         return float(self.told["original_accuracy"])
 
     @property
+    def never(self) -> bool:
+        """Whether the drop from which on a step is fine-tuned is `never`."""
+        return NEVER in self.shown.hyperparameters.values()
+
+    @property
     def threshold(self) -> float | None:
-        """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none, or
-        does not ask (`--no-threshold`).
+        """The drop, in points, from which on a step is followed by a fine-tune; None where the pipeline has none, does
+        not ask (`--no-threshold`) or never fine-tunes.
         """
-        if not self.config.get("threshold", True):
+        if self.never or not self.config.get("threshold", True):
             return None
         return self.shown.hyperparameters.get("accuracy_drop_threshold")
 
@@ -108,6 +113,25 @@ class RunRecord:
         if self.threshold is None or self.threshold > self.original_accuracy:
             return None
         return self.original_accuracy - self.threshold
+
+    def is_part(self, step: StepRecord) -> bool:
+        """Whether only a part of the validation images was looked at after a step's removal."""
+        return 0 < step.images_measured < self.most_images
+
+    @cached_property
+    def most_images(self) -> int:
+        """Validation images, as far as the steps tell."""
+        return max((step.images_measured for step in self.steps), default=0)
+
+    def in_effect(self, trial: TrialRecord) -> dict[str, float]:
+        """The hyperparameters of a trial that decided something, by name."""
+        if self.kind is None:
+            return trial.hyperparameters
+        return self.kind.from_mapping(trial.hyperparameters).in_effect
+
+    def symbol(self, name: str) -> str:
+        """What a hyperparameter is called for short."""
+        return name if self.kind is None else self.kind.symbols().get(name, name)
 
     def _trial(self, index: int) -> TrialRecord:
         return next(trial for trial in self.trials if trial.index == index)

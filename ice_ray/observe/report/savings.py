@@ -43,7 +43,8 @@ class Savings:
 
 
 def savings_of(runs: Iterable[Sequence[StepRecord]]) -> Savings | None:
-    """Of one run of a pipeline or several together; None where no fine-tune tells how long one takes.
+    """Of one run of a pipeline or several together; None where no fine-tune was skipped, or none tells how long one
+    takes.
 
     A skipped fine-tune counts as long as the mean of those of its own run, of a run without any as that of all.
     """
@@ -54,6 +55,8 @@ def savings_of(runs: Iterable[Sequence[StepRecord]]) -> Savings | None:
         return None
     mean = statistics.mean(everything)
     skipped = [len(run) - len(own) for run, own in zip(pruning, tuned, strict=True)]
+    if not any(skipped):
+        return None
     saved = sum(count * statistics.mean(own or [mean]) for count, own in zip(skipped, tuned, strict=True))
     return Savings(
         steps=sum(map(len, pruning)),

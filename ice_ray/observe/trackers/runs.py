@@ -13,7 +13,8 @@ from ray.tune.logger import LoggerCallback
 
 from ice_ray.address import StoragePath
 from ice_ray.errors import in_one_line
-from ice_ray.observe.step_log import RESULT_TAGS, STEP_TAGS, figures
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.observe.step_log import dense_figures, parameters, step_figures
 from ice_ray.observe.terminal import warn
 from ice_ray.observe.trackers.ledger import Entry, Ledger
 from ice_ray.search.searcher import Restarts
@@ -58,17 +59,19 @@ class TrackedRuns:
         """Before the first of them."""
         self._try(self._logger.setup)
 
-    def begin(self, name: str, hyperparameters: Mapping[str, float]) -> None:
+    def begin(self, name: str, hyperparameters: Hyperparameters) -> None:
         """A run begins, or goes on: after its process died, or in another job."""
         if name not in self._told:
             entry = self._ledger.entry(name)
-            self._told[name] = _Told(name, dict(hyperparameters), str(self._folder), self._group, entry.id)
+            self._told[name] = _Told(name, parameters(hyperparameters), str(self._folder), self._group, entry.id)
             self._try(self._logger.log_trial_start, self._told[name])
 
     def step(self, name: str, values: Mapping[str, Any]) -> None:
         """It has taken a step; nothing where that has been told before."""
         entry, step = self._ledger.entry(name), int(values["step"])
-        if step > entry.told and self._tell(name, step, figures(values, STEP_TAGS)):
+        if step == 1 and not entry.told:
+            self._tell(name, 0, dense_figures(values))
+        if step > entry.told and self._tell(name, step, step_figures(values)):
             entry.told = step
             self._ledger.write()
 
@@ -76,10 +79,10 @@ class TrackedRuns:
         """Whether all of it has been told."""
         return self._ledger.has_ended(name)
 
-    def end(self, name: str, values: Mapping[str, Any], others: Mapping[str, float], failed: bool) -> None:
-        """It is over: its results, and other figures by their names."""
+    def end(self, name: str, figures: Mapping[str, float], failed: bool) -> None:
+        """It is over: its results, by their names."""
         entry = self._ledger.entry(name)
-        if not entry.measured and self._tell(name, entry.told, figures(values, RESULT_TAGS) | dict(others)):
+        if not entry.measured and self._tell(name, entry.told, figures):
             entry.measured = True
             self._ledger.write()
         if self._try(self._logger.log_trial_end, self._told.pop(name), failed=failed):
@@ -124,10 +127,11 @@ class TrackerCallback(tune.Callback):
 
     Args:
         max_failures: how often a trial whose process died is started again; it has ended when it dies once more.
+        kind: of hyperparameters.
     """
 
-    def __init__(self, runs: TrackedRuns, max_failures: int) -> None:
-        self._runs, self._restarts = runs, Restarts(max_failures)
+    def __init__(self, runs: TrackedRuns, max_failures: int, kind: type[Hyperparameters]) -> None:
+        self._runs, self._restarts, self._kind = runs, Restarts(max_failures), kind
 
     def catch_up(
         self, trial: str, reports: Sequence[Mapping[str, Any]], hyperparameters: Mapping[str, float], ended: bool
@@ -135,12 +139,11 @@ class TrackerCallback(tune.Callback):
         """What an earlier part of the run did, and the driver was lost before it could tell it."""
         if ended and self._runs.has_ended(trial):
             return
-        self._runs.begin(trial, hyperparameters)
+        self._runs.begin(trial, self._kind.from_mapping(hyperparameters))
         for values in reports:
             self._runs.step(trial, values)
         if ended:
-            finished = bool(reports and reports[-1]["done"])
-            self._runs.end(trial, reports[-1] if finished else {}, {}, failed=not finished)
+            self._runs.end(trial, {}, failed=not (reports and reports[-1]["done"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -153,23 +156,22 @@ class TrackerCallback(tune.Callback):
         result = trial.last_result or {}
         if result.get("refused"):
             return  # it has not ended
-        failed = bool(result.get("failure"))
         self._begin(trial)
-        self._runs.end(str(trial), {} if failed else result, {}, failed)
+        self._runs.end(str(trial), {}, failed=bool(result.get("failure")))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if not self._restarts.again(str(trial)):
             self._begin(trial)
-            self._runs.end(str(trial), {}, {}, failed=True)
+            self._runs.end(str(trial), {}, failed=True)
 
     def _begin(self, trial: Trial) -> None:
-        self._runs.begin(str(trial), trial.config["point"]["hyperparameters"])
+        self._runs.begin(str(trial), self._kind.from_mapping(trial.config["point"]["hyperparameters"]))
 
 
 class TrackedReplay:
     """Tells a tracker of stage 2. SGD losses are not told: thousands of calls to a server would hold the run up."""
 
-    def __init__(self, runs: TrackedRuns, name: str, hyperparameters: Mapping[str, float]) -> None:
+    def __init__(self, runs: TrackedRuns, name: str, hyperparameters: Hyperparameters) -> None:
         self._runs, self._name = runs, name
         runs.begin(name, hyperparameters)
 
@@ -185,10 +187,7 @@ class TrackedReplay:
     def losses(self, values: Sequence[float], first: int) -> None:
         """Not told."""
 
-    def end(self, hyperparameters: Mapping[str, float], values: Mapping[str, Any]) -> None:
-        """The steps are over; what the model comes to is still to be measured."""
-
-    def measured(self, assessment: Mapping[str, Any]) -> None:
+    def end(self, last: int, assessment: Mapping[str, Any]) -> None:
         """Dense and pruned, as measured; the run is over."""
         named = {
             f"{which}/{key}": float(value)
@@ -196,4 +195,4 @@ class TrackedReplay:
             for key, value in assessment[which].items()
             if isinstance(value, (int, float))
         }
-        self._runs.end(self._name, {}, named, failed=False)
+        self._runs.end(self._name, named, failed=False)
