@@ -16,7 +16,7 @@ from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.pipelines.records import StepRecord
+from ice_ray.pipelines.records import StepRecord, fine_tunes
 from ice_ray.search.run import TrialResult
 
 _TYPES = {
@@ -72,8 +72,8 @@ class TrialRecord:
 
     @property
     def fine_tunes(self) -> int:
-        """Of its steps, a retraining at the end included."""
-        return sum(record.fine_tuned for record in self.records)
+        """After its pruning steps."""
+        return fine_tunes(self.records)
 
 
 def read_trials(path: Path | StoragePath) -> list[TrialRecord]:

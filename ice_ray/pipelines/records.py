@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,11 @@ class StepRecord:
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""
         return dataclasses.asdict(self)
+
+
+def fine_tunes(records: Iterable[StepRecord]) -> int:
+    """Of the pruning steps; a retraining at the end is none of them."""
+    return sum(record.fine_tuned for record in records if record.layers != FINAL_RETRAINING)
 
 
 @dataclass(frozen=True)

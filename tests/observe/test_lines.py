@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ice_ray.observe.step_log import STEP_TAGS, figures
+from ice_ray.observe.step_log import step_figures
 from ice_ray.observe.terminal import describe_step
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 
@@ -39,5 +39,6 @@ def test_a_step_that_was_not_measured_before_and_a_retraining():
     assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
     silent = replace(SPARED, accuracy_after_pruning=None, images_measured=0, measured=False)
     assert describe_step(silent, 9, 200) == "  step 2/9 layer1.1.conv1: pruned; 97.8% of the parameters left"
-    assert not set(figures(silent.as_dict(), STEP_TAGS)) & {"accuracy/after_fine_tuning", "accuracy/drop"}
-    assert describe_step(replace(TUNED, layers=FINAL_RETRAINING), 9, 50).startswith("  retraining: 80.00% -> 86.50%")
+    assert set(step_figures(silent.as_dict())) == {"size/parameters_left"}
+    retraining = replace(unmeasured, layers=FINAL_RETRAINING, accepted=True, epochs=4.0)
+    assert describe_step(retraining, 9, 200) == "  retraining: 86.50% (4 epochs at 0.0075, 3.2 s)"

@@ -1,13 +1,14 @@
 """What the report says of a run, from records alone: savings, reasons, places; nothing in a record becomes markup."""
 
 import dataclasses
+import math
 import re
 
 import pytest
 
 from ice_ray.config.run import RunConfig
 from ice_ray.hyperparameters import Hyperparameters, IceHyperparameters, searched
-from ice_ray.observe.report.axes import horizontal, vertical
+from ice_ray.observe.report.axes import accuracy_bounds, bounds_of, drop_bounds, horizontal, time_bounds, vertical
 from ice_ray.observe.report.figures import timeline, trade_off, why
 from ice_ray.observe.report.importance import importances
 from ice_ray.observe.report.page import run_page
@@ -17,6 +18,7 @@ from ice_ray.observe.trials_table import read_finished, read_trials, write_trial
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 from ice_ray.search.run import TrialResult
 
+NOTHING = "\N{EN DASH}"
 POINT = IceHyperparameters(2.0, 0.5, 0.01, 0.005, 0.1, 50)
 
 
@@ -76,6 +78,7 @@ def test_what_is_skipped_counts_as_long_as_the_run_s_own_fine_tunes():
     assert savings_of([retrained]) == alone
     assert savings_of([never]) is None
     assert savings_of([]) is None
+    assert savings_of([(STEPS[1], STEPS[3])]) is None  # none was skipped
 
 
 def test_why_a_step_was_fine_tuned(run):
@@ -117,7 +120,7 @@ def test_rounds_that_are_rolled_back_and_drops_that_nobody_asked_for(run):
     assert "fine-tuned, as the pipeline decided" in figure.marks[1].tip
     page = run_page(rounds)
     assert "; rolled back" in page
-    assert "not measured" in page
+    assert "no effect" not in page
 
 
 def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
@@ -132,13 +135,12 @@ def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
     far = dataclasses.replace(winner, hyperparameters=winner.hyperparameters | {"accuracy_drop_threshold": 100.0})
     beyond = dataclasses.replace(own, trials=[far, *run.trials[1:]])
     assert not any(line.kind == "threshold" for line in timeline(beyond).lines)  # no network comes so low
-    assert "No network can lose 100 points, the threshold: no step is followed by a fine-tune, and" in run_page(beyond)
-    no_question = beyond.best | {"config": beyond.best["config"] | {"threshold": False}}
-    assert "No network can lose" not in run_page(dataclasses.replace(beyond, best=no_question))
-    assert "reached the threshold of" in run_page(own) and "No network can lose" not in run_page(own)
+    assert "reached the threshold of" in run_page(own)
+    no_question = own.best | {"config": own.best["config"] | {"threshold": False}}
+    assert "reached the threshold of" not in run_page(dataclasses.replace(own, best=no_question))
     (line,) = [line for line in figure.lines if line.kind == "pruned"]
     assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
-    assert run_page(own).count("not measured") == 4  # the drop and the accuracy of two steps
+    assert run_page(own).count("not measured") == 2  # the accuracy of two steps
 
 
 def test_the_time_that_sharing_saved_is_told_where_no_step_was_fine_tuned(run):
@@ -163,7 +165,8 @@ def test_the_table_of_trials_has_a_cell_for_every_column_and_their_devices_where
     def rows(run: RunRecord) -> list[list[str]]:
         table = run_page(run).partition('<table id="trials-table">')[2].partition("</table>")[0]
         found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
-        return [row if not row[1].startswith("failed") else [*row[:2], "", "", "", *row[2:]] for row in found]
+        wide = [int(number) for number in re.findall(r'colspan="(\d)"', table)]
+        return [[*row[:1], *wide.pop() * [""], *row[2:]] if row[1].startswith("failed") else row for row in found]
 
     head, *body = rows(run)
     assert {len(row) for row in body} == {len(head)}
@@ -175,12 +178,105 @@ def test_the_table_of_trials_has_a_cell_for_every_column_and_their_devices_where
 
 
 def test_axes_have_room_and_ticks_inside():
-    axis = horizontal("steps", [0, 6], whole=True)
+    axis = horizontal("steps", bounds_of([0, 6]), whole=True)
     assert axis.start < axis.place(0) < axis.place(6) < axis.end
     assert all(axis.start <= tick.place <= axis.end for tick in axis.ticks)
     assert {tick.label for tick in axis.ticks} <= set("0123456")
-    same = vertical("drop", [3.0, 3.0])
+    same = vertical("drop", drop_bounds([3.0, 3.0]))
     assert same.place(3.0) == pytest.approx((same.start + same.end) / 2)
+
+
+def test_half_a_point_is_no_cliff():
+    for bounds in (accuracy_bounds([92.0, 92.5]), drop_bounds([0.0, 0.5])):
+        axis = vertical("accuracy", bounds)
+        assert axis.greatest - axis.least >= 5
+        assert len(axis.ticks) >= 4
+    least, greatest = accuracy_bounds([99.6, 100.0])
+    assert greatest < 101 and least < 95.5
+    assert accuracy_bounds([20.0, 90.0])[0] < 20
+    least, greatest = time_bounds([0.313, 0.317])
+    assert greatest - least >= 0.06
+    assert time_bounds([0.0, 0.0])[0] < time_bounds([0.0, 0.0])[1]
+
+
+def cells(page: str, table: str) -> list[list[str]]:
+    """The rows of a table of the page, by its id, the head first: text alone."""
+    body = page.partition(f'<table id="{table}">')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("<tr")[1:]]
+    return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in row] for row in rows]
+
+
+def never_tuned(run: RunRecord, trials: int, *, retrained: bool = False) -> RunRecord:
+    """Trials with theta never: no decision hangs on a step, and a part of the images was looked at but for the last."""
+    part = dataclasses.replace(step(1, 97.5, False), images_measured=50)
+    records = (part, dataclasses.replace(part, step=2, layers="conv2"), step(3, 97.0, False, layers="conv3"))
+    point = IceHyperparameters()
+    if retrained:
+        point = IceHyperparameters(final_epochs=4, final_learning_rate=0.01)
+        last = dataclasses.replace(step(4, 97.0, True, 3.0, FINAL_RETRAINING), filters_removed=0, epochs=4)
+        records = (*records, dataclasses.replace(last, accuracy_after_pruning=None))
+    own = dataclasses.replace(run.trials[0], records=records, hyperparameters=point.as_dict(), inherited=0)
+    best = run.best | {"seconds": {"stage 1: trials": 9.0, "stage 2, PT: fine-tuning": 0.0}, "trial": 0}
+    return dataclasses.replace(
+        run, trials=[dataclasses.replace(own, index=index) for index in range(trials)], best=best, kind=type(point)
+    )
+
+
+def test_what_can_hold_nothing_is_not_there(run):
+    """One trial, theta never, nothing trained: neither rows nor columns nor charts of what did not happen."""
+    page = run_page(never_tuned(run, 1))
+    assert "No step was followed by a fine-tune (theta never)." in page
+    assert cells(page, "steps-table") == [
+        ["step", "layers", "filters removed", "parameters left", "accuracy (%)"],
+        ["1", "conv", "4", "90.0%", "≈ 97.50"],
+        ["2", "conv2", "4", "90.0%", "≈ 97.50"],
+        ["3", "conv3", "4", "90.0%", "97.00"],
+    ]
+    assert "≈: over 50 of the 100." in page
+    assert cells(page, "time-table")[1:] == [["stage 1: trials", "9 s"]]
+    assert page.count('<svg class="plot"') == 1
+    body = page.partition("<main>")[2].partition("<script>")[0].lower()
+    absent = "hyperparameter", "trials-table", "importance", "threshold", "fine-tune", "saved", "theta", "retrain"
+    assert not [word for word in absent if word in body]
+    rows = [row for table in ("steps-table", "time-table") for row in cells(page, table)]
+    assert not [row for row in rows if {"", NOTHING} & set(row)]
+
+
+def test_a_retraining_at_the_end_is_told_and_columns_are_those_in_which_trials_differ(run):
+    mixed, plain = never_tuned(run, 2, retrained=True), never_tuned(run, 1)
+    mixed = dataclasses.replace(mixed, trials=[*mixed.trials, dataclasses.replace(plain.trials[0], index=2)])
+    page = run_page(mixed)
+    assert "At the end the model was retrained for 4 epochs." in page
+    head, *_, last = cells(page, "steps-table")
+    assert "fine-tuned" not in head
+    assert last == ["end", "retrained for 4 epochs, 3 s", "", "90.0%", "97.00"]
+    assert cells(page, "trials-table") == [
+        ["trial", "drop (points)", "time (s)", "final epochs", "final LR"],
+        *([name, "1.00", "8.00", "4", "0.01"] for name in ("0 (winner)", "1")),
+        ["2", "1.00", "6.00", NOTHING, NOTHING],
+    ]
+    assert cells(page, "hyperparameters-table") == [
+        ["name", "value"], ["final epochs", "4"], ["final learning rate (final LR)", "0.01"],
+    ]  # fmt: skip
+
+
+def test_theta_never_beside_numbers_is_a_word_and_what_it_makes_idle_has_no_value(run):
+    never = never_tuned(run, 1).trials[0]
+    both = [run.trials[0], dataclasses.replace(never, index=1)]
+    page = run_page(dataclasses.replace(run, trials=both, kind=type(POINT)))
+    head, tuned, spared = cells(page, "trials-table")
+    assert head[4:] == ["theta", "eta", "LR", "Delta", "p", "beta"]
+    assert tuned[4:] == ["2", "0.5", "0.01", "0.005", "0.1", "50"]
+    assert spared[4:] == ["never", *5 * [NOTHING]]
+
+
+def test_importance_of_what_may_be_never_and_of_what_it_makes_idle():
+    """Without an effect there, a value is not what a trial differs by."""
+    never = [{"theta": math.inf, "epochs": float(epochs)} for epochs in (0, 1, 2, 4)]
+    numbers = [{"theta": 1.0, "rate": 0.01, "epochs": float(epochs)} for epochs in (0, 1, 2, 4)]
+    found = importances([*never, *numbers], [9.0] * 4 + [1.0] * 4)
+    assert set(found) == {"theta", "epochs"}
+    assert found["theta"] > 0.9
 
 
 def test_importance_tells_nothing_where_nothing_varies():

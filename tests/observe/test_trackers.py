@@ -14,7 +14,7 @@ import pytest
 from jobs_at_work import JOBS, OPTIONS, ROOT, kill_at
 
 from ice_ray.config.run import RunConfig
-from ice_ray.observe.step_log import RESULT_TAGS
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.observe.trackers import check_trackers, tracked
 from ice_ray.workflow.jobs import prune_job, run
 
@@ -64,23 +64,29 @@ def test_a_server_that_is_not_there_is_said(monkeypatch, capsys):
 
 
 def reported(step: int, **others) -> dict[str, float]:
-    return {"step": step, "drop": float(step), "pruning_seconds": 2.0 * step, "done": False, **others}
+    told = {"step": step, "accuracy": 90.0 - step, "drop": float(step), "pruning_seconds": 2.0 * step, "done": False}
+    return told | others
+
+
+POINT = IceHyperparameters(1.0, 0.3, 0.005, 6e-4, 0.1, 50)
 
 
 # A job that is killed, in a process of its own: two trials have begun, one has ended, and so has no step of the replay.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackedReplay
+point = IceHyperparameters(1.0, 0.3, 0.005, 6e-4, 0.1, 50)
 with tracked(["mlflow"], "run", Path(sys.argv[1])) as (runs,):
     for name in ("trial-000", "trial-001"):
-        runs.begin(name, {"steepness": 5.0})
+        runs.begin(name, point)
         for step in (1, 2):
-            runs.step(name, {"step": step, "drop": float(step), "pruning_seconds": 2.0 * step})
-    runs.end("trial-000", {"cost": 1.0}, {}, failed=False)
-    replay = TrackedReplay(runs, "replay", {"steepness": 5.0})
-    replay.step({"step": 1, "drop": 1.0, "pruning_seconds": 2.0})
+            runs.step(name, {"step": step, "accuracy": 90.0 - step, "drop": float(step), "pruning_seconds": 2.0 * step})
+    runs.end("trial-000", {}, failed=False)
+    replay = TrackedReplay(runs, "replay", point)
+    replay.step({"step": 1, "accuracy": 89.0, "drop": 1.0, "pruning_seconds": 2.0})
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -97,25 +103,26 @@ def test_a_killed_job_s_runs_go_on_in_mlflow_and_nothing_is_there_twice(tmp_path
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     with tracked(["mlflow"], "run", tmp_path) as (runs,):
-        trials = TrackerCallback(runs, max_failures=1)
+        trials = TrackerCallback(runs, 1, IceHyperparameters)
         steps = [reported(step) for step in (1, 2, 3)]
-        trials.catch_up("trial-000", steps, {"steepness": 5.0}, ended=True)
-        trials.catch_up("trial-001", [*steps[:2], reported(3, done=True, cost=3.0)], {"steepness": 5.0}, ended=True)
-        replay = TrackedReplay(runs, "replay", {"steepness": 5.0})
+        trials.catch_up("trial-000", steps, POINT.as_dict(), ended=True)
+        last = reported(3, done=True, cost_so_far=3.0)
+        trials.catch_up("trial-001", [*steps[:2], last], POINT.as_dict(), ended=True)
+        replay = TrackedReplay(runs, "replay", POINT)
         replay.catch_up(steps[:2])
         replay.step(steps[2])
-        replay.measured({"dense": {"parameters": 2}, "pruned": {"parameters": 1}})
+        replay.end(3, {"dense": {"parameters": 2}, "pruned": {"parameters": 1}})
     client = mlflow.tracking.MlflowClient(store)
     (experiment,) = (found for found in client.search_experiments() if found.name == "run")
     found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
     assert len(client.search_runs([experiment.experiment_id])) == 3
     ended = dict.fromkeys(("trial-000", "trial-001", "replay"), "FINISHED")
     assert {name: each.info.status for name, each in found.items()} == ended
-    for name, steps_told in {"trial-000": [1, 2], "trial-001": [1, 2, 3], "replay": [1, 2, 3]}.items():
-        told = client.get_metric_history(found[name].info.run_id, "accuracy/drop")
-        assert [(entry.step, entry.value) for entry in told] == [(step, float(step)) for step in steps_told]
-    assert found["trial-000"].data.metrics["result/cost"] == 1
-    assert found["trial-001"].data.metrics["result/cost"] == 3
+    for name, last in {"trial-000": 2, "trial-001": 3, "replay": 3}.items():
+        told = client.get_metric_history(found[name].info.run_id, "accuracy/validation")
+        assert [(entry.step, entry.value) for entry in told] == [(step, 90.0 - step) for step in range(last + 1)]
+    assert found["trial-001"].data.metrics["cost/cumulative"] == 3
+    assert found["replay"].data.params["accuracy_drop_threshold"] == "1"
     assert found["replay"].data.metrics["pruned/parameters"] == 1
 
 
@@ -151,13 +158,14 @@ def of_mlflow(store: str, best, summary) -> None:
     assert set(runs) == {"trial-000", "trial-001", "replay"}
     assert {found.info.status for found in runs.values()} == {"FINISHED"}
     winner = runs[f"trial-{best['trial']:03d}"].data
-    assert {name: float(value) for name, value in winner.params.items()} == best["hyperparameters"]
-    assert {tag: winner.metrics[tag] for tag in RESULT_TAGS.values()} == pytest.approx(
-        {tag: best[name] for name, tag in RESULT_TAGS.items()}
-    )
+    point = IceHyperparameters.from_mapping(best["hyperparameters"])
+    assert {name: float(value) for name, value in winner.params.items()} == point.in_effect
+    assert winner.metrics["cost/cumulative"] == pytest.approx(best["cost"])
+    assert winner.metrics["time/cumulative_pruning"] == pytest.approx(best["pruning_seconds"])
     replay = runs["replay"]
-    told = client.get_metric_history(replay.info.run_id, "accuracy/drop")
-    assert [(entry.step, entry.value) for entry in told] == [(step["step"], step["drop"]) for step in summary["steps"]]
+    told = client.get_metric_history(replay.info.run_id, "accuracy/validation")
+    steps = [(step["step"], step["accuracy"]) for step in summary["steps"]]
+    assert [(entry.step, entry.value) for entry in told] == [(0, summary["original_accuracy"]), *steps]
     assert replay.data.metrics["pruned/parameters"] == summary["pruned"]["parameters"]
     assert replay.data.metrics["pruned/test_accuracy"] == summary["pruned"]["test_accuracy"]
 
@@ -170,10 +178,11 @@ def of_wandb(folder, best, summary) -> None:
     assert {content["group"] for content in runs.values()} == {"tracked"}
     assert {content["project"] for content in runs.values()} == {"ice_ray"}
     config = runs[f"trial-{best['trial']:03d}"]["config"]
-    assert {name: config[name] for name in best["hyperparameters"]} == best["hyperparameters"]
+    point = IceHyperparameters.from_mapping(best["hyperparameters"]).in_effect
+    assert {name: float(config[name]) for name in point} == point
     history = runs["replay"]["history"]
-    drops = [row["accuracy/drop"] for row in history if "accuracy/drop" in row]
-    assert drops == [step["drop"] for step in summary["steps"]]
+    accuracies = [row["accuracy/validation"] for row in history if "accuracy/validation" in row]
+    assert accuracies == [summary["original_accuracy"], *(step["accuracy"] for step in summary["steps"])]
     assert history[-1]["pruned/parameters"] == summary["pruned"]["parameters"]
 
 

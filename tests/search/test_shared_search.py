@@ -133,7 +133,8 @@ def test_whoever_dies_at_work_holds_nobody_up_and_no_network_need_be_kept(
     workload, prepared, tmp_path, searched, capsys
 ):
     killer, folder = Killer(), tmp_path / "tensorboard"
-    told = [ProgressCallback(len(GRID), 10, IceHyperparameters), TensorBoardCallback(folder, "run", 10)]
+    kind = IceHyperparameters
+    told = [ProgressCallback(len(GRID), 10, kind), TensorBoardCallback(folder, "run", 10, kind, {})]
     nothing = {"store_memory_gb": 0.0, "store_disk_gb": 0.0}
     again = Search(workload, prepared, tmp_path, 0.0, [killer, *told], max_failures=10, **nothing)
     assert killer.killed == 4

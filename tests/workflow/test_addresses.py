@@ -68,14 +68,14 @@ def test_tensorboard_reads_it_there(killed, monkeypatch):
     run, _ = killed
     program = (
         "import sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "tags = [E(trial).Reload().Scalars('accuracy/after_fine_tuning') for trial in sys.argv[1:]]; "
+        "tags = [E(trial).Reload().Scalars('accuracy/validation') for trial in sys.argv[1:]]; "
         "print([[event.step for event in events] for events in tags])"
     )
     monkeypatch.setenv("S3_ENDPOINT", os.environ["AWS_ENDPOINT_URL"])
     # One of them had just ended, or not quite, when the driver was killed.
     trials = [str(run / "tensorboard" / "search" / name) for name in ("trial-000", "trial-001")]
     printed = finish([sys.executable, "-c", program, *trials])
-    assert json.loads(printed.splitlines()[-1]) == [[1, 2, 3, 4, 5, 6]] * 2
+    assert json.loads(printed.splitlines()[-1]) == [[0, 1, 2, 3, 4, 5, 6]] * 2
 
 
 def test_other_jobs_take_the_address(killed, tmp_path):

@@ -30,7 +30,7 @@ from ice_ray.data.batches import Shard
 from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.roles import assign_roles
-from ice_ray.observe.step_log import STEP_TAGS
+from ice_ray.observe.step_log import OUTCOME_TAGS
 from ice_ray.training.evaluate import count_correct
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -80,26 +80,30 @@ def test_every_trial_and_stage_2_are_in_tensorboard_under_the_same_tags(finished
     folders = [run / "tensorboard" / "search" / "trial-000", run / "tensorboard" / "search" / "trial-001"]
     for folder in [*folders, run / "tensorboard" / "replay"]:
         events = EventAccumulator(str(folder)).Reload()
-        tags = set(events.Tags()["scalars"])
-        assert set(STEP_TAGS.values()) - {"fine_tuning/learning_rate_max", "pruning/inherited"} <= tags
-        assert ("pruning/inherited" in tags) == (folder in folders)
-        assert [event.step for event in events.Scalars("accuracy/after_fine_tuning")] == list(range(1, 7))
+        tags = {"accuracy/validation", "size/parameters_left", "cost/cumulative", "time/cumulative_pruning"}
+        measured = set(OUTCOME_TAGS.values()) if folder.name == "replay" else set()
+        assert set(events.Tags()["scalars"]) == tags | measured
+        assert [event.step for event in events.Scalars("accuracy/validation")] == list(range(7))
         assert "_hparams_/session_start_info" in events.summary_metadata
-    records = json.loads((run / "summary.json").read_text())["steps"]
-    written = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("accuracy/after_fine_tuning")
-    assert [event.value for event in written] == pytest.approx([record["accuracy"] for record in records], rel=1e-5)
+    summary = json.loads((run / "summary.json").read_text())
+    written = EventAccumulator(str(run / "tensorboard" / "replay")).Reload()
+    accuracies = [summary["original_accuracy"], *(record["accuracy"] for record in summary["steps"])]
+    assert [event.value for event in written.Scalars("accuracy/validation")] == pytest.approx(accuracies, rel=1e-5)
+    for name, tag in OUTCOME_TAGS.items():
+        ends = [event.value for event in written.Scalars(tag)][:: 6 if tag == "accuracy/validation" else 1]
+        assert ends == pytest.approx([summary[which][name] for which in ("dense", "pruned")], rel=1e-5)
 
 
 def test_tensorboard_has_every_loss_of_stage_2_and_the_run_as_a_whole(finished):
     run, _ = finished
     summary = json.loads((run / "summary.json").read_text())
-    losses = EventAccumulator(str(run / "tensorboard" / "replay")).Reload().Scalars("fine_tuning/loss")
+    losses = EventAccumulator(str(run / "tensorboard" / "replay-fine-tuning")).Reload().Scalars("fine_tuning/loss")
     assert [event.step for event in losses] == list(range(len(losses)))
     images = round(0.8 * 1797)  # of the digits; the rest decides and reports
     trained = sum(step["epochs"] for step in summary["steps"])
     assert len(losses) == pytest.approx(trained * images / summary["config"]["batch_size"], rel=0.15)
     pages = EventAccumulator(str(run / "tensorboard" / "run")).Reload()
-    assert set(pages.Tags()["images"]) == {"run/weight_change", "run/time_against_loss", "run/widths"}
+    assert set(pages.Tags()["images"]) == {"run/weight_change", "run/time_against_drop", "run/widths"}
     (card,) = pages.Tensors("run/model_card/text_summary")[0].tensor_proto.string_val
     assert f"{summary['pruned']['parameters']:,}" in card.decode()
 

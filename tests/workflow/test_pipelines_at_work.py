@@ -33,8 +33,8 @@ def test_a_rival_is_searched_and_replayed_as_ice_is(finished, cluster, tmp_path,
     steps = summary["steps"]
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
     tags = EventAccumulator(str(run / "tensorboard" / "replay")).Reload()
-    assert [event.value for event in tags.Scalars("accuracy/after_fine_tuning")] == pytest.approx(
-        [step["accuracy"] for step in steps]
+    assert [event.value for event in tags.Scalars("accuracy/validation")] == pytest.approx(
+        [summary["original_accuracy"], *(step["accuracy"] for step in steps)]
     )
     model = ice_ray.load_pruned(run / "pruned_model")
     left = sum(int(parameter.count_nonzero()) for parameter in model.parameters())

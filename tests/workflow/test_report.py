@@ -62,13 +62,16 @@ def test_the_report_says_what_the_run_s_files_say(finished, told, browser):
     cells = winner.locator("th, td").all_text_contents()
     assert number(cells[0].removesuffix(" (winner)")) == best["trial"]
     assert [number(cell) for cell in cells[1:3]] == pytest.approx([best["drop"], best["pruning_seconds"]], abs=0.005)
+    for cell in winner.locator("td[data-name]").all():
+        assert number(cell.text_content()) == pytest.approx(best["hyperparameters"][cell.get_attribute("data-name")])
     searched = [value for name, value in best["hyperparameters"].items() if not name.startswith("final_")]
-    assert [number(cell) for cell in cells[5:]] == pytest.approx(searched, rel=1e-4)
+    values = page.locator("#hyperparameters-table tbody tr td:nth-child(2)").all_text_contents()
+    assert [number(value) for value in values] == pytest.approx(searched, rel=1e-4)
     steps = page.locator("#steps-table tbody tr")
     assert [number(row.locator("td").last.text_content()) for row in steps.all()] == pytest.approx(
         [step["accuracy"] for step in summary["steps"]], abs=0.005
     )
-    tuned = [row.locator("td").nth(2).text_content().startswith("yes") for row in steps.all()]
+    tuned = [row.locator("td").nth(4).text_content().startswith("yes") for row in steps.all()]
     assert tuned == [step["fine_tuned"] for step in summary["steps"]]
     widths = {row.locator("th").text_content(): row for row in page.locator("#widths-table tbody tr").all()}
     assert {layer: int(row.locator("td").nth(1).text_content()) for layer, row in widths.items()} == json.loads(
@@ -87,7 +90,7 @@ def test_a_point_says_what_it_is_to_the_mouse_and_to_the_keyboard(finished, told
     assert f"{best['drop']:.2f} points lost in {best['pruning_seconds']:.2f} s" in tip.text_content()
     visit.page.mouse.move(0, 0)
     assert tip.is_hidden()
-    timeline = visit.page.locator("svg.plot").nth(1)
+    timeline = visit.page.locator("svg.plot").first
     timeline.locator(".mark[tabindex='0']").focus()
     assert "dense model" in tip.text_content()
     visit.page.keyboard.press("ArrowRight")

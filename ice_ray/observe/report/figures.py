@@ -159,6 +159,6 @@ def _trial_tip(run: RunRecord, candidate: Candidate, kind: str, named: bool) -> 
     head = f"{run.name}, trial {candidate.index}{role}" if named else f"trial {candidate.index}{role}"
     figures = f"{candidate.drop:.2f} points lost in {candidate.pruning_seconds:.2f} s, cost {candidate.cost:.4f}"
     point = ", ".join(f"{run.symbol(name)} {spelled(value)}" for name, value in run.in_effect(trial).items())
-    tuned = sum(record.fine_tuned for record in trial.records)
+    tuned = trial.fine_tunes
     trained = f"{tuned} fine-tune{'s' * (tuned != 1)} in {len(trial.records)} steps" if tuned else ""
     return "\n".join(fact for fact in (head, figures, trained, point) if fact)

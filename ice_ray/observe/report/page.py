@@ -27,7 +27,7 @@ from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.report.savings import Savings, savings_of
 from ice_ray.observe.trials_table import TrialRecord
 from ice_ray.observe.words import duration, time_rows
-from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord, fine_tunes
 from ice_ray.replay.run import WorkerResources
 
 
@@ -70,6 +70,7 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
             "run": run,
             "rows": {row.key: row for row in _outcome(run)},
             "savings": _savings(run, [run.steps]),
+            "fine_tunes": fine_tunes(run.steps),
             "runtime": "" if run.summary is None else latency_runtime(run.summary),
         }
         for run in runs
@@ -87,7 +88,7 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
         labels=labels,
         differing=differing,
         scatter=trade_off(runs),
-        fine_tuned=any(step.fine_tuned for run in runs for step in run.steps),
+        fine_tuned=any(own["fine_tunes"] for own in told),
     )
 
 
