@@ -186,7 +186,8 @@ def test_runs_with_theta_never_and_with_a_number_compare_in_one_table(tmp_path):
     assert sorted(columns["pipeline"].domain_discrete) == ["baseline", "ice"]
     figures = {info.name.tag for info in experiment.metric_infos}
     assert figures == {"accuracy/validation", "size/parameters_left", "cost/cumulative", "time/cumulative_pruning"}
-    rows = ListSessionGroups(request, context, "", ListSessionGroupsRequest(allowed_statuses=[STATUS_SUCCESS])).run()
+    asked = ListSessionGroupsRequest(allowed_statuses=[STATUS_SUCCESS], slice_size=9)
+    rows = ListSessionGroups(request, context, "", asked).run()
     (never,) = (row for row in rows.session_groups if "final_epochs" in row.hparams)
     assert set(never.hparams) == {"pipeline", "ratio", "accuracy_drop_threshold", "final_epochs", "final_learning_rate"}
     assert never.hparams["accuracy_drop_threshold"].string_value == "never"
