@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from ray import tune
 from ray.tune.experiment import Trial
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.metadata import PLUGIN_DATA_VERSION, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
@@ -151,14 +151,19 @@ def _add(writer: SummaryWriter, summary: Summary, step: int = 0) -> None:
 
 
 def _scalar(tag: str, value: float) -> Summary:
-    metadata = SummaryMetadata(display_name=tag, summary_description=DESCRIPTIONS[tag])
+    metadata = _metadata("scalars")
+    # Without plugin and class TensorBoard makes metadata of its own, which has no description.
+    metadata.summary_description, metadata.data_class = DESCRIPTIONS[tag], DATA_CLASS_SCALAR
     return Summary(value=[Summary.Value(tag=tag, simple_value=value, metadata=metadata)])
 
 
 def _of_hparams(tag: str, **content: Any) -> Summary:
     data = HParamsPluginData(version=PLUGIN_DATA_VERSION, **content).SerializeToString()
-    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
-    return Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))])
+    return Summary(value=[Summary.Value(tag=tag, metadata=_metadata("hparams", data))])
+
+
+def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
+    return SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
 
 
 class TensorBoardCallback(tune.Callback):
