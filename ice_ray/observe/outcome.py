@@ -70,7 +70,7 @@ def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never:
         amount = f"{what} down to {config['target']} of the dense model"
     chosen = f", chosen by {config['criterion']}," if config.get("criterion") else ""
     said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {_counted(len(pruning), 'step')}"
-    repair = config.get("repair", config.get("repair", "none"))
+    repair = config.get("repair", "none")
     said += f", each followed by repair ({repair})." if repair != "none" else "."
     tuned = sum(step.fine_tuned for step in pruning)
     if tuned:
