@@ -73,6 +73,7 @@ def read_run(folder: RunFolder) -> RunRecord:
     told = best if summary is None else summary
     try:
         return RunRecord(
+            kind=_kind(best["config"]["pipeline"]),
             name=folder.path.name if search == folder else f"{search.path.name}, {folder.path.name}",
             folder=shown_path(folder.path),
             best=best,
@@ -80,7 +81,6 @@ def read_run(folder: RunFolder) -> RunRecord:
             summary=summary,
             commands=tuple(told["commands"]),
             options=flat_options(told["config"]),
-            kind=_kind(best["config"]["pipeline"]),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"'{folder.path}' is no run of this version ({type(error).__name__}: {error})") from error
