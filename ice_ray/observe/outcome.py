@@ -93,7 +93,7 @@ def images_measured(assessment: Mapping[str, Any]) -> str:
     test, validation = (assessment["pruned"][key] for key in ("test_images", "validation_images"))
     if assessment["config"]["decide_on"] == "test":
         return f"The {test} test images are the validation images too, as in the paper."
-    return f"{test} test images, which no decision has seen; {validation} validation images, by which it was decided."
+    return f"{test} test images, which no decision has seen; {validation} validation images decided."
 
 
 def latency_conditions(assessment: Mapping[str, Any]) -> str:

@@ -146,7 +146,9 @@ def _varied(run: RunRecord) -> list[str]:
 
 
 def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
-    """Those that had an effect on any trial; theta is none of them where it is never in all."""
+    """Those that had an effect on any trial and have something to show: a value, or how much they matter. Theta is none
+    of them where it is never in all.
+    """
     trials = {trial.index: trial for trial in run.trials}
     usable = [candidate for candidate in run.candidates if candidate.is_usable]
     own = [run.in_effect(trials[candidate.index]) for candidate in usable]
@@ -157,7 +159,7 @@ def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
     return [
         HyperparameterRow(name, run.symbol(name), shown.get(name, ""), for_drop.get(name), for_time.get(name))
         for name in dict.fromkeys(name for values in found for name in values)
-        if any(values.get(name, NEVER) != NEVER for values in found)
+        if any(values.get(name, NEVER) != NEVER for values in found) and {name} & {*shown, *for_drop, *for_time}
     ]
 
 
