@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from ice_ray.observe.step_log import step_figures
 from ice_ray.observe.terminal import describe_step
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 
@@ -34,11 +33,8 @@ def test_a_step(record, line):
     assert describe_step(record, 9, 200) == line
 
 
-def test_a_step_that_was_not_measured_before_and_a_retraining():
+def test_a_step_that_is_measured_after_its_fine_tune_alone_and_a_retraining():
     unmeasured = replace(TUNED, accuracy_after_pruning=None, images_measured=200, accepted=False)
     assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
-    silent = replace(SPARED, accuracy_after_pruning=None, images_measured=0, measured=False)
-    assert describe_step(silent, 9, 200) == "  step 2/9 layer1.1.conv1: pruned; 97.8% of the parameters left"
-    assert set(step_figures(silent.as_dict())) == {"size/parameters_left"}
     retraining = replace(unmeasured, layers=FINAL_RETRAINING, accepted=True, epochs=4.0)
     assert describe_step(retraining, 9, 200) == "  retraining: 86.50% (4 epochs at 0.0075, 3.2 s)"

@@ -123,24 +123,15 @@ def test_rounds_that_are_rolled_back_and_drops_that_nobody_asked_for(run):
     assert "no effect" not in page
 
 
-def test_steps_that_were_not_measured_have_no_place_in_the_timeline(run):
-    """The line goes on to the next that was."""
-    silent = dataclasses.replace(step(1, 98.0, False), accuracy_after_pruning=None, measured=False, images_measured=0)
-    last = dataclasses.replace(step(3, 80.0, False), accuracy_before=98.0)
-    winner = dataclasses.replace(run.trials[0], records=(silent, dataclasses.replace(silent, step=2), last))
-    own = dataclasses.replace(run, trials=[winner, *run.trials[1:]])
-    figure = timeline(own)
-    assert [mark.kind for mark in figure.marks] == ["dense", "skipped"]
-    assert any(line.kind == "threshold" for line in figure.lines)
-    far = dataclasses.replace(winner, hyperparameters=winner.hyperparameters | {"accuracy_drop_threshold": 100.0})
-    beyond = dataclasses.replace(own, trials=[far, *run.trials[1:]])
-    assert not any(line.kind == "threshold" for line in timeline(beyond).lines)  # no network comes so low
-    assert "reached the threshold of" in run_page(own)
-    no_question = own.best | {"config": own.best["config"] | {"threshold": False}}
-    assert "reached the threshold of" not in run_page(dataclasses.replace(own, best=no_question))
-    (line,) = [line for line in figure.lines if line.kind == "pruned"]
-    assert line.points == tuple((mark.x, mark.y) for mark in figure.marks)
-    assert run_page(own).count("not measured") == 2  # the accuracy of two steps
+def test_a_threshold_is_told_where_it_was_asked_and_drawn_where_a_network_comes_so_low(run):
+    """That of a pipeline which fine-tunes after every step decides nothing."""
+    assert "reached the threshold of 2." in run_page(run)
+    assert any(line.kind == "threshold" for line in timeline(run).lines)
+    own = run.trials[0].hyperparameters | {"accuracy_drop_threshold": 100.0}
+    beyond = dataclasses.replace(run, trials=[dataclasses.replace(run.trials[0], hyperparameters=own), *run.trials[1:]])
+    assert not any(line.kind == "threshold" for line in timeline(beyond).lines)
+    no_question = run.best | {"config": run.best["config"] | {"threshold": False}}
+    assert "reached the threshold of" not in run_page(dataclasses.replace(run, best=no_question))
 
 
 def test_the_time_that_sharing_saved_is_told_where_no_step_was_fine_tuned(run):
