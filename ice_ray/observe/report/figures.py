@@ -84,18 +84,15 @@ def trade_off(runs: Sequence[RunRecord]) -> Figure | None:
 def timeline(run: RunRecord) -> Figure:
     """Accuracy on the validation images over the pruning steps, before and after every fine-tune."""
     original, steps, limit = run.original_accuracy, run.steps, run.limit
-    looked_at = list(enumerate(steps, start=1))
-    measured = (value for _, step in looked_at for value in (step.accuracy_after_pruning, step.accuracy))
+    measured = (value for step in steps for value in (step.accuracy_after_pruning, step.accuracy))
     values = [original, *(value for value in measured if value is not None)]
     x = horizontal("pruning step (0: the dense model)", bounds_of([0, len(steps)]), whole=True)
     y = vertical("validation accuracy (%)", accuracy_bounds(values if limit is None else [*values, limit]))
     lines = [Line(((x.start, y.place(limit)), (x.end, y.place(limit))), "threshold")] if limit is not None else []
     marks = [Mark(x.place(0), y.place(original), "dense", f"dense model\n{original:.2f}%")]
-    before = 0
-    for number, step in looked_at:
+    for number, step in enumerate(steps, start=1):
         # What a step starts from is not where the last one ended, if that was rolled back.
-        start, end = (x.place(before), y.place(step.accuracy_before)), (x.place(number), y.place(step.accuracy))
-        before = number
+        start, end = (x.place(number - 1), y.place(step.accuracy_before)), (x.place(number), y.place(step.accuracy))
         fallen = None if step.accuracy_after_pruning is None else (end[0], y.place(step.accuracy_after_pruning))
         lines.append(Line((start, fallen or end), "pruned"))
         tip = "\n".join([_step_name(step), *step_facts(run, step)])
