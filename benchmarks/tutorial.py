@@ -100,7 +100,7 @@ def _marked(char: Char) -> str:
 
 def report(browser: Browser, run: Path) -> None:
     """`report.png`: its head in light, what follows in dark; `phone.png`: three places of it on a phone."""
-    loss, replay = "Time against loss, every trial", "The replay, step by step"
+    loss, replay = "Every trial: time against accuracy drop", "The replay, step by step"
     _save("report", _beside([_shot(browser, run, 1075, 1330, 0.72, *at) for at in (("light", ""), ("dark", loss))]))
     _save("phone", _beside([_shot(browser, run, 390, 844, 1, "light", at) for at in ("", loss, replay)], 20))
 
@@ -141,7 +141,7 @@ def _save(name: str, picture: Image.Image) -> None:
 def tensorboard(browser: Browser, folder: Path) -> None:
     """`scalars.png`, `images.png` and `hparams.png`."""
     with _serving(folder) as address:
-        wanted = "tagFilter=after_fine_tuning%7Cunpruned%7Cpruning%2Fseconds%7Ccost_so&_smoothingWeight=0"
+        wanted = "tagFilter=validation%7Cparameters_left%7Ccumulative&_smoothingWeight=0"
         for name, place, width, height in (
             ("scalars", f"#scalars&{wanted}", 1280, 722),
             ("images", "#images", 1280, 552),
