@@ -59,7 +59,7 @@ def write_card(
         classes=description["builder"]["num_classes"],
         commands=summary["commands"],
         how=what_was_done(config, steps, NEVER in hyperparameters.as_dict().values()),
-        hyperparameters=str(hyperparameters),
+        hyperparameters="" if set(hyperparameters.in_effect.values()) == {NEVER} else str(hyperparameters),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
     )
     write_text(folder / CARD, text)

@@ -68,7 +68,7 @@ def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never:
     amount = f"{100 * ratio:g}% of the {what} of every prunable layer"
     if config.get("target"):
         amount = f"{what} down to {config['target']} of the dense model"
-    chosen = f", chosen by {config['criterion']}," if config.get("criterion") else ""
+    chosen = f" (criterion {config['criterion']})" if config.get("criterion") else ""
     said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {_counted(len(pruning), 'step')}"
     repair = config.get("repair", "none")
     said += f", each followed by repair ({repair})." if repair != "none" else "."

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ice_ray.hyperparameters import Hyperparameters, spelled
+from ice_ray.pipelines.records import FINAL_RETRAINING
 
+_OF_A_FINE_TUNE = ("accuracy_after_pruning", "learning_rate_max")
 LOSS = "fine_tuning/loss"
 STEP_TAGS = {
     "accuracy": "accuracy/validation",
@@ -65,13 +67,14 @@ class StepLog(Protocol):
 
 
 def step_figures(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is known of a step, by tag. Accuracy before a fine-tune is one of its own only where one followed.
+    """What is known of a step, by tag. Of a retraining, the step before it and its hyperparameters say how it began.
 
     >>> step_figures({"accuracy": 90, "accuracy_after_pruning": 90, "fine_tuned": False, "unpruned_share": 0.5})
     {'accuracy/validation': 90.0, 'size/parameters_left': 50.0}
     """
-    unknown = () if values.get("fine_tuned") else ("accuracy_after_pruning",)
-    known = {name: float(values[name]) for name in STEP_TAGS if name not in unknown and values.get(name) is not None}
+    fine_tuned = values.get("fine_tuned") and values.get("layers") != FINAL_RETRAINING
+    names = [name for name in STEP_TAGS if fine_tuned or name not in _OF_A_FINE_TUNE]
+    known = {name: float(values[name]) for name in names if values.get(name) is not None}
     if "unpruned_share" in known:
         known["unpruned_share"] *= 100
     return {STEP_TAGS[name]: value for name, value in known.items() if math.isfinite(value)}

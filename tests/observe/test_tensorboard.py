@@ -161,6 +161,13 @@ def test_the_dense_model_is_step_0_and_charts_of_fine_tuning_are_apart(tmp_path)
     assert DESCRIPTIONS["fine_tuning/loss"] in described
 
 
+def test_a_retraining_has_no_charts_of_fine_tuning(tmp_path):
+    """What it began with is the step before, and its rate a hyperparameter."""
+    (values,) = reports(1)
+    writer(tmp_path / "replay").step(values | {"fine_tuned": True, "learning_rate_max": 0.1, "layers": "retraining"})
+    assert [path.name for path in tmp_path.iterdir()] == ["replay"]
+
+
 def test_a_final_training_s_accuracy_is_a_step_of_its_own(tmp_path):
     own = writer(tmp_path / "replay")
     own.step(reports(1)[0])

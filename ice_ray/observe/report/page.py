@@ -135,14 +135,13 @@ def _outcome(run: RunRecord) -> list[OutcomeRow]:
 
 
 def _values(run: RunRecord, trial: TrialRecord) -> dict[str, str]:
-    return {name: spelled(value) for name, value in run.in_effect(trial).items()}
+    return {name: spelled(value) for name, value in run.deciding(trial).items()}
 
 
 def _varied(run: RunRecord) -> list[str]:
-    """The hyperparameters in which trials differ, those that had an effect in some of them alone too."""
+    """The hyperparameters in which trials differ where they decide something."""
     values = [_values(run, trial) for trial in run.trials]
-    names = dict.fromkeys(name for own in values for name in own)
-    return [name for name in names if len({own.get(name) for own in values}) > 1]
+    return [name for name in run.winner.hyperparameters if len({own[name] for own in values if name in own}) > 1]
 
 
 def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
@@ -151,14 +150,14 @@ def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
     """
     trials = {trial.index: trial for trial in run.trials}
     usable = [candidate for candidate in run.candidates if candidate.is_usable]
-    own = [run.in_effect(trials[candidate.index]) for candidate in usable]
+    own = [run.deciding(trials[candidate.index]) for candidate in usable]
     logarithmic = frozenset[str]() if run.kind is None else run.kind.logarithmic()
     for_drop = importances(own, [candidate.drop for candidate in usable], logarithmic)
     for_time = importances(own, [candidate.pruning_seconds for candidate in usable], logarithmic)
     shown, found = _values(run, run.shown), [run.in_effect(trial) for trial in run.trials]
     return [
         HyperparameterRow(name, run.symbol(name), shown.get(name, ""), for_drop.get(name), for_time.get(name))
-        for name in dict.fromkeys(name for values in found for name in values)
+        for name in run.shown.hyperparameters
         if any(values.get(name, NEVER) != NEVER for values in found) and {name} & {*shown, *for_drop, *for_time}
     ]
 

@@ -124,10 +124,14 @@ class RunRecord:
         return max((step.images_measured for step in self.steps), default=0)
 
     def in_effect(self, trial: TrialRecord) -> dict[str, float]:
-        """The hyperparameters of a trial that decided something, by name."""
-        if self.kind is None:
-            return trial.hyperparameters
-        return self.kind.from_mapping(trial.hyperparameters).in_effect
+        """The hyperparameters of a trial that people are shown, by name."""
+        own = trial.hyperparameters
+        return own if self.kind is None else self.kind.from_mapping(own).in_effect
+
+    def deciding(self, trial: TrialRecord) -> dict[str, float]:
+        """The hyperparameters of a trial that decide something beside the others, those that say no among them."""
+        idle = frozenset[str]() if self.kind is None else self.kind.from_mapping(trial.hyperparameters).idle
+        return {name: value for name, value in trial.hyperparameters.items() if name not in idle}
 
     def symbol(self, name: str) -> str:
         """What a hyperparameter is called for short."""
