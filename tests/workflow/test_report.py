@@ -12,7 +12,9 @@ from playwright.sync_api import Browser, Page
 
 import ice_ray
 from ice_ray.config.jobs import ReportConfig
+from ice_ray.hyperparameters import IceHyperparameters, spelled
 from ice_ray.observe.outcome import outcome_rows
+from ice_ray.pipelines.records import FINAL_RETRAINING
 from ice_ray.workflow.jobs import run
 from ice_ray.workflow.reporting import report_job
 
@@ -62,17 +64,20 @@ def test_the_report_says_what_the_run_s_files_say(finished, told, browser):
     cells = winner.locator("th, td").all_text_contents()
     assert number(cells[0].removesuffix(" (winner)")) == best["trial"]
     assert [number(cell) for cell in cells[1:3]] == pytest.approx([best["drop"], best["pruning_seconds"]], abs=0.005)
+    point = IceHyperparameters.from_mapping(best["hyperparameters"])
+    decided = {name: spelled(value) for name, value in point.as_dict().items() if name not in point.idle}
     for cell in winner.locator("td[data-name]").all():
-        assert number(cell.text_content()) == pytest.approx(best["hyperparameters"][cell.get_attribute("data-name")])
-    searched = [value for name, value in best["hyperparameters"].items() if not name.startswith("final_")]
-    values = page.locator("#hyperparameters-table tbody tr td:nth-child(2)").all_text_contents()
-    assert [number(value) for value in values] == pytest.approx(searched, rel=1e-4)
-    steps = page.locator("#steps-table tbody tr")
-    assert [number(row.locator("td").last.text_content()) for row in steps.all()] == pytest.approx(
+        assert cell.text_content().strip() == decided.get(cell.get_attribute("data-name"), "\N{EN DASH}")
+    for row in page.locator("#hyperparameters-table tr[data-name]").all():
+        assert row.locator("td").first.text_content() == decided.get(row.get_attribute("data-name"), "no effect")
+    accuracies = page.locator("#steps-table td[data-key='accuracy']").all_text_contents()
+    assert [number(text.removeprefix("≈")) for text in accuracies] == pytest.approx(
         [step["accuracy"] for step in summary["steps"]], abs=0.005
     )
-    tuned = [row.locator("td").nth(4).text_content().startswith("yes") for row in steps.all()]
-    assert tuned == [step["fine_tuned"] for step in summary["steps"]]
+    pruning = [step for step in summary["steps"] if step["layers"] != FINAL_RETRAINING]
+    cells = page.locator("#steps-table td[data-key='fine-tuned']").all_text_contents()
+    tuned = [step["fine_tuned"] for step in pruning]
+    assert [cell.startswith("yes") for cell in cells[: len(pruning)]] == (tuned if any(tuned) else [])
     widths = {row.locator("th").text_content(): row for row in page.locator("#widths-table tbody tr").all()}
     assert {layer: int(row.locator("td").nth(1).text_content()) for layer, row in widths.items()} == json.loads(
         (finished[0] / "pruned_model" / "model.json").read_text()
@@ -95,7 +100,7 @@ def test_a_point_says_what_it_is_to_the_mouse_and_to_the_keyboard(finished, told
     assert "dense model" in tip.text_content()
     visit.page.keyboard.press("ArrowRight")
     assert "step 1: layer1.0.conv1" in tip.text_content()
-    assert "threshold" in tip.text_content()
+    assert ("threshold" in tip.text_content()) == (best["hyperparameters"]["accuracy_drop_threshold"] != "never")
     visit.end()
 
 
