@@ -75,7 +75,8 @@ def test_tensorboard_reads_it_there(killed, monkeypatch):
     # One of them had just ended, or not quite, when the driver was killed.
     trials = [str(run / "tensorboard" / "search" / name) for name in ("trial-000", "trial-001")]
     printed = finish([sys.executable, "-c", program, *trials])
-    assert json.loads(printed.splitlines()[-1]) == [[0, 1, 2, 3, 4, 5, 6]] * 2
+    steps = [own[:7] for own in json.loads(printed.splitlines()[-1])]  # a retraining may follow
+    assert steps == [[0, 1, 2, 3, 4, 5, 6]] * 2
 
 
 def test_other_jobs_take_the_address(killed, tmp_path):
