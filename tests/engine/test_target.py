@@ -110,8 +110,8 @@ def test_what_is_out_of_reach_names_what_would_bring_it_within():
     with pytest.raises(UserError) as refusal:
         found(narrow(), "macs=0.4")
     assert str(refusal.value).startswith(
-        f"--target macs=0.4 is out of reach: the greatest ratio that empties no layer (0.968) leaves {smallest:.3f}; "
-        "--prune.include '*' takes widen too: then ratio 0."
+        f"target macs=0.4 is out of reach: the greatest ratio that empties no layer (0.968) leaves {smallest:.3f}; "
+        "prune.include '*' takes widen too: then ratio 0."
     )
     asked = found(narrow(include=("*",)), "macs=0.4")
     assert f"ratio {asked.ratio:g} leaves {asked.share:.3f}" in str(refusal.value)
@@ -145,8 +145,8 @@ def test_a_target_that_guts_layers_is_said_with_widths_and_mend():
     said = objection(narrow(), "macs=0.54")
     assert said is not None
     assert said.startswith(
-        "--target macs=0.54 leaves first.conv1 2 of its 32 filters, second.conv1 2 of its 32 filters: so few seldom "
-        "recover; --prune.include '*' takes widen too: then ratio 0.4"
+        "target macs=0.54 leaves first.conv1 2 of its 32 filters, second.conv1 2 of its 32 filters: so few seldom "
+        "recover; prune.include '*' takes widen too: then ratio 0.4"
     )
     assert objection(narrow(include=("*",)), "macs=0.54") is None
     assert objection(narrow(), "macs=0.6") is None
