@@ -30,7 +30,7 @@ def ablated(without: tuple[str, ...]) -> Contestant:
     name = ", no ".join((ICE.name, *without))
     twin = ", no ".join((ICE.name, *(part for part in without if part != "threshold")))
     options = (*ICE.options, *(f"--no-{part}" for part in without))
-    return Contestant(name, options, ICE.name, twin if twin != name else "")
+    return Contestant(name, options, ICE.name, twin if twin != name else "", is_published=True)
 
 
 ABLATED = tuple(ablated(without) for count in (1, 2, 3) for without in itertools.combinations(PARTS, count))

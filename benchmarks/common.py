@@ -25,9 +25,12 @@ from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Rows
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights, load_state_dict
+from ice_ray.pipelines.ice import IceConfig
 
 RESULTS = Path(__file__).parent / "results"
 PREPROCESSING = Preprocessing(pad=4, flip=True)
+PUBLISHED = IceConfig(0.6, criterion="l1", calibration_images=1000, repair="none", decision_error=0.0)
+"""ICE-Pruning as the paper has it, at 60% of the filters."""
 Row = dict[str, Any]
 
 

@@ -8,7 +8,6 @@ images, once a seed. A contestant is what a user would put on the command line.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -35,9 +34,8 @@ from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.roles import Rows, subsample
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.base import Pipeline
-from ice_ray.pipelines.prepare import prepare
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.registry import build_pipeline, pipeline_kind
+from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.training.precision import resolve
 from ice_ray.workflow.plan import Plan, make_plan
@@ -62,6 +60,7 @@ class Setting:
         name: of the setting; runs are kept by it.
         options: of the job: model, weights, data, sizes of both stages.
         validation_images: how many of the validation images decide in the replay; None for all.
+        published: options that ICE as published has in it, where the setting's own do not say them.
         tuned_in: the setting whose searches found the hyperparameters, for what has not been searched in this one.
     """
 
@@ -69,6 +68,7 @@ class Setting:
     options: tuple[str, ...]
     validation_images: int | None = None
     tuned_in: str = ""
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Contestant:
     Attributes:
         options: of the job, beside the setting's.
         tuned_as: whose search found its hyperparameters; its own where that is empty.
+        is_published: whether it is ICE as published, or made from that.
         twin: who asks a threshold before every fine-tune where this one does not, and is the same in all else.
     """
 
@@ -85,9 +86,11 @@ class Contestant:
     options: tuple[str, ...]
     tuned_as: str = ""
     twin: str = ""
+    is_published: bool = False
 
 
-ICE = Contestant("ice", ("--pipeline", "ice", "--search.trials", "6"))
+_AS_PUBLISHED = "--pipeline ice --criterion l1 --calibration-images 1000 --repair none --decision-error 0"
+ICE = Contestant("ice", (*_AS_PUBLISHED.split(), "--search.trials", "6"), is_published=True)
 """As published, but for the grid, of which it has six points."""
 STEADY = Contestant(
     "baseline, rate 0.005", ("--pipeline", "baseline", "--space", "benchmarks/spaces/baseline-0.005.yaml")
@@ -112,7 +115,8 @@ def cached_images() -> Images:
 
 def plan_of(setting: Setting, contestant: Contestant, ratio: float, seed: int) -> Plan:
     """As the job would make it."""
-    words = [*setting.options, *contestant.options, "--ratio", str(ratio), "--seed", str(seed)]
+    published = setting.published if contestant.is_published else ()
+    words = [*setting.options, *published, *contestant.options, "--ratio", str(ratio), "--seed", str(seed)]
     return make_plan(parse(RunConfig, words, "benchmark"))
 
 
@@ -121,12 +125,12 @@ def dense_network(plan: Plan) -> DenseNetwork:
     module = plan.spec.build()
     if plan.weights is not None:
         module.load_state_dict(plan.weights)
-    return DenseNetwork(module, plan.image_shape, plan.selection, plan.amounts, plan.layout)
+    return DenseNetwork(module, plan.image_shape, plan.selection, plan.options.amounts, plan.layout)
 
 
 def executor_of(plan: Plan, settings: PruningSettings, train: ImageSet, validation: ImageSet) -> TorchExecutor:
     """An executor on this machine's device, warmed up."""
-    recipe = dataclasses.replace(settings.recipe, precision=resolve(plan.config.precision, DEVICE))
+    recipe = settings.recipe(resolve(plan.config.precision, DEVICE))
     data = PruningData(train, validation, plan.preprocessing)
     executor = TorchExecutor(dense_network(plan), data, recipe, settings.seed, DEVICE)
     executor.warm_up()
@@ -151,25 +155,27 @@ def search(setting: Setting, contestant: Contestant, ratio: float, decoded: Imag
     settings = plan.search_settings
     executor = executor_of(plan, settings, train, validation)
     began = time.perf_counter()
-    preparation = prepare(executor, settings.removal, settings.freeze, plan.probes)
+    pipelines = [build_pipeline(settings.pipeline, settings.config, point) for point in plan.proposals.known]
+    preparation = pipelines[0].prepare(executor, plan.probes)
     executor.fine_tuner.teacher_cache = LocalTeacherCache()
     worker = CachingExecutor(executor, LocalActionCache(ActionIndex(), {}))
     trials: list[Row] = []
     candidates: list[Candidate] = []
-    for index, point in enumerate(plan.proposals.known):
+    for index, pipeline in enumerate(pipelines):
+        point = pipeline.hyperparameters.plain()
         try:
-            state = to_the_end(build_pipeline(settings, point), worker, preparation)
+            state = to_the_end(pipeline, worker, preparation)
         except TrialFailure as failure:
-            trials.append({**point.as_dict(), "failure": str(failure)})
+            trials.append({**point, "failure": str(failure)})
             continue
         last = state.records[-1]
         candidates.append(Candidate(index, state.pruning_seconds("wall", 1.0), last.drop, last.unpruned_share))
         own, taken = candidates[-1], max(1 - record.unpruned_share for record in state.records)
         found = {"drop": own.drop, "left": own.unpruned_share, "taken": taken, "seconds": own.pruning_seconds}
-        trials.append(point.as_dict() | found)
+        trials.append(point | found)
     choice = objective_named(plan.config.search.objective, plan.config.search.max_drop).choose(candidates)
     return {
-        "point": plan.proposals.known[choice.index].as_dict(),
+        "point": plan.proposals.known[choice.index].plain(),
         "reason": choice.reason,
         "seconds": time.perf_counter() - began,
         "trials": trials,
@@ -185,16 +191,12 @@ def replay(
     plan, searched = plan_of(setting, contestant, ratio, seed), plan_of(setting, contestant, ratio, 0)
     dataset, settings = plan.dataset, plan.replay_settings
     train_rows, _ = plan.replay_rows()
-    validation_rows, test_rows = (
-        searched.roles.validation,
-        searched.roles.test,
-    )  # no seed reports what the search has seen
+    validation_rows, test_rows = searched.roles.validation, searched.roles.test  # of the search: it has seen no other
     if setting.validation_images is not None:
         validation_rows = subsample(dataset, validation_rows, setting.validation_images, seed, "benchmark decide")
     executor = executor_of(plan, settings, decoded(dataset, train_rows), decoded(dataset, validation_rows))
-    probes = plan.config.freezing and point.freezes
-    preparation = prepare(executor, settings.removal, settings.freeze, probes)
-    pipeline = build_pipeline(settings, point)
+    pipeline = build_pipeline(settings.pipeline, settings.config, point)
+    preparation = pipeline.prepare(executor, pipeline.freezes)
     state = to_the_end(pipeline, executor, preparation)
     pruning = state.pruning_seconds("wall", 1.0)
     state, final = pipeline.finish(executor, state, preparation)
@@ -213,7 +215,7 @@ def replay(
         _DENSE_SCORES[key] = scores(dense)
     (own, test), (dense_own, dense_test) = scores(module), _DENSE_SCORES[key]
     return {
-        "point": point.as_dict(),
+        "point": point.plain(),
         "config": plan.config.as_dict(),
         "original": preparation.original_accuracy,
         "decide": state.records[-1].accuracy,
@@ -318,10 +320,9 @@ def run_contest(
         key = {"setting": setting.name, "ratio": ratio, "pipeline": tuner.name, "part": "search"}
         known = same_under_less(tuner, key, ledger) or same_in_other(setting, key, ledger)
         found = ledger.once(key, partial(dict, known) if known else partial(search, setting, tuner, ratio, decoded))
-        kind = pipeline_kind(plan_of(setting, contestant, ratio, 0).config.pipeline).hyperparameters
-        point = kind.from_mapping(found["point"])
+        point = plan_of(setting, contestant, ratio, 0).pipeline.Hyperparameters.from_mapping(found["point"])
         for seed in seeds:
             key = {"setting": setting.name, "ratio": ratio, "pipeline": contestant.name, "seed": seed, "part": "replay"}
             known = same_under_less(contestant, key, ledger) or same_as_twin(contestant, key, ledger)
             run = partial(replay, setting, contestant, ratio, seed, point, decoded)
-            ledger.once(key, partial(dict, known) if known and known["point"] == point.as_dict() else run)
+            ledger.once(key, partial(dict, known) if known and known["point"] == point.plain() else run)

@@ -16,7 +16,7 @@ from common import RESULTS, Ledger, Row, command, spread, table, write_parquet
 from contest import Contestant, Setting
 from matplotlib.ticker import LogLocator
 
-from ice_ray.pipelines.registry import pipeline_kind
+from ice_ray.pipelines.registry import pipeline_named
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -49,7 +49,7 @@ class Cell:
     @property
     def point(self) -> str:
         """The hyperparameters, for people."""
-        kind = pipeline_kind(self.rows[0]["config"]["pipeline"]).hyperparameters
+        kind = pipeline_named(self.rows[0]["config"]["pipeline"]).Hyperparameters
         return str(kind.from_mapping(self.rows[0]["point"]))
 
 

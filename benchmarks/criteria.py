@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from common import (
     PREPROCESSING,
+    PUBLISHED,
     RESULTS,
     Ledger,
     Row,
@@ -38,7 +39,7 @@ from common import (
     write_parquet,
 )
 
-from ice_ray import IceHyperparameters, ImageSet, PruningData, PruningSettings, prune
+from ice_ray import IceHyperparameters, ImageSet, PruningData, prune
 from ice_ray.data.batches import Shard
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.pruning.criteria import CRITERIA
@@ -53,8 +54,8 @@ RATIOS = (0.6, 0.7, 0.8)
 
 def run(data: PruningData, report: ImageSet, shared: Path, criterion: str, ratio: float, seed: int) -> Row:
     """One run: accuracies in percent, its steps' records."""
-    settings = PruningSettings(criterion=criterion, seed=seed)
-    result = prune(dense_resnet20(shared), data, ratio, POINT, settings=settings, device="cpu")
+    options = {"config": PUBLISHED, "criterion": criterion, "seed": seed, "device": "cpu"}
+    result = prune(dense_resnet20(shared), data, ratio, POINT, **options)
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "original": result.original_accuracy,

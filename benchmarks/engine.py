@@ -28,6 +28,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from common import (
     PREPROCESSING,
+    PUBLISHED,
     RESULTS,
     Ledger,
     Row,
@@ -53,14 +54,14 @@ from ice_ray.engine.threshold import Threshold
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.layerwise import choose_removal
 from ice_ray.pruning.freezing import hold_fixed
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.evaluate import count_correct, evaluation_batch
 from ice_ray.training.fine_tune import Recipe, fine_tune
 from ice_ray.training.precision import Precision, autocast, resolve
 
-PRECISION = resolve("auto", DEVICE)
+PRECISION, NO_TEACHER = resolve("auto", DEVICE), FineTuneConfig(distil=False)
 # Model: (image size, batch, images of a measurement on a CPU).
 MODELS = {
     "cifar-resnet20": (32, 128, 5120),
@@ -143,7 +144,7 @@ def tune(network: DenseNetwork, real: ImageSet, batch: int, frozen: tuple[str, .
     """(d)"""
     model = network.build(DEVICE)
     hold_fixed(model, frozen, network.norms, network.below(frozen) if cut else ())
-    recipe = Recipe(batch_size=batch, distil=False, precision=PRECISION)
+    recipe = Recipe(batch, NO_TEACHER, precision=PRECISION)
     return fine_tune(model, real, PREPROCESSING, recipe, lambda _: 1e-3, 1, (0, "engine"))[0]
 
 
@@ -193,8 +194,8 @@ def removals(executor: TorchExecutor) -> Iterator[Outcome]:
     """60% of every unit's filters, a pruning step at a time, nothing fine-tuned."""
     snapshot = executor.root
     for step in executor.network.steps:
-        choice = choose_removal(executor, snapshot, step.number, RemovalRule(Amounts(0.6)))
-        removed = executor.run(snapshot, Prune(choice.removed))
+        chosen, _ = choose_removal(executor, snapshot, step.number, PUBLISHED)
+        removed = executor.run(snapshot, Prune(chosen))
         snapshot = removed.snapshot
         yield removed
 
@@ -206,7 +207,11 @@ def accuracies(shared: Path, seed: int) -> Row:
     train = images(dataset, subsample(dataset, roles.train, 10_000, seed, "engine accuracy"))
     report = to_device(images(dataset, roles.test), DEVICE)
     executor = TorchExecutor(
-        network_of("cifar-resnet20", shared), PruningData(train, train, PREPROCESSING), Recipe(distil=False), 0, DEVICE
+        network_of("cifar-resnet20", shared),
+        PruningData(train, train, PREPROCESSING),
+        Recipe(options=NO_TEACHER),
+        0,
+        DEVICE,
     )
     *_, last = removals(executor)
     widths = executor.commit(last.snapshot)
@@ -215,7 +220,7 @@ def accuracies(shared: Path, seed: int) -> Row:
         model = executor.network.build_pruned(widths.widths, DEVICE)
         model.load_state_dict(widths.tensors)
         if loop == "ours":
-            recipe = Recipe(distil=False, precision=PRECISION)
+            recipe = Recipe(options=NO_TEACHER, precision=PRECISION)
             fine_tune(model, to_device(train, DEVICE), PREPROCESSING, recipe, lambda _: 0.01, 1, (seed, "engine"))
         else:
             torch.manual_seed(seed)
@@ -232,7 +237,7 @@ def early(shared: Path) -> Row:
     dataset = cifar10(shared)
     validation = images(dataset, assign_roles(dataset, "holdout", 0).validation)
     network = network_of("cifar-resnet20", shared)
-    recipe = Recipe(distil=False, precision=PRECISION)
+    recipe = Recipe(options=NO_TEACHER, precision=PRECISION)
     executor = TorchExecutor(network, PruningData(validation, validation, PREPROCESSING), recipe, 0, DEVICE)
     original = executor.run(executor.root, Measure()).value.accuracy
     row: Row = {"accuracy": [], "exact": [], "error 0.01": []}
@@ -250,7 +255,9 @@ def _rank(rank: int, port: int, shared: Path, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     network, group = network_of("cifar-resnet20", shared), ProcessGroup()
     some = real_images(shared, 32, 256)
-    executor = TorchExecutor(network, PruningData(some, some, PREPROCESSING), Recipe(distil=False), 0, DEVICE, group)
+    executor = TorchExecutor(
+        network, PruningData(some, some, PREPROCESSING), Recipe(options=NO_TEACHER), 0, DEVICE, group
+    )
     executor.warm_up()
     seconds: dict[str, list[float]] = {"surgery": [], "wrap": [], "checkpoint": []}
     for removed in removals(executor):

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from common import PREPROCESSING, RESULTS, arguments, cifar10, dense_resnet20, images, spread, table
+from common import PREPROCESSING, PUBLISHED, RESULTS, arguments, cifar10, dense_resnet20, images, spread, table
 
-from ice_ray import IceHyperparameters, PruningData, PruningSettings, prune
+from ice_ray import IceHyperparameters, PruningData, prune
 from ice_ray.data.batches import Shard
 from ice_ray.ingest.roles import assign_roles, subsample
-from ice_ray.pipelines.prepare import FreezeConfig
+from ice_ray.pipelines.ice import FreezeConfig
 from ice_ray.pruning.freezing import WeightChange
 from ice_ray.training.evaluate import count_correct
 
@@ -34,9 +34,8 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     train = images(dataset, subsample(dataset, roles.train, 5000, seed, "benchmark"))
     validation, report = images(dataset, roles.validation), images(dataset, roles.test)
     point = IceHyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
-    settings = PruningSettings(seed=seed, freeze=FreezeConfig(change=change))
-    data = PruningData(train, validation, PREPROCESSING)
-    result = prune(dense_resnet20(shared), data, 0.6, point, settings=settings, device="cpu")
+    data, freeze = PruningData(train, validation, PREPROCESSING), FreezeConfig(change=change)
+    result = prune(dense_resnet20(shared), data, 0.6, point, config=PUBLISHED, freeze=freeze, seed=seed, device="cpu")
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "measure": change,

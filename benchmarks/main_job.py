@@ -1,4 +1,4 @@
-"""The main job on CIFAR-10, as a user runs it: ResNet-20, ratio 0.6, six trials on 2% subsamples, two workers.
+"""ICE-Pruning as published on CIFAR-10, as a user runs it: ResNet-20, ratio 0.6, six trials on 2% subsamples, two workers.
 
     python benchmarks/main_job.py --shared ../shared --seeds 0 1 2
 
@@ -40,7 +40,9 @@ def command(shared: Path, storage: Path, seed: int) -> list[str]:
         *("python", "jobs/ice_prune.py", "--model", "cifar-resnet20"),
         *("--weights", str(shared / "weights" / "resnet20_cifar10jpeg.safetensors")),
         *("--data", f"parquet:{shared / 'datasets' / 'cifar10-jpeg'}"),
-        *("--ratio", "0.6", "--space", "cifar10", "--search.trials", "6", "--replay.workers", "2"),
+        *("--ratio", "0.6", "--space", "paper-cifar10", "--search.trials", "6", "--replay.workers", "2"),
+        *("--criterion", "l1", "--repair", "none", "--decision-error", "0"),
+        *("--search.subsample", "0.02", "--search.objective", "auto"),
         *("--storage", str(storage), "--name", f"main-job-seed{seed}", "--seed", str(seed)),
     ]
 

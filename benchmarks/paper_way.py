@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import PREPROCESSING, Row, cifar10, dense_resnet20, images
+from common import PREPROCESSING, PUBLISHED, Row, cifar10, dense_resnet20, images
 from PIL import Image
 from torch import Tensor
 
@@ -22,10 +22,7 @@ from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import assign_roles, subsample
-from ice_ray.pipelines.prepare import FreezeConfig, prepare
-from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.training.fine_tune import Recipe
 
 CPU = torch.device("cpu")
@@ -105,12 +102,11 @@ def paper_point(shared: Path, point: IceHyperparameters, train_share: float, eva
     data = PruningData(
         DecodedWhenAsked.of(images(dataset, train)), DecodedWhenAsked.of(images(dataset, validation)), PREPROCESSING
     )
-    settings = PruningSettings(Amounts(0.6), freeze=FreezeConfig())
     network = DenseNetwork(dense_resnet20(shared), (3, 32, 32))
     began = time.perf_counter()
     executor = PaperExecutor(network, data, Recipe(), 0)
-    preparation = prepare(executor, settings.removal, settings.freeze, True)
-    pipeline = build_pipeline(settings, point)
+    pipeline = IcePipeline(config=PUBLISHED, hyperparameters=point)
+    preparation = pipeline.prepare(executor, True)
     state = pipeline.begin(executor)
     while not pipeline.is_done(executor, state):
         state = pipeline.advance(executor, state, preparation)

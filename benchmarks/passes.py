@@ -20,19 +20,18 @@ from settings import small
 
 from ice_ray.engine import calibrator
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pipelines.layerwise import choose_removal, removal_action
 
 MODELS = ("cifar-resnet20", "cifar-resnet56")
-RULE = RemovalRule(Amounts(0.6), "residual", 250)
+CONFIG = IceConfig(0.6, calibration_images=250, repair="least-squares")
 HELD = calibrator.MOST_BYTES
 
 
 def executor_for(shared: Path, model: str) -> TorchExecutor:
     """With the benchmarks' usual images."""
     decoded, setting = cached_images(), small(shared, model)
-    words = ("--criterion", RULE.criterion, "--repair", "least-squares")
-    plan = plan_of(setting, Contestant("", words), 0.6, 0)
+    plan = plan_of(setting, Contestant("", ("--repair", CONFIG.repair)), CONFIG.ratio, 0)
     train, validation = decoded(plan.dataset, plan.replay_rows()[0]), decoded(plan.dataset, plan.search_rows()[1])
     executor = executor_of(plan, plan.replay_settings, train, validation)
     _ = executor.network.resume_points  # found once a process, before its first step
@@ -45,8 +44,8 @@ def prune(executor: TorchExecutor, held: int) -> tuple[float, dict[str, torch.Te
     executor.rename_root(f"{executor.root}.")  # nothing is known from the run before
     began, snapshot = time.process_time(), executor.root
     for step in executor.network.steps:
-        choice = choose_removal(executor, snapshot, step.number, RULE)
-        snapshot = executor.run(snapshot, removal_action(choice, step.number, RULE, "least-squares")).snapshot
+        chosen, _ = choose_removal(executor, snapshot, step.number, CONFIG)
+        snapshot = executor.run(snapshot, removal_action(chosen, step.number, CONFIG)).snapshot
     return time.process_time() - began, executor.commit(snapshot).tensors
 
 

@@ -24,8 +24,8 @@ from settings import small
 
 from ice_ray.engine.actions import Measure
 from ice_ray.ingest.roles import subsample
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pipelines.layerwise import choose_removal, removal_action
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -55,13 +55,13 @@ def run(options: argparse.Namespace, decoded: Images, key: dict[str, Any]) -> Ro
     train = decoded(dataset, plan.replay_rows()[0])
     validation = decoded(dataset, subsample(dataset, plan.roles.validation, 2000, key["seed"], "benchmark decide"))
     executor = executor_of(plan, plan.replay_settings, train, validation)
-    rule = RemovalRule(Amounts(key["ratio"]), key["criterion"], key["images"])
+    config = IceConfig(key["ratio"], criterion=key["criterion"], calibration_images=key["images"], repair=key["kind"])
     original = executor.run(executor.root, Measure()).value.accuracy
     snapshot, seconds, accuracies = executor.root, 0.0, []
     for step in executor.network.steps:
         began = time.process_time()
-        choice = choose_removal(executor, snapshot, step.number, rule)
-        removed = executor.run(snapshot, removal_action(choice, step.number, rule, key["kind"]))
+        chosen, _ = choose_removal(executor, snapshot, step.number, config)
+        removed = executor.run(snapshot, removal_action(chosen, step.number, config))
         snapshot = removed.snapshot
         seconds += time.process_time() - began
         accuracies.append(executor.run(snapshot, Measure()).value.accuracy)

@@ -14,6 +14,7 @@ below --work and not redone.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 from argparse import Namespace
@@ -23,7 +24,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import RESULTS, Ledger, Row, arguments, command, machine, spread, table, write_parquet
+from common import PUBLISHED, RESULTS, Ledger, Row, arguments, command, machine, spread, table, write_parquet
 from contest import ICE, Images, Setting, cached_images, executor_of, plan_of, search
 from settings import setting_of, setting_options
 
@@ -31,9 +32,9 @@ from ice_ray import IceHyperparameters
 from ice_ray.engine.actions import FineTune, Measure, UnprunedShare, WeightNorm
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.ingest.roles import subsample
-from ice_ray.pipelines.imp import ImpConfig
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal, removal_action
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pipelines.imp import ImpOptions
+from ice_ray.pipelines.layerwise import choose_removal, removal_action
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
 from ice_ray.training.schedules.retraining import RETRAININGS, RetrainingPlan, retraining_plan, same_retraining
 
@@ -44,7 +45,7 @@ EQUATION, CONSTANT = "eq. 1", "constant"
 
 
 @dataclass(frozen=True)
-class StoragePath:
+class Place:
     """A pruned network that every schedule is tried on.
 
     Attributes:
@@ -62,28 +63,28 @@ class StoragePath:
     pruned: float
 
 
-def chain(executor: TorchExecutor, rule: RemovalRule, point: IceHyperparameters) -> list[StoragePath]:
+def chain(executor: TorchExecutor, config: IceConfig, point: IceHyperparameters) -> list[Place]:
     """The network after each step's removal, all committed."""
     snapshot, places = executor.root, []
     for step in executor.network.steps:
         norm = executor.run(snapshot, WeightNorm()).value
         had = executor.run(snapshot, UnprunedShare("parameters")).value
-        choice = choose_removal(executor, snapshot, step.number, rule)
-        snapshot = executor.run(snapshot, removal_action(choice, step.number, rule, "none")).snapshot
+        chosen, _ = choose_removal(executor, snapshot, step.number, config)
+        snapshot = executor.run(snapshot, removal_action(chosen, step.number, config)).snapshot
         executor.commit(snapshot)
         left = executor.run(snapshot, UnprunedShare("parameters")).value
         lost = max(0.0, 1 - (executor.run(snapshot, WeightNorm()).value / norm) ** 2) ** 0.5
-        places.append(StoragePath(snapshot, step.number, left, lost, 1 - left / had))
+        places.append(Place(snapshot, step.number, left, lost, 1 - left / had))
         rate = maximum_learning_rate(point, left, 0.0)
         snapshot = executor.run(snapshot, FineTune(("step", step.number), rate, 1, "constant", ())).snapshot
     return places
 
 
-def plans(place: StoragePath, epochs: float) -> dict[str, RetrainingPlan]:
+def plans(place: Place, epochs: float) -> dict[str, RetrainingPlan]:
     """What there is to try, by name; schedules that come to the same are one."""
     found: dict[str, RetrainingPlan] = {CONSTANT: RetrainingPlan(1.0, "constant")}
     for name in RETRAININGS:
-        own = retraining_plan(name, ImpConfig().dense, epochs, place.lost, place.pruned)
+        own = retraining_plan(name, ImpOptions().dense, epochs, place.lost, place.pruned)
         twin = next((known for known, other in found.items() if same_retraining(own, other)), None)
         if twin is not None:
             found[f"{twin} = {name}"] = found.pop(twin)
@@ -102,7 +103,7 @@ def run(options: Namespace, setting: Setting, decoded: Images, ratio: float, see
     train, validation = decoded(dataset, plan.replay_rows()[0]), decoded(dataset, validation_rows)
     executor, report = executor_of(plan, plan.replay_settings, train, validation), decoded(dataset, roles.test)
     asked = IceHyperparameters.from_mapping(point)
-    places = chain(executor, RemovalRule(Amounts(ratio)), asked)
+    places = chain(executor, dataclasses.replace(PUBLISHED, ratio=ratio), asked)
     chosen = [places[len(places) * part // 3 - 1] for part in (1, 2, 3)]
     results: list[Row] = []
     for place in chosen:

@@ -30,7 +30,7 @@ from ice_ray.search.space import load_space
 SAMPLERS: dict[str, SamplerName] = {"tpe": "tpe", "gp": "gp"}
 ALGORITHMS = ("grid", "random", *SAMPLERS)
 BUDGETS = (6, 12, 24)
-POINT = tuple(load_space("cifar10").bounds.ranges)  # without the final retraining, which this grid has not
+POINT = tuple(load_space("paper-cifar10").bounds.ranges)  # without the final retraining, which this grid has not
 
 
 class Known:
@@ -68,7 +68,7 @@ def known() -> Known:
 
 def points_seen(algorithm: str, budget: int, seed: int) -> list[int]:
     """The grid points that a search comes to, in its order."""
-    space, grid = load_space("cifar10"), known()
+    space, grid = load_space("paper-cifar10"), known()
     if algorithm == "grid":
         return [grid.points.index(point) for point in space.sample(budget, seed)]
     if algorithm == "random":

@@ -38,8 +38,8 @@ def setting_of(options: Namespace) -> Setting:
         if getattr(options, option) is not None:
             words += [f"--{option}", str(getattr(options, option))]
     # The score is of images by which nothing is decided, and no pipeline has epochs that the others have not.
-    words += ["--decide-on", "holdout", "--replay.final-epochs", "0"]
-    return Setting(options.preset, tuple(words), tuned_in=options.tuned_in)
+    words += ["--decide-on", "holdout"]
+    return Setting(options.preset, tuple(words), tuned_in=options.tuned_in, published=("--final.epochs", "0"))
 
 
 def small(
@@ -56,8 +56,9 @@ def small(
     data = shared / "datasets" / "cifar10-jpeg"
     weights = shared / "weights" / f"{model.removeprefix('cifar-')}_cifar10jpeg.safetensors"
     words = f"--model {model} --precision {precision} --batch-size 128 --replay.subsample {train_share}"
-    words += " --search.eval-images 1000"
+    words += " --search.eval-images 1000 --search.objective auto"
     places = ("--weights", str(weights), "--data", f"cifar10:{data}")
     name = f"small-{model.removeprefix('cifar-')}" + ("" if train_share == 0.1 else f"-{train_share:g}")
     name += "" if precision == PRECISIONS[0] else f"-{precision}"
-    return Setting(name, (*words.split(), *places), 2000, tuned_in)
+    published = ("--space", "paper-cifar10", "--search.subsample", "0.02")
+    return Setting(name, (*words.split(), *places), 2000, tuned_in, published)

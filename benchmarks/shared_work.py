@@ -31,7 +31,7 @@ import matplotlib
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from common import RESULTS, Ledger, Row, arguments, command, dense_resnet20, machine, table, write_parquet
+from common import PUBLISHED, RESULTS, Ledger, Row, arguments, command, dense_resnet20, machine, table, write_parquet
 from paper_way import paper_point
 from scipy.stats import kendalltau
 
@@ -40,9 +40,7 @@ from ice_ray.cache.storage import ActionLog
 from ice_ray.engine.actions import Action, FineTune, Outcome, Score, SnapshotId
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry
-from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.search.prepare import SearchPreparation
 from ice_ray.search.run import point_log
 
@@ -63,7 +61,9 @@ def search(options: Any, name: str, *extra: str) -> Row:
         *(sys.executable, str(JOB), "--storage", str(storage), "--name", name),
         *("--data", f"cifar10:{shared / 'datasets' / 'cifar10-jpeg'}", "--model", "cifar-resnet20"),
         *("--weights", str(shared / "weights" / "resnet20_cifar10jpeg.safetensors"), "--ratio", "0.6"),
-        *("--space", "cifar10", "--search.subsample", str(SHARE), "--search.eval-images", str(EVAL_IMAGES)),
+        *("--space", "paper-cifar10", "--criterion", "l1", "--repair", "none", "--decision-error", "0"),
+        *("--search.objective", "auto", "--calibration-images", "1000"),
+        *("--search.subsample", str(SHARE), "--search.eval-images", str(EVAL_IMAGES)),
         *("--search.batch-size", "128", "--search.clock", "work", *extra),
     ]
     began = time.perf_counter()
@@ -134,12 +134,11 @@ def segments(options: Any) -> list[Row]:
     for action_record in ActionLog(folder / "search" / "actions.jsonl").load():
         index.tell(action_record)
     network = DenseNetwork(dense_resnet20(options.shared), (3, 32, 32))
-    settings = PruningSettings(Amounts(0.6))
     numbers: dict[str, int] = {}
     rows: list[Row] = []
     for trial, point in enumerate(point_log(folder, "ice").load()):
         known = Recording(KnownOutcomes(network, prepared.root, prepared.validation_images, index))
-        pipeline = build_pipeline(settings, point)
+        pipeline = IcePipeline(config=PUBLISHED, hyperparameters=point)
         dry_run = run_dry(pipeline, pipeline.begin(known), prepared.preparation, known)
         if dry_run.next is not None:
             raise SystemExit(f"trial {trial} of the grid is not known to its end")
@@ -147,9 +146,8 @@ def segments(options: Any) -> list[Row]:
         for action_record in known.asked:
             key = key_of(action_record.snapshot, action_record.action)
             assert action_record.outcome is not None
-            step = (
-                action_record.action.step if isinstance(action_record.action, Score) else step
-            )  # what a step begins with
+            if isinstance(action_record.action, Score):  # what a step begins with
+                step = action_record.action.step
             rows.append(
                 {
                     "key": {"trial": trial, "step": step},

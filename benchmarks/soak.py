@@ -27,7 +27,9 @@ _ENDED = re.compile(r"^ +trial-\d+ \((\d+)/", re.MULTILINE)
 
 
 def space(trials: int) -> str:
-    """A grid of at least so many points that all take the same course."""
+    """A grid of at least so many points that all take the same course: a drop of 100 points comes to none of them.
+    (With theta never they would be one point.)
+    """
     side = math.ceil(math.sqrt(trials))
     rates = np.geomspace(0.01, 0.05, side).round(6).tolist()
     reductions = np.linspace(0.001, 0.008, side).round(6).tolist()
@@ -47,6 +49,7 @@ def soak(trials: int, folder: Path) -> list[tuple[int, int, float]]:
     """Run the search; returns (trials ended, KiB, seconds since it began) as they were seen."""
     (folder / "space.yaml").write_text(space(trials))
     asked = "--search.clock work --search.work-speed 1e9 --precision fp32 --search.subsample 0.1 --model cifar-resnet8"
+    asked += " --criterion l1 --repair none --decision-error 0"
     points = ["--space", str(folder / "space.yaml"), "--search.trials", str(trials)]
     words = [sys.executable, str(ROOT / "jobs" / "ice_search.py"), *asked.split(), *points]
     began, seen = time.monotonic(), list[tuple[int, int, float]]()

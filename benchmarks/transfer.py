@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from common import (
     PREPROCESSING,
+    PUBLISHED,
     RESULTS,
     Ledger,
     Row,
@@ -52,11 +53,8 @@ from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.objective import normalized_cost
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.objectives.nearly_best import TOLERANCE_POINTS
-from ice_ray.pipelines.prepare import prepare
+from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.pruning.amounts import Amounts
 from ice_ray.search.space import load_space
 from ice_ray.training.evaluate import count_correct
 from ice_ray.training.fine_tune import Recipe
@@ -65,7 +63,6 @@ from ice_ray.training.precision import resolve
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-RATIO = 0.6
 FRACTIONS = (0.01, 0.02, 0.05, 0.1)
 EVAL_IMAGES = 1000
 HISTORY = (
@@ -79,7 +76,7 @@ CPU = torch.device("cpu")
 
 def eight_points() -> list[IceHyperparameters]:
     """The corners of (theta, eta, LR_base), the other three drawn from the grid."""
-    values = load_space("cifar10").values
+    values = load_space("paper-cifar10").values
     random = np.random.default_rng(0)
     corners = itertools.product(
         values["accuracy_drop_threshold"], values["frozen_fraction"], values["base_learning_rate"]
@@ -99,7 +96,6 @@ class Setting:
             train = subsample(dataset, train, round(fraction * len(train)), seed, "search train")
             validation = subsample(dataset, validation, EVAL_IMAGES, seed, "search decide")
         recipe = Recipe(batch_size=batch_size, precision=resolve("auto", CPU))
-        self.settings = PruningSettings(Amounts(RATIO), seed=seed, recipe=recipe)
         data = PruningData(images(dataset, train), images(dataset, validation), PREPROCESSING)
         self.report = images(dataset, roles.test)
         self.executor = TorchExecutor(DenseNetwork(dense_resnet20(shared), (3, 32, 32)), data, recipe, seed, CPU)
@@ -112,10 +108,9 @@ class Setting:
         Args:
             folder: keeps the last step, so that a run of hours that was interrupted goes on from there.
         """
-        settings, executor = self.settings, self.executor
+        executor, pipeline = self.executor, IcePipeline(config=PUBLISHED, hyperparameters=point)
         if self._preparation is None:
-            self._preparation = prepare(executor, settings.removal, settings.freeze, True)
-        pipeline = build_pipeline(settings, point)
+            self._preparation = pipeline.prepare(executor, True)
         state, kept = pipeline.begin(executor), folder / "state.json"
         if kept.is_file():
             state = PipelineState.from_json(kept.read_text())

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from common import (
     PREPROCESSING,
+    PUBLISHED,
     RESULTS,
     Ledger,
     Row,
@@ -45,9 +46,9 @@ from ice_ray.files import write_tensors
 from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.roles import Roles, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
-from ice_ray.pipelines.removal_choice import RemovalRule, choose_removal
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pipelines.layerwise import choose_removal
 from ice_ray.pruning.freezing import WeightChange
+from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
 from ice_ray.training.precision import resolve
 
@@ -55,7 +56,6 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 CPU = torch.device("cpu")
-RULE = RemovalRule(Amounts(0.6))
 RATE, DENSE_RATE, DENSE_EPOCHS = 1e-3, 0.05, 2
 MEASURES: tuple[WeightChange, ...] = ("l1", "l2", "norm-difference")
 IMAGES = {"cifar-resnet20": 5000, "cifar-mobilenetv2": 2500}
@@ -68,7 +68,7 @@ def dense_mobilenet(work: Path, train: ImageSet) -> nn.Module:
     if path.is_file():
         model.load_state_dict(safetensors.torch.load_file(path))
         return model
-    recipe = Recipe(distil=False, precision=resolve("auto", CPU))
+    recipe = Recipe(options=FineTuneConfig(distil=False), precision=resolve("auto", CPU))
     fine_tune(
         model, train, PREPROCESSING, recipe, lambda done: DENSE_RATE * (1 - done), DENSE_EPOCHS, (0, "dense mobilenet")
     )
@@ -100,7 +100,8 @@ def run(name: str, shared: Path, work: Path) -> Row:
     }
     row |= {measure: [] for measure in MEASURES}
     for step in network.steps:
-        pruned = executor.run(snapshot, Prune(choose_removal(executor, snapshot, step.number, RULE).removed)).snapshot
+        chosen, _ = choose_removal(executor, snapshot, step.number, PUBLISHED)
+        pruned = executor.run(snapshot, Prune(chosen)).snapshot
         executor.commit(pruned)
         snapshot = executor.run(pruned, FineTune(("step", step.number), RATE, 1, "constant", ())).snapshot
         for measure in MEASURES:
