@@ -91,9 +91,9 @@ def of_repairs(cells: Sequence[Cell]) -> str:
             )
     return (
         "What was to be reached against always fine-tuning, at the better of its rates where two were run, by any row "
-        "with repairs; and `reconstruction, up to four epochs` is to be behind published ICE neither in accuracy nor in "
-        "PT. Between means; of several rows that would do, the scores themselves say which is "
-        f"shown.\n\n{table(rows)}"
+        f"with repairs; and `{_BY_DEFAULT}` is to be behind published ICE neither in accuracy nor in PT. Between "
+        "means; of several rows that would do, the scores themselves say which is shown.\n\n"
+        f"{table(rows)}"
     )
 
 

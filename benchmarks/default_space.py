@@ -1,135 +1,223 @@
-"""Which points belong into stage 1's default space: many are replayed, and tried as stage 1 would try them.
+"""Which points stage 1 tries by default: many are replayed, and tried as stage 1 tries them.
 
-python benchmarks/default_space.py --threads 1 --stage replay --train-share 0.4
-python benchmarks/default_space.py --threads 1 --stage search
+    python benchmarks/default_space.py --threads 1 --stage replay [--model cifar-resnet56] [--train-share 0.4]
+    python benchmarks/default_space.py --threads 1 --stage search [--search-batch 128] [--groups never thresholds]
+    python benchmarks/default_space.py --threads 1 --page
+
+The rules. The published ResNet-20 and ResNet-56 on the original CIFAR-10 images, `--pipeline ice` with its default
+options, in this process; trials share what they have in common, each has the cost that it would have had alone. A
+replay trains on the share of the 50,000 training images that is named, in batches of 128, and decides on one half of
+the test split; its drop is of the whole test split. A trial of stage 1 has 5,000 training images (10%), in batches of
+32 unless the row says otherwise, and its drop is of 1,000 validation images. Time is PT, in seconds of the processor,
+and in operations, which nothing else on the machine can distort. Delta is half of LR, p 0.15, beta 50, but for the rows
+that say `paper`: Delta 0.0007. A point is on the front where none that was replayed on the same images takes fewer
+operations and loses no more. Finished runs are kept below --work and not redone.
 """
 
 from __future__ import annotations
 
 import itertools
+from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from common import Ledger, Row, arguments
+from common import RESULTS, Ledger, Row, arguments, command, table
 from contest import Contestant, Setting, cached_images, executor_of, plan_of, processor_seconds, to_the_end
+from scipy.stats import kendalltau
 
 from ice_ray import IceHyperparameters
 from ice_ray.cache.actions import ActionIndex, LocalActionCache
 from ice_ray.cache.executor import CachingExecutor
 from ice_ray.cache.teacher import LocalTeacherCache
 from ice_ray.errors import TrialFailure
-from ice_ray.pipelines.prepare import prepare
+from ice_ray.hyperparameters import spelled
+from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.registry import build_pipeline
+from ice_ray.search.space import load_space
 
-NEVER = 100.0
+NEVER = IceHyperparameters().accuracy_drop_threshold
 WEIGHTS = {"cifar-resnet20": "resnet20-12fca82f.th", "cifar-resnet56": "resnet56-4bfd9763.th"}
-METHOD = "--pipeline ice --criterion residual --repair reconstruction --prune.calibration-images 2000"
-METHOD += " --decision-error 0.01 --search.subsample 0.1 --batch-size 128"
-CONTESTANT = Contestant("ice", tuple(METHOD.split()))
+SEARCH_SHARE = 0.1
 
 
 def point(
-    theta: float = NEVER,
-    eta: float = 0.0,
-    rate: float = 0.01,
-    epochs: float = 0,
-    final: float = 0.0,
-    paper: bool = False,
+    theta: float = NEVER, eta: float = 0, rate: float = 0.01, epochs: float = 0, final: float = 0, delta: float = 0
 ) -> IceHyperparameters:
-    """One of the points; `paper` takes the middle of the paper's Delta, p and beta."""
-    rest = (0.0007, 0.15, 50.0) if paper else (rate / 2, 0.15, 50.0)
-    return IceHyperparameters(theta, eta, rate, *rest, final_epochs=epochs, final_learning_rate=final if epochs else 0)
+    """One that differs from the simplest in what is named; Delta is half the rate unless it is given."""
+    own = (theta, eta, rate, delta or rate / 2, 0.15, 50.0)
+    return IceHyperparameters(*own, final_epochs=epochs, final_learning_rate=final if epochs else 0).settled
 
 
-def points(groups: list[str]) -> list[IceHyperparameters]:
-    never = [point()]
-    groups_of = {
-        "never": [point(epochs=e, final=r) for e, r in itertools.product((1, 2, 4), (0.005, 0.01, 0.03))],
-        "never-more": [point(epochs=e, final=r) for e, r in ((0.5, 0.03), (0.5, 0.01), (1, 0.1), (2, 0.1), (4, 0.1))],
-        "never-few": [point(epochs=e, final=r) for e, r in ((1, 0.01), (1, 0.03), (4, 0.01), (4, 0.03))],
-        "theta": [point(theta=t) for t in (4, 2, 1, 0.5)],
-        "theta-final": [
-            point(theta=t, epochs=e, final=r) for t, e, r in itertools.product((4, 2), (1, 2), (0.01, 0.03))
-        ],
-        "theta-few": [point(theta=t, epochs=e, final=0.03 if e else 0) for t, e in itertools.product((4, 2), (0, 2))],
-        "rate": [point(theta=2, rate=r) for r in (0.03, 0.003)],
-        "theta-rate": [point(theta=t, rate=0.03, epochs=e, final=0.03) for t, e in itertools.product((4, 2), (0, 2))],
-        "high": [point(epochs=e, final=r) for r, e in itertools.product((0.03, 0.1), (1, 2, 4))],
-        "few": [point(epochs=e, final=r) for e, r in ((1, 0.03), (2, 0.03), (4, 0.01), (4, 0.03), (4, 0.1))],
-        "fewer": [point(epochs=e, final=r) for e, r in ((1, 0.03), (4, 0.01), (4, 0.03))],
-        "theta-4": [point(theta=4, epochs=e, final=0.03) for e in (0, 2)],
-        "eta": [point(theta=4, eta=e, epochs=2, final=0.03) for e in (0.3, 0.9)],
-        "paper": [point(theta=2, paper=True), point(theta=2, rate=0.003, paper=True)],
+RATES, LENGTHS = (0.005, 0.01, 0.03), (1, 2, 4)
+GROUPS = {
+    "never": [point(epochs=epochs, final=rate) for epochs, rate in itertools.product(LENGTHS, RATES)],
+    "few": [point(epochs=epochs, final=rate) for epochs, rate in ((1, 0.03), (4, 0.01), (4, 0.03), (4, 0.1))],
+    "thresholds": [point(theta, epochs=epochs, final=0.03) for theta, epochs in itertools.product((4, 2), (0, 2))],
+    "rates": [point(4, rate=0.03, epochs=epochs, final=0.03) for epochs in (0, 2)],
+    "freezing": [point(4, eta, epochs=2, final=0.03) for eta in (0.3, 0.9)],
+    "paper": [point(2, rate=rate, delta=0.0007) for rate in (0.01, 0.003)],
+}
+
+
+def run_all(options: Namespace, ledger: Ledger) -> None:
+    """The points of the groups in one stage of one network, those that are not in the ledger yet."""
+    share = SEARCH_SHARE if options.stage == "search" else options.train_share
+    places = ("--weights", f"{options.shared}/weights/{WEIGHTS[options.model]}")
+    words = ("--model", options.model, *places, "--data", f"cifar10:{options.shared}/datasets/cifar10")
+    sizes = ("--search.batch-size", str(options.search_batch), "--replay.subsample", str(options.train_share))
+    plan = plan_of(Setting("", (*words, *sizes)), Contestant("", ()), options.ratio, options.seed)
+    searches, decoded = options.stage == "search", cached_images()
+    settings = plan.search_settings if searches else plan.replay_settings
+    rows = plan.search_rows() if searches else plan.replay_rows()
+    train, validation = (decoded(plan.dataset, each) for each in rows)
+    test = decoded(plan.dataset, plan.roles.test)
+    executor = executor_of(plan, settings, train, validation)
+    executor.fine_tuner.teacher_cache = LocalTeacherCache()
+    cache = LocalActionCache(ActionIndex(), {})
+    worker = CachingExecutor(executor, cache)
+    asked = dict.fromkeys([point(), *(each for group in options.groups for each in GROUPS[group])])
+    pipelines = [build_pipeline(settings.pipeline, settings.config, each) for each in asked]
+    preparation = pipelines[0].prepare(executor, any(pipeline.freezes for pipeline in pipelines))
+    dense = executor.accuracy(executor.module(executor.root), test)
+
+    def run(index: int) -> Row:
+        try:
+            state = to_the_end(pipelines[index], worker, preparation)
+        except TrialFailure as failure:
+            return {"failure": str(failure)}
+        content = cache.content(state.snapshot)
+        assert content is not None, "what a repair or a training led to is kept"
+        executor.store.put(content)
+        return {
+            "original": preparation.original_accuracy,
+            "decide": state.accuracy,
+            "dense_report": dense,
+            "report": executor.accuracy(executor.module(state.snapshot), test),
+            "fine_tunes": sum(record.fine_tuned for record in state.records),
+            "seconds": state.pruning_seconds("wall", 1.0),
+            "flops": sum(record.flops for record in state.records),
+            "probe_seconds": preparation.probe_seconds,
+        }
+
+    named = {"stage": options.stage, "model": options.model, "ratio": options.ratio, "share": share}
+    for index, each in enumerate(asked):
+        key = named | {"batch": settings.batch_size, "seed": options.seed, **each.plain()}
+        ledger.once(key, partial(run, index))
+
+
+def of_row(row: Row) -> IceHyperparameters:
+    """The point of a row."""
+    return IceHyperparameters.from_mapping({name: row["key"][name] for name in IceHyperparameters.names()})
+
+
+def drop(row: Row) -> float:
+    """Points: of a replay on the whole test split, of which each half is as large; of a trial on its validation images."""
+    decided = float(row["original"] - row["decide"])
+    return (decided + row["dense_report"] - row["report"]) / 2 if row["key"]["stage"] == "replay" else decided
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """Those that no other beats: in order of operations."""
+    found: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row["flops"], drop(row))):
+        if not found or drop(row) < drop(found[-1]):
+            found.append(row)
+    return found
+
+
+def chosen(rows: Sequence[Row], points: Sequence[IceHyperparameters]) -> IceHyperparameters:
+    """What `nearly-best` takes of these points, by these rows."""
+    own = [row for row in rows if of_row(row) in points]
+    candidates = [Candidate(index, row["flops"], drop(row)) for index, row in enumerate(own)]
+    return of_row(own[objective_named("nearly-best").choose(candidates).index])
+
+
+def section(rows: Sequence[Row], model: str, ratio: float) -> str:
+    """Everything of one network at one ratio."""
+    own = [row for row in rows if (row["key"]["model"], row["key"]["ratio"]) == (model, ratio) and "flops" in row]
+    columns = sorted({(row["key"]["stage"], row["key"]["share"], row["key"]["batch"]) for row in own})
+    parts = {each: [row for row in own if _column(row) == each] for each in columns}
+    heads = {
+        each: f"{'replay' if each[0] == 'replay' else 'trial'}, {50_000 * each[1]:,.0f} images" for each in columns
     }
-    return list(dict.fromkeys(never + [each for group in groups for each in groups_of[group]]))
+    points = sorted({of_row(row) for row in own}, key=lambda each: tuple(each.as_dict().values()))
+    default, lines = load_space("default").points(), []
+    fronts = {each: [of_row(row) for row in front(part)] for each, part in parts.items()}
+    for each in points:
+        line = [spelled(each.accuracy_drop_threshold), *_training(each), "x" if each in default else ""]
+        for column, part in parts.items():
+            row = next((row for row in part if of_row(row) == each), None)
+            mark = " *" if each in fronts[column] else ""
+            said = ("", "", "", "")
+            if row is not None:
+                tera = f"{row['flops'] / 1e12:.1f}"
+                said = (str(row["fine_tunes"]), f"{row['seconds']:.0f}", tera, f"{drop(row):.2f}{mark}")
+            line += said[1:] if column[0] == "search" else said
+        lines.append(line)
+    head = ["theta", "eta", "LR", "final epochs", "final LR", "default"]
+    for column, name in heads.items():
+        of = f"{name}, batch {column[2]}"
+        head += [f"fine-tunes ({of})"] * (column[0] == "replay") + [f"PT s ({of})", "10^12", "drop"]
+    return f"## {model.removeprefix('cifar-')}, {ratio:.0%}\n\n{table([head, *lines])}\n\n{choices(parts, default)}"
 
 
-def setting_of(shared: Any, model: str, share: float) -> Setting:
-    words = f"--model {model} --weights {shared}/weights/{WEIGHTS[model]} --data cifar10:{shared}/datasets/cifar10"
-    return Setting(f"{model}", (*words.split(), "--replay.subsample", str(share)))
+def _column(row: Row) -> tuple[str, float, int]:
+    return row["key"]["stage"], row["key"]["share"], row["key"]["batch"]
+
+
+def _training(each: IceHyperparameters) -> tuple[str, ...]:
+    asks = each.accuracy_drop_threshold != NEVER
+    paper = " (paper)" if each.learning_rate_reduction == 0.0007 else ""
+    steps = (f"{each.frozen_fraction:g}", f"{each.base_learning_rate:g}{paper}") if asks else ("", "")
+    return (*steps, f"{each.final_epochs:g}", f"{each.final_learning_rate:g}" if each.final_epochs else "")
+
+
+def choices(parts: dict[tuple[str, float, int], list[Row]], default: Sequence[IceHyperparameters]) -> str:
+    """What stage 1 would have chosen, what that gives away in the replay, and how alike the two rank."""
+    replays = {column: part for column, part in parts.items() if column[0] == "replay"}
+    lines = [["by trials in batches of", "of", "chosen", "gives away (points)", "tau: drop", "points compared"]]
+    for (column, part), replayed in itertools.product(parts.items(), replays.values()):
+        if column[0] == "replay":
+            continue
+        both = [of_row(row) for row in part if of_row(row) in {of_row(each) for each in replayed}]
+        of = {of_row(row): drop(row) for row in replayed}
+        tried = {of_row(row): drop(row) for row in part}
+        tau = kendalltau([tried[each] for each in both], [of[each] for each in both]).statistic
+        for name, points in (("all", both), ("the default space", [each for each in both if each in default])):
+            if points:
+                own = chosen(part, points)
+                lost = f"{of[own] - min(of.values()):.2f}"
+                lines.append([str(column[2]), name, str(own), lost, f"{tau:.2f}", str(len(points))])
+    return table(lines) + "\n" if len(lines) > 1 else ""
 
 
 def main() -> None:
+    """Run what is missing of what is asked for, or write the page."""
     parser = arguments(__doc__)
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page of what has been run")
     parser.add_argument("--model", choices=WEIGHTS, default="cifar-resnet20")
     parser.add_argument("--stage", choices=("search", "replay"), default="replay")
     parser.add_argument("--train-share", type=float, default=0.4)
     parser.add_argument("--ratio", type=float, default=0.6)
     parser.add_argument("--search-batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--groups", nargs="+", default=["never"])
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=["never"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     processor_seconds()
-    share = options.train_share if options.stage == "replay" else 0.1
-    setting = setting_of(options.shared, options.model, share if options.stage == "replay" else 1.0)
-    contestant = Contestant("ice", (*CONTESTANT.options, "--search.batch-size", str(options.search_batch)))
-    plan = plan_of(setting, contestant, options.ratio, options.seed)
-    is_search = options.stage == "search"
-    settings = plan.search_settings if is_search else plan.replay_settings
-    decoded = cached_images()
-    train, validation = (
-        decoded(plan.dataset, rows) for rows in (plan.search_rows() if is_search else plan.replay_rows())
-    )
-    report = decoded(plan.dataset, plan.roles.test)
-    executor = executor_of(plan, settings, train, validation)
-    executor.fine_tuner.teacher_cache = LocalTeacherCache()
-    worker = CachingExecutor(executor, LocalActionCache(ActionIndex(), {}))
-    asked = points(options.groups)
-    preparation = prepare(executor, settings.removal, settings.freeze, any(each.freezes for each in asked))
-    dense = executor.accuracy(executor.module(executor.root), report)
-    ledger = Ledger(
-        options.work,
-        "default_space",
-        f"-{options.stage}-{options.model}-{options.ratio}-{share}-{options.seed}-{options.search_batch}",
-    )
-
-    def run(own: IceHyperparameters) -> Row:
-        try:
-            state = to_the_end(build_pipeline(settings, own), worker, preparation)
-        except TrialFailure as failure:
-            return {"failure": str(failure)}
-        worker._bring(state.snapshot)
-        return {
-            "batch": settings.recipe.batch_size,
-            "images": len(train),
-            "decided_on": len(validation),
-            "original": preparation.original_accuracy,
-            "decide": state.accuracy,
-            "dense_report": dense,
-            "report": executor.accuracy(executor.module(state.snapshot), report),
-            "fine_tunes": sum(record.fine_tuned for record in state.records),
-            "seconds": state.pruning_seconds("wall", 1.0),
-            "flops": sum(record.flops for record in state.records),
-            "probe_seconds": preparation.probe_seconds,
-            "steps": [record.as_dict() for record in state.records],
-        }
-
-    for own in asked:
-        key = {"stage": options.stage, "model": options.model, "ratio": options.ratio, "share": share}
-        key |= {"batch": settings.recipe.batch_size, "seed": options.seed, **own.as_dict()}
-        ledger.once(key, partial(run, own))
+    own = "-".join(map(str, (options.stage, options.model, options.ratio, options.search_batch, options.seed)))
+    ledger = Ledger(options.work, "default_space", f"-{own}")
+    if not options.page:
+        run_all(options, ledger)
+        return
+    ledger.keep()
+    found = sorted({(row["key"]["model"], row["key"]["ratio"]) for row in ledger.rows})
+    sections = "\n".join(section(ledger.rows, model, ratio) for model, ratio in found)
+    rules, machines = (__doc__ or "").split("The rules. ", 1)[1].strip(), {row["machine"] for row in ledger.rows}
+    why = (RESULTS / "default_space_why.md").read_text()
+    page = f"# Stage 1's default space\n\n`{command()}`\n\n{rules}\n\n{' and '.join(sorted(machines))}; one seed a row."
+    (RESULTS / "default_space.md").write_text(f"{page}\n\n{why}\n{sections}")
 
 
 if __name__ == "__main__":

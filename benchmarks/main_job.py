@@ -1,4 +1,4 @@
-"""ICE-Pruning as published on CIFAR-10, as a user runs it: ResNet-20, ratio 0.6, six trials on 2% subsamples, two workers.
+"""ICE-Pruning as published, as a user runs it: ResNet-20, CIFAR-10, 60%, six trials on 2% subsamples, two workers.
 
     python benchmarks/main_job.py --shared ../shared --seeds 0 1 2
 
