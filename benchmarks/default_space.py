@@ -112,7 +112,7 @@ def of_row(row: Row) -> IceHyperparameters:
 
 
 def drop(row: Row) -> float:
-    """Points: of a replay on the whole test split, of which each half is as large; of a trial on its validation images."""
+    """Points: of a replay on the whole test split (its halves are as large), of a trial on its validation images."""
     decided = float(row["original"] - row["decide"])
     return (decided + row["dense_report"] - row["report"]) / 2 if row["key"]["stage"] == "replay" else decided
 
@@ -138,9 +138,6 @@ def section(rows: Sequence[Row], model: str, ratio: float) -> str:
     own = [row for row in rows if (row["key"]["model"], row["key"]["ratio"]) == (model, ratio) and "flops" in row]
     columns = sorted({(row["key"]["stage"], row["key"]["share"], row["key"]["batch"]) for row in own})
     parts = {each: [row for row in own if _column(row) == each] for each in columns}
-    heads = {
-        each: f"{'replay' if each[0] == 'replay' else 'trial'}, {50_000 * each[1]:,.0f} images" for each in columns
-    }
     points = sorted({of_row(row) for row in own}, key=lambda each: tuple(each.as_dict().values()))
     default, lines = load_space("default").points(), []
     fronts = {each: [of_row(row) for row in front(part)] for each, part in parts.items()}
@@ -156,9 +153,9 @@ def section(rows: Sequence[Row], model: str, ratio: float) -> str:
             line += said[1:] if column[0] == "search" else said
         lines.append(line)
     head = ["theta", "eta", "LR", "final epochs", "final LR", "default"]
-    for column, name in heads.items():
-        of = f"{name}, batch {column[2]}"
-        head += [f"fine-tunes ({of})"] * (column[0] == "replay") + [f"PT s ({of})", "10^12", "drop"]
+    for stage, share, batch in columns:
+        of = f"{stage.replace('search', 'trial')}, {50_000 * share:,.0f} images, batch {batch}"
+        head += ["fine-tunes"] * (stage == "replay") + [f"PT s ({of})", "10^12", "drop"]
     return f"## {model.removeprefix('cifar-')}, {ratio:.0%}\n\n{table([head, *lines])}\n\n{choices(parts, default)}"
 
 
