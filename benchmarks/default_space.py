@@ -26,7 +26,7 @@ from common import RESULTS, Ledger, Row, arguments, command, table
 from contest import Contestant, Setting, cached_images, executor_of, plan_of, processor_seconds, to_the_end
 from scipy.stats import kendalltau
 
-from ice_ray import IceHyperparameters
+from ice_ray import Hyperparameters, IceHyperparameters
 from ice_ray.cache.actions import ActionIndex, LocalActionCache
 from ice_ray.cache.executor import CachingExecutor
 from ice_ray.cache.teacher import LocalTeacherCache
@@ -45,8 +45,10 @@ def point(
     theta: float = NEVER, eta: float = 0, rate: float = 0.01, epochs: float = 0, final: float = 0, delta: float = 0
 ) -> IceHyperparameters:
     """One that differs from the simplest in what is named; Delta is half the rate unless it is given."""
-    own = (theta, eta, rate, delta or rate / 2, 0.15, 50.0)
-    return IceHyperparameters(*own, final_epochs=epochs, final_learning_rate=final if epochs else 0).settled
+    last = final if epochs else 0
+    return IceHyperparameters(
+        theta, eta, rate, delta or rate / 2, 0.15, 50, final_epochs=epochs, final_learning_rate=last
+    ).settled
 
 
 RATES, LENGTHS = (0.005, 0.01, 0.03), (1, 2, 4)
@@ -170,7 +172,7 @@ def _training(each: IceHyperparameters) -> tuple[str, ...]:
     return (*steps, f"{each.final_epochs:g}", f"{each.final_learning_rate:g}" if each.final_epochs else "")
 
 
-def choices(parts: dict[tuple[str, float, int], list[Row]], default: Sequence[IceHyperparameters]) -> str:
+def choices(parts: dict[tuple[str, float, int], list[Row]], default: Sequence[Hyperparameters]) -> str:
     """What stage 1 would have chosen, what that gives away in the replay, and how alike the two rank."""
     replays = {column: part for column, part in parts.items() if column[0] == "replay"}
     lines = [["by trials in batches of", "of", "chosen", "gives away (points)", "tau: drop", "points compared"]]

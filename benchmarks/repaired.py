@@ -44,12 +44,12 @@ from settings import PRECISIONS, small, tuned_in_option
 
 _BY_DEFAULT = ("--pipeline", "ice", "--search.objective", "nearly-best")
 _CLOSED_FORM = ("--pipeline", "ice", "--search.batch-size", "32", "--repair", "least-squares")
-_IMAGES, _SPACES = "--calibration-images", "benchmarks/spaces"
+_IMAGES, NO_TRAINING = "--calibration-images", "no-training"
 MODELS = ("cifar-resnet20", "cifar-resnet56")
 
 
 def _space(name: str) -> tuple[str, str]:
-    return "--space", f"{_SPACES}/{name}.yaml"
+    return "--space", name if name == NO_TRAINING else f"benchmarks/spaces/{name}.yaml"
 
 
 def _reconstructed(name: str, images: int, space: str, *options: str) -> Contestant:
@@ -67,12 +67,12 @@ CONTESTANTS = (
     Contestant("ice + least squares", (*ICE.options, "--repair", "least-squares"), "ice", is_published=True),
     Contestant("one-shot + LLR", ("--pipeline", "one-shot")),
     _reconstructed("up to four epochs", 2000, "up-to-four-epochs"),
-    *(_reconstructed(f"{images} images", images, "untrained") for images in (150, 250, 400, 500, 1000)),
-    _reconstructed("200 images by l1", 200, "untrained", "--criterion", "l1"),
+    *(_reconstructed(f"{images} images", images, NO_TRAINING) for images in (150, 250, 400, 500, 1000)),
+    _reconstructed("200 images by l1", 200, NO_TRAINING, "--criterion", "l1"),
     _reconstructed("quarter epoch", 1000, "quarter-epoch"),
     _reconstructed("one epoch", 1000, "one-epoch"),
     _reconstructed("sixteen epochs", 2000, "sixteen-epochs"),
-    *(_least_squares(f"no training, {images} images", images, "untrained") for images in (250, 400, 500, 1000, 2000)),
+    *(_least_squares(f"no training, {images} images", images, NO_TRAINING) for images in (250, 400, 500, 1000, 2000)),
     STEADY,
     _least_squares("one retraining", 1000, "one-retraining"),
     _least_squares("half an epoch", 1000, "half-epoch"),
