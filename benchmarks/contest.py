@@ -125,7 +125,7 @@ def dense_network(plan: Plan) -> DenseNetwork:
     module = plan.spec.build()
     if plan.weights is not None:
         module.load_state_dict(plan.weights)
-    return DenseNetwork(module, plan.image_shape, plan.selection, plan.options.amounts, plan.layout)
+    return DenseNetwork(module, plan.image_shape, plan.selection, plan.config.options.amounts, plan.layout)
 
 
 def executor_of(plan: Plan, settings: PruningSettings, train: ImageSet, validation: ImageSet) -> TorchExecutor:
