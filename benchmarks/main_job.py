@@ -66,7 +66,7 @@ def run(shared: Path, storage: Path, seed: int) -> dict[str, Any]:
 
 def whole_split(part: dict[str, Any]) -> float:
     """Accuracy on both halves together, percent."""
-    right = sum(part[f"{half}_accuracy"] * part[f"{half}_images"] for half in ("decide", "report"))
+    right = sum(part[f"{half}_accuracy"] * part[f"{half}_images"] for half in ("validation", "test"))
     return right / (part["validation_images"] + part["test_images"])
 
 

@@ -69,7 +69,7 @@ def test_files_that_are_no_space(tmp_path, text, said):
 
 
 def test_unknown_names_and_impossible_counts(tmp_path):
-    assert set(named_spaces()) == {"default", "no-training", "paper-cifar10", "paper-imagenet", "paper-tinyimagenet"}
+    assert set(named_spaces()) == {"default", "imagenet", "no-training", "paper-cifar10", "paper-imagenet", "paper-tinyimagenet"}
     with pytest.raises(UserError, match="nearest: paper-cifar10"):
         load_space("paper-cifar")
     with pytest.raises(UserError, match="no such file"):
