@@ -57,8 +57,8 @@ class RunConfig(Generic[Options]):
     training in front; or package.module:Class. Each has options of its own: --pipeline NAME --help."""
     options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
     space: str | None = None
-    """Grid of the pipeline's hyperparameters: default; for ice also no-training, imagenet (for very many images) and the
-    paper's paper-cifar10, paper-tinyimagenet and paper-imagenet; or a .yaml file. [default: default]"""
+    """Grid of the pipeline's hyperparameters: default; for ice also no-training, imagenet (for a million images) and
+    the paper's paper-cifar10, paper-tinyimagenet and paper-imagenet; or a .yaml file. [default: default]"""
     batch_size: int = 128
     """Images per SGD step, over all workers together."""
     precision: PrecisionChoice = "auto"
