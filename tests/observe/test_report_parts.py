@@ -205,7 +205,7 @@ def never_tuned(run: RunRecord, trials: int, *, retrained: bool = False) -> RunR
     if retrained:
         point = IceHyperparameters(final_epochs=4, final_learning_rate=0.01)
         last = dataclasses.replace(step(4, 97.0, True, 3.0, FINAL_RETRAINING), filters_removed=0, epochs=4)
-        records = (*records, dataclasses.replace(last, accuracy_after_pruning=None))
+        records = (*records, last)
     own = dataclasses.replace(run.trials[0], records=records, hyperparameters=point.as_dict(), inherited=0)
     best = run.best | {"seconds": {"stage 1: trials": 9.0, "stage 2, PT: fine-tuning": 0.0}, "trial": 0}
     return dataclasses.replace(
@@ -237,6 +237,7 @@ def test_a_retraining_at_the_end_is_told_and_columns_are_those_in_which_trials_d
     mixed, plain = never_tuned(run, 2, retrained=True), never_tuned(run, 1)
     mixed = dataclasses.replace(mixed, trials=[*mixed.trials, dataclasses.replace(plain.trials[0], index=2)])
     page = run_page(mixed)
+    assert [mark.kind for mark in timeline(mixed).marks] == ["dense", "skipped", "skipped", "skipped", "fine-tuned"]
     assert "At the end the model was retrained for 4 epochs." in page
     head, *_, last = cells(page, "steps-table")
     assert "fine-tuned" not in head

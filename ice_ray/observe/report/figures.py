@@ -93,8 +93,9 @@ def timeline(run: RunRecord) -> Figure:
     for number, step in enumerate(steps, start=1):
         # What a step starts from is not where the last one ended, if that was rolled back.
         start, end = (x.place(number - 1), y.place(step.accuracy_before)), (x.place(number), y.place(step.accuracy))
-        fallen = None if step.accuracy_after_pruning is None else (end[0], y.place(step.accuracy_after_pruning))
-        lines.append(Line((start, fallen or end), "pruned"))
+        retraining, removed = step.layers == FINAL_RETRAINING, step.accuracy_after_pruning
+        fallen = None if removed is None or retraining else (end[0], y.place(removed))
+        lines.append(Line((start, fallen or end), "recovered" if retraining else "pruned"))
         tip = "\n".join([_step_name(step), *step_facts(run, step)])
         if step.fine_tuned and fallen is not None:
             lines.append(Line((fallen, end), "recovered"))
@@ -108,7 +109,7 @@ def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
     """What a step did and why, a sentence each."""
     facts = [] if step.layers == FINAL_RETRAINING else [_removed(step)]
     drop = drop_after_removal(run, step)
-    if drop is not None:
+    if drop is not None and step.layers != FINAL_RETRAINING:
         part = f" (of {step.images_measured} images)" if run.is_part(step) else ""
         facts.append(f"{step.accuracy_after_pruning:.2f}%{part} afterwards, {drop:.2f} points below the dense model")
     if step.fine_tuned:
