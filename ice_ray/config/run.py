@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -231,7 +232,7 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
         nested = {name: value for name, value in values.items() if name not in own}
         nested["options"] = {name: value for name, value in values.items() if name in own}
         # As JSON: there a tuple is a list and a path is a string, and nothing else is taken for what it is not.
-        found: RunConfig[Any] = TypeAdapter(run_kind(pipeline)).validate_json(json.dumps(nested), strict=True)
+        found: RunConfig[Any] = _validator(run_kind(pipeline)).validate_json(json.dumps(nested), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where, what = ".".join(str(each) for each in first["loc"] if each != "options"), first["msg"]
@@ -239,6 +240,11 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"'{origin}' does not describe a run of this version ({error})") from error
     return found
+
+
+@cache  # it takes ten times as long to make as to use
+def _validator(kind: type[RunConfig[Any]]) -> TypeAdapter[RunConfig[Any]]:
+    return TypeAdapter(kind)
 
 
 def _check_fields(values: Any, known: dict[str, Any]) -> None:
