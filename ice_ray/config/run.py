@@ -232,7 +232,7 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
         nested = {name: value for name, value in values.items() if name not in own}
         nested["options"] = {name: value for name, value in values.items() if name in own}
         # As JSON: there a tuple is a list and a path is a string, and nothing else is taken for what it is not.
-        found: RunConfig[Any] = _validator(run_kind(pipeline)).validate_json(json.dumps(nested), strict=True)
+        found: RunConfig[Any] = _validator(pipeline).validate_json(json.dumps(nested), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where, what = ".".join(str(each) for each in first["loc"] if each != "options"), first["msg"]
@@ -243,8 +243,8 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
 
 
 @cache  # it takes ten times as long to make as to use
-def _validator(kind: type[RunConfig[Any]]) -> TypeAdapter[RunConfig[Any]]:
-    return TypeAdapter(kind)
+def _validator(pipeline: str) -> TypeAdapter[RunConfig[Any]]:
+    return TypeAdapter(run_kind(pipeline))
 
 
 def _check_fields(values: Any, known: dict[str, Any]) -> None:
