@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ice_ray.pipelines.ice import IcePipeline
+from ice_ray.pipelines.ice import IceConfig, IcePipeline
 from ice_ray.pruning.criteria import Criterion
 
 
@@ -85,11 +85,6 @@ class Fine(Score):
     def answer(self, filters): return torch.arange(filters)
 
 
-def ice(settings, hyperparameters, kind=IcePipeline):
-    return kind(removal=settings.removal, hyperparameters=hyperparameters, counting=settings.counting,
-                learning_rate_tolerance=settings.learning_rate_tolerance, fine_tune=settings.fine_tune)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stands(IcePipeline):
     def step(self, executor, state, preparation): return state
@@ -107,7 +102,32 @@ class Asks(IcePipeline):
 
 @dataclass(frozen=True, kw_only=True)
 class Breaks(IcePipeline):
-    def needs_fine_tuning(self, record): return 1 / 0
+    def needs_fine_tuning(self, record, threshold): return 1 / 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(IcePipeline):
+    def step(self, executor, state, preparation): return super().step(executor, state, preparation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refuses(IcePipeline):
+    def __post_init__(self): raise ValueError("not today")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(IcePipeline):
+    Config = dict
+
+
+@dataclass(frozen=True)
+class Images(IceConfig):
+    images: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken(IcePipeline):
+    Config = Images
 
 
 async def waits(*anything): Path("trace").touch()
@@ -124,13 +144,6 @@ def raises_another_kind(*anything): raise Unlike("odd")
 def raises_mutely(*anything): raise Mute
 def raises_nothing_more(*anything): raise ValueError
 def has_no_memory(*anything): raise MemoryError
-
-
-def stands(settings, hyperparameters): return ice(settings, hyperparameters, Stands)
-def forgets(settings, hyperparameters): return ice(settings, hyperparameters, Forgets)
-def asks(settings, hyperparameters): return ice(settings, hyperparameters, Asks)
-def breaks(settings, hyperparameters): return ice(settings, hyperparameters, Breaks)
-def gives_a_dict(settings, hyperparameters): return {}
 """
 
 
@@ -159,12 +172,29 @@ def test_what_is_python_s_own_is_not_found_out_by_calling_it(mine, tmp_path, cap
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [each for each in OPTIONS if each != "--pipeline"])
 def test_what_cannot_be_called_as_it_would_be_is_not_called(mine, tmp_path, capsys, option):
     what = option.rpartition(".")[2].lstrip("-")
     assert refused(capsys, option, f"{mine}:takes_much").startswith(f"{what} '{mine}:takes_much' cannot be called with")
     assert f"{mine}:sqrt' is a function of Python's own" in refused(capsys, option, f"{mine}:sqrt")
     assert "has no attribute 'takes_mich' (nearest: takes_much" in refused(capsys, option, f"{mine}:takes_mich")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("takes_much", "is a function, not an ice_ray Pipeline; a pipeline is a class of"),
+        ("Something", "is a class, not an ice_ray Pipeline; a pipeline is a class of"),
+        ("takes_mich", "has no attribute 'takes_mich' (nearest: takes_much"),
+        ("Odd", ": its Config is no dataclass of PipelineConfig"),
+        ("Taken", ": its option 'images' has the name of one of every run's"),
+        ("Refuses", "raised ValueError: not today ("),
+    ],
+)
+def test_a_pipeline_that_is_none(mine, tmp_path, capsys, name, said):
+    line = refused(capsys, "--pipeline", f"{mine}:{name}")
+    assert line.startswith(f"pipeline '{mine}:{name}'") and said in line
     assert not (tmp_path / "trace").exists()
 
 
@@ -174,7 +204,7 @@ def test_a_class_of_something_else_is_not_made(mine, tmp_path, capsys, option):
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("option", ["--model", "--criterion", "--pipeline"])
+@pytest.mark.parametrize("option", ["--model", "--criterion"])
 def test_what_raises_is_named_with_its_line(mine, capsys, option):
     line = MINE.splitlines().index('    raise ValueError("not today")') + 1
     what = option.lstrip("-")
@@ -183,7 +213,7 @@ def test_what_raises_is_named_with_its_line(mine, capsys, option):
     assert f"{what} '{mine}:leaves' raised SystemExit: 3 ({mine}.py:" in refused(capsys, option, f"{mine}:leaves")
 
 
-@pytest.mark.parametrize("option", ["--model", "--criterion", "--pipeline"])
+@pytest.mark.parametrize("option", ["--model", "--criterion"])
 def test_whatever_it_raises(mine, capsys, option):
     assert f"{mine}:raises_another_kind' raised Unlike: odd ({mine}.py:" in refused(
         capsys, option, f"{mine}:raises_another_kind"
@@ -255,10 +285,9 @@ def test_other_jobs_say_the_same(mine, tmp_path, capsys):
     assert "if it is yours: 'model:Net'" in refused(capsys, "no_model", "--builder", "model.Net", **exported)
 
 
-def pruned(**own):
+def pruned(point=IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50), **own):
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
     some = ImageSet.from_numpy(images, np.arange(32) % 10)
-    point = IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50)
     return ice_ray.prune(ModelSpec("cifar-resnet8", 10).build(), PruningData(some, some), 0.5, point, **(PAPER | own))
 
 
@@ -283,11 +312,10 @@ def test_scores_that_are_none(mine, criterion, said):
 @pytest.mark.parametrize(
     ("pipeline", "said"),
     [
-        ("stands", "advance must add a record"),
-        ("forgets", "advance returned None, not a PipelineState"),
-        ("asks", "raised TypeError: 'prune, please' is no action (NAME.py:"),
-        ("breaks", "raised ZeroDivisionError: division by zero (NAME.py:"),
-        ("gives_a_dict", "gives dict, not an ice_ray Pipeline"),
+        ("Stands", "advance must add a record"),
+        ("Forgets", "advance returned None, not a PipelineState"),
+        ("Asks", "raised TypeError: 'prune, please' is no action (NAME.py:"),
+        ("Breaks", "raised ZeroDivisionError: division by zero (NAME.py:"),
     ],
 )
 def test_steps_that_are_none(mine, pipeline, said):
@@ -298,11 +326,8 @@ def test_steps_that_are_none(mine, pipeline, said):
 
 
 def test_what_is_fine_is_taken(mine):
-    assert [step.filters_removed for step in pruned(criterion=f"{mine}:Fine", pipeline=f"{mine}:ice").records] == [
-        8,
-        16,
-        32,
-    ]
+    records = pruned(criterion=f"{mine}:Fine", pipeline=f"{mine}:Own").records
+    assert [step.filters_removed for step in records] == [8, 16, 32]
 
 
 def test_what_is_not_theirs_is_not_blamed_on_them(mine):

@@ -17,6 +17,7 @@ from ice_ray.pipelines.registry import PIPELINES
 def in_options(error: BaseException) -> str:
     """The error's words, with the options in the place of the fields that they name.
 
+    >>> from ice_ray.errors import UserError
     >>> from ice_ray.search.config import SearchConfig
     >>> in_options(FieldError(SearchConfig, "eval_images", "0 must be at least 1"))
     '--search.eval-images 0 must be at least 1'

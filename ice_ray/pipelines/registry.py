@@ -73,9 +73,10 @@ def build_pipeline(name: str, config: PipelineConfig, hyperparameters: Hyperpara
 def _own(name: str) -> type[Pipeline]:
     found: Any = load_own(name, "pipeline")
     if not (isinstance(found, type) and issubclass(found, Pipeline)):
-        raise OwnCodeError(f"pipeline '{name}' is {found!r:.80}; {_FORM}")
+        what = "class" if isinstance(found, type) else type(found).__name__
+        raise OwnCodeError(f"pipeline '{name}' is a {what}, not an ice_ray Pipeline; {_FORM}")
     for what, base in (("Config", PipelineConfig), ("Hyperparameters", Hyperparameters)):
         own: Any = getattr(found, what)
         if not (isinstance(own, type) and issubclass(own, base) and dataclasses.is_dataclass(own)):
-            raise OwnCodeError(f"pipeline '{name}': {what} is {own!r:.80}, not a dataclass of {base.__name__}")
+            raise OwnCodeError(f"pipeline '{name}': its {what} is no dataclass of {base.__name__}")
     return found

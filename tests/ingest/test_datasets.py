@@ -29,7 +29,7 @@ def test_names_that_are_wrong(name, said):
 
 
 def test_a_set_of_one_size_does_not_take_another():
-    with pytest.raises(UserError, match="leave --image-size out"):
+    with pytest.raises(UserError, match="leave the image size out"):
         open_dataset("digits", image_size=16)
 
 

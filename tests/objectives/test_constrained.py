@@ -65,10 +65,10 @@ def test_a_violator_never_wins_where_a_trial_qualifies_and_never_looks_better_to
 @pytest.mark.parametrize(
     ("name", "limit", "said"),
     [
-        ("constrained", None, "needs --search.max-drop"),
+        ("constrained", None, "needs search.max_drop"),
         ("constrained", float("nan"), "must be a number"),
-        ("auto", 1.0, "is for --search.objective constrained, not for 'auto'"),
-        ("examples.objective:choose", 1.0, "is for --search.objective constrained"),
+        ("auto", 1.0, "is for search.objective constrained, not for 'auto'"),
+        ("examples.objective:choose", 1.0, "is for search.objective constrained"),
         ("constraint", 1.0, "nearest: constrained"),
         ("no_such_module:choose", None, "ModuleNotFoundError"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ice_ray.errors import UserError
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts, parse_ratios, removed_count
-from ice_ray.pruning.config import PruneConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
 
 
 def unit(filters: int, groups: int = 1, layer: str = "layer1.0.conv1") -> PrunableUnit:
@@ -96,12 +96,18 @@ def test_amounts_under_which_nothing_goes_or_that_name_no_layer_are_refused():
 def test_the_file_of_ratios(tmp_path):
     path = tmp_path / "ratios.yaml"
     path.write_text("layer1.*: 0.25\nlayer2.0.conv1: 0\n")
-    assert PruneConfig(ratios=path).amounts(0.5).by_layer == (("layer1.*", 0.25), ("layer2.0.conv1", 0.0))
+    named = (("layer1.*", 0.25), ("layer2.0.conv1", 0.0))
+    kept = LayerwisePruneConfig(ratios=(str(path),))
+    assert kept.by_layer == LayerwisePruneConfig(ratios=("layer1.*=0.25", "layer2.0.conv1=0")).by_layer == named
+    path.unlink()
+    assert kept.by_layer == named  # the file has been read
     for text, said in (("- 1", "must map"), ("a: half", "not a number"), ("a: [", "not YAML")):
         path.write_text(text)
         with pytest.raises(UserError, match=said):
-            PruneConfig(ratios=path).amounts(0.5)
+            LayerwisePruneConfig(ratios=(str(path),))
     with pytest.raises(UserError, match="no such file"):
-        PruneConfig(ratios=tmp_path / "none.yaml").amounts(0.5)
+        LayerwisePruneConfig(ratios=(str(tmp_path / "none.yaml"),))
+    with pytest.raises(UserError, match="ratios 'a=half': a has 'half', not a number"):
+        LayerwisePruneConfig(ratios=("a=half",))
     with pytest.raises(UserError, match="must map"):
         parse_ratios({}, "x")
