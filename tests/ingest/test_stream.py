@@ -138,5 +138,5 @@ def test_a_dataset_that_nodes_do_not_know_is_one_line(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     dataset = importlib.import_module("only_here").Digits()
-    with pytest.raises(UserError, match=r"--data: a node does not know the dataset \(No module named 'only_here'\)"):
+    with pytest.raises(UserError, match=r"data: a node does not know the dataset \(No module named 'only_here'\)"):
         load(dataset, Rows("train", np.arange(30)), "stop", (3, 8, 8))
