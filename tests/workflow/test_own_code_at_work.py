@@ -101,13 +101,13 @@ def test_a_fault_in_any_process_ends_the_job_in_one_line_and_mended_it_goes_on(p
     code, said = ended(project)
     assert code == 2, said
     raised = "ice_prune.py: criterion 'mine:Norm' raised LookupError: "
-    assert said.startswith(f"{raised}in a trial, ünlike before (mine.py:25); the run is kept: --resume --name own")
+    assert said.startswith(f"{raised}in a trial, ünlike before (mine.py:26); the run is kept: --resume --name own")
     assert said.count("\n") == 1
 
     (project / "break-trials").unlink()
     code, said = ended(project, "--resume")
     assert code == 2, said
-    assert said == f"{raised}in stage 2 (mine.py:27); the run is kept: --resume --name own\n"
+    assert said == f"{raised}in stage 2 (mine.py:28); the run is kept: --resume --name own\n"
 
     # Nobody reads what it says, and the alphabet is too small for it.
     (project / "break-replay").unlink()
@@ -125,6 +125,6 @@ def test_a_fault_in_any_process_ends_the_job_in_one_line_and_mended_it_goes_on(p
     assert kinds == ["resumption", "resumption"]  # nothing was tried again
     log = (run / "log.txt").read_text()
     assert "chosen by mine:four" in log  # no picture of the number
-    for line in ("in a trial, ünlike before (mine.py:25)", "in stage 2 (mine.py:27)", "; pruned model in runs/own/"):
+    for line in ("in a trial, ünlike before (mine.py:26)", "in stage 2 (mine.py:28)", "; pruned model in runs/own/"):
         assert line in log
     assert "dense against pruned" in log and log.count("] python jobs/ice_prune.py") == 3
