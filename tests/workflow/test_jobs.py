@@ -173,7 +173,7 @@ def test_data_model_criterion_pipeline_and_objective_of_one_s_own_from_one_s_own
     at_home(
         str(JOBS / "ice_prune.py"), "--preset", "small", "--search.trials", "2", "--name", "own",
         "--data", "mypkg.dataset:build", "--model", "mypkg.model:build", "--weights", "w.safetensors",
-        "--criterion", "mypkg.criterion:GeometricMedian", "--pipeline", "mypkg.pipeline:build",
+        "--criterion", "mypkg.criterion:GeometricMedian", "--pipeline", "mypkg.pipeline:EveryFewSteps",
         "--search.objective", "mypkg.objective:choose",
     )  # fmt: skip
     run = tmp_path / "runs" / "own"
