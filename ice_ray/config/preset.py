@@ -47,7 +47,7 @@ def parse_preset(name: str, text: str, pipeline: str | None = None) -> RunConfig
     values = _over(default_run(own).as_dict(), given, origin)
     if pipeline not in (None, own):
         known = default_run(pipeline).as_dict()
-        values = _kept(values, known) | {"pipeline": pipeline}
+        values = _over(known, _of(known, given), origin) | {"pipeline": pipeline}
         if values["space"] not in named_spaces(pipeline):
             values["space"] = None
         values["search"]["trials"] = None
@@ -72,9 +72,11 @@ def _over(defaults: dict[str, Any], given: Any, origin: str) -> dict[str, Any]:
     return values
 
 
-def _kept(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """The values of known options; where one is not given, the known one's."""
-    return {
-        key: _kept(values.get(key, {}), default) if isinstance(default, dict) else values.get(key, default)
-        for key, default in known.items()
-    }
+def _of(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What was given of options that are known."""
+    values = {}
+    for option, value in given.items():
+        key = str(option).replace("-", "_")
+        if key in known:
+            values[option] = _of(known[key], value) if isinstance(known[key], dict) else value
+    return values

@@ -8,6 +8,7 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.preset import load_preset, named_presets, parse_preset
 from ice_ray.config.run import RunConfig, flat_options
 from ice_ray.errors import UserError
+from ice_ray.pipelines.baseline import BaselineConfig
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.search.space import load_space
@@ -122,3 +123,10 @@ def test_the_paper_s_presets_are_the_paper(name):
 def test_what_a_preset_says_of_options_that_a_pipeline_has_not_is_passed_over():
     config = parse(RunConfig, ["--preset", "paper-tinyimagenet", "--pipeline", "imp"], "p")
     assert config.options == ImpConfig(ratio=0.6, fine_tune=FineTuneConfig(distil=False))
+
+
+def test_what_a_preset_says_nothing_of_is_the_pipeline_s_own_default():
+    """Not ice's, whose presets these are."""
+    config = parse(RunConfig, ["--preset", "small", "--pipeline", "baseline"], "p")
+    assert config.options == BaselineConfig()
+    assert config.batch_size == 64
