@@ -64,8 +64,10 @@ def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never:
     """
     pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
     what = "filters" if any(step.filters_removed for step in pruning) else "weights"
-    ratio = config["ratio"] if config.get("ratio") is not None else 0.5
-    amount = f"{100 * ratio:g}% of the {what} of every prunable layer"
+    amount = f"{what} of all layers (ratio {config['ratio']:g})"  # compared over layers, or up to a bound
+    if "criterion" in config:
+        others = ", of some another share" if config["prune"]["ratios"] else ""
+        amount = f"{100 * config['ratio']:g}% of the {what} of every prunable layer{others}"
     if config.get("target"):
         amount = f"{what} down to {config['target']} of the dense model"
     chosen = f" (criterion {config['criterion']})" if config.get("criterion") else ""

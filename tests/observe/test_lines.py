@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from ice_ray.config.run import default_run
+from ice_ray.observe.outcome import what_was_done
 from ice_ray.observe.terminal import describe_step
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 
@@ -38,3 +40,14 @@ def test_a_step_that_is_measured_after_its_fine_tune_alone_and_a_retraining():
     assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
     retraining = replace(unmeasured, layers=FINAL_RETRAINING, accepted=True, epochs=4.0)
     assert describe_step(retraining, 9, 200) == "  retraining: 86.50% (4 epochs at 0.0075, 3.2 s)"
+
+
+def test_what_was_done_claims_a_share_of_every_layer_only_where_that_is_so():
+    step = StepRecord(
+        step=1, layers="all", filters_removed=3, unpruned_share=0.6, accuracy_before=90.0, accuracy=90.0, drop=0.0
+    )
+    said = {name: what_was_done(default_run(name).as_dict(), [step], False) for name in ("ice", "imp")}
+    assert said["ice"].startswith(
+        "Pipeline ice removed 50% of the filters of every prunable layer (criterion residual) in"
+    )
+    assert said["imp"].startswith("Pipeline imp removed filters of all layers (ratio 0.5) in 1 step.")
