@@ -134,12 +134,16 @@ def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any
     for name in options:
         if name not in known:
             raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, known)})")
-    found = dataclasses.replace(kind() if config is None else config, **options)
+    base = kind() if config is None else config
+    if not isinstance(base, kind):
+        raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")
+    values = {name: getattr(base, name) for name in known} | options
     try:
-        TypeAdapter(kind).validate_python({name: getattr(found, name) for name in known})
+        found: PipelineConfig = TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UserError(f"{first['loc'][0]}={options.get(str(first['loc'][0]))!r:.80}: {first['msg']}") from error
+        name = str(first["loc"][0])
+        raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
     return found
 
 

@@ -10,6 +10,9 @@ from torch import nn
 from ice_ray import IceHyperparameters, prune
 from ice_ray.errors import UserError
 from ice_ray.pipelines.base import FinalConfig
+from ice_ray.pipelines.baseline import BaselineConfig
+from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.training.config import FineTuneConfig
 
 HYPERPARAMETERS = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
@@ -61,6 +64,10 @@ def test_final_epochs_are_measured_again(trained, data):
         ({"criterium": "l1"}, "pipeline ice has no option 'criterium' \\(nearest: criterion"),
         ({"repair": "reconstruct"}, "repair='reconstruct': Input should be 'none', 'bn'"),
         ({"fine_tune": FineTuneConfig()}, "fine_tune=FineTuneConfig"),
+        ({"calibration_images": "many"}, "calibration_images='many': Input should be a valid integer"),
+        ({"config": BaselineConfig()}, "config of pipeline ice must be of IceConfig, not BaselineConfig"),
+        ({"config": {"ratio": 0.5}}, "config of pipeline ice must be of IceConfig, not dict"),
+        ({"config": IceConfig(repair="foo")}, "repair='foo': Input should be"),
         ({"calibration_images": 0}, "calibration_images 0 must be at least 1"),
         ({"pipeline": "imp", "repair": "bn"}, "pipeline imp has no option 'repair'"),
         (
@@ -81,3 +88,14 @@ def test_by_default_steps_are_repaired_and_none_is_fine_tuned(trained, data):
     assert all(record.repair_seconds > 0 for record in result.records)
     assert [record.images_measured for record in result.records] == [200] * 3
     assert result.accuracy == result.records[-1].accuracy > 80
+
+
+@pytest.mark.parametrize("words", [{"ratios": "a=0.3"}, {"include": "layer1"}, {"ratios": {"a": 0.3}}])
+def test_one_word_is_not_taken_for_its_letters(words):
+    with pytest.raises(UserError, match="must be a tuple of words"):
+        LayerwisePruneConfig(**words)
+
+
+def test_a_group_of_options_may_be_given_as_a_mapping(trained, data):
+    result = prune(trained, data, 0.5, device="cpu", final={"epochs": 1, "rate": 0.01}, batch_size=64)
+    assert len(result.records) == 3

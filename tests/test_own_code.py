@@ -21,7 +21,7 @@ from ice_ray.workflow.jobs import prune_job, run
 OPTIONS = ("--model", "--data", "--criterion", "--pipeline", "--search.objective")
 MINE = """
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ice_ray.errors import require
 from ice_ray.pipelines.ice import IceConfig, IcePipeline
 from ice_ray.pruning.criteria import Criterion
 
@@ -108,6 +109,34 @@ class Breaks(IcePipeline):
 @dataclass(frozen=True, kw_only=True)
 class Own(IcePipeline):
     def step(self, executor, state, preparation): return super().step(executor, state, preparation)
+
+
+@dataclass(frozen=True)
+class Group:
+    depth: int = 1
+    def __post_init__(self): require(self, "depth", self.depth > 0, "must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped(IceConfig):
+    group: Group = field(default_factory=Group)
+    def __post_init__(self):
+        if self.group.depth == 7: raise ValueError("not seven")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithGroup(IcePipeline):
+    Config = Grouped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lacking(IceConfig):
+    must: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithLack(IcePipeline):
+    Config = Lacking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +225,13 @@ def test_a_pipeline_that_is_none(mine, tmp_path, capsys, name, said):
     line = refused(capsys, "--pipeline", f"{mine}:{name}")
     assert line.startswith(f"pipeline '{mine}:{name}'") and said in line
     assert not (tmp_path / "trace").exists()
+
+
+def test_options_of_a_pipeline_of_one_s_own_that_are_none(mine, capsys):
+    own = ("--pipeline", f"{mine}:WithGroup", "--group.depth")
+    assert refused(capsys, *own, "0") == "--group.depth 0 must be above 0"
+    assert f"pipeline '{mine}:WithGroup' raised ValueError: not seven ({mine}.py:" in refused(capsys, *own, "7")
+    assert "missing 1 required keyword-only argument: 'must'" in refused(capsys, "--pipeline", f"{mine}:WithLack")
 
 
 @pytest.mark.parametrize("option", ["--model", "--criterion"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import itertools
@@ -17,8 +18,9 @@ from ice_ray.config.option_words import in_options
 from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import load_preset
 from ice_ray.config.run import RunConfig, default_run, flat_options, plain_values
-from ice_ray.errors import UserError
+from ice_ray.errors import OwnCodeError, UserError
 from ice_ray.extensions import is_own, origin_of
+from ice_ray.guard import blaming
 from ice_ray.observe.terminal import say
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.ice import IceConfig
@@ -39,15 +41,20 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     """
     try:
         return _parsed(kind, arguments, program)
+    except OwnCodeError:
+        raise
     except UserError as error:
-        raise UserError(in_options(error)) from error
+        configs = []
+        with contextlib.suppress(UserError):  # they may be what is wrong
+            configs = [each for each in (defaults(kind, arguments),) if dataclasses.is_dataclass(each)]
+        raise UserError(in_options(error, *configs)) from error
 
 
 def _parsed(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     _refuse_empty(arguments)
     if _given("--ratio", arguments) is not None and _given("--target", arguments) is not None:
         raise UserError("--ratio and --target both say how much to prune: give one of them")
-    _name_own_pipeline(kind, arguments)
+    own = _named_own_pipeline(kind, arguments)
     said, shown = io.StringIO(), io.StringIO()
     default = defaults(kind, arguments)
     if issubclass(kind, (RunConfig, ReplayJobConfig)):
@@ -60,7 +67,7 @@ def _parsed(kind: type[Config], arguments: Sequence[str], program: str) -> Confi
     words = ["--help" if argument == "--help-all" else argument for argument in arguments]
     kept = contextlib.redirect_stdout(shown) if has_overview else contextlib.nullcontext()
     try:
-        with contextlib.redirect_stderr(said), kept:
+        with contextlib.redirect_stderr(said), kept, blaming(own):
             config: Config = tyro.cli(kind, args=words, prog=program, default=default)
     except SystemExit as end:
         if end.code in (0, None):
@@ -91,13 +98,17 @@ def _refuse_lists_of_nothing(arguments: Sequence[str], default: Any) -> None:
             raise UserError(f"{argument} needs a value")
 
 
-def _name_own_pipeline(kind: type[Any], arguments: Sequence[str]) -> None:
-    """Say so before the user's own pipeline is imported: its options are needed to read the others."""
+def _named_own_pipeline(kind: type[Any], arguments: Sequence[str]) -> dict[str, str]:
+    """Said before the user's own pipeline is imported: its options are needed to read the others. As
+    `ice_ray.guard.blaming` takes it.
+    """
     name = _given("--pipeline", arguments)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
         name = searched_pipeline(path)
-    if name is not None and is_own(name):
-        say(f"--pipeline {name}: your own code, from {origin_of(name, 'pipeline')}")
+    if name is None or not is_own(name):
+        return {}
+    say(f"--pipeline {name}: your own code, from {origin_of(name, 'pipeline')}")
+    return {"pipeline": name}
 
 
 def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:

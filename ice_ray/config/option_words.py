@@ -14,8 +14,11 @@ from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.registry import PIPELINES
 
 
-def in_options(error: BaseException) -> str:
+def in_options(error: BaseException, *configs: Any) -> str:
     """The error's words, with the options in the place of the fields that they name.
+
+    Args:
+        configs: with settings that no pipeline of the registry has.
 
     >>> from ice_ray.errors import UserError
     >>> from ice_ray.search.config import SearchConfig
@@ -25,7 +28,8 @@ def in_options(error: BaseException) -> str:
     'layer1: left out by --prune.include; see layer1.0.conv1'
     """
     if isinstance(error, FieldError):
-        prefix = _PREFIXES.get(error.owner, "" if issubclass(error.owner, PipelineConfig) else None)
+        own = dict(group for config in configs for group in _groups(config))
+        prefix = (_PREFIXES | own).get(error.owner, "" if issubclass(error.owner, PipelineConfig) else None)
         if prefix is not None:
             return f"--{prefix}{error.field.replace('_', '-')} {error.said}"
     return _GROUPED.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
@@ -48,7 +52,7 @@ _PREFIXES = dict(
 _GROUPED = re.compile(
     r"(?<![\w./-])("
     + "|".join(
-        f"{prefix.replace('-', '_')}{each.name}"
+        re.escape(f"{prefix.replace('-', '_')}{each.name}")
         for kind, prefix in _PREFIXES.items()
         for each in dataclasses.fields(kind)
         if prefix

@@ -79,4 +79,6 @@ def _own(name: str) -> type[Pipeline]:
         own: Any = getattr(found, what)
         if not (isinstance(own, type) and issubclass(own, base) and dataclasses.is_dataclass(own)):
             raise OwnCodeError(f"pipeline '{name}': its {what} is no dataclass of {base.__name__}")
+    with guarded(name, "pipeline"):
+        found.Config()  # every option has a default
     return found

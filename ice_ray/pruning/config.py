@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ice_ray.address import at_home
@@ -21,6 +21,11 @@ class PruneConfig:
     exclude: tuple[str, ...] = ()
     """No layer matching one of these patterns."""
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            is_word = isinstance(getattr(self, each.name), (str, dict))
+            require(self, each.name, not is_word, "must be a tuple of words")
+
     @property
     def selection(self) -> Selection:
         """Which layers."""
@@ -38,6 +43,7 @@ class LayerwisePruneConfig(PruneConfig):
     """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, "round_to", self.round_to >= 1, "must be at least 1")
         # A file is read at once: from here on, on whatever machine, what it said holds.
         words = [word for given in self.ratios for word in self._words(str(given))]

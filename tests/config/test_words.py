@@ -10,6 +10,7 @@ from ice_ray.address import storage_path
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import ExportConfig, InspectConfig, ReplayJobConfig, ReportConfig
+from ice_ray.config.option_words import in_options
 from ice_ray.config.preset import named_presets
 from ice_ray.config.run import RunConfig, default_run
 from ice_ray.errors import UserError
@@ -174,3 +175,10 @@ def test_nothing_is_made_of_a_tilde(tmp_path, monkeypatch, capsys):
     assert run(prune_job, RunConfig, "p", ["--storage=~/runs", "--name", "taken"]) == 2
     assert "home/runs/taken' exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_hyperparameter_is_not_taken_for_an_option():
+    assert in_options(UserError("final_learning_rate where there are final_epochs")) == (
+        "final_learning_rate where there are final_epochs"
+    )
+    assert in_options(UserError("give them one (final.rate)")) == "give them one (--final.rate)"
