@@ -136,7 +136,8 @@ def search_stage(context: JobContext) -> Winner:
         f"{_rounds(plan)} pruning steps, "
         f"{train.count} training and {validation.count} validation images, run folder {shown_path(folder.path)}"
     )
-    with context.timed("stage 1: original accuracy, freezing probe, calibration"):
+    probe = ", freezing probe" if plan.probes else ""
+    with context.timed(f"stage 1: original accuracy{probe}, calibration"):
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
     deciding = plan.dataset.labels[rows[1].split][rows[1].indices]
