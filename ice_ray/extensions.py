@@ -89,7 +89,8 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
         what: it is meant as, for the message: "model", "criterion".
 
     Raises:
-        UserError: it cannot be imported, is nothing to call, or is of Python's own library, which has none of these.
+        UserError: it cannot be imported, lies neither in the working directory nor among the installed packages, is
+            nothing to call, or is of Python's own library, which has none of these.
     """
     if not is_own(name):
         raise UserError(f"{what} '{name}': {_FORM}{meant_as_own(name)}")
@@ -98,6 +99,8 @@ def load_own(name: str, what: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.insert(0, here)
     _refuse_pythons(name, what)
+    if module_name not in sys.modules:  # else it has run
+        origin_of(name, what)
     with guarded(name, what, f"; {_FORM}"):
         module = importlib.import_module(module_name)
         function = getattr(module, function_name, None)

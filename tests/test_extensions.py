@@ -7,7 +7,7 @@ import pytest
 
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
-from ice_ray.extensions import origin_of
+from ice_ray.extensions import load_own, origin_of
 from ice_ray.workflow.jobs import prune_job, run
 
 LEAVES_A_TRACE = "from pathlib import Path\nPath('trace').touch()\ndef build(): return None\n"
@@ -53,3 +53,15 @@ def test_it_is_named_with_its_file_before_it_runs(tmp_path, monkeypatch, capsys)
 def test_nothing_there_is_said():
     with pytest.raises(UserError, match="No module named 'no_such_package'"):
         origin_of("no_such_package.module:build", "model")
+
+
+def test_loading_refuses_what_naming_would(tmp_path, monkeypatch):
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "home"
+    elsewhere.mkdir()
+    home.mkdir()
+    (elsewhere / "planted_to_load.py").write_text(LEAVES_A_TRACE)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    monkeypatch.chdir(home)
+    with pytest.raises(UserError, match="neither in the working directory nor an installed package"):
+        load_own("planted_to_load:build", "model")
+    assert not (home / "trace").exists()

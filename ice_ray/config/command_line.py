@@ -8,7 +8,7 @@ import difflib
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -39,8 +39,10 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
     Raises:
         UserError: an unknown preset, unknown options or values of the wrong kind, in one line.
     """
+    _refuse_empty(arguments)
+    own = _named_own_pipeline(kind, arguments)  # before anything that would import it, a message in options too
     try:
-        return _parsed(kind, arguments, program)
+        return _parsed(kind, arguments, program, own)
     except OwnCodeError:
         raise
     except UserError as error:
@@ -50,11 +52,9 @@ def parse(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
         raise UserError(in_options(error, *configs)) from error
 
 
-def _parsed(kind: type[Config], arguments: Sequence[str], program: str) -> Config:
-    _refuse_empty(arguments)
+def _parsed(kind: type[Config], arguments: Sequence[str], program: str, own: Mapping[str, str]) -> Config:
     if _given("--ratio", arguments) is not None and _given("--target", arguments) is not None:
         raise UserError("--ratio and --target both say how much to prune: give one of them")
-    own = _named_own_pipeline(kind, arguments)
     said, shown = io.StringIO(), io.StringIO()
     default = defaults(kind, arguments)
     if issubclass(kind, (RunConfig, ReplayJobConfig)):

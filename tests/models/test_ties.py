@@ -248,7 +248,7 @@ def test_memory_that_is_shared_in_part_is_refused_before_anything_runs(data, tmp
         "    model[1].weight = nn.Parameter(model[0].weight.data.t())\n"
         "    return model.double()\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     ModelSpec("overlapping:build", 8).build()  # the conversion to another number type has made copies
     (tmp_path / "overlapping_too.py").write_text((tmp_path / "overlapping.py").read_text().replace(".double()", ""))
     with pytest.raises(UserError, match=r"0\.weight and 1\.weight of the model share memory"):
@@ -264,5 +264,5 @@ def test_a_builder_s_ties_outlive_a_change_of_its_number_type(tmp_path, monkeypa
         "    model[1].weight = nn.Parameter(model[0].weight.data)\n"
         "    return model\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert shared(ModelSpec("tied_model:build", 8).build()) == {frozenset({"0.weight", "1.weight"})}

@@ -42,7 +42,7 @@ def own(tmp_path, monkeypatch):
     """Objectives of a module in the working directory."""
     (tmp_path / "own_objectives.py").write_text(ANSWERS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     return lambda function: objective_named(f"own_objectives:{function}")
 
 

@@ -194,7 +194,7 @@ def test_inspection_says_why(tmp_path, monkeypatch, capsys):
         "    model[0].requires_grad_(False)\n"
         "    return model\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert run(inspect_job, InspectConfig, "ice_inspect.py", ["--model", "frozen_model:build"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "the model holds 0.weight, 0.bias fixed (requires_grad=False)" in text

@@ -85,7 +85,7 @@ def test_a_target_that_guts_layers_is_shown_with_a_warning(tmp_path, monkeypatch
         "    return nn.Sequential(nn.Conv2d(3, 8, 1), Block(), nn.Conv2d(8, 32, 3, padding=1), nn.ReLU(),\n"
         "                         nn.Conv2d(32, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     text = " ".join(shown(capsys, "--model", "wide_head:build", "--target", "macs=0.54").split())
     assert "warning: target macs=0.54 leaves 1.conv1" in text
     assert "of its 32 filters: so few seldom recover; prune.include '*' takes 2 too: then ratio 0." in text
