@@ -36,7 +36,7 @@ from ice_ray.errors import TrialFailure
 from ice_ray.hyperparameters import spelled
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.registry import build_pipeline
-from ice_ray.search.space import load_space
+from ice_ray.trials.space import load_space
 
 CHOSEN = """## What was chosen, and why
 

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py
 
 Replays `results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what each piece
-took) through `ice_ray/search/trial_queue.py`, which decides in a running search which trial a free device goes on with.
+took) through `ice_ray/trials/trial_queue.py`, which decides in a running search which trial a free device goes on with.
 No time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A
 device whose trial has to wait takes another one that need not; where there is none it stands idle. Compared with the
 critical path (the longest trial, one piece after the other) and with all work over the devices. No schedule beats the
@@ -29,7 +29,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
-from ice_ray.search.trial_queue import Records, TrialQueue
+from ice_ray.trials.trial_queue import Records, TrialQueue
 
 DEVICES = (1, 2, 8, 64, 512, 4096)
 ROOT = "root"

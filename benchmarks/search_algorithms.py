@@ -24,8 +24,8 @@ from common import RESULTS, Ledger, Row, arguments, command, machine, share, tab
 
 from ice_ray import IceHyperparameters
 from ice_ray.objectives import Candidate, objective_named
-from ice_ray.search.sampler import Outcome, SamplerName, Sampling
-from ice_ray.search.space import load_space
+from ice_ray.trials.sampler import Outcome, SamplerName, Sampling
+from ice_ray.trials.space import load_space
 
 SAMPLERS: dict[str, SamplerName] = {"tpe": "tpe", "gp": "gp"}
 ALGORITHMS = ("grid", "random", *SAMPLERS)

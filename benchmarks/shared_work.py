@@ -41,8 +41,8 @@ from ice_ray.engine.actions import Action, FineTune, Outcome, Score, SnapshotId
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.pipelines.dry_run import KnownOutcomes, run_dry
 from ice_ray.pipelines.ice import IcePipeline
-from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.run import point_log
+from ice_ray.trials.prepare import SearchPreparation
+from ice_ray.trials.run import point_log
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

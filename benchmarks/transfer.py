@@ -55,10 +55,10 @@ from ice_ray.objectives import Candidate, objective_named
 from ice_ray.objectives.nearly_best import TOLERANCE_POINTS
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
-from ice_ray.search.space import load_space
 from ice_ray.training.evaluate import count_correct
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.precision import resolve
+from ice_ray.trials.space import load_space
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

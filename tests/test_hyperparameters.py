@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, searched
 from ice_ray.observe.trials_table import read_finished, read_trials, write_trials
-from ice_ray.search.run import TrialResult
+from ice_ray.trials.run import TrialResult
 
 GOOD = {
     "accuracy_drop_threshold": 1.5,

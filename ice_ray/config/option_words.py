@@ -21,7 +21,7 @@ def in_options(error: BaseException, *configs: Any) -> str:
         configs: with settings that no pipeline of the registry has.
 
     >>> from ice_ray.errors import UserError
-    >>> from ice_ray.search.config import SearchConfig
+    >>> from ice_ray.trials.config import SearchConfig
     >>> in_options(FieldError(SearchConfig, "eval_images", "0 must be at least 1"))
     '--search.eval-images 0 must be at least 1'
     >>> in_options(UserError("layer1: left out by prune.include; see layer1.0.conv1"))

@@ -10,7 +10,7 @@ from typing import Any
 from ice_ray.config.run import RunConfig, config_from_dict, default_run
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
-from ice_ray.search.space import named_spaces
+from ice_ray.trials.space import named_spaces
 
 
 def named_presets() -> list[str]:

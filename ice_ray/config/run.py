@@ -24,8 +24,8 @@ from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.replay.config import ReplayConfig
-from ice_ray.search.config import SearchConfig
 from ice_ray.training.precision import PrecisionChoice
+from ice_ray.trials.config import SearchConfig
 
 Options = TypeVar("Options", bound=PipelineConfig)
 PipelineOptions = Annotated[Options, tyro.conf.arg(name="")]

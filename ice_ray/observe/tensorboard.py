@@ -36,7 +36,7 @@ from ice_ray.observe.step_log import (
     step_figures,
 )
 from ice_ray.observe.terminal import warn
-from ice_ray.search.searcher import Restarts
+from ice_ray.trials.searcher import Restarts
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 

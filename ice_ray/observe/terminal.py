@@ -22,7 +22,7 @@ from ice_ray.observe.outcome import outcome_rows
 from ice_ray.observe.output import run_log
 from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
-from ice_ray.search.searcher import Restarts
+from ice_ray.trials.searcher import Restarts
 
 _LOG_WIDTH = 120
 _IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()

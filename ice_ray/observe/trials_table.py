@@ -17,7 +17,7 @@ from ice_ray.errors import UserError
 from ice_ray.files import damage_named
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.pipelines.records import StepRecord, fine_tunes
-from ice_ray.search.run import TrialResult
+from ice_ray.trials.run import TrialResult
 
 _TYPES = {
     "int": pa.int64(),

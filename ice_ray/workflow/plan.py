@@ -36,9 +36,9 @@ from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
-from ice_ray.search.proposals import Proposals, propose
-from ice_ray.search.space import Space, load_space
 from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.trials.proposals import Proposals, propose
+from ice_ray.trials.space import Space, load_space
 from ice_ray.workflow.waiting import told_of
 
 _LARGEST_SMALL_IMAGE = 32

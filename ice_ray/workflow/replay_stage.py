@@ -34,7 +34,7 @@ from ice_ray.observe.trackers.runs import TrackedReplay
 from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
-from ice_ray.search.reports import step_reports
+from ice_ray.trials.reports import step_reports
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.run_folder import environment

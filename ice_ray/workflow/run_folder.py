@@ -16,7 +16,7 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, sha256, write_json
-from ice_ray.search.trial_store import trial_name
+from ice_ray.trials.trial_store import trial_name
 
 _ANOTHER = "take another --name"
 _PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")

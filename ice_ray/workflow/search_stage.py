@@ -38,9 +38,9 @@ from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.prepare import SearchPreparation, prepare_search, train_dense
-from ice_ray.search.reports import step_reports
-from ice_ray.search.run import (
+from ice_ray.trials.prepare import SearchPreparation, prepare_search, train_dense
+from ice_ray.trials.reports import step_reports
+from ice_ray.trials.run import (
     SharedWork,
     TrialResult,
     earlier_trials,

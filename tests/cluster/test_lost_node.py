@@ -23,11 +23,11 @@ from ice_ray.ingest.datasets.digits import Digits
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
-from ice_ray.search.action_cache import action_log
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.prepare import prepare_search
-from ice_ray.search.proposals import Proposals
-from ice_ray.search.run import STATES, run_search
+from ice_ray.trials.action_cache import action_log
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.prepare import prepare_search
+from ice_ray.trials.proposals import Proposals
+from ice_ray.trials.run import STATES, run_search
 
 pytestmark = pytest.mark.slow
 GRID = tuple(

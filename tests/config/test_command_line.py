@@ -20,8 +20,8 @@ from ice_ray.ingest.datasets.base import Dataset
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.run import TrialResult, point_log
-from ice_ray.search.space import load_space
+from ice_ray.trials.run import TrialResult, point_log
+from ice_ray.trials.space import load_space
 from ice_ray.workflow.jobs import prune_job, replay_job, run
 from ice_ray.workflow.run_folder import RunFolder
 

@@ -11,8 +11,8 @@ from ice_ray.errors import UserError
 from ice_ray.pipelines.baseline import BaselineConfig
 from ice_ray.pipelines.imp import ImpConfig
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.space import load_space
 from ice_ray.training.config import FineTuneConfig
+from ice_ray.trials.space import load_space
 
 PAPER = ["paper-cifar10", "paper-imagenet", "paper-tinyimagenet"]
 

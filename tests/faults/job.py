@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from ice_ray.search.run import STATES
+from ice_ray.trials.run import STATES
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 600.0

@@ -19,7 +19,7 @@ from ground import Ground
 from job import Job, Stage
 from processes import CONTROLLER, MEMORY, MESSENGER, TRIAL, TRIAL_AT_WORK, WORKER, Process, Titles, workers
 
-from ice_ray.search.run import STATES
+from ice_ray.trials.run import STATES
 
 DISK_BYTES = 64 * 2**20
 _REFUSED = "trying again in"

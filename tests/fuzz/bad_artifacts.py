@@ -22,8 +22,8 @@ from ice_ray.files import write_json
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.trials_table import write_trials
-from ice_ray.search.run import TrialResult, point_log
-from ice_ray.search.space import load_space
+from ice_ray.trials.run import TrialResult, point_log
+from ice_ray.trials.space import load_space
 from ice_ray.workflow.run_folder import RunFolder
 
 WRONG: list[Any] = [{"x": 1}, [[1]], [{}], {"a": {"b": None}}]

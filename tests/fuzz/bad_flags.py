@@ -18,7 +18,7 @@ from ice_ray.models.registry import BUILDERS
 from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.pruning.criteria import CRITERIA
-from ice_ray.search.space import named_spaces
+from ice_ray.trials.space import named_spaces
 
 NO_INTEGER = [
     "x",

@@ -10,7 +10,7 @@ import yaml
 from bad_input import PROBE, BadInput, Case, cut, garbage
 from ice_runs import DIGITS
 
-from ice_ray.search.space import load_space
+from ice_ray.trials.space import load_space
 
 NO_NUMBERS = ["much", None, [], {}, [[1, 2]], {"least": 0}, True, [0.1, "0.2"], [0.1, None], "1e-2x", [False], -1e400]
 OUT_OF_RANGE = {

@@ -16,7 +16,7 @@ from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.report.savings import savings_of
 from ice_ray.observe.trials_table import read_finished, read_trials, write_trials
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
-from ice_ray.search.run import TrialResult
+from ice_ray.trials.run import TrialResult
 
 NOTHING = "\N{EN DASH}"
 POINT = IceHyperparameters(2.0, 0.5, 0.01, 0.005, 0.1, 50)

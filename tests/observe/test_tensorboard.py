@@ -21,7 +21,7 @@ from ice_ray.observe.step_log import DESCRIPTIONS
 from ice_ray.observe.tensorboard import StepWriter, TensorBoardCallback
 from ice_ray.pipelines.baseline import BaselineHyperparameters
 from ice_ray.pipelines.records import StepRecord
-from ice_ray.search.reports import step_reports
+from ice_ray.trials.reports import step_reports
 
 POINT = IceHyperparameters(1.0, 0.3, 0.005, 6e-4, 0.1, 50)
 SETTINGS = {"pipeline": "ice", "ratio": 0.5}

@@ -7,8 +7,8 @@ from ice_runs import ice, paper, prepared
 from ice_ray.engine.actions import FineTune
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.search.space import load_space
 from ice_ray.training.fine_tune import Recipe
+from ice_ray.trials.space import load_space
 
 POINT = IceHyperparameters(20.0, 0.5, 0.02, 5e-3, 0.15, 50)
 

@@ -20,8 +20,8 @@ from ice_ray.pipelines.imp import ImpHyperparameters, ImpOptions
 from ice_ray.pipelines.layerwise import choose_removal, removal_action
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.registry import PIPELINES, build_pipeline, pipeline_named
-from ice_ray.search.space import load_space
 from ice_ray.training.fine_tune import Recipe
+from ice_ray.trials.space import load_space
 
 RECIPE = Recipe(batch_size=64)
 CASES = [*PIPELINES, "ice, repaired", "imp, unstructured"]

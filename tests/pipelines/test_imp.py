@@ -19,8 +19,8 @@ from ice_ray.pipelines.imp import (
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pruning.masking import maskable_weights
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.search.sampler import Sampling
-from ice_ray.search.space import load_space
+from ice_ray.trials.sampler import Sampling
+from ice_ray.trials.space import load_space
 
 
 def pipeline(goal: float = 0.5, phases: int = 1, **config) -> ImpPipeline:

@@ -17,7 +17,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.step_log import dense_figures, parameters, step_figures
 from ice_ray.observe.terminal import warn
 from ice_ray.observe.trackers.ledger import Entry, Ledger
-from ice_ray.search.searcher import Restarts
+from ice_ray.trials.searcher import Restarts
 
 
 @dataclass(eq=False)

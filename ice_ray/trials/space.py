@@ -230,7 +230,7 @@ def load_space(name: str, pipeline: str = "ice") -> Space:
 
 def _folder(pipeline: str) -> Traversable:
     """Of a pipeline's spaces. One of the user's own takes those of the pipeline whose hyperparameters it searches."""
-    return resources.files("ice_ray.search") / "spaces" / related(pipeline)
+    return resources.files("ice_ray.trials") / "spaces" / related(pipeline)
 
 
 def _parse(name: str, text: str, kind: type[Hyperparameters]) -> Space:

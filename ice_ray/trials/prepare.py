@@ -25,9 +25,9 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.records import Preparation
-from ice_ray.search.trial_queue import owner_name
 from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
+from ice_ray.trials.trial_queue import owner_name
 
 _EPOCHS = 30
 _PEAK_RATE = 0.05

@@ -14,11 +14,11 @@ from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import StorageError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, Objective
-from ice_ray.search.proposals import PointLog
-from ice_ray.search.reports import refusal_of
-from ice_ray.search.sampler import Outcome, Sampling
-from ice_ray.search.trial_queue import TrialQueue
-from ice_ray.search.trial_store import trial_name
+from ice_ray.trials.proposals import PointLog
+from ice_ray.trials.reports import refusal_of
+from ice_ray.trials.sampler import Outcome, Sampling
+from ice_ray.trials.trial_queue import TrialQueue
+from ice_ray.trials.trial_store import trial_name
 
 
 class TrialSearcher(Searcher):

@@ -5,7 +5,7 @@ import pytest
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.pipelines.registry import PIPELINES
-from ice_ray.search.space import load_space, named_spaces
+from ice_ray.trials.space import load_space, named_spaces
 
 GOOD = """
 accuracy_drop_threshold: [0.5, 1.5]

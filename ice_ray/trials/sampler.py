@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ice_ray.hyperparameters import NEVER, Hyperparameters
 from ice_ray.objectives import Values
 from ice_ray.randomness import seed_of
-from ice_ray.search.space import SearchBounds
+from ice_ray.trials.space import SearchBounds
 
 SamplerName = Literal["tpe", "gp"]
 Outcome = Values | None

@@ -10,9 +10,9 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.files import write_json
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.search.action_cache import ActionCacheServer, Budget, action_log
-from ice_ray.search.proposals import read_winner
-from ice_ray.search.trial_store import TrialProgress, TrialStore
+from ice_ray.trials.action_cache import ActionCacheServer, Budget, action_log
+from ice_ray.trials.proposals import read_winner
+from ice_ray.trials.trial_store import TrialProgress, TrialStore
 
 
 def network(name: str) -> Snapshot:

@@ -11,8 +11,8 @@ from ice_runs import DIGITS
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, searched
-from ice_ray.search.sampler import Sampling
-from ice_ray.search.space import SearchBounds, Space, load_space
+from ice_ray.trials.sampler import Sampling
+from ice_ray.trials.space import SearchBounds, Space, load_space
 
 CIFAR = load_space("paper-cifar10").bounds
 

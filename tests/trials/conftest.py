@@ -11,7 +11,7 @@ from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import assign_roles, subsample
 from ice_ray.models.registry import ModelSpec
-from ice_ray.search.prepare import prepare_search
+from ice_ray.trials.prepare import prepare_search
 
 
 @pytest.fixture(scope="package")

@@ -18,10 +18,10 @@ from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objectives import objective_named
 from ice_ray.observe.tensorboard import TensorBoardCallback
 from ice_ray.observe.terminal import ProgressCallback
-from ice_ray.search.action_cache import action_log
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.proposals import Proposals
-from ice_ray.search.run import STATES, finished_candidates, run_search
+from ice_ray.trials.action_cache import action_log
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.proposals import Proposals
+from ice_ray.trials.run import STATES, finished_candidates, run_search
 
 pytestmark = pytest.mark.slow
 GRID = tuple(

@@ -19,12 +19,12 @@ from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.action_cache import RemoteTeacherCache, SharedActionCache
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.reports import refusal_report, step_reports
-from ice_ray.search.trial_queue import owner_name
-from ice_ray.search.trial_store import TrialProgress, TrialStore
+from ice_ray.trials.action_cache import RemoteTeacherCache, SharedActionCache
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.prepare import SearchPreparation
+from ice_ray.trials.reports import refusal_report, step_reports
+from ice_ray.trials.trial_queue import owner_name
+from ice_ray.trials.trial_store import TrialProgress, TrialStore
 
 _WAIT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
 

@@ -8,7 +8,7 @@ from ice_ray.cache.teacher import TeacherAnswers
 from ice_ray.engine.actions import FineTune, Measure, Outcome, Prune, next_id
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.search.action_cache import ActionCacheServer, Budget, excess
+from ice_ray.trials.action_cache import ActionCacheServer, Budget, excess
 
 PLENTY = Budget(1e9, 1e9)
 

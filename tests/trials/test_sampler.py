@@ -6,8 +6,8 @@ import pytest
 
 from ice_ray.hyperparameters import NEVER
 from ice_ray.pipelines.imp import ImpHyperparameters
-from ice_ray.search.sampler import Outcome, Sampling
-from ice_ray.search.space import SearchBounds, Space, load_space
+from ice_ray.trials.sampler import Outcome, Sampling
+from ice_ray.trials.space import SearchBounds, Space, load_space
 
 BOUNDS = load_space("paper-cifar10").bounds
 ALGORITHMS = ["tpe", "gp"]

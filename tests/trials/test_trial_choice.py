@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ice_ray.pipelines.dry_run import DryRun
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.search.trial_queue import choose_trial
+from ice_ray.trials.trial_queue import choose_trial
 
 
 def dry_run(steps: int, following: str | None) -> DryRun:

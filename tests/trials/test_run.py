@@ -16,11 +16,11 @@ from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
 from ice_ray.objectives import objective_named
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.proposals import Proposals
-from ice_ray.search.run import finished_candidates, point_log, run_search
-from ice_ray.search.sampler import Sampling
-from ice_ray.search.space import SearchBounds
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.proposals import Proposals
+from ice_ray.trials.run import finished_candidates, point_log, run_search
+from ice_ray.trials.sampler import Sampling
+from ice_ray.trials.space import SearchBounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 POINTS = (

@@ -8,9 +8,9 @@ from ice_runs import DIGITS
 
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.proposals import PointLog, Proposals, propose
-from ice_ray.search.space import load_space
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.proposals import PointLog, Proposals, propose
+from ice_ray.trials.space import load_space
 
 SPACE = load_space(DIGITS)
 ON_GRID = SPACE.points()[5]

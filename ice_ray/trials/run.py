@@ -26,14 +26,14 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
 from ice_ray.pipelines.records import PipelineState, StepRecord
 from ice_ray.pipelines.registry import pipeline_named
-from ice_ray.search.action_cache import Budget, SharedActionCache, action_log, clear_networks
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.prepare import SearchPreparation
-from ice_ray.search.proposals import PointLog, Proposals
-from ice_ray.search.searcher import SharingScheduler, TrialSearcher
-from ice_ray.search.trial import PruningTrial
-from ice_ray.search.trial_queue import TrialQueue
-from ice_ray.search.trial_store import TrialProgress, TrialStore, trial_name
+from ice_ray.trials.action_cache import Budget, SharedActionCache, action_log, clear_networks
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.prepare import SearchPreparation
+from ice_ray.trials.proposals import PointLog, Proposals
+from ice_ray.trials.searcher import SharingScheduler, TrialSearcher
+from ice_ray.trials.trial import PruningTrial
+from ice_ray.trials.trial_queue import TrialQueue
+from ice_ray.trials.trial_store import TrialProgress, TrialStore, trial_name
 
 EXPERIMENT, STATES = "tune", "search"
 _COUNT_SECONDS = 1.0

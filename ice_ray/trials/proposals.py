@@ -12,9 +12,9 @@ from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
-from ice_ray.search.config import SearchConfig
-from ice_ray.search.sampler import Sampling
-from ice_ray.search.space import SearchBounds, Space
+from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.sampler import Sampling
+from ice_ray.trials.space import SearchBounds, Space
 
 _MORE_DRAWS = 16
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ice_ray.pipelines.records import PipelineState
-from ice_ray.search.trial_store import TrialProgress, TrialStore
+from ice_ray.trials.trial_store import TrialProgress, TrialStore
 
 
 def test_what_is_saved_is_read_back(tmp_path):
