@@ -55,7 +55,9 @@ RATIOS = (0.6, 0.7, 0.8)
 def run(data: PruningData, report: ImageSet, shared: Path, criterion: str, ratio: float, seed: int) -> Row:
     """One run: accuracies in percent, its steps' records."""
     model = dense_resnet20(shared)
-    result = prune(model, data, ratio, POINT, config=PUBLISHED, criterion=criterion, seed=seed, device="cpu")
+    result = prune(
+        model, data, ratio=ratio, hyperparameters=POINT, config=PUBLISHED, criterion=criterion, seed=seed, device="cpu"
+    )
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "original": result.original_accuracy,

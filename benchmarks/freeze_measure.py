@@ -35,7 +35,16 @@ def run(shared: Path, change: WeightChange, fraction: float, seed: int) -> dict[
     validation, report = images(dataset, roles.validation), images(dataset, roles.test)
     point = IceHyperparameters(0.5, fraction, 0.005, 8e-4, 0.1, 40)
     data, freeze = PruningData(train, validation, PREPROCESSING), FreezeConfig(change=change)
-    result = prune(dense_resnet20(shared), data, 0.6, point, config=PUBLISHED, freeze=freeze, seed=seed, device="cpu")
+    result = prune(
+        dense_resnet20(shared),
+        data,
+        ratio=0.6,
+        hyperparameters=point,
+        config=PUBLISHED,
+        freeze=freeze,
+        seed=seed,
+        device="cpu",
+    )
     correct = int(count_correct(result.model, report, PREPROCESSING, "fp32", Shard())[0])
     return {
         "measure": change,

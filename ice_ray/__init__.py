@@ -13,12 +13,13 @@ import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
 from ice_ray.processor import avoid_unusable_tiles
 
 if TYPE_CHECKING:
+    from ice_ray.api.prune import prune
+    from ice_ray.api.result import Result
     from ice_ray.artifact import load_pruned
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
     from ice_ray.errors import UserError
     from ice_ray.exporter import export
     from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters
-    from ice_ray.in_process import PruningResult, prune
     from ice_ray.pipelines.base import FinalConfig
     from ice_ray.pipelines.ice import EarlyStoppingConfig, FreezeConfig, IceConfig
     from ice_ray.pruning.config import LayerwisePruneConfig
@@ -38,7 +39,7 @@ __all__ = [
     "LayerwisePruneConfig",
     "Preprocessing",
     "PruningData",
-    "PruningResult",
+    "Result",
     "StepFineTuneConfig",
     "UserError",
     "export",
@@ -58,13 +59,13 @@ _HOMES = {
     "ImageSet": "data.images",
     "Preprocessing": "data.images",
     "PruningData": "data.images",
-    "PruningResult": "in_process",
+    "Result": "api.result",
     "LayerwisePruneConfig": "pruning.config",
     "StepFineTuneConfig": "training.config",
     "UserError": "errors",
     "export": "exporter",
     "load_pruned": "artifact",
-    "prune": "in_process",
+    "prune": "api.prune",
 }
 
 

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, read_tensors, sha256, write_json, write_tensors
+from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze
-from ice_ray.models.kinds import float_module
+from ice_ray.models.kinds import float_module, plain_module
 from ice_ray.models.layout import Layout, lay_out
-from ice_ray.models.registry import ModelSpec, call_builder
+from ice_ray.models.registry import ModelSpec, call_builder, check_builder
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 
 SCHEMA_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+_BUILT = "what the builder returns"
 
 
 def save_pruned(
@@ -61,15 +63,16 @@ def save_pruned(
 
 
 @torch.inference_mode(False)  # surgery follows the network's graph through autograd
-def load_pruned(path: str | StoragePath, builder: Callable[[int], nn.Module] | None = None) -> nn.Module:
+def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 
     Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives.
 
     Args:
         path: the `pruned_model` folder, or its address (`s3://bucket/path`).
-        builder: for a model of your own, the function that builds its dense form, as for `--model`: it may take
-            `num_classes`. It is never imported from a name in the file: a file must not choose what code runs.
+        builder: for a model of your own, its class or the function that builds its dense form, as for `--model`: it
+            may take `num_classes`, and nothing else (`lambda: Net(width=32)`). It is never imported from a name in the
+            file: a file must not choose what code runs.
 
     Raises:
         UserError: not such a folder, a damaged or edited file, or a builder that is missing or does not fit.
@@ -79,7 +82,9 @@ def load_pruned(path: str | StoragePath, builder: Callable[[int], nn.Module] | N
     description = read_description(folder)
     name, classes = description["builder"]["name"], description["builder"]["num_classes"]
     if builder is not None:
-        module = float_module(call_builder(builder, classes), "what the builder returns")
+        _check_builder(builder)
+        # A copy: what it returns may be the caller's own dense model, which stays as it is.
+        module = float_module(copied(plain_module(call_builder(builder, classes), _BUILT)), _BUILT)
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:
@@ -99,6 +104,17 @@ def load_pruned(path: str | StoragePath, builder: Callable[[int], nn.Module] | N
     if frozen is not None:
         freeze(module, frozen)
     return module.eval()
+
+
+def _check_builder(builder: Callable[..., nn.Module]) -> None:
+    if isinstance(builder, nn.Module) or not callable(builder):
+        raise UserError(
+            f"builder is of type {type(builder).__name__}: give a function or class, as builder=lambda: ..."
+        )
+    try:
+        check_builder(builder, getattr(builder, "__name__", type(builder).__name__), "builder")
+    except UserError as error:
+        raise UserError(f"{error}; where it takes more: builder=lambda: Net(...)") from error
 
 
 def read_description(folder: StoragePath) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +32,7 @@ def export(
     path: str | StoragePath,
     format: Format,
     target: str | StoragePath | None = None,
-    builder: Callable[[int], nn.Module] | None = None,
+    builder: Callable[..., nn.Module] | None = None,
 ) -> StoragePath:
     """Write a saved pruned model for another runtime, with a batch of any size, and return the file's path.
 
@@ -52,16 +52,33 @@ def export(
         UserError: no such folder or format, the extra `onnx` is missing, the target cannot be written, or the model is
             none that can be exported.
     """
+    check_format(format)
+    folder = storage_path(path)
+    file = folder / f"model.{SUFFIXES[format]}" if target is None else storage_path(target)
+    write_exported(load_pruned(folder, builder), read_description(folder), format, file)
+    return file
+
+
+def check_format(format: str) -> None:
+    """Raises UserError: there is no such format, or the packages that write it are missing."""
     if format not in SUFFIXES:
         raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
     if format == "onnx":
         _need_onnx()
-    folder = storage_path(path)
-    loaded, description = load_pruned(folder, builder), read_description(folder)
+
+
+def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Format, file: StoragePath) -> None:
+    """Write a module, as `load_pruned` gives it, for another runtime; its memory layout changes.
+
+    Args:
+        description: what `model.json` says of it.
+
+    Raises:
+        UserError: the file cannot be written, or the model is none that can be exported.
+    """
     loaded.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
     shape = tuple(description["image_shape"])
     module = _answering(loaded, shape)
-    file = folder / f"model.{SUFFIXES[format]}" if target is None else storage_path(target)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:
@@ -70,7 +87,6 @@ def export(
             file.write_now(written.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
-    return file
 
 
 @torch.inference_mode()
@@ -87,14 +103,14 @@ def _need_onnx() -> None:
         )
 
 
-def _write_torch(module: nn.Module, shape: tuple[int, ...], description: dict[str, Any], file: Path) -> _Run:
+def _write_torch(module: nn.Module, shape: tuple[int, ...], description: Mapping[str, Any], file: Path) -> _Run:
     program = _translated(lambda: torch.export.export(module, (_images(_TRACED_BATCH, shape),), dynamic_shapes=_ANY))
     torch.export.save(program, file)
     read: nn.Module = torch.export.load(file).module()
     return read
 
 
-def _write_onnx(module: nn.Module, shape: tuple[int, ...], description: dict[str, Any], file: Path) -> _Run:
+def _write_onnx(module: nn.Module, shape: tuple[int, ...], description: Mapping[str, Any], file: Path) -> _Run:
     import onnxruntime
 
     program = _translated(

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ice_ray"
 # From the ground up. A module may import from its own storey and from those before it.
 STOREYS = [
     [
+        "environment",
         "errors",
         "retry",
         "storage_path",
@@ -34,13 +35,14 @@ STOREYS = [
     ["distributed"],
     ["cache", "engine"],
     ["pipelines"],
-    ["artifact", "exporter", "in_process"],
+    ["artifact", "exporter"],
     ["ingest"],
     ["cluster"],
     ["trials", "replay"],
     ["observe"],
     ["config"],
     ["workflow"],
+    ["api"],
 ]
 FIRST_WITH_RAY = STOREYS.index(["ingest"])
 HEIGHT = {name: height for height, names in enumerate(STOREYS) for name in names}

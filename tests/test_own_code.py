@@ -324,7 +324,13 @@ def test_other_jobs_say_the_same(mine, tmp_path, capsys):
 def pruned(point=IceHyperparameters(5, 0.3, 1e-3, 6e-4, 0.1, 50), **own):
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), dtype=np.uint8)
     some = ImageSet.from_numpy(images, np.arange(32) % 10)
-    return ice_ray.prune(ModelSpec("cifar-resnet8", 10).build(), PruningData(some, some), 0.5, point, **(PAPER | own))
+    return ice_ray.prune(
+        ModelSpec("cifar-resnet8", 10).build(),
+        PruningData(some, some),
+        ratio=0.5,
+        hyperparameters=point,
+        **(PAPER | own),
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -18,18 +17,15 @@ from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import in_one_line
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
-from ice_ray.observe.outcome import outcome_rows
 from ice_ray.observe.output import run_log
+from ice_ray.observe.tables import AS_IT_IS, LOG_WIDTH, as_text, outcome_table
 from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
 from ice_ray.trials.searcher import Restarts
 
-_LOG_WIDTH = 120
 _IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
-# What is shown is text, whatever brackets or colons a name has in it.
-_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
-console = Console(width=None if _IS_TERMINAL else _LOG_WIDTH, **_AS_IT_IS)
+console = Console(width=None if _IS_TERMINAL else LOG_WIDTH, **AS_IT_IS)
 
 
 def say(line: str) -> None:
@@ -52,9 +48,7 @@ def complain(line: str) -> None:
 
 def show(table: Table) -> None:
     """A table."""
-    text = io.StringIO()
-    Console(file=text, width=_LOG_WIDTH, **_AS_IT_IS).print(table)
-    run_log.add(text.getvalue())
+    run_log.add(as_text(table))
     console.print(table)
 
 
@@ -149,16 +143,7 @@ class ProgressCallback(tune.Callback):
 
 def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:
     """Dense against pruned, as the assessment gives them."""
-    table = Table(title="dense against pruned", title_justify="left")
-    for column in ("", "dense", "pruned", "change"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in outcome_rows(dense, pruned):
-        before, after = (
-            f"{value} ({spread})" if spread else value
-            for value, spread in ((row.dense, row.dense_spread), (row.pruned, row.pruned_spread))
-        )
-        table.add_row(row.label, before, after, row.change)
-    show(table)
+    show(outcome_table(dense, pruned, "dense against pruned"))
 
 
 def show_times(times: dict[str, float]) -> None:

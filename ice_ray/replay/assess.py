@@ -14,10 +14,9 @@ from ice_ray.cluster.session import fetch
 from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.data.placement import to_device
 from ice_ray.engine.latency import ROUNDS, WARM_UP, latencies_in_turn
+from ice_ray.engine.sizes import sizes
 from ice_ray.engine.snapshots import Snapshot
-from ice_ray.engine.target import macs
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.files import tensors_size
 from ice_ray.guard import blaming
 from ice_ray.ingest.load import StageImages
 
@@ -94,9 +93,7 @@ def _measure(
         "test_accuracy": executor.accuracy(model, to_device(test.get(), device)),
         "validation_images": workload.validation.count,
         "test_images": test.count,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": macs(executor.network, model),
-        "file_bytes": tensors_size(model.state_dict()),
+        **sizes(executor.network, model),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ice_ray.artifact import read_description, save_pruned
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.data.batches import check_epoch
+from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
@@ -37,7 +38,6 @@ from ice_ray.replay.run import run_replay
 from ice_ray.trials.reports import step_reports
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.reporting import compared
-from ice_ray.workflow.run_folder import environment
 from ice_ray.workflow.search_stage import dense_model
 
 

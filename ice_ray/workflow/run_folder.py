@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.claims.claim import is_of_claim
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
+from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, sha256, write_json
 from ice_ray.trials.trial_store import trial_name
 
 _ANOTHER = "take another --name"
-_PACKAGES = ("ice_ray", "torch", "torchvision", "ray", "numpy", "torch-pruning")
 
 
 class _Within:
@@ -163,20 +160,6 @@ def check_run(folder: RunFolder, config: RunConfig[Any]) -> None:
         name = folder.path.name
         raise UserError(f"cannot resume '{name}' as another run: {', '.join(changed)}; {_ANOTHER}, or the same options")
     folder.check_files(config)
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for whoever reads the figures later."""
-    packages = {package: _version(package) for package in _PACKAGES}
-    return {"python": sys.version.split()[0], "machine": platform.machine(), "packages": packages}
-
-
-def _version(package: str) -> str:
-    """A job submitted with a working directory runs from files, without an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _recorded(path: StoragePath) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json, write_tensors
 from ice_ray.hyperparameters import Hyperparameters
@@ -52,7 +53,7 @@ from ice_ray.trials.run import (
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.reporting import compared
-from ice_ray.workflow.run_folder import RunFolder, environment
+from ice_ray.workflow.run_folder import RunFolder
 
 SCHEMA_VERSION = 1
 

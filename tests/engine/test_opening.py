@@ -92,7 +92,9 @@ def test_a_network_that_survives_in_the_other_layout_is_used_in_it(data: Pruning
     assert opened.note is not None
     assert "contiguous memory layout, which it survives" in opened.note
     with pytest.warns(UserWarning, match="contiguous memory layout"):
-        result = prune(Network(in_channels_last), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        result = prune(
+            Network(in_channels_last), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS
+        )
     assert [record.filters_removed for record in result.records] == [4, 4]
 
 
@@ -105,7 +107,7 @@ def test_a_death_at_the_pruned_widths_alone_is_seen_before_the_start(data: Pruni
     with pytest.raises(UserError, match=r"for a step in bf16 .*SIGSEGV.*take precision fp32, which it survives"):
         trained_for_a_step(open_module(Network(few_in_half_precision), SHAPE), widths, "bf16")
     with pytest.raises(UserError, match="neither another memory layout nor precision fp32"):
-        prune(Network(with_few_channels), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(Network(with_few_channels), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 class DeadlyAnswer(Network):

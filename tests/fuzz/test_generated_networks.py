@@ -153,7 +153,12 @@ def test_some_go_all_the_way():
         network = generated(10 * number + number % 10, SEED)
         held = {name: each.clone() for name, each in network.named_parameters() if not each.requires_grad}
         try:
-            result = prune(network, PruningData(images, images), 0.5, IceHyperparameters(0, 0.3, 1e-3, 6e-4, 0.1, 50))
+            result = prune(
+                network,
+                PruningData(images, images),
+                ratio=0.5,
+                hyperparameters=IceHyperparameters(0, 0.3, 1e-3, 6e-4, 0.1, 50),
+            )
         except UserError as refusal:
             if (said := refused(str(refusal), False)) != "refused":
                 faults.append(f"{number}: {said} [{network.described}]")

@@ -108,7 +108,9 @@ def test_they_are_pruned(kind, has_run):
         model(torch.rand(2, *SHAPE))
     pixels = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
     images = ImageSet.from_numpy(pixels, np.arange(48) % 5)
-    result = prune(model, PruningData(images, images), 0.5, IceHyperparameters(0, 0.3, 1e-3, 6e-4, 0.1, 50))
+    result = prune(
+        model, PruningData(images, images), ratio=0.5, hyperparameters=IceHyperparameters(0, 0.3, 1e-3, 6e-4, 0.1, 50)
+    )
     assert [record.filters_removed for record in result.records] == [4, 4]
     assert torch.equal(copied(result.model)(torch.ones(2, *SHAPE)), result.model(torch.ones(2, *SHAPE)))
 

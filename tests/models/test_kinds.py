@@ -27,7 +27,7 @@ def chain() -> nn.Sequential:
 
 
 def pruned(model, data: PruningData):
-    return ice_ray.prune(model, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS).model
+    return ice_ray.prune(model, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS).model
 
 
 def changed(change) -> nn.Module:

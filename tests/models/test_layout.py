@@ -58,7 +58,9 @@ def test_a_network_that_reads_memory_in_order_is_pruned(kind, repair, data: Prun
     model = kind().eval()
     options = PAPER | {"batch_size": 64, "repair": repair, "calibration_images": 100, "criterion": "taylor"}
     hyperparameters = IceHyperparameters(1.0, 0.3, 0.02, 5e-3, 0.15, 50)
-    results = [prune(model, data, 0.5, hyperparameters, device="cpu", **options) for _ in range(2)]
+    results = [
+        prune(model, data, ratio=0.5, hyperparameters=hyperparameters, device="cpu", **options) for _ in range(2)
+    ]
     assert [record.filters_removed for record in results[0].records] == [4] * len(results[0].records)
     first, second = (result.model.state_dict() for result in results)
     assert all(torch.equal(first[name], second[name]) for name in first)

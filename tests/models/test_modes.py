@@ -93,7 +93,7 @@ def test_the_logits_alone_are_trained_and_measured(kind, criterion, data: Prunin
     results = []
     for each in (kind, SingleProcess):
         torch.manual_seed(0)
-        results.append(prune(each().eval(), data, 0.5, HYPERPARAMETERS, device="cpu", **options))
+        results.append(prune(each().eval(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **options))
     found, expected = (result.model.state_dict() for result in results)
     used = [name for name in found if "auxiliary" not in name]
     if kind in (TwoHeads, NamedInTraining):
@@ -163,7 +163,7 @@ class Maps(TwoHeads):
 )
 def test_what_has_no_clear_logits_is_refused_in_one_line(kind, said, data: PruningData):
     with pytest.raises(UserError, match=said) as refused:
-        prune(kind(), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(kind(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -171,16 +171,16 @@ def test_too_few_logits_and_images_of_another_kind_are_named(data: PruningData):
     few = TwoHeads()
     few.head = nn.Linear(8, 7)
     with pytest.raises(UserError, match="gives logits of 7 classes in eval mode; the data needs logits of 10"):
-        prune(few, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(few, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
     grey = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10))
     with pytest.raises(UserError, match="takes images of 1 channel, not of 3"):
-        prune(grey, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(grey, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
     larger = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 30 * 30, 10))
     with pytest.raises(UserError, match="does not take an image of 8x8 pixels: it takes 32x32"):
-        prune(larger, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(larger, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
     deep = nn.Sequential(nn.Conv2d(3, 8, 15), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     with pytest.raises(UserError, match="does not take an image of 8x8 pixels: it needs at least 16x16"):
-        prune(deep, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(deep, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 class Broken(TwoHeads):
@@ -190,7 +190,7 @@ class Broken(TwoHeads):
 
 def test_what_a_network_raises_is_said_and_where(data: PruningData):
     with pytest.raises(UserError, match=r"raises KeyError: 'no such thing', test_modes\.py:\d+ in forward"):
-        prune(Broken(), data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(Broken(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 def test_data_that_do_not_go_together_are_refused(data: PruningData):
@@ -204,15 +204,29 @@ def test_data_that_do_not_go_together_are_refused(data: PruningData):
         (of(5, label=-1), of(5), r"data\.train has the label -1"),
     ]:
         with pytest.raises(UserError, match=said):
-            prune(TwoHeads(), PruningData(train, validation), 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+            prune(
+                TwoHeads(),
+                PruningData(train, validation),
+                ratio=0.5,
+                hyperparameters=HYPERPARAMETERS,
+                device="cpu",
+                **OPTIONS,
+            )
     with pytest.raises(UserError, match=r"data is of type list: give PruningData"):
-        prune(TwoHeads(), [data.train, data.validation], 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)  # type: ignore[arg-type]
+        prune(
+            TwoHeads(),
+            [data.train, data.validation],
+            ratio=0.5,
+            hyperparameters=HYPERPARAMETERS,
+            device="cpu",
+            **OPTIONS,
+        )  # type: ignore[arg-type]
     with pytest.raises(UserError, match="takes IceHyperparameters, not dict"):
-        prune(TwoHeads(), data, 0.5, HYPERPARAMETERS.as_dict(), device="cpu", **OPTIONS)  # type: ignore[arg-type]
+        prune(TwoHeads(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS.as_dict(), device="cpu", **OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="device 'gpu' is none"):
-        prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, device="gpu", **OPTIONS)
+        prune(TwoHeads(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="gpu", **OPTIONS)
     with pytest.raises(UserError, match="precision 'fp64' is none of"):
-        prune(TwoHeads(), data, 0.5, HYPERPARAMETERS, precision="fp64", device="cpu", **OPTIONS)  # type: ignore[arg-type]
+        prune(TwoHeads(), data, ratio=0.5, hyperparameters=HYPERPARAMETERS, precision="fp64", device="cpu", **OPTIONS)  # type: ignore[arg-type]
 
 
 class Attentive(nn.Module):

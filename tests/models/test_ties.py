@@ -100,7 +100,7 @@ def test_what_is_one_tensor_stays_one_from_end_to_end(kind, data, tmp_path):
     model = net(kind)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert tuple(ties_of(model)) == KINDS[kind]
-    result = prune(model, data, 0.5, POINT, device="cpu", batch_size=64, **PAPER).model
+    result = prune(model, data, ratio=0.5, hyperparameters=POINT, device="cpu", batch_size=64, **PAPER).model
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert shared(result) == shared(model)
     assert sum(each.numel() for each in result.parameters()) < sum(each.numel() for each in model.parameters())
@@ -240,7 +240,7 @@ class Overlapping(nn.Module):
 def test_memory_that_is_shared_in_part_is_refused_before_anything_runs(data, tmp_path, monkeypatch):
     said = r"out\.weight and back\.weight of the model share memory without being one tensor"
     with pytest.raises(UserError, match=said):
-        prune(Overlapping(), data, 0.5, POINT, device="cpu")
+        prune(Overlapping(), data, ratio=0.5, hyperparameters=POINT, device="cpu")
     (tmp_path / "overlapping.py").write_text(
         "from torch import nn\n"
         "def build():\n"

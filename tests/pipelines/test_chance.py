@@ -69,18 +69,18 @@ def test_a_line_names_the_first_suspect():
 def test_the_operator_in_process_warns_once(trained, data):
     fresh = ModelSpec("cifar-resnet8", num_classes=10).build()
     with pytest.warns(UserWarning, match="no better than chance") as caught:
-        prune(fresh, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(fresh, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
     assert len([each for each in caught if "chance" in str(each.message)]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(trained, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 def test_wrong_means_make_a_trained_network_doubtful(trained, data):
     """The network's own images, shifted out of what it was trained on."""
     dark = PruningData(data.train, data.validation, Preprocessing(mean=(1.0, 1.0, 1.0), std=(0.001, 0.001, 0.001)))
     with pytest.warns(UserWarning, match="mean and std"):
-        prune(trained, dark, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS)
+        prune(trained, dark, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)
 
 
 def test_images_of_random_labels_are_at_chance():
@@ -88,5 +88,5 @@ def test_images_of_random_labels_are_at_chance():
     images = random.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
     some = ImageSet.from_numpy(images, random.integers(0, 4, 200))
     with pytest.warns(UserWarning, match="4 classes"):
-        prune(ModelSpec("cifar-resnet8", 4).build(), PruningData(some, some), 0.5, HYPERPARAMETERS,
-              device="cpu", **OPTIONS)  # fmt: skip
+        data = PruningData(some, some)
+        prune(ModelSpec("cifar-resnet8", 4).build(), data, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS)

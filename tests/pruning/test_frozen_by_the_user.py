@@ -98,7 +98,7 @@ def test_a_frozen_backbone_leaves_nothing_to_prune_and_that_is_said():
 def test_frozen_values_are_the_same_bits_and_come_back_frozen(repair, data):
     model = net(*FROZEN)
     options = OPTIONS | {"repair": repair, "calibration_images": 64, "reconstruction_epochs": 1.0}
-    result = prune(model, data, 0.5, POINT, device="cpu", **options).model
+    result = prune(model, data, ratio=0.5, hyperparameters=POINT, device="cpu", **options).model
     assert frozen_of(result) == frozen_of(model)
     before, after = dict(model.named_parameters()), dict(result.named_parameters())
     kept = [name for name in frozen_of(model) if name not in ("blocks.2.bn1.weight", "blocks.2.bn1.bias")]
@@ -113,7 +113,7 @@ def test_frozen_values_are_the_same_bits_and_come_back_frozen(repair, data):
 def test_filters_that_are_pruned_on_request_keep_their_values(data):
     model = net(*FROZEN)
     options = OPTIONS | {"prune": LayerwisePruneConfig(include=("blocks.0.conv1", "blocks.2.conv1"))}
-    result = prune(model, data, 0.5, POINT, device="cpu", **options).model
+    result = prune(model, data, ratio=0.5, hyperparameters=POINT, device="cpu", **options).model
     left, dense = result.blocks[0].conv1.weight, model.blocks[0].conv1.weight
     assert len(left) == 4
     assert all(any(torch.equal(one, other) for other in dense) for one in left)
@@ -151,10 +151,10 @@ def test_a_fine_tune_leaves_them_frozen_and_all_else_free(data):
 def test_a_model_in_inference_mode_is_pruned_as_if_nothing_were_frozen_and_that_is_said(data):
     model = net("")
     with pytest.warns(UserWarning, match="all parameters of the model are frozen"):
-        frozen = prune(model, data, 0.5, POINT, device="cpu", **OPTIONS).model
+        frozen = prune(model, data, ratio=0.5, hyperparameters=POINT, device="cpu", **OPTIONS).model
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*are frozen")
-        free = prune(net(), data, 0.5, POINT, device="cpu", **OPTIONS).model
+        free = prune(net(), data, ratio=0.5, hyperparameters=POINT, device="cpu", **OPTIONS).model
     assert all(torch.equal(value, free.state_dict()[key]) for key, value in frozen.state_dict().items())
     assert len(frozen_of(frozen)) == len(list(frozen.parameters()))
     assert not frozen_of(free)

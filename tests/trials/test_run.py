@@ -67,7 +67,9 @@ def test_a_trial_equals_the_operator_in_process(results, workload, trained):
     import torch
 
     torch.set_num_threads(1)
-    result = prune(trained, workload.data(), 0.5, POINTS[2], precision="fp32", device="cpu", **OPTIONS)
+    result = prune(
+        trained, workload.data(), ratio=0.5, hyperparameters=POINTS[2], precision="fp32", device="cpu", **OPTIONS
+    )
     assert facts(result.records) == facts(results[2].records)
 
 

@@ -21,8 +21,10 @@ OPTIONS = PAPER | {"batch_size": 64}
 
 def test_same_seed_same_bits_and_the_original_stays(trained, data):
     before = {key: value.clone() for key, value in trained.state_dict().items()}
-    first, second = (prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS) for _ in range(2))
-    other = prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", seed=1, **OPTIONS)
+    first, second = (
+        prune(trained, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS) for _ in range(2)
+    )
+    other = prune(trained, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", seed=1, **OPTIONS)
     assert all(torch.equal(before[key], value) for key, value in trained.state_dict().items())
     states = [result.model.state_dict() for result in (first, second, other)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -37,7 +39,9 @@ def test_dropout_repeats_too(trained, data):
     results = []
     for _ in range(2):
         torch.randn(100)
-        results.append(prune(model, data, 0.5, HYPERPARAMETERS, device="cpu", **OPTIONS).model.state_dict())
+        results.append(
+            prune(model, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", **OPTIONS).model.state_dict()
+        )
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
@@ -47,13 +51,23 @@ def test_an_epoch_without_a_step_is_refused_before_anything_is_done(trained, dat
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: begun.append(module.training))
     few = dataclasses.replace(data, **{what: data.train.take(torch.arange(1))})
     with pytest.raises(UserError, match="1 training image"):
-        prune(trained, few, 0.5, HYPERPARAMETERS, device="cpu", final=FinalConfig(epochs=1), **OPTIONS)
+        prune(
+            trained,
+            few,
+            ratio=0.5,
+            hyperparameters=HYPERPARAMETERS,
+            device="cpu",
+            final=FinalConfig(epochs=1),
+            **OPTIONS,
+        )
     handle.remove()
     assert not any(begun)  # no network was trained
 
 
 def test_final_epochs_are_measured_again(trained, data):
-    result = prune(trained, data, 0.5, HYPERPARAMETERS, device="cpu", final=FinalConfig(epochs=2), **OPTIONS)
+    result = prune(
+        trained, data, ratio=0.5, hyperparameters=HYPERPARAMETERS, device="cpu", final=FinalConfig(epochs=2), **OPTIONS
+    )
     assert result.accuracy > 50
     assert len(result.records) == 3
 
@@ -79,11 +93,11 @@ def test_final_epochs_are_measured_again(trained, data):
 )
 def test_keywords_that_are_no_options(trained, data, options, said):
     with pytest.raises(UserError, match=said):
-        prune(trained, data, 0.5, device="cpu", **options)
+        prune(trained, data, ratio=0.5, device="cpu", **options)
 
 
 def test_by_default_steps_are_repaired_and_none_is_fine_tuned(trained, data):
-    result = prune(trained, data, 0.5, device="cpu", batch_size=64)
+    result = prune(trained, data, ratio=0.5, device="cpu", batch_size=64)
     assert not any(record.fine_tuned for record in result.records)
     assert all(record.repair_seconds > 0 for record in result.records)
     assert [record.images_measured for record in result.records] == [200] * 3
@@ -97,5 +111,5 @@ def test_one_word_is_not_taken_for_its_letters(words):
 
 
 def test_a_group_of_options_may_be_given_as_a_mapping(trained, data):
-    result = prune(trained, data, 0.5, device="cpu", final={"epochs": 1, "rate": 0.01}, batch_size=64)
+    result = prune(trained, data, ratio=0.5, device="cpu", final={"epochs": 1, "rate": 0.01}, batch_size=64)
     assert len(result.records) == 3

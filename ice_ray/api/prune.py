@@ -1,0 +1,337 @@
+"""ICE-Pruning in this process, without Ray: for notebooks and scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+from tqdm.auto import tqdm
+
+from ice_ray.api.result import Result
+from ice_ray.data.batches import check_epoch
+from ice_ray.data.images import ImageSet, ImageSource, PruningData
+from ice_ray.data.placement import to_device
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
+from ice_ray.engine.sizes import sizes
+from ice_ray.engine.target import Target, objection_to, parse_target, ratio_for
+from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.environment import environment
+from ice_ray.errors import UserError, nearest
+from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.models.answers import logits_of
+from ice_ray.models.copies import copied
+from ice_ray.models.frozen import describe_frozen, freeze
+from ice_ray.models.kinds import plain_module
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.chance import no_better_than_chance
+from ice_ray.pipelines.layerwise import LayerwiseConfig
+from ice_ray.pipelines.records import StepRecord
+from ice_ray.pipelines.registry import build_pipeline, pipeline_named
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.criteria import check_criterion
+from ice_ray.pruning.removal import widths_of
+from ice_ray.training.fine_tune import Recipe
+from ice_ray.training.precision import Precision, PrecisionChoice, resolve
+
+_CPU = torch.device("cpu")
+
+
+def prune(
+    model: nn.Module,
+    train: PruningData,
+    *,
+    ratio: float | None = None,
+    target: str | None = None,
+    hyperparameters: Hyperparameters | None = None,
+    pipeline: str = "ice",
+    config: PipelineConfig | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    precision: PrecisionChoice = "auto",
+    device: torch.device | str | int | None = None,
+    progress: bool | None = None,
+    callback: Callable[[StepRecord], object] | None = None,
+    **options: Any,
+) -> Result:
+    """Prune a trained classifier (Algorithm 2 of the paper) in this process; `model` itself is left as it is.
+
+    The same data, settings and seed give the same bits on the same machine.
+
+    Args:
+        model: takes float32 images (N, C, H, W), gives logits (N, classes). Parameters that are frozen
+            (requires_grad=False) keep their values, and layers whose weights are frozen stay whole unless the selection
+            includes them; where all are frozen, as for inference, it is as if none were.
+        train: images to fine-tune and to decide on.
+        ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
+        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6".
+        hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
+        pipeline: by name, or `package.module:Class`.
+        config: the pipeline's `Config`. [default: its defaults]
+        batch_size: images per SGD step, at least 2.
+        seed: every random choice comes from it.
+        precision: of the arithmetic; `auto` is bf16 where the device has it.
+        device: where to work; a GPU where there is one.
+        progress: whether a bar shows the steps. [default: in a notebook, and where standard error is a terminal]
+        callback: called with its record after every step; what it raises ends the pruning.
+        options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
+            `fine_tune=StepFineTuneConfig(distil=False)`.
+
+    Raises:
+        UserError: an argument that is none, in one line that names it; a ratio that would empty a layer, a target out
+            of reach, data that do not go together, too few images for an SGD step, or a model that takes no such
+            images, gives no logits for as many classes, or of which nothing may be pruned.
+        TrialFailure: training diverged, or memory did not suffice.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> import ice_ray
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    ...         self.head = nn.Linear(16, 2)
+    ...     def forward(self, images):
+    ...         return self.head(self.features(images).mean((2, 3)))
+    >>> some = ice_ray.ImageSet(torch.full((16, 8, 8, 3), 99, dtype=torch.uint8), torch.ones(16, dtype=torch.int64))
+    >>> result = ice_ray.prune(Net(), ice_ray.PruningData(some, some), target="macs=0.5")
+    >>> type(result.model).__name__, result.model.features[0].weight.shape
+    ('Net', torch.Size([10, 3, 3, 3]))
+    """
+    wanted = _wanted(target, ratio, pipeline)
+    own = _config(pipeline, config, options if ratio is None else options | {"ratio": ratio})
+    point = _point(pipeline) if hyperparameters is None else hyperparameters
+    method = build_pipeline(pipeline, own, point)
+    _check_words(progress, callback)
+    batch_size, seed = _whole("batch_size", batch_size), _whole("seed", seed)
+    data = train
+    classes, chosen = _checked(data), _device(device)
+    recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
+    opening = open_module(model, data.train.image_shape, own.prune.selection, classes)
+    if wanted is not None:
+        own = dataclasses.replace(own, ratio=_ratio(wanted, opening.network, own.amounts, chosen, recipe.precision))
+        method = build_pipeline(pipeline, own, point)
+    network = _network(opening, own.amounts, recipe.precision, chosen)
+    if network.all_frozen:
+        warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
+    if isinstance(own, LayerwiseConfig):
+        check_criterion(own.criterion, network.units, network.norms, network.build(_CPU))
+    executor = TorchExecutor(network, data, recipe, seed, chosen)
+    with _Bar(method.length(len(network.steps)) + bool(point.final_epochs), progress) as bar:
+        executor.warm_up()
+        preparation = method.prepare(executor, method.freezes)
+        if not method.trains_anew:
+            _warn_of_chance(preparation.original_accuracy, data.validation)
+        state = method.begin(executor)
+        while not method.is_done(executor, state):
+            state = method.advance(executor, state, preparation)
+            if state.kept:
+                executor.commit(state.snapshot)
+                executor.store.keep_only(state.kept)
+            bar.took(state.records[-1])
+            if callback is not None:
+                callback(state.records[-1])
+    seconds = state.pruning_seconds("wall", 1.0)
+    state, _ = method.finish(executor, state, preparation)
+    module = freeze(copied(executor.module(state.snapshot)), network.frozen)
+    network.tie(module)
+    accuracy = executor.accuracy(module, to_device(data.validation, chosen))
+    dense = network.build(_CPU)
+    description = {
+        "builder": {"name": _class_name(model), "num_classes": _classes(dense, data.train.image_shape)},
+        "image_shape": list(data.train.image_shape),
+        "widths": widths_of(module, network.steps),
+        "frozen": list(network.frozen),
+        "layout": network.layout,
+        "metrics": {
+            "dense": _figures(network, dense, preparation.original_accuracy, data.validation),
+            "pruned": _figures(network, module, accuracy, data.validation),
+            "device": str(chosen),
+            "precision": recipe.precision,
+        },
+        "preprocessing": data.preprocessing.as_dict(),
+        "hyperparameters": point.plain(),
+        "config": {
+            "pipeline": pipeline,
+            "target": target,
+            "batch_size": batch_size,
+            "seed": seed,
+            **dataclasses.asdict(own),
+        },
+        **environment(),
+    }
+    return Result(module, state.records, seconds, description)
+
+
+class _Bar:
+    """The steps as they are done: which layers, the accuracy after them, and the drop.
+
+    Args:
+        total: steps, at the most.
+        shown: None where somebody looks.
+    """
+
+    def __init__(self, total: int, shown: bool | None) -> None:
+        self._bar = tqdm(total=total, desc="preparing", unit="step", disable=None if shown is None else not shown)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def took(self, record: StepRecord) -> None:
+        self._bar.set_description(record.layers, refresh=False)
+        self._bar.set_postfix(accuracy=f"{record.accuracy:.2f}%", drop=f"{record.drop:.2f}", refresh=False)
+        self._bar.update()
+
+
+def _wanted(target: str | None, ratio: float | None, pipeline: str) -> Target | None:
+    """What is to be left, where a target says so."""
+    if not isinstance(pipeline, str):
+        raise UserError(f"pipeline={pipeline!r:.80} must be a name, as 'ice' or 'package.module:Class'")
+    kind = pipeline_named(pipeline)
+    if target is None:
+        return None
+    if not isinstance(target, str):
+        raise UserError(f"target={target!r:.80} must be words as 'macs=0.5', 'params=0.4' or 'latency=0.6'")
+    if ratio is not None:
+        raise UserError("ratio and target both say how much to prune: give one of them")
+    if not kind.takes_target:
+        raise UserError(f"target finds a share for every layer alike; pipeline {pipeline} takes ratio")
+    return parse_target(target)
+
+
+def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any]) -> PipelineConfig:
+    """The pipeline's options, those given by keyword in their place."""
+    kind = pipeline_named(pipeline).Config
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, known)})")
+    base = kind() if config is None else config
+    if not isinstance(base, kind):
+        raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")
+    values = {name: getattr(base, name) for name in known} | options
+    try:
+        found: PipelineConfig = TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
+    return found
+
+
+def _point(pipeline: str) -> Hyperparameters:
+    kind = pipeline_named(pipeline).Hyperparameters
+    needed = [each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING]
+    if needed:
+        raise UserError(f"pipeline {pipeline} needs hyperparameters: {kind.__name__}({', '.join(needed)})")
+    return kind()
+
+
+def _check_words(progress: object, callback: object) -> None:
+    if progress not in (True, False, None) or isinstance(progress, (int, float)) != isinstance(progress, bool):
+        raise UserError(f"progress={progress!r:.80} must be True, False or None")
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback={callback!r:.80} must be a function of one step's record")
+
+
+def _whole(name: str, value: object) -> int:
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type] # NumPy's integers are whole numbers too
+    except TypeError:
+        pass
+    raise UserError(f"{name}={value!r:.80} must be a whole number")
+
+
+def _ratio(
+    wanted: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: Precision
+) -> float:
+    """Warns where it leaves some layers next to nothing."""
+    found = ratio_for(wanted, network, amounts, device, precision)
+    if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
+        warnings.warn(objection, stacklevel=3)
+    return found.ratio
+
+
+def _network(opening: Opening, amounts: Amounts, precision: Precision, device: torch.device) -> DenseNetwork:
+    """The network, once copies of it have borne what it will go through."""
+    amounts.check(opening.network.steps)
+    if device.type == "cpu":
+        widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
+        opening = trained_for_a_step(opening, widths, precision)
+    if opening.note is not None:
+        warnings.warn(opening.note, stacklevel=3)
+    own = opening.network
+    return DenseNetwork(opening.module, own.image_shape, opening.selection, amounts, own.layout)
+
+
+def _device(asked: torch.device | str | int | None) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked is None else asked)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"device={asked!r:.80} is none that torch knows: 'cpu', 'cuda' or 'cuda:0'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{asked}': torch finds no GPU here")
+    return device
+
+
+def _checked(data: PruningData) -> int | None:
+    """How many classes the labels tell apart, at the least; None where they are not at hand.
+
+    Raises:
+        UserError: no images, images of several sizes, or labels that are none.
+    """
+    if not isinstance(data, PruningData):
+        raise UserError(f"train is of type {type(data).__name__}: give PruningData(train, decide), two ImageSets")
+    named = {"train": data.train, "validation": data.validation, "final": data.final}
+    roles = {name: images for name, images in named.items() if images is not None}
+    for name, images in roles.items():
+        if not len(images) or (name == "validation" and len(images) < 2):
+            raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
+        if name != "validation":
+            check_epoch(len(images), processes=1, mend=f"give data.{name} more")
+        if images.image_shape != data.train.image_shape:
+            raise UserError(
+                f"images of data.{name} are {images.image_shape}, those of data.train {data.train.image_shape}"
+            )
+    labels = {name: images.labels for name, images in roles.items() if isinstance(images, ImageSet)}
+    for name, each in labels.items():
+        if int(each.min()) < 0:
+            raise UserError(f"data.{name} has the label {int(each.min())}: classes count from 0")
+    return 1 + max(int(each.max()) for each in labels.values()) if labels else None
+
+
+def _warn_of_chance(accuracy: float, validation: ImageSource) -> None:
+    doubt = (
+        no_better_than_chance(accuracy, validation.labels.cpu().numpy()) if isinstance(validation, ImageSet) else None
+    )
+    if doubt is not None:
+        warnings.warn(
+            f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "
+            "another order of the classes?",
+            stacklevel=3,
+        )
+
+
+def _figures(network: DenseNetwork, model: nn.Module, accuracy: float, validation: ImageSource) -> dict[str, Any]:
+    """Of one form of the network, under the names that a run's assessment has for them."""
+    return {"validation_accuracy": accuracy, "validation_images": len(validation), **sizes(network, model)}
+
+
+def _class_name(model: nn.Module) -> str:
+    kind = type(plain_module(model))
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+@torch.inference_mode()
+def _classes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    return logits_of(model(torch.zeros(2, *image_shape))).shape[1]
