@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,11 @@ from ice_ray.data.images import Preprocessing, PruningData
 from ice_ray.distributed import Collective
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.errors import UserError
+from ice_ray.errors import UserError, told
 from ice_ray.extensions import is_own
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import StageImages
+from ice_ray.models.asking import raised
 from ice_ray.models.registry import ModelSpec, library_of
 from ice_ray.models.weights import fit_weights
 from ice_ray.pipelines.base import Pipeline
@@ -27,21 +29,54 @@ from ice_ray.training.precision import PrecisionChoice, resolve
 
 @dataclass(frozen=True)
 class DenseModel:
-    """A trained dense model that any process can rebuild: what to build, and its weights in the object store."""
+    """A trained dense model that any process can rebuild: what to build, and its weights in the object store.
+
+    Attributes:
+        given: a module that was given as an object, in the object store too; None where the spec's name says it all.
+    """
 
     spec: ModelSpec
     weights: ray.ObjectRef[Any]
+    given: ray.ObjectRef[Any] | None = None
 
     @classmethod
     def share(cls, spec: ModelSpec, weights: dict[str, Tensor]) -> DenseModel:
-        """Put the weights into the object store."""
-        return cls(spec, ray.put(weights))
+        """Put the weights into the object store, and a module that was given, as Ray pickles all that it is handed: the
+        code of a class of a notebook or a script (`__main__`) goes with it, that of an importable module does not.
+
+        Raises:
+            UserError: the module cannot be pickled.
+        """
+        if spec.given is None:
+            return cls(spec, ray.put(weights))
+        try:
+            given = ray.put(spec.build())
+        except Exception as error:  # the module is anybody's
+            raise UserError(
+                f"model '{spec.name}' cannot be sent to other processes: pickling it raises {raised(error)}"
+            ) from error
+        return cls(dataclasses.replace(spec, given=None), ray.put(weights), given)
 
     def build(self) -> nn.Module:
-        """The trained module on the CPU."""
-        module = self.spec.build()
+        """The trained module on the CPU.
+
+        Raises:
+            UserError: the code of one that was given is not on this node.
+        """
+        module = self.spec.build() if self.given is None else self._received(self.given)
         fit_weights(module, ray.get(self.weights), "of the dense model")
         return module
+
+    def _received(self, given: ray.ObjectRef[Any]) -> nn.Module:
+        try:
+            return dataclasses.replace(self.spec, given=ray.get(given)).build()
+        except Exception as error:  # what unpickling a module raises is as varied as what it is made of
+            if told(error) is not None:
+                raise
+            raise UserError(
+                f"model '{self.spec.name}' cannot be read in another process ({raised(error)}): have the module that "
+                "defines it where every node imports it from, or define it in the notebook or script itself"
+            ) from error
 
 
 @dataclass(frozen=True)

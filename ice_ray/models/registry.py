@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -13,8 +13,9 @@ from torch import nn
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import check_takes, load_own, meant_as_own
 from ice_ray.guard import guarded
+from ice_ray.models.asking import copied_to_cpu
 from ice_ray.models.cifar import CifarMobileNetV2, CifarResNet
-from ice_ray.models.kinds import float_module
+from ice_ray.models.kinds import float_module, plain_module
 from ice_ray.randomness import seed_of
 
 
@@ -71,17 +72,25 @@ BUILDERS: dict[str, Callable[[int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that is needed to build a dense model anywhere: its name and the number of classes."""
+    """All that is needed to build a dense model anywhere: its name and the number of classes, or the module itself.
+
+    Attributes:
+        given: a module that was given as an object: its copies are what is built, and `name` is for records.
+    """
 
     name: str
     num_classes: int
+    given: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def build(self) -> nn.Module:
-        """The dense module in float32 on the CPU, its initial weights a function of the name alone.
+        """The dense module in float32 on the CPU, its initial weights a function of the name alone; those of a module
+        that was given are its own.
 
         Raises:
             UserError: no such model, or the user's function does not give a module.
         """
+        if self.given is not None:
+            return copied_to_cpu(plain_module(self.given), f"model '{self.name}'")
         builder = self._builder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("initial weights", self.name))
@@ -93,13 +102,13 @@ class ModelSpec:
 
     @property
     def is_users_own(self) -> bool:
-        """Whether the name is a `package.module:function` of the user's, whose weights may come with it."""
-        return ":" in self.name and library_of(self.name) is None
+        """Whether it is the user's: a module, or named as their `package.module:function`. Weights may come with it."""
+        return self.given is not None or (":" in self.name and library_of(self.name) is None)
 
     @property
     def is_known(self) -> bool:
         """Whether the name alone, without code of the user's, is enough to build it."""
-        return self.name in BUILDERS or library_of(self.name) is not None
+        return self.given is None and (self.name in BUILDERS or library_of(self.name) is not None)
 
     def _builder(self) -> Callable[[int], nn.Module]:
         library = library_of(self.name)
@@ -114,6 +123,16 @@ class ModelSpec:
                 f" package.module:function{meant_as_own(self.name)})"
             )
         return BUILDERS[self.name]
+
+
+def name_of(module: nn.Module) -> str:
+    """What records call a module that was given as an object: where its class is defined, and its name.
+
+    >>> name_of(nn.Linear(1, 1))
+    'torch.nn.modules.linear:Linear'
+    """
+    kind = type(plain_module(module))
+    return f"{kind.__module__}:{kind.__name__}"
 
 
 def _user_builder(name: str) -> Callable[[int], nn.Module]:

@@ -11,13 +11,14 @@ from typing import Any
 from ice_ray.claims.claim import Claim, HeldError, await_unheld, claimed, nobody_s, refuse_held
 from ice_ray.config.run import RunConfig
 from ice_ray.observe.terminal import say
+from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.run_folder import RunFolder, check_run, run_folder
 
 BOTH_STAGES, REPLAY = "ice_prune.py", "ice_replay.py"
 
 
 @contextmanager
-def claimed_run(config: RunConfig[Any], program: str) -> Iterator[tuple[RunFolder, Claim]]:
+def claimed_run(config: RunConfig[Any], program: str, given: Given = NAMED) -> Iterator[tuple[RunFolder, Claim]]:
     """The folder of this run, not made yet, or with `--resume` one that holds the same run; and the claim to it.
 
     Raises:
@@ -25,27 +26,27 @@ def claimed_run(config: RunConfig[Any], program: str) -> Iterator[tuple[RunFolde
     """
     with ExitStack() as held:
         if config.name is None:
-            folder, claim = _unnamed(config, program, held)
+            folder, claim = _unnamed(config, program, given, held)
         else:
             folder = run_folder(config, config.name)
             refuse_held(folder.path)  # what it has made by now is no reason to resume it
-            check_run(folder, config)
+            check_run(folder, config, given)
             if config.resume and program == BOTH_STAGES and folder.is_finished:
                 claim = nobody_s(folder.path)  # nothing is left to write, and the storage may take nothing any more
             else:
                 claim = held.enter_context(claimed(folder.path, program, say))
-                check_run(folder, config)  # it may have been made since
+                check_run(folder, config, given)  # it may have been made since
         yield folder, claim
 
 
-def _unnamed(config: RunConfig[Any], program: str, held: ExitStack) -> tuple[RunFolder, Claim]:
+def _unnamed(config: RunConfig[Any], program: str, given: Given, held: ExitStack) -> tuple[RunFolder, Claim]:
     """Named after the second, and numbered where others began in the same one."""
     name = datetime.now(UTC).strftime("ice-%Y%m%d-%H%M%S")
     for number in count(1):
         folder = run_folder(config, name if number == 1 else f"{name}-{number}")
         if folder.is_there:
             continue
-        check_run(folder, config)
+        check_run(folder, config, given)
         with ExitStack() as attempt:
             try:
                 claim = attempt.enter_context(claimed(folder.path, program, say))

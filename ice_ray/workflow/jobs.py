@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ from ice_ray.errors import (
     told,
 )
 from ice_ray.extensions import is_own, origin_of
+from ice_ray.files import damage_named
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.live import waiting
@@ -40,6 +42,7 @@ from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.run_folder import RunFolder
@@ -49,16 +52,17 @@ Config = TypeVar("Config")
 _LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
 
 
-def prune_job(config: RunConfig[Any]) -> None:
-    """Both stages: `jobs/ice_prune.py`."""
-    with _context(config, "ice_prune.py") as context:
+def prune_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
+    """Both stages: `jobs/ice_prune.py`, `ice_ray.search`; returns the run's folder."""
+    with _context(config, "ice_prune.py", given) as context:
         if context.folder.is_finished:
             path, model = shown_path(context.folder.path), shown_path(context.folder.pruned_model)
             say(f"run '{path}' is finished; its pruned model is in {model}")
-            return
+            return context.folder
         with _cluster(config.verbose):
             _note_resumption(context, config.resume)
             _both_stages(context)
+        return context.folder
 
 
 def _both_stages(context: JobContext) -> None:
@@ -68,7 +72,7 @@ def _both_stages(context: JobContext) -> None:
     try:
         replay_stage(context, winner.hyperparameters)
     except (DataError, TrialFailure) as error:  # of images that stage 1 has not met
-        raise RunError(f"{error}; {_kept(context.folder)}") from error
+        raise RunError(f"{error}; {_kept(context)}") from error
     _report_on(context.folder)
 
 
@@ -79,19 +83,22 @@ def _note_resumption(context: JobContext, resumed: bool) -> None:
             context.fault_log.note("resumption")
 
 
-def search_job(config: RunConfig[Any]) -> None:
-    """Stage 1 alone: `jobs/ice_search.py`."""
-    with _context(config, "ice_search.py") as context:
+def search_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
+    """Stage 1 alone: `jobs/ice_search.py`, `ice_ray.search(..., stage_2=False)`; returns the run's folder."""
+    with _context(config, "ice_search.py", given) as context:
         with _cluster(config.verbose):
             _note_resumption(context, config.resume)
             search_stage(context)
             _report_on(context.folder)
         best = shown_path(context.folder.best)
         say(f"winner in {best}; replay it with jobs/ice_replay.py --config {best}")
+        return context.folder
 
 
-def replay_job(job: ReplayJobConfig[Any]) -> None:
-    """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`."""
+def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
+    """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`, `Study.replay`; returns the folder of its
+    results.
+    """
     best = storage_path(job.config).resolve()
     best.check("--config")
     folder = RunFolder(best.parent)
@@ -100,6 +107,7 @@ def replay_job(job: ReplayJobConfig[Any]) -> None:
     if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
     winner = Winner.read(folder)
+    folder.check_given(given)
     folder.check_files(winner.config)
     point = winner.hyperparameters
     if job.trial is not None:
@@ -117,14 +125,21 @@ def replay_job(job: ReplayJobConfig[Any]) -> None:
         with _paths_named():
             claim = held.enter_context(claimed_replay(folder, results))
         _check_replay(results, job)  # one may have begun, and ended, since
-        plan = held.enter_context(_planned(config, folder))
+        plan = held.enter_context(_planned(config, folder, given))
         held.enter_context(_cluster(job.verbose))
         results.path.make_folder()
-        commands = (command_of("ice_search.py", winner.config), command_of("ice_replay.py", job))
-        context = JobContext(plan, results, claim, commands)
+        searched = _commands(folder) if given.code else (command_of("ice_search.py", winner.config),)
+        context = JobContext(plan, results, claim, (*searched, given.code or command_of("ice_replay.py", job)))
         _note_resumption(context, job.resume)
         replay_stage(context, point)
         _report_on(results)
+        return results
+
+
+def _commands(search: RunFolder) -> tuple[str, ...]:
+    """What made a search, as it is kept there."""
+    with damage_named(search.best):
+        return tuple(map(str, json.loads(search.best.read_text())["commands"]))
 
 
 def _check_replay(results: RunFolder, job: ReplayJobConfig[Any]) -> None:
@@ -139,7 +154,9 @@ def _report_on(folder: RunFolder) -> None:
     report_on(folder)
 
 
-def run(job: Callable[[Config], None], kind: type[Config], program: str, arguments: Sequence[str] | None = None) -> int:
+def run(
+    job: Callable[[Config], object], kind: type[Config], program: str, arguments: Sequence[str] | None = None
+) -> int:
     """Parse the command line, run the job, and say in one line what went wrong; returns the exit code.
 
     With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
@@ -178,52 +195,52 @@ def _show_all(error: Exception, on_screen: bool) -> None:
 
 
 @contextmanager
-def _context(config: RunConfig[Any], program: str) -> Iterator[JobContext]:
+def _context(config: RunConfig[Any], program: str, given: Given) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
     with ExitStack() as held:
         with _paths_named():
-            folder, claim = held.enter_context(claimed_run(config, program))
-        plan = held.enter_context(_planned(config, folder))
-        context = JobContext(plan, folder, claim, (command_of(program, config),))
+            folder, claim = held.enter_context(claimed_run(config, program, given))
+        plan = held.enter_context(_planned(config, folder, given))
+        context = JobContext(plan, folder, claim, (given.code or command_of(program, config),))
         if not folder.best.is_file():
             with _paths_named():
                 check_search(context)
         try:
             yield context
         except StorageError as error:
-            raise RunError(f"{error}; {_kept(folder)}") from error
+            raise RunError(f"{error}; {_kept(context)}") from error
         except UserError as error:
             if "--resume" in str(error) or not folder.description.is_file():
                 raise
-            raise OwnCodeError(f"{error}; {_kept(folder)}", getattr(error, "details", "")) from error
+            raise OwnCodeError(f"{error}; {_kept(context)}", getattr(error, "details", "")) from error
         except KeyboardInterrupt:
             claim.check()
             if folder.description.is_file():
-                say(f"interrupted; {_kept(folder)}")
+                say(f"interrupted; {_kept(context)}")
             raise
 
 
-def _kept(folder: RunFolder) -> str:
-    return f"the run is kept: --resume --name {folder.path.name}"
+def _kept(context: JobContext) -> str:
+    return f"the run is kept: {context.plan.given.going_on(context.folder.path.name)}"
 
 
 @contextmanager
-def _planned(config: RunConfig[Any], folder: RunFolder) -> Iterator[Plan]:
+def _planned(config: RunConfig[Any], folder: RunFolder, given: Given) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    _name_own_code(config)
-    own = is_own_data(config.data)
+    _name_own_code(config, given)
+    own = given.data is None and is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
         with _paths_named(), waiting("looking at the model and the data"):
-            plan = make_plan(config, trained, folder.found())
+            plan = make_plan(config, trained, folder.found(), given)
             folder.check_labels(plan.dataset.labels_digest)
         if plan.frozen_note:
             say(plan.frozen_note)
         check_trackers(config.log_to)  # last, for it may make a file
         for note in plan.dataset.notes:
-            warn(f"data '{config.data}': {note}")
+            warn(f"data: {note}" if given.data is not None else f"data '{config.data}': {note}")
         yield plan
 
 
@@ -257,15 +274,15 @@ def _paths_named() -> Iterator[None]:
         raise UserError(refused(error)) from error
 
 
-def _name_own_code(config: RunConfig[Any]) -> None:
+def _name_own_code(config: RunConfig[Any], given: Given) -> None:
     """Say which functions of the user's a job will call, and where they lie.
 
     Raises:
         UserError: one lies neither in the working directory nor among the installed packages.
     """
     own = {
-        "model": ModelSpec(config.model, 1).is_users_own,
-        "data": is_own_data(config.data),
+        "model": given.model is None and ModelSpec(config.model, 1).is_users_own,
+        "data": given.data is None and is_own_data(config.data),
         **{option: is_own(name) for option, name in config.options.own_code.items()},
         "search.objective": is_own(config.search.objective),
     }

@@ -23,9 +23,10 @@ from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
+from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied, reinitialise
 from ice_ray.models.frozen import describe_frozen
-from ice_ray.models.layout import Layout
+from ice_ray.models.layout import Layout, laid_out
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import fit_weights, read_weights
 from ice_ray.observe.terminal import warn
@@ -39,6 +40,7 @@ from ice_ray.pruning.selection import Selection
 from ice_ray.training.precision import PrecisionChoice, resolve
 from ice_ray.trials.proposals import Proposals, propose
 from ice_ray.trials.space import Space, load_space
+from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.waiting import told_of
 
 _LARGEST_SMALL_IMAGE = 32
@@ -61,6 +63,7 @@ class Plan:
         steps: pruning steps the model has.
         frozen: parameters, by name, that the model is built with as fixed (requires_grad=False).
         frozen_note: what comes of them, for people; empty where there are none.
+        given: as objects.
     """
 
     config: RunConfig[Any]
@@ -77,6 +80,7 @@ class Plan:
     steps: int
     frozen: tuple[str, ...] = ()
     frozen_note: str = ""
+    given: Given = NAMED
 
     @property
     def search_settings(self) -> PruningSettings:
@@ -170,12 +174,18 @@ class Plan:
         return subsample(self.dataset, self.roles.train, self._count(share), self.config.seed, "replay train")
 
 
-def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, found: Found | None = None) -> Plan:
+def make_plan(
+    config: RunConfig[Any],
+    dense_weights: StoragePath | None = None,
+    found: Found | None = None,
+    given: Given = NAMED,
+) -> Plan:
     """Check everything that can be checked without a cluster.
 
     Args:
         dense_weights: weights that an earlier part of this run trained, in place of `config.weights`.
         found: what an earlier part of this run found for `config.target`.
+        given: what is given as an object, in the place of what the config names.
 
     Raises:
         UserError: what is wrong and how to mend it.
@@ -186,9 +196,9 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
         criterion_named(criterion)
     if config.target is not None and not kind.takes_target:
         raise UserError(f"--target finds a share for every layer alike; --pipeline {config.pipeline} takes --ratio")
-    dataset = open_dataset(config.data, config.image_size)
+    dataset = open_dataset(config.data, config.image_size) if given.data is None else given.data
     space = load_space(config.space or "default", config.pipeline).fixing(options.idle_hyperparameters)
-    spec = ModelSpec(config.model, dataset.classes)
+    spec = ModelSpec(config.model, dataset.classes, given.model)
     module = spec.build()
     path = config.weights or dense_weights
     if path is not None:
@@ -207,6 +217,8 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
     amounts.check(opening.network.steps)
     opening = _trained_for_a_step(opening, amounts, config)
     network, selection = opening.network, opening.selection
+    if given.model is not None:  # a name says how many classes it is to be built for, an object has its own
+        spec = dataclasses.replace(spec, num_classes=_classes(network, shape))
     steps = amounts.losing(network.steps)
     if criterion is not None:
         check_criterion(criterion, [unit for step in steps for unit in step.units], network.norms, module)
@@ -218,7 +230,7 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
         spec=spec,
         weights=module.state_dict() if trained else None,
         space=space,
-        preprocessing=_preprocessing(dataset, config, shape, network.layout),
+        preprocessing=_preprocessing(dataset, config, given, shape, network.layout),
         image_shape=shape,
         selection=selection,
         layout=network.layout,
@@ -226,6 +238,7 @@ def make_plan(config: RunConfig[Any], dense_weights: StoragePath | None = None, 
         steps=len(steps),
         frozen=network.frozen,
         frozen_note=describe_frozen(network.frozen, network.all_frozen) if network.frozen else "",
+        given=given,
     )
     plan.check_epochs(config.replay.workers or 1)
     for point in space.points():  # which not all go with all options
@@ -302,10 +315,20 @@ def _image_shape(dataset: Dataset, config: RunConfig[Any]) -> tuple[int, int, in
     raise DataError(f"none of the first training images can be decoded: {first}")
 
 
+@torch.inference_mode()
+def _classes(network: DenseNetwork, shape: tuple[int, int, int]) -> int:
+    images = laid_out(torch.zeros(2, *shape), network.layout)
+    return logits_of(network.build(torch.device("cpu"))(images)).shape[1]
+
+
 def _preprocessing(
-    dataset: Dataset, config: RunConfig[Any], shape: tuple[int, int, int], layout: Layout
+    dataset: Dataset, config: RunConfig[Any], given: Given, shape: tuple[int, int, int], layout: Layout
 ) -> Preprocessing:
-    """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones."""
+    """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones; unless it was
+    given.
+    """
+    if given.preprocessing is not None:
+        return dataclasses.replace(given.preprocessing, channels_last=layout == "channels_last")
     pads, flips = dataset.pad, dataset.flip
     if config.augment == "none" or (config.augment == "auto" and max(shape[1:]) > _LARGEST_SMALL_IMAGE):
         pads, flips = 0, False

@@ -15,6 +15,7 @@ from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, sha256, write_json
 from ice_ray.trials.trial_store import trial_name
+from ice_ray.workflow.given import NAMED, Given
 
 _ANOTHER = "take another --name"
 
@@ -38,7 +39,7 @@ class RunFolder:
     description = _Within("run.json")
     """run.json: every option, and the versions that ran."""
     dense_weights = _Within("dense.safetensors")
-    """The dense model, where the job trained it itself."""
+    """The dense model, where the job trained it itself, or was given it as an object."""
     target = _Within("target.json")
     """What --target led to."""
     best = _Within("best.json")
@@ -97,7 +98,7 @@ class RunFolder:
         """Whether the pruned model has been written and summed up."""
         return self.summary.is_file()
 
-    def create(self, config: RunConfig[Any], labels: str) -> None:
+    def create(self, config: RunConfig[Any], labels: str, given: Given = NAMED) -> None:
         """Make the folder and describe the run in it; harmless where that has been done.
 
         Args:
@@ -108,7 +109,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
         if not self.description.is_file():
-            inputs = {"files": _files(config), "labels": labels}
+            inputs = {"files": _files(config), "labels": labels, "given": given.record()}
             write_json(self.description, {"config": config.as_dict(), **inputs, **environment()})
 
     def check_files(self, config: RunConfig[Any]) -> None:
@@ -117,6 +118,32 @@ class RunFolder:
         for path, digest in _files(config).items():
             if recorded.get(path) != digest:
                 raise UserError(f"the content of '{path}' has changed since run '{self.path.name}' began; {_ANOTHER}")
+
+    def check_given(self, given: Given) -> None:
+        """Whether what was given as an object when the run began is given so now, and is the same.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not self.description.is_file():
+            return
+        before, now = _recorded(self.description)["given"], json.loads(json.dumps(given.record()))
+        name = self.path.name
+        for what in ("model", "data"):
+            if before[what] and not now[what]:
+                raise UserError(
+                    f"run '{name}' was given its {what} as objects, which its folder does not hold: go on in Python "
+                    f"with the same {what}, ice_ray.search(..., name='{name}', resume=True)"
+                )
+            if now[what] and not before[what]:
+                raise UserError(f"run '{name}' was given its {what} by name: go on with that name, or {_ANOTHER}")
+        if before["model"] != now["model"]:
+            raise UserError(f"model is not the one that run '{name}' began with (other layers or weights); {_ANOTHER}")
+        if before["preprocessing"] != now["preprocessing"]:
+            raise UserError(
+                f"preprocessing was {before['preprocessing']} when run '{name}' began and is {now['preprocessing']}; "
+                f"{_ANOTHER}, or give the same"
+            )
 
     def check_labels(self, labels: str) -> None:
         """Raises UserError: the data's labels, or their order, are not what they were when the run began."""
@@ -138,11 +165,12 @@ def run_folder(config: RunConfig[Any], name: str) -> RunFolder:
     return folder
 
 
-def check_run(folder: RunFolder, config: RunConfig[Any]) -> None:
+def check_run(folder: RunFolder, config: RunConfig[Any], given: Given) -> None:
     """Whether a run can begin there, or with `--resume` go on.
 
     Raises:
-        UserError: the name is taken; or there is nothing to resume, or a result-determining option differs.
+        UserError: the name is taken; or there is nothing to resume, or a result-determining option, or an object that
+            was given, differs.
     """
     if not config.resume:
         if folder.is_there:
@@ -151,6 +179,7 @@ def check_run(folder: RunFolder, config: RunConfig[Any]) -> None:
         return
     if not folder.description.is_file():
         raise UserError(f"there is no run to resume in '{folder.path}'")
+    folder.check_given(given)
     recorded = config_from_dict(_recorded(folder.description)["config"], str(folder.description))
     before, now = recorded.deciding(), config.deciding()
     changed = [
@@ -167,7 +196,8 @@ def _recorded(path: StoragePath) -> dict[str, Any]:
     with damage_named(path):
         content = json.loads(path.read_text())
         files = {str(file): str.lower(digest) for file, digest in content["files"].items()}
-        return {"config": content["config"], "files": files, "labels": str.lower(content["labels"])}
+        given = {name: content["given"][name] for name in ("model", "data", "preprocessing")}
+        return {"config": content["config"], "files": files, "labels": str.lower(content["labels"]), "given": given}
 
 
 def _files(config: RunConfig[Any]) -> dict[str, str]:

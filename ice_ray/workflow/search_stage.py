@@ -51,6 +51,7 @@ from ice_ray.trials.run import (
     work_of,
 )
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.run_folder import RunFolder
@@ -94,9 +95,13 @@ def check_search(context: JobContext) -> None:
 
 
 def dense_model(context: JobContext) -> DenseModel:
-    """The dense model in the object store; trained first where the plan has no weights, and kept in the folder."""
+    """The dense model in the object store; trained first where the plan has no weights. One that was trained, or given
+    as an object, is kept in the folder.
+    """
     plan, folder = context.plan, context.folder
     if plan.weights is not None:
+        if plan.given.model is not None and not folder.search.dense_weights.is_file():
+            write_tensors(folder.search.dense_weights, plan.weights)
         return DenseModel.share(plan.spec, plan.weights)
     if folder.dense_weights.is_file():
         return DenseModel.share(plan.spec, load_state_dict(folder.dense_weights))
@@ -125,7 +130,7 @@ def search_stage(context: JobContext) -> Winner:
         rows = plan.search_rows()
         train, validation = (context.load(each) for each in rows)
         check_epoch(train.count, processes=1)  # some may have been skipped
-    folder.create(config, plan.dataset.labels_digest)
+    folder.create(config, plan.dataset.labels_digest, plan.given)
     context.keep_log()
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
@@ -142,7 +147,7 @@ def search_stage(context: JobContext) -> Winner:
         prepared = _prepared(context, workload, gpus)
     say(describe_preparation(prepared.preparation))
     deciding = plan.dataset.labels[rows[1].split][rows[1].indices]
-    doubt = doubt_of_dense(config, prepared.preparation.original_accuracy, deciding)
+    doubt = doubt_of_dense(config, prepared.preparation.original_accuracy, deciding, plan.given)
     if doubt is not None:
         warn(doubt)
     say(f"  training images {prepared.placement}")
@@ -283,7 +288,7 @@ def _entry(candidate: Candidate, results: tuple[TrialResult, ...]) -> dict[str, 
     }
 
 
-def doubt_of_dense(config: RunConfig[Any], accuracy: float, labels: Labels) -> str | None:
+def doubt_of_dense(config: RunConfig[Any], accuracy: float, labels: Labels, given: Given = NAMED) -> str | None:
     """A line on a dense model that may as well be guessing, with what is to be looked at first; None where it may not.
 
     Args:
@@ -295,6 +300,11 @@ def doubt_of_dense(config: RunConfig[Any], accuracy: float, labels: Labels) -> s
     doubt = no_better_than_chance(accuracy, labels)
     if doubt is None:
         return None
+    if given.model is not None or given.preprocessing is not None or given.data is not None:
+        return (
+            f"{doubt}; has the model its trained weights, was it trained on images of this preprocessing (mean and "
+            "std), and with this order of the classes?"
+        )
     untrained = config.weights is None and ModelSpec(config.model, 2).is_users_own
     are_defaults = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
     dress = "--mean and --std are ImageNet's: was it trained with those" if are_defaults else "are --mean and --std its"
