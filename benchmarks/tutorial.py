@@ -1,4 +1,4 @@
-"""The README's first run: its output and its pictures.
+"""The first run of docs/first_run.md: its output and its pictures.
 
     python benchmarks/tutorial.py
 
@@ -179,7 +179,7 @@ def page_of(left: Sequence[str], run: Path) -> str:
     """`tutorial.md`."""
     versions = ", ".join(f"{name} {version(name).split('+')[0]}" for name in VERSIONS)
     precision = json.loads((run / "summary.json").read_text())["precision"]
-    return f"""# A first run, as in the README
+    return f"""# A first run, as in docs/first_run.md
 
 `python {COMMAND} {OPTIONS}`
 

@@ -2,7 +2,7 @@
 
 From the repository's root; the weights are what any run on `--data digits` leaves, trained on the same split:
 
-    python jobs/ice_prune.py --data examples.dataset:build --space digits --weights runs/NAME/dense.safetensors
+    python jobs/ice_prune.py --data examples.dataset:build --weights runs/NAME/dense.safetensors
 """
 
 import numpy as np

@@ -45,7 +45,7 @@ class Head:
 
 @contextmanager
 def running_head(cpus: int, autoscaling: dict[str, object] | None = None) -> Iterator[Head]:
-    """Start one, as README has it; ends it and all that it started, and nothing else."""
+    """Start one, as docs/cluster.md has it; ends it and all that it started, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="ir", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         port, dashboard, client = free_ports(3)

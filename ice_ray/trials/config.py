@@ -34,7 +34,7 @@ class SearchConfig:
     eval_images: int = 1000
     """Validation images that trials measure accuracy on, stratified (all, where there are fewer)."""
     batch_size: int | None = None
-    """Images per SGD step of a trial: on few images smaller ones take more steps, and rank trials better (README).
+    """Images per SGD step of a trial: on few images smaller ones take more steps, and rank trials better.
     [default: 32, or --batch-size where that is smaller or trials have as many images as the replay]"""
     cpus: float = 1.0
     """CPUs of a trial; its threads are set from it."""

@@ -253,7 +253,7 @@ def _cluster(verbose: bool) -> Iterator[None]:
         if open_dashboard(url := dashboard_url()):
             warn(
                 f"the cluster's dashboard at {url} answers anyone who reaches it, and whoever does can run code here: "
-                "start the cluster with RAY_AUTH_MODE=token (README, Security)"
+                "start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
             )
         sizes = sorted(uploaded_files(), reverse=True)
         if (total := sum(size for size, _ in sizes)) > _LARGE_UPLOAD:

@@ -1,4 +1,4 @@
-"""README's lines for a submitted job, against a real head with a token: submitted, stopped, gone on with."""
+"""docs/cluster.md's lines for a submitted job, against a real head with a token: submitted, stopped, gone on with."""
 
 import re
 import shlex
@@ -13,9 +13,9 @@ SMALL = ["--preset", "small", "--search.trials", "2", "--replay.workers", "1"]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def readme_line(start: str) -> list[str]:
-    """A command of README's section on submission, as words."""
-    section = (ROOT / "README.md").read_text().partition("<!-- submission -->")[2].partition("```\n")[0]
+def printed_line(start: str) -> list[str]:
+    """A command of the section on submission, as words."""
+    section = (ROOT / "docs" / "cluster.md").read_text().partition("<!-- submission -->")[2].partition("```\n")[0]
     lines = section.replace("\\\n", " ").splitlines()
     (line,) = (line for line in lines if line.startswith(start))
     return shlex.split(line.partition(" #")[0])
@@ -28,7 +28,7 @@ def head():
 
 
 def said(head: Head, *words: str) -> str:
-    """A command of README's with this head's address, to its end."""
+    """A command of that page with this head's address, to its end."""
     command = [RAY, *words[1:]]
     if "--address" not in command:
         command[3:3] = ["--address", head.dashboard]
@@ -44,7 +44,7 @@ def said(head: Head, *words: str) -> str:
 
 
 def submission(storage: Path, name: str, *options: str) -> list[str]:
-    words = readme_line("ray job submit")
+    words = printed_line("ray job submit")
     words[words.index("--storage") + 1] = str(storage)
     words[words.index("--name") + 1] = name
     return [*words, *SMALL, *options]
@@ -54,12 +54,12 @@ def test_submitted_stopped_and_gone_on_with(head, tmp_path):
     first = submission(tmp_path, "job")
     first[3:3] = ["--no-wait", "--submission-id", "first"]
     said(head, *first)
-    logs = [word if word != "ID" else "first" for word in readme_line("ray job logs")]
+    logs = [word if word != "ID" else "first" for word in printed_line("ray job logs")]
     deadline = time.monotonic() + 300
     while "(1/2)" not in (log := said(head, *logs)):
         assert time.monotonic() < deadline and "Traceback" not in log, log
         time.sleep(2)
-    stop = [word if word != "ID" else "first" for word in readme_line("ray job stop")]
+    stop = [word if word != "ID" else "first" for word in printed_line("ray job stop")]
     assert "was stopped" in said(head, *stop)
     log = said(head, *logs)
     assert "interrupted; the run is kept: --resume --name job" in log

@@ -1,0 +1,169 @@
+"""The pages a reader sees: links lead somewhere, figures are the committed ones, options and moved names are there."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from options_page import page as options_page  # noqa: E402
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
+BEFORE = Path(__file__).with_name("options_before.txt")
+README = (ROOT / "README.md").read_text()
+
+
+@cache
+def tokens(page: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text())
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and the site name them."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading, inline in zip(tokens(page), tokens(page)[1:], strict=False):
+        if heading.type == "heading_open":
+            text = "".join(child.content for child in inline.children or [])
+            slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+            names.add(slug if not found[slug] else f"{slug}-{found[slug]}")
+            found[slug] += 1
+    return names
+
+
+def links(page: Path) -> list[str]:
+    """Where a page's links and pictures lead to, in Markdown and in HTML."""
+    every = [child for token in tokens(page) for child in (token, *(token.children or []))]
+    targets = [str(child.attrs[name]) for child in every for name in ("href", "src") if name in child.attrs]
+    html = "".join(child.content for child in every if child.type in ("html_block", "html_inline"))
+    return targets + re.findall(r'(?:href|src|srcset)="([^"]+)"', html)
+
+
+def broken(page: Path) -> list[str]:
+    wrong = []
+    for link in links(page):
+        if re.match(r"https?://", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.resolve())):
+            wrong.append(link)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_anchor_leads_somewhere(page):
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A b\n\n[1](page.md#a-b) [2](#a-b)\n[3](none.md) [4](#c)\n\n![5](p.png)\n\n<img src='q'><img src=\"r\">"
+    )
+    assert broken(page) == ["none.md", "#c", "p.png", "r"]
+
+
+def test_the_readme_is_read_in_a_minute():
+    assert len(README.splitlines()) <= 170
+    assert len(README.split()) <= 1500
+
+
+@pytest.mark.parametrize(
+    ("row", "setting", "ratio", "pipeline"),
+    [
+        ("ResNet-20, 60%", "small-resnet20-bf16", 0.6, "reconstruction, up to four epochs"),
+        ("ResNet-20, 80%", "small-resnet20-bf16", 0.8, "reconstruction, up to four epochs"),
+        ("ResNet-20, 60%, repair alone from 150 images", "small-resnet20-bf16", 0.6, "reconstruction, 150 images"),
+        ("ResNet-56, 60% (one seed)", "small-resnet56-bf16", 0.6, "reconstruction, up to four epochs"),
+        (
+            "ResNet-20, 60%, all 50,000 training images (one seed)",
+            "small-resnet20-1-bf16",
+            0.6,
+            "reconstruction, up to four epochs",
+        ),
+    ],
+)
+def test_the_readme_s_figures_are_those_of_the_committed_runs(row, setting, ratio, pipeline):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {row} |")]
+    shown = [float(number.replace(",", "")) for number in re.findall(r"[\d,]*\d\.?\d*", line.split("|", 2)[2])]
+    runs = pd.read_parquet(ROOT / "benchmarks" / "results" / "repaired.parquet")
+    runs = runs[(runs.setting == setting) & (runs.ratio == ratio) & (runs.part == "replay")]
+    runs = runs.assign(seconds=runs.pruning_seconds + runs.final_seconds)
+    ours, theirs = (runs[runs.pipeline == name] for name in (pipeline, "baseline"))
+    assert len(ours) == len(theirs) == (1 if "one seed" in row else 3)
+    real = [
+        ours.dense_report.mean(),
+        ours.report.mean(),
+        ours.seconds.mean(),
+        theirs.report.mean(),
+        theirs.seconds.mean(),
+    ]
+    assert shown == pytest.approx(real, rel=0.01, abs=0.051)
+
+
+def test_the_page_of_options_is_current():
+    """`python tools/options_page.py` writes it."""
+    assert (DOCS / "options.md").read_text() == options_page()
+
+
+def test_every_old_option_is_there_or_in_the_table_of_moved_names():
+    now = set(re.findall(r"--[\w.-]+", (DOCS / "options.md").read_text()))
+    moved = (DOCS / "moved.md").read_text().partition("## Options")[2]
+    rows = [line.split("|")[1:3] for line in moved.splitlines() if line.startswith("| `--")]
+    old, new = set(), set()
+    for left, right in rows:
+        old |= spelled(left)
+        new |= spelled(right)
+    before = set(BEFORE.read_text().split())
+    assert {option for option in before if option not in now and option not in old} == set()
+    assert {option for option in new if option not in now and not option.endswith(".")} == set()
+
+
+def spelled(cell: str) -> set[str]:
+    """Options of a cell; `.x` after `--a.b` is `--a.x`."""
+    found: set[str] = set()
+    group = ""
+    for word in re.findall(r"`((?:--)?[\w.-]+)[^`]*`", cell):
+        if word.startswith("--"):
+            group = word.partition(".")[0]
+            found.add(word)
+        elif word.startswith("."):
+            found.add(group + word)
+    return found
+
+
+def test_every_page_is_in_the_site_s_sidebar():
+    sidebar = (DOCS / "conf.py").read_text().partition("SIDEBAR = {")[2].partition("}")[0]
+    listed = [word for text in re.findall(r': "(.*)"', sidebar) for word in text.split()]
+    assert sorted(name for name in listed if "../" not in name) == sorted(page.stem for page in DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "begins"),
+    [
+        ("the main job", "README.md", "pip install"),
+        ("the tests", "README.md", "pip install"),
+        ("the slow tests", "CONTRIBUTING.md", "uv run pytest -m slow"),
+        ("the long tests", "CONTRIBUTING.md", "uv run pytest -m long"),
+        ("the site", "CONTRIBUTING.md", "uv run --group docs sphinx-build"),
+    ],
+)
+def test_ci_reads_its_commands_from_the_pages(name, page, begins):
+    """By the function of .ci/run itself."""
+    function = re.search(r"^command_named\(\).*?^\}", (ROOT / ".ci" / "run").read_text(), re.MULTILINE | re.DOTALL)
+    assert function is not None and f'"{name}" {page}' in (ROOT / ".ci" / "run").read_text()
+    called = ["bash", "-c", f'{function[0]}\ncommand_named "$1" "$2"', "bash", name, page]
+    printed = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith(begins) and printed.count("\n") == 1
