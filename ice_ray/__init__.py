@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ice_ray.pruning.config import LayerwisePruneConfig
     from ice_ray.training.config import StepFineTuneConfig
 
+__version__ = "0.1.0"
+
 avoid_unusable_tiles()
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Show what can be pruned in a model."""
 
-from ice_ray.config.jobs import InspectConfig
-from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import run
+import sys
+
+from ice_ray.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(run(inspect_job, InspectConfig, "ice_inspect.py"))
+    raise SystemExit(main(["inspect", *sys.argv[1:]]))

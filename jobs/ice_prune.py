@@ -1,7 +1,8 @@
 """Prune a trained classifier: both stages."""
 
-from ice_ray.config.run import RunConfig
-from ice_ray.workflow.jobs import prune_job, run
+import sys
+
+from ice_ray.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(run(prune_job, RunConfig, "ice_prune.py"))
+    raise SystemExit(main(["prune", *sys.argv[1:]]))

@@ -1,7 +1,8 @@
 """Stage 2 alone: replay a search's winner."""
 
-from ice_ray.config.jobs import ReplayJobConfig
-from ice_ray.workflow.jobs import replay_job, run
+import sys
+
+from ice_ray.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(run(replay_job, ReplayJobConfig, "ice_replay.py"))
+    raise SystemExit(main(["replay", *sys.argv[1:]]))

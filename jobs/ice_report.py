@@ -1,8 +1,8 @@
 """Write the reports of runs anew, and compare several."""
 
-from ice_ray.config.jobs import ReportConfig
-from ice_ray.workflow.jobs import run
-from ice_ray.workflow.reporting import report_job
+import sys
+
+from ice_ray.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(run(report_job, ReportConfig, "ice_report.py"))
+    raise SystemExit(main(["report", *sys.argv[1:]]))

@@ -1,7 +1,8 @@
 """Stage 1 alone: search the hyperparameters."""
 
-from ice_ray.config.run import RunConfig
-from ice_ray.workflow.jobs import run, search_job
+import sys
+
+from ice_ray.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(run(search_job, RunConfig, "ice_search.py"))
+    raise SystemExit(main(["search", *sys.argv[1:]]))

@@ -27,6 +27,7 @@ STOREYS = [
         "processor",
         "guard",
         "extensions",
+        "invocation",
     ],
     ["objective", "objectives", "data", "models"],
     ["training"],
@@ -43,6 +44,7 @@ STOREYS = [
     ["config"],
     ["workflow"],
     ["api"],
+    ["__main__"],
 ]
 FIRST_WITH_RAY = STOREYS.index(["ingest"])
 HEIGHT = {name: height for height, names in enumerate(STOREYS) for name in names}

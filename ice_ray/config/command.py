@@ -9,24 +9,29 @@ from typing import Any
 from ice_ray.config.command_line import defaults
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig, flat_options, plain_values
+from ice_ray.invocation import job_words
 
 # What the defaults of the others follow from.
 _FIRST = {"preset": None, "pipeline": "ice", "target": None, "config": None}
 _NOT_SAID = ("resume",)
 
 
-def command_of(program: str, config: RunConfig[Any] | ReplayJobConfig[Any]) -> str:
-    """The command that begins this job anew, as one line for a shell: the options that are not at their defaults.
+def command_of(job: str, config: RunConfig[Any] | ReplayJobConfig[Any]) -> str:
+    """The command that begins this job anew, as one line for the user's shell (`ice_ray.invocation.job_words`): the
+    options that are not at their defaults.
 
-    >>> command_of("ice_prune.py", RunConfig(batch_size=64, name="a b"))
-    "python jobs/ice_prune.py --batch-size 64 --name 'a b'"
+    Args:
+        job: `prune`, `search` or `replay`.
+
+    >>> command_of("prune", RunConfig(batch_size=64, name="a b")).partition("prune ")[2]
+    "--batch-size 64 --name 'a b'"
     """
     flat = flat_options(plain_values(config))
     first = [name for name, usual in _FIRST.items() if flat.get(name, usual) != usual]
     default = flat_options(plain_values(defaults(type(config), _words(flat, first))))
     skipped = (*first, *_NOT_SAID, *(("ratio",) if flat.get("target") else ()))
     rest = [name for name in flat if name not in skipped and flat[name] != default[name]]
-    return shlex.join(["python", f"jobs/{program}", *_words(flat, [*first, *rest])])
+    return shlex.join([*job_words(job), *_words(flat, [*first, *rest])])
 
 
 def _words(flat: dict[str, Any], names: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ class InspectConfig:
     """
 
     model: str
-    """As for jobs/ice_prune.py: cifar-resnet56, torchvision:resnet50, timm:NAME, package.module:function."""
+    """As for ice-ray prune: cifar-resnet56, torchvision:resnet50, timm:NAME, package.module:function."""
     image_size: int = 32
     """Images are this many pixels square (224 for most models of ImageNet)."""
     num_classes: int = 10
@@ -98,7 +98,7 @@ class ReplayJobConfig(Generic[Options]):
     wait_for_resources: float = 15.0
     """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
     log_to: tuple[Tracker, ...] = ()
-    """Where the replay is logged besides: mlflow, wandb, or both; see jobs/ice_prune.py."""
+    """Where the replay is logged besides: mlflow, wandb, or both; see ice-ray prune."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 

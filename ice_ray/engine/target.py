@@ -117,7 +117,7 @@ def _mend(
     """Which layers would have to be included, and what that would bring."""
     wider = network.wider()
     if wider is None:
-        return "; no other layer can be pruned (jobs/ice_inspect.py says why)"
+        return "; no other layer can be pruned (`ice-ray inspect` says why)"
     known = {unit.layer for unit in network.units}
     added = [unit.layer for unit in wider.units if unit.layer not in known]
     shares = _Shares(target.quantity, wider, amounts, device, precision)
@@ -200,7 +200,7 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
         except UserError:
             continue
         return thousandths
-    raise UserError("target: no uniform ratio fits this model; look at it with jobs/ice_inspect.py")
+    raise UserError("target: no uniform ratio fits this model; look at it with `ice-ray inspect`")
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""A pruned model for other runtimes: `jobs/ice_export.py`."""
+"""A pruned model for other runtimes: `ice-ray export`."""
 
 from __future__ import annotations
 

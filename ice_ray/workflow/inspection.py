@@ -1,4 +1,4 @@
-"""What can be pruned in a model, before anything is run: `jobs/ice_inspect.py`."""
+"""What can be pruned in a model, before anything is run: `ice-ray inspect`."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import signal
 import sys
 import threading
@@ -34,6 +35,7 @@ from ice_ray.errors import (
 from ice_ray.extensions import is_own, origin_of
 from ice_ray.files import damage_named
 from ice_ray.ingest.datasets import is_own_data, own_function
+from ice_ray.invocation import job_words
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.live import waiting
 from ice_ray.observe.output import lasting_output, run_log
@@ -53,8 +55,8 @@ _LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
 
 
 def prune_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
-    """Both stages: `jobs/ice_prune.py`, `ice_ray.search`; returns the run's folder."""
-    with _context(config, "ice_prune.py", given) as context:
+    """Both stages: `ice-ray prune`, `ice_ray.search`; returns the run's folder."""
+    with _context(config, "prune", given) as context:
         if context.folder.is_finished:
             path, model = shown_path(context.folder.path), shown_path(context.folder.pruned_model)
             say(f"run '{path}' is finished; its pruned model is in {model}")
@@ -84,19 +86,19 @@ def _note_resumption(context: JobContext, resumed: bool) -> None:
 
 
 def search_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
-    """Stage 1 alone: `jobs/ice_search.py`, `ice_ray.search(..., stage_2=False)`; returns the run's folder."""
-    with _context(config, "ice_search.py", given) as context:
+    """Stage 1 alone: `ice-ray search`, `ice_ray.search(..., stage_2=False)`; returns the run's folder."""
+    with _context(config, "search", given) as context:
         with _cluster(config.verbose):
             _note_resumption(context, config.resume)
             search_stage(context)
             _report_on(context.folder)
         best = shown_path(context.folder.best)
-        say(f"winner in {best}; replay it with jobs/ice_replay.py --config {best}")
+        say(f"winner in {best}; replay it with {shlex.join([*job_words('replay'), '--config', best])}")
         return context.folder
 
 
 def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
-    """Stage 2 alone, of the winner or of another trial: `jobs/ice_replay.py`, `Study.replay`; returns the folder of its
+    """Stage 2 alone, of the winner or of another trial: `ice-ray replay`, `Study.replay`; returns the folder of its
     results.
     """
     best = storage_path(job.config).resolve()
@@ -128,8 +130,8 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
         plan = held.enter_context(_planned(config, folder, given))
         held.enter_context(_cluster(job.verbose))
         results.path.make_folder()
-        searched = _commands(folder) if given.code else (command_of("ice_search.py", winner.config),)
-        context = JobContext(plan, results, claim, (*searched, given.code or command_of("ice_replay.py", job)))
+        searched = _commands(folder) if given.code else (command_of("search", winner.config),)
+        context = JobContext(plan, results, claim, (*searched, given.code or command_of("replay", job)))
         _note_resumption(context, job.resume)
         replay_stage(context, point)
         _report_on(results)
@@ -154,14 +156,15 @@ def _report_on(folder: RunFolder) -> None:
     report_on(folder)
 
 
-def run(
-    job: Callable[[Config], object], kind: type[Config], program: str, arguments: Sequence[str] | None = None
-) -> int:
+def run(job: Callable[[Config], object], kind: type[Config], program: str, words: Sequence[str]) -> int:
     """Parse the command line, run the job, and say in one line what went wrong; returns the exit code.
 
     With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
+
+    Args:
+        program: what its messages begin with.
+        words: its options.
     """
-    words = sys.argv[1:] if arguments is None else arguments
     if threading.current_thread() is threading.main_thread():
         # `ray job stop` sends it, before Ray runs here, too: end as for Ctrl-C, and give back what is held.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -195,13 +198,13 @@ def _show_all(error: Exception, on_screen: bool) -> None:
 
 
 @contextmanager
-def _context(config: RunConfig[Any], program: str, given: Given) -> Iterator[JobContext]:
+def _context(config: RunConfig[Any], job: str, given: Given) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
     with ExitStack() as held:
         with _paths_named():
-            folder, claim = held.enter_context(claimed_run(config, program, given))
+            folder, claim = held.enter_context(claimed_run(config, job, given))
         plan = held.enter_context(_planned(config, folder, given))
-        context = JobContext(plan, folder, claim, (given.code or command_of(program, config),))
+        context = JobContext(plan, folder, claim, (given.code or command_of(job, config),))
         if not folder.best.is_file():
             with _paths_named():
                 check_search(context)

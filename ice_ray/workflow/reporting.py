@@ -1,8 +1,9 @@
-"""report.html of a run, at the end of both stages and by `jobs/ice_report.py`."""
+"""report.html of a run, at the end of both stages and by `ice-ray report`."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from ice_ray.config.run import flat_options
 from ice_ray.errors import UserError
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import Hyperparameters
+from ice_ray.invocation import job_words
 from ice_ray.observe.model_card import CARD
 from ice_ray.observe.report.page import comparison_page, run_page
 from ice_ray.observe.report.run_record import RunRecord
@@ -41,7 +43,7 @@ def report_job(config: ReportConfig) -> None:
 
 def report_on(folder: RunFolder) -> None:
     """Write the report of a run that has just ended a stage. A page for people must not cost the run: what goes wrong
-    is said, and `jobs/ice_report.py` writes it later.
+    is said, and `ice-ray report` writes it later.
     """
     try:
         record = read_run(folder)
@@ -50,7 +52,7 @@ def report_on(folder: RunFolder) -> None:
         write_pages(folder.tensorboard / "run", record, card.read_text() if card.is_file() else None)
         say(f"  report in {shown_path(folder.report)}")
     except Exception as error:
-        again = f"jobs/ice_report.py {shown_path(folder.path)} tries again"
+        again = f"{shlex.join([*job_words('report'), shown_path(folder.path)])} tries again"
         warn(f"no report was written ({type(error).__name__}: {error}); {again}")
 
 

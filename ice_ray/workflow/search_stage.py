@@ -75,7 +75,7 @@ class Winner:
         """
         path = folder.best
         if not path.is_file():
-            raise UserError(f"'{path}': no such file; a search writes it (jobs/ice_search.py)")
+            raise UserError(f"'{path}': no such file; a search writes it (`ice-ray search`)")
         with damage_named(path):
             content = json.loads(path.read_text())
             values, hyperparameters = content["config"], content["hyperparameters"]
@@ -279,7 +279,7 @@ def _write_winner(
 
 
 def _entry(candidate: Candidate, results: tuple[TrialResult, ...]) -> dict[str, Any]:
-    """A trial of the front: jobs/ice_replay.py --trial replays it."""
+    """A trial of the front: `ice-ray replay --trial` replays it."""
     return {
         "trial": candidate.index,
         "pruning_seconds": candidate.pruning_seconds,

@@ -10,6 +10,7 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.files import write_json
+from ice_ray.invocation import job_words
 
 GIVEN = {
     "nothing": "",
@@ -26,11 +27,10 @@ GIVEN = {
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_the_command_of_a_run_gives_the_run(given):
     config = parse(RunConfig, shlex.split(given), "p")
-    python, job, *words = shlex.split(command_of("ice_prune.py", config))
-    assert (python, job) == ("python", "jobs/ice_prune.py")
+    words = shlex.split(command_of("prune", config).removeprefix(shlex.join(job_words("prune"))))
     assert parse(RunConfig, words, "p") == config
     resumed = dataclasses.replace(config, name="x", resume=True)
-    assert "--resume" not in command_of("ice_prune.py", resumed)
+    assert "--resume" not in command_of("prune", resumed)
 
 
 def test_the_command_of_a_replay_says_what_its_search_did_not(tmp_path):
@@ -41,6 +41,6 @@ def test_the_command_of_a_replay_says_what_its_search_did_not(tmp_path):
         ReplayJobConfig, ["--config", str(best), "--trial", "3", "--replay.workers", "1", "--repair", "bn"], "p"
     )
     assert job.options.fine_tune.epochs == 2
-    command = command_of("ice_replay.py", job)
-    assert command == f"python jobs/ice_replay.py --config {best} --trial 3 --repair bn --replay.workers 1"
-    assert parse(ReplayJobConfig, shlex.split(command)[2:], "p") == job
+    words = f"--config {best} --trial 3 --repair bn --replay.workers 1"
+    assert command_of("replay", job) == f"{shlex.join(job_words('replay'))} {words}"
+    assert parse(ReplayJobConfig, shlex.split(words), "p") == job

@@ -91,7 +91,7 @@ def test_jobs_without_a_name_in_the_same_second_have_folders_of_their_own(storag
     config, names, all_in = RunConfig(storage=str(storage)), list[str](), threading.Barrier(8)
 
     def begin() -> None:
-        with claimed_run(config, "ice_prune.py") as (folder, _):
+        with claimed_run(config, "prune") as (folder, _):
             names.append(folder.path.name)
             all_in.wait(30)
 
