@@ -15,6 +15,7 @@ from ice_ray.processor import avoid_unusable_tiles
 if TYPE_CHECKING:
     from ice_ray.api.prune import prune
     from ice_ray.api.result import Result
+    from ice_ray.api.run import Study, load_run
     from ice_ray.artifact import load_pruned
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
     from ice_ray.errors import UserError
@@ -43,9 +44,11 @@ __all__ = [
     "PruningData",
     "Result",
     "StepFineTuneConfig",
+    "Study",
     "UserError",
     "export",
     "load_pruned",
+    "load_run",
     "prune",
 ]
 
@@ -64,9 +67,11 @@ _HOMES = {
     "Result": "api.result",
     "LayerwisePruneConfig": "pruning.config",
     "StepFineTuneConfig": "training.config",
+    "Study": "api.run",
     "UserError": "errors",
     "export": "exporter",
     "load_pruned": "artifact",
+    "load_run": "api.run",
     "prune": "api.prune",
 }
 
