@@ -2,7 +2,7 @@
 
     pytest -m long tests/claims --duels 50
 
-fights so many, at all moments; benchmarks/two_jobs.py writes a page about them.
+fights so many, at all moments; tools/two_jobs.py writes a page about them.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 """The queue over made-up trials: whoever goes on with whatever is ready, every piece is done once, and nobody waits
-for ever. Devices are simulated by the benchmark that replays recorded costs."""
+for ever. Devices are simulated by the tool that replays recorded costs."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from scaling import Simulation
 
 

@@ -1,6 +1,6 @@
-"""Looks every pinned version up in the advisory database: python benchmarks/audit.py, which needs uv and a network.
+"""Looks every pinned version up in the advisory database: python tools/audit.py, which needs uv and a network.
 
-Writes results/audit.md; ends with 1 where there are findings, with 3 where the database could not be asked.
+Writes benchmarks/results/audit.md; ends with 1 where there are findings, with 3 where the database could not be asked.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 TOOL = "pip-audit==2.10.1"
-PAGE = HERE / "results" / "audit.md"
+PAGE = ROOT / "benchmarks" / "results" / "audit.md"
 
 
 def pins() -> list[str]:
     """The exact version of every package, transitive ones included."""
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return list(project["tool"]["uv"]["constraint-dependencies"])
 
 
@@ -44,7 +44,7 @@ def page(answers: list[dict[str, Any]]) -> str:
     lines = [
         "# Dependency audit",
         "",
-        f"`python benchmarks/audit.py`, {datetime.now(UTC):%Y-%m-%d}, {TOOL}: {len(answers)} pinned packages, "
+        f"`python tools/audit.py`, {datetime.now(UTC):%Y-%m-%d}, {TOOL}: {len(answers)} pinned packages, "
         f"{len(asked)} answered for, {len(findings)} findings.",
         "",
     ]

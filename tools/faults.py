@@ -1,6 +1,6 @@
 """Faults inflicted on real jobs at random moments, and whether the jobs ended as if nothing had been.
 
-    python benchmarks/faults.py --count 50 --seed 0
+    python tools/faults.py --count 50 --seed 0
 
 A ResNet-14 on real images (2,400 of CIFAR-10, JPEG in parquet, at 16 pixels), searches of four trials and replays of
 two workers by their command lines, on a cluster of real Ray processes on this machine. Of every kind of fault there are
@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "faults"))
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "faults")]
 
-from common import RESULTS, Ledger, Row, arguments, command, machine, table, write_parquet
+from common import Ledger, Row, arguments, command, machine, rules, table
 from ground import Ground
 from kinds import KINDS, may_mount
 from material import Material
@@ -53,7 +54,7 @@ def page(rows: list[Row]) -> str:
 
 `{command()}`
 
-{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+{rules(__doc__)}
 
 {machine()}. Other work had the machine too, so the seconds are upper bounds.
 
@@ -66,6 +67,7 @@ def page(rows: list[Row]) -> str:
 def main() -> None:
     """Run what is missing and write the page."""
     parser = arguments(__doc__)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/")
     parser.add_argument("--count", type=int, default=50, help="how many faults")
     parser.add_argument("--seed", type=int, default=0, help="which, and when")
     options = parser.parse_args()
@@ -89,12 +91,9 @@ def main() -> None:
 
         keys = [{"count": options.count, "seed": options.seed, "job": number} for number in range(len(jobs))]
         rows = [ledger.once(key, partial(inflict, key["job"])) for key in keys]
-    flat = [
-        {"key": {**row["key"], "fault": number}, **each} for row in rows for number, each in enumerate(row["faults"])
-    ]
-    name = f"faults-seed{options.seed}"
-    write_parquet(name, flat)
-    (RESULTS / f"{name}.md").write_text(page(flat))
+    (options.results / f"faults-seed{options.seed}.md").write_text(
+        page([each for row in rows for each in row["faults"]])
+    )
 
 
 if __name__ == "__main__":

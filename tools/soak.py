@@ -1,6 +1,6 @@
 """Many short trials in one search: how the memory of its driver grows with them.
 
-    python benchmarks/soak.py --trials 500
+    python tools/soak.py --trials 500
 
 scikit-learn's digits, a ResNet-8, a grid of so many points, none of which ever fine-tunes (theta is out of reach): what
 a trial costs is what it costs Ray, Tune and the driver. `jobs/ice_search.py` as a user runs it. The driver's resident
@@ -20,9 +20,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, arguments, command, machine, table
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from common import arguments, command, machine, rules, table
+
 _ENDED = re.compile(r"^ +trial-\d+ \((\d+)/", re.MULTILINE)
 
 
@@ -79,7 +82,7 @@ def page(seen: list[tuple[int, int, float]], trials: int) -> str:
 
 `{command()}`
 
-{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+{rules(__doc__)}
 
 {machine()}; the machine was shared with other work. One run.
 
@@ -96,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         seen = soak(options.trials, Path(folder))
-    (RESULTS / "soak.md").write_text(page(seen, options.trials))
+    (options.results / "soak.md").write_text(page(seen, options.trials))
 
 
 if __name__ == "__main__":

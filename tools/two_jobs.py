@@ -1,6 +1,6 @@
 """Two jobs on one run at random offsets, in a folder and in a bucket: one is refused, the other is undisturbed.
 
-    python benchmarks/two_jobs.py --count 50 --seed 0
+    python tools/two_jobs.py --count 50 --seed 0
 
 Jobs by their command lines, a ResNet-8 on the digits, on a Ray cluster of this machine; by turns in a folder and in a
 bucket of moto's server. The first job is a search, or, where stage 2 is what matters, the replay of a finished one. The
@@ -20,11 +20,10 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "faults"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "claims"))
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / part) for part in ("benchmarks", "tests", "tests/faults", "tests/claims")]
 
-from common import RESULTS, Ledger, Row, arguments, command, machine, table
+from common import Ledger, Row, arguments, command, machine, rules, table
 from duel import MOMENTS, Arena
 from ground import Ground
 from object_storage import new_server
@@ -61,7 +60,7 @@ def page(rows: list[Row]) -> str:
 
 `{command()}`
 
-{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+{rules(__doc__)}
 
 {machine()}. Other work had the machine too.
 
@@ -114,7 +113,7 @@ def main() -> None:
     if missing:
         fight(ledger, missing)
     rows = [row for row in ledger.rows if row["key"] in keys]
-    (RESULTS / "two_jobs.md").write_text(page(rows))
+    (options.results / "two_jobs.md").write_text(page(rows))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The first run of docs/first_run.md: its output and its pictures.
 
-    python benchmarks/tutorial.py
+    python tools/tutorial.py
 
-Runs the command on a terminal of 120 columns, in a folder of its own below `--work`, and writes `results/tutorial.md`
-and the pictures in `images/`: the terminal while trials ran, the report, TensorBoard. Where it has run there already,
-only the pictures of the report and of TensorBoard are taken anew. Needs Chromium.
+Runs the command on a terminal of 120 columns, in a folder of its own below `--work`, and writes
+`benchmarks/results/tutorial.md` and the pictures in `images/`: the terminal while trials ran, the report, TensorBoard.
+Where it has run there already, only the pictures of the report and of TensorBoard are taken anew. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from pathlib import Path
 from typing import Literal
 
 import pyte
-from common import RESULTS, arguments, machine
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from pyte.screens import Char
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from common import arguments, machine
+
 PICTURES = ROOT / "images"
 COLUMNS, LINES = 120, 40
 NAME = "resnet20"
@@ -184,7 +187,7 @@ def page_of(left: Sequence[str], run: Path) -> str:
 `python {COMMAND} {OPTIONS}`
 
 {machine()}; {versions}; arithmetic in {precision}. One
-run, by `python benchmarks/tutorial.py`, which took the pictures in `images/` too. `resnet20.safetensors` and `cifar10`
+run, by `python tools/tutorial.py`, which took the pictures in `images/` too. `resnet20.safetensors` and `cifar10`
 are `{WEIGHTS}` and `{DATA}` of `--shared`. What was left on a terminal
 of {COLUMNS} columns:
 
@@ -196,7 +199,11 @@ of {COLUMNS} columns:
 
 def main() -> None:
     """Run it, write the page and take the pictures."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/ and weights/"
+    )
+    options = parser.parse_args()
     folder, shared = (options.work / "tutorial").resolve(), options.shared.resolve()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
@@ -208,7 +215,7 @@ def main() -> None:
                 (folder / name).symlink_to(place)
             left, shown = run(folder)
             terminal(browser, shown)
-            (RESULTS / "tutorial.md").write_text(page_of(left, folder / "runs" / NAME))
+            (options.results / "tutorial.md").write_text(page_of(left, folder / "runs" / NAME))
         report(browser, folder / "runs" / NAME)
         tensorboard(browser, folder)
         browser.close()

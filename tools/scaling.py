@@ -1,25 +1,30 @@
 """How the grid's shared work spreads over more devices than a laptop has: recorded costs, the real scheduler.
 
-    python benchmarks/scaling.py
+    python tools/scaling.py
 
-Replays `results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what each piece
-took) through `ice_ray/trials/trial_queue.py`, which decides in a running search which trial a free device goes on with.
-No time is given to starting processes, to messages or to fetching networks, so these are limits of the schedule. A
-device whose trial has to wait takes another one that need not; where there is none it stands idle. Compared with the
-critical path (the longest trial, one piece after the other) and with all work over the devices. No schedule beats the
-latter; the former it may, by little: while a trial measures for its own threshold, another that has gone ahead does
-what both need next.
+Replays `benchmarks/results/shared_work_segments.parquet` (what every trial of the 216-point grid asked for, and what
+each piece took) through `ice_ray/trials/trial_queue.py`, which decides in a running search which trial a free device
+goes on with. No time is given to starting processes, to messages or to fetching networks, so these are limits of the
+schedule. A device whose trial has to wait takes another one that need not; where there is none it stands idle. Compared
+with the critical path (the longest trial, one piece after the other) and with all work over the devices. No schedule
+beats the latter; the former it may, by little: while a trial measures for its own threshold, another that has gone
+ahead does what both need next.
 """
 
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow.parquet as pq
-from common import RESULTS, arguments, command, table
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from common import RESULTS, arguments, command, rules, table
 
 from ice_ray.cache.actions import ActionRecord
 from ice_ray.engine.actions import Outcome, UnprunedShare
@@ -149,7 +154,7 @@ def recorded() -> tuple[list[Trial], list[float]]:
 
 def main() -> None:
     """Simulate and write the page."""
-    arguments(__doc__).parse_args()
+    options = arguments(__doc__).parse_args()
     trials, seconds = recorded()
     total = sum(seconds)
     critical = max(sum(seconds[segment] for step in trial for segment in step) for trial in trials)
@@ -177,11 +182,11 @@ def main() -> None:
                 f"{total / makespan:.1f}",
             ]
         )
-    (RESULTS / "scaling.md").write_text(f"""# The shared grid on more devices
+    (options.results / "scaling.md").write_text(f"""# The shared grid on more devices
 
 `{command()}`
 
-{(__doc__ or "").split("    python", 1)[1].split(chr(10), 2)[2].strip()}
+{rules(__doc__)}
 
 {len(trials)} trials, {len(seconds):,} segments, {total:,.0f} s of work; a simulation, once (it has no chance in it).
 

@@ -1,0 +1,120 @@
+"""One option of `ice_ray.prune` at a time, everything else equal: criteria, what is frozen, repairs.
+
+    python benchmarks/options.py criteria|freezing|repairs [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
+
+A trained ResNet-20 on CIFAR-10, in this process. `criteria` (the paper's Fig. 3): which filters go first, and
+`freezing`: how a layer's weight change is measured, which decides what is held fixed; both without repairs, by the
+paper's pipeline with theta .5, eta .3 (`freezing`: .3 and .9), LR .005, Delta 8e-4, p .1, beta 40, and an epoch per
+fine-tune. `repairs`: nothing is trained as a whole; the kind of repair, the criterion, and how many calibration images
+it looks at. Of the training images as many as --train-images, equally of every class. One half of the test images
+decides, the other half gives the accuracies of the table. Seconds are the pruning time on the wall's clock: measure on
+a machine that does nothing else. Finished runs are kept below --work and not redone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from cifar import MEAN, STD, accuracy, cifar10, part
+from common import Ledger, Row, arguments, command, machine, rules, spread, table
+from resnet import trained
+
+import ice_ray
+
+AS_PUBLISHED = {"criterion": "l1", "calibration_images": 1000, "repair": "none", "decision_error": 0.0}
+CRITERIA = ("l1", "l2", "bn-scale", "taylor", "mean-activation", "entropy", "entropy-densities", "residual", "random")
+REPAIRS = ("none", "bn", "least-squares", "reconstruction")
+
+
+def point(frozen: float = 0.3) -> ice_ray.IceHyperparameters:
+    """Of the paper's grid."""
+    return ice_ray.IceHyperparameters(0.5, frozen, 0.005, 8e-4, 0.1, 40)
+
+
+def freezing(measure: Any, frozen: float) -> dict[str, Any]:
+    """Keywords of a run that holds fixed what changes least by this measure."""
+    return AS_PUBLISHED | {"hyperparameters": point(frozen), "freeze": ice_ray.FreezeConfig(change=measure)}
+
+
+def repairing(criterion: str, repair: str, images: int) -> dict[str, Any]:
+    """Keywords of a run that trains nothing as a whole."""
+    return {"criterion": criterion, "repair": repair, "calibration_images": images}
+
+
+QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "criteria": {name: AS_PUBLISHED | {"criterion": name, "hyperparameters": point()} for name in CRITERIA},
+    "freezing": {
+        f"{measure}, eta {frozen:g}": freezing(measure, frozen)
+        for measure, frozen in itertools.product(("l1", "l2", "norm-difference"), (0.3, 0.9))
+    },
+    "repairs": {
+        f"{repair}, filters by {criterion}, {images} images": repairing(criterion, repair, images)
+        for criterion, repair, images in (
+            *itertools.product(("l1", "residual"), REPAIRS, (500,)),
+            *itertools.product(("residual",), REPAIRS[2:], (125, 2000)),
+        )
+    },
+}
+
+
+def run(data: Path, weights: Path, keywords: dict[str, Any], ratio: float, seed: int, train_images: int) -> Row:
+    """One run: accuracies in percent, pruning time in seconds."""
+    train, test = cifar10(data, "train"), cifar10(data, "test")
+    rows, decide = part(train[1], train_images, seed), part(test[1], len(test[1]) // 2, 0)
+    rest = torch.ones(len(test[1]), dtype=torch.bool).index_fill(0, decide, False)
+    some, deciding = (
+        ice_ray.ImageSet.from_numpy(images[of].permute(0, 2, 3, 1).numpy(), labels[of].numpy())
+        for (images, labels), of in ((train, rows), (test, decide))
+    )
+    given = ice_ray.PruningData(some, deciding, ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True))
+    model = trained(weights)
+    result = ice_ray.prune(model, given, ratio=ratio, seed=seed, **keywords)
+    return {
+        "dense": accuracy(model, test[0][rest], test[1][rest]),
+        "accuracy": accuracy(result.model, test[0][rest], test[1][rest]),
+        "seconds": result.pruning_seconds,
+    }
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = arguments(__doc__)
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10"), help="folder of CIFAR-10 as parquet")
+    parser.add_argument("--weights", type=Path, default=Path("data/resnet20-12fca82f.th"))
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--train-images", type=int, default=5000)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    ledger, variants = Ledger(options.work, f"options-{options.question}"), QUESTIONS[options.question]
+    lines = [[options.question, *(f"{ratio:.0%}{what}" for ratio in options.ratios for what in (", %", ", s"))]]
+    for name, keywords in variants.items():
+        line = [f"`{name}`"]
+        for ratio in options.ratios:
+            own = []
+            for seed in options.seeds:
+                key = {"variant": name, "ratio": ratio, "seed": seed, "train_images": options.train_images}
+                asked = (options.data, options.weights, keywords, ratio, seed, options.train_images)
+                own.append(ledger.once(key, partial(run, *asked)))
+            line += [spread([row["accuracy"] for row in own]), spread([row["seconds"] for row in own], 1)]
+        lines.append(line)
+    (options.results / f"options-{options.question}.md").write_text(f"""# One option at a time: {options.question}
+
+`{command()}`
+
+{rules(__doc__)}
+
+{machine()}; {len(options.seeds)} seeds, {options.train_images:,} training images. Accuracy in percent on the test
+images (dense {own[0]["dense"]:.2f}), and seconds.
+
+{table(lines)}
+""")
+
+
+if __name__ == "__main__":
+    main()
