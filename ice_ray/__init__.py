@@ -13,6 +13,7 @@ import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
 from ice_ray.processor import avoid_unusable_tiles
 
 if TYPE_CHECKING:
+    from ice_ray.api.data import given_data
     from ice_ray.api.prune import prune
     from ice_ray.api.result import Result
     from ice_ray.api.run import Study, load_run
@@ -47,6 +48,7 @@ __all__ = [
     "Study",
     "UserError",
     "export",
+    "given_data",
     "load_pruned",
     "load_run",
     "prune",
@@ -70,6 +72,7 @@ _HOMES = {
     "Study": "api.run",
     "UserError": "errors",
     "export": "exporter",
+    "given_data": "api.data",
     "load_pruned": "artifact",
     "load_run": "api.run",
     "prune": "api.prune",

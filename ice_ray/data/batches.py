@@ -42,7 +42,7 @@ def check_epoch(count: int, processes: int, mend: str = "give it more") -> None:
 def training_batches(
     images: ImageSource, preprocessing: Preprocessing, batch_size: int, key: tuple[int | str, ...], shard: Shard
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """One epoch in seeded order: (images (n, 3, H, W) float32, labels (n,), rows of the global batch).
+    """One epoch in seeded order: (images (n, C, H, W) float32, labels (n,), rows of the global batch).
 
     Order, crops and flips are drawn for the whole epoch from `key` alone, so every world size sees the same
     augmented images. A last batch with fewer than two rows per process is left out (batch norm needs two).
@@ -86,7 +86,7 @@ def evaluation_indices(count: int, batch_size: int, shard: Shard) -> tuple[Tenso
 
 
 def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
-    """All of them in one batch, (n, 3, H, W) float32."""
+    """All of them in one batch, (n, C, H, W) float32."""
     return _Normalisation(preprocessing, images.device)(images.images)
 
 
@@ -103,7 +103,7 @@ def _own_indices(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:
 
 
 def _crop_and_flip(pixels: Tensor, drawn: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 (n, H, W, 3), every image moved by an offset and mirrored as was drawn for it, zeros beyond its border."""
+    """(n, H, W, C) as stored, every image moved and mirrored as was drawn for it, zeros beyond its border."""
     if not preprocessing.pad and not preprocessing.flip:
         return pixels
     count, height, width, _ = pixels.shape
@@ -121,8 +121,8 @@ def _crop_and_flip(pixels: Tensor, drawn: Tensor, preprocessing: Preprocessing) 
 
 
 class _Normalisation:
-    """uint8 (n, H, W, 3) to float32 (n, 3, H, W); the stored order is exactly channels_last, so nothing is copied where
-    that is wanted.
+    """(n, H, W, C), uint8 or float32, to float32 (n, C, H, W); the stored order is exactly channels_last, so nothing is
+    copied where that is wanted. float32 keeps its values.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -131,5 +131,6 @@ class _Normalisation:
         self._scale = (1 / (torch.tensor(preprocessing.std) * 255)).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        images = ((pixels.float() - self._mean) * self._scale).permute(0, 3, 1, 2)
+        values = pixels if pixels.dtype == torch.float32 else (pixels.float() - self._mean) * self._scale
+        images = values.permute(0, 3, 1, 2)
         return images if self._channels_last else images.contiguous()

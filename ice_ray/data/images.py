@@ -1,7 +1,8 @@
-"""A set of labelled images, held as bytes, and what has to be done to them before a model sees them."""
+"""A set of labelled images, held as uint8 or float32, and what has to be done to them before a model sees them."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ice_ray.errors import UserError, require
 from ice_ray.randomness import generator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DTYPES = (torch.uint8, torch.float32)
+"""Of stored images: uint8 is normalised by `Preprocessing`, float32 is taken as it comes."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +28,67 @@ class Preprocessing:
     """What a batch goes through on the device.
 
     Attributes:
-        mean, std: per channel, for pixel values in [0, 1].
-        pad: zeros added on every side before a random crop to the original size, while training. Pixels.
+        mean, std: one value a channel, in [0, 1] and (0, 1], for uint8 pixels scaled to [0, 1]. float32 images are
+            normalised already: they are taken as they come, whatever these are.
+        pad: zeros added on every side before a random crop to the original size, while training. Pixels; zeros of the
+            stored images: black in uint8, the mean colour in normalised float32.
         flip: whether half of the training images are mirrored left to right.
         channels_last: whether a pixel's channels lie side by side in memory, as they are stored.
+
+    Raises:
+        UserError: `mean` and `std` are no numbers of that range or differ in length, or `pad` is below 0.
+
+    >>> Preprocessing(mean=(0.1307,), std=(0.3081,))  # MNIST: one channel
+    Preprocessing(mean=(0.1307,), std=(0.3081,), pad=0, flip=False)
     """
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     pad: int = 0
     flip: bool = False
     channels_last: bool = field(default=True, repr=False)  # in its repr only what changes an image
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise UserError(f"mean has {_values(self.mean)} and std has {_values(self.std)}: give each one a channel")
+        require(self, "mean", all(0 <= value <= 1 for value in self.mean), "must be in [0, 1], of pixels in [0, 1]")
+        require(self, "std", all(0 < value <= 1 for value in self.std), "must be in (0, 1], of pixels in [0, 1]")
+        require(self, "pad", self.pad >= 0, "must be at least 0")
+
     def as_dict(self) -> dict[str, Any]:
         """What changes an image, for files."""
         return {"mean": self.mean, "std": self.std, "pad": self.pad, "flip": self.flip}
+
+    def for_images(self, channels: int, dtype: torch.dtype) -> Preprocessing:
+        """The same for images of so many channels; without mean and std where they are float32, which has its own.
+
+        Raises:
+            UserError: mean and std are of another number of channels than uint8 images have.
+        """
+        if dtype == torch.float32:
+            return dataclasses.replace(self, mean=(), std=())
+        if len(self.mean) != channels:
+            one = f"{channels} channel{'s' * (channels != 1)}"
+            raise UserError(
+                f"mean and std have {_values(self.mean)}, and the uint8 images have {one}: give mean and std one value "
+                "a channel, those that the model was trained with"
+            )
+        return self
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in given)
+    except (TypeError, ValueError) as error:  # a number alone, or no numbers
+        raise UserError(
+            f"{name}={given!r:.80} must be numbers, one a channel: {name}=(0.5,) for one channel"
+        ) from error
+
+
+def _values(given: tuple[float, ...]) -> str:
+    return f"{len(given)} value{'s' * (len(given) != 1)}"
 
 
 class ImageSource(ABC):
@@ -55,12 +105,17 @@ class ImageSource(ABC):
 
     @property
     @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of the images: uint8, or float32 that a model takes as they are."""
+
+    @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where batches are fetched to."""
 
     @abstractmethod
     def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Consecutive parts of `order`, fetched: uint8 images (n, H, W, 3) and int64 labels (n,) on the device.
+        """Consecutive parts of `order`, fetched: images (n, H, W, C) and int64 labels (n,) on the device.
 
         Args:
             order: int64 indices on the CPU.
@@ -89,20 +144,24 @@ class ImageSet(ImageSource):
     """Labelled images of one size, all in the memory of one device.
 
     Attributes:
-        images: uint8, (N, H, W, 3), on any device.
+        images: uint8 or float32, (N, H, W, C), on any device: the channels come last, as they are stored.
         labels: int64, (N,), on the same device.
+
+    Raises:
+        UserError: images or labels of another type or shape.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            raise ValueError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {tuple(self.images.shape)}")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels must be int64 ({len(self.images)},), not {self.labels.dtype} {tuple(self.labels.shape)}"
+        if self.images.dtype not in DTYPES or self.images.ndim != 4 or 0 in self.images.shape[1:]:
+            raise UserError(
+                f"images must be uint8 or float32 (N, H, W, C), not {_described(self.images)}; "
+                "from (N, C, H, W): images.permute(0, 2, 3, 1)"
             )
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            raise UserError(f"labels must be int64 ({len(self.images)},), not {_described(self.labels)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,6 +170,10 @@ class ImageSet(ImageSource):
     def image_shape(self) -> tuple[int, int, int]:
         _, height, width, channels = self.images.shape
         return channels, height, width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.images.dtype
 
     @property
     def device(self) -> torch.device:
@@ -134,13 +197,17 @@ class ImageSet(ImageSource):
         return digest.hexdigest()
 
     @classmethod
-    def from_numpy(cls, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageSet:
+    def from_numpy(cls, images: NDArray[np.uint8 | np.float32], labels: NDArray[np.int64]) -> ImageSet:
         """Tensors over the arrays' own memory, which may be read-only: nothing here writes to images or labels."""
         import warnings
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return cls(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 class FixedSample:
@@ -170,9 +237,22 @@ class PruningData:
         validation: answers the accuracy questions of the threshold and of the search.
         preprocessing: how all of them are presented to the model.
         final: what the final epochs train on, where that is not `train`.
+
+    Raises:
+        UserError: mean and std of `preprocessing` do not go with the training images.
     """
 
     train: ImageSource
     validation: ImageSource
     preprocessing: Preprocessing = Preprocessing()
     final: ImageSource | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation"):
+            if not isinstance(getattr(self, name), ImageSource):
+                kind = type(getattr(self, name)).__name__
+                raise UserError(f"data.{name} is of type {kind}: give an ImageSet, or use ice_ray.given_data")
+        roles = [role for role in (self.train, self.validation, self.final) if role is not None]
+        stored = torch.uint8 if any(role.dtype == torch.uint8 for role in roles) else torch.float32
+        own = self.preprocessing.for_images(self.train.image_shape[0], stored)
+        object.__setattr__(self, "preprocessing", own)

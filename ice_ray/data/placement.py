@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,6 +30,10 @@ class HostImages(ImageSource):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.images.image_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.images.dtype
 
     @property
     def device(self) -> torch.device:
@@ -70,12 +76,40 @@ def placement(images: ImageSource) -> str:
         return f"on the device ({size(images) / 1e6:,.0f} MB)"
     if isinstance(images, HostImages):
         return f"in the host's memory ({size(images.images) / 1e6:,.0f} MB)"
-    return "decoded for every pass"
+    return "read for every pass"
 
 
 def size(images: ImageSet) -> int:
     """Bytes of the pixels."""
-    return images.images.numel()
+    return images.images.nbytes
+
+
+def free_memory() -> float:
+    """Bytes of this machine's, or this container's, memory that processes may still ask for."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # no Linux: half of all
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    for folder, limit, used in _CONTAINER_LIMITS:
+        try:
+            room = int((folder / limit).read_text()) - int((folder / used).read_text())
+            cached = next(
+                int(line.split()[1])
+                for line in (folder / "memory.stat").read_text().splitlines()
+                if line.startswith(("inactive_file ", "total_inactive_file "))
+            )
+        except (OSError, ValueError, StopIteration):  # no such files, or no limit
+            continue
+        free = min(free, room + cached)
+    return free
+
+
+# Of control groups, versions 2 and 1: what a container may use and what it does use, files in the cache included.
+_CONTAINER_LIMITS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def _room(device: torch.device) -> float:

@@ -53,7 +53,7 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
     quiet_ray_data()
     reference, indices = ray.put(dataset), ray.put(rows.indices)
     split = rows.split
-    length = max(1, min(_ROWS_PER_TASK, _BYTES_PER_TASK // int(np.prod(shape))))
+    length = max(1, min(_ROWS_PER_TASK, _BYTES_PER_TASK // (int(np.prod(shape)) * dataset.dtype.itemsize)))
     missing = dict.fromkeys(range(0, len(rows), length))
 
     def read(span: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def decode_rows(dataset: Dataset, rows: Rows, shape: Shape, keep: bool) -> Itera
 
 
 def decode_span(dataset: Dataset, split: str, rows: NDArray[np.int64], shape: Shape) -> tuple[Pixels, list[str]]:
-    """Rows in ascending order: uint8 (n, H, W, C), and what was wrong with each, if anything."""
-    pixels = np.zeros((len(rows), *shape), dtype=np.uint8)
+    """Rows in ascending order: (n, H, W, C) of the dataset's type, and what was wrong with each, if anything."""
+    pixels: Pixels = np.zeros((len(rows), *shape), dtype=dataset.dtype)
     faults = []
     for place, row in enumerate(dataset.read(split, rows)):
         fault = _fault(row, shape)
@@ -98,5 +98,7 @@ def decode_span(dataset: Dataset, split: str, rows: NDArray[np.int64], shape: Sh
 def _fault(row: RowImage, shape: Shape) -> str:
     if row.pixels is None or row.pixels.shape == shape:
         return row.error
+    if row.pixels.shape[2] != shape[2]:
+        return f"{row.name}: image has {row.pixels.shape[2]} channels where the first one has {shape[2]}; {RESIZE}"
     sizes = f"{row.pixels.shape[1]}x{row.pixels.shape[0]} where the first one is {shape[1]}x{shape[0]}"
     return f"{row.name}: image is {sizes}; {RESIZE}"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.data.placement import tensor_to_device
 from ice_ray.errors import DataError
-from ice_ray.ingest.datasets.base import Dataset
+from ice_ray.ingest.datasets.base import Dataset, Pixels
 from ice_ray.ingest.decoding import RESIZE, decode_rows, decode_span
 from ice_ray.ingest.quiet import quiet_ray_data
 from ice_ray.ingest.roles import Rows
@@ -53,7 +53,8 @@ class ImageStream(ImageSource):
         self._dataset, self._reference, self._split, self._indices = dataset, reference, split, indices
         self._shape, self._digest, self._device = image_shape, digest, device
         self._labels = torch.from_numpy(dataset.labels[split][indices])
-        self._span = int(np.clip(_BYTES_PER_TASK // int(np.prod(image_shape)), 1, _MOST_ROWS_PER_TASK))
+        bytes_of_one = int(np.prod(image_shape)) * dataset.dtype.itemsize
+        self._span = int(np.clip(_BYTES_PER_TASK // bytes_of_one, 1, _MOST_ROWS_PER_TASK))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -61,6 +62,10 @@ class ImageStream(ImageSource):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self._shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.from_numpy(np.empty(0, self._dataset.dtype)).dtype
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +97,7 @@ class ImageStream(ImageSource):
     def fetch(self, order: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         rows, labels = self._indices[order.numpy()], self._labels[order]
         chunks = self._decoded(rows)
-        held = np.empty((0, *self._shape[1:], self._shape[0]), dtype=np.uint8)
+        held: Pixels = np.empty((0, *self._shape[1:], self._shape[0]), dtype=self._dataset.dtype)
         start = 0
         for size in sizes:
             while len(held) < size:
@@ -101,7 +106,7 @@ class ImageStream(ImageSource):
             yield tensor_to_device(batch, self._device), tensor_to_device(labels[start : start + size], self._device)
             start += size
 
-    def _decoded(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def _decoded(self, rows: NDArray[np.int64]) -> Iterator[Pixels]:
         """The rows' pixels in their order, a task's at a time."""
         quiet_ray_data()
         reference, split, shape = self._reference, self._split, (*self._shape[1:], self._shape[0])
@@ -140,7 +145,7 @@ _SHARE_OF_STORE = 0.5  # training and validation images lie there together
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """Decoded images in the object store: uint8 (N, H, W, 3) and int64 (N,), zero-copy wherever they are read.
+    """Decoded images in the object store: (N, H, W, C) and int64 (N,), zero-copy wherever they are read.
 
     Attributes:
         skipped: what was wrong with rows that were left out, a line each.
@@ -202,8 +207,8 @@ def load(
         UserError: the code of the dataset is not on a node.
     """
     channels, height, width = image_shape
-    streams = placement == "stream" or (placement == "auto" and not fits(len(rows), image_shape))
-    images = None if streams else np.zeros((len(rows), height, width, channels), dtype=np.uint8)
+    streams = placement == "stream" or (placement == "auto" and not fits(len(rows), image_shape, dataset.dtype))
+    images = None if streams else np.zeros((len(rows), height, width, channels), dtype=dataset.dtype)
     faults: dict[int, str] = {}
     digests: dict[int, bytes] = {}
     for decoded in decode_rows(dataset, rows, (height, width, channels), keep=not streams):
@@ -224,10 +229,10 @@ def load(
     return StreamedImages(shared[0], rows.split, shared[1], len(kept), image_shape, skipped, digest.hexdigest())
 
 
-def fits(count: int, image_shape: tuple[int, int, int]) -> bool:
+def fits(count: int, image_shape: tuple[int, int, int], dtype: np.dtype[Any] = np.dtype(np.uint8)) -> bool:
     """Whether that many decoded images would leave room in the object store of every node that may read them."""
     room = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
-    return count * math.prod(image_shape) <= _SHARE_OF_STORE * float(room)
+    return count * math.prod(image_shape) * dtype.itemsize <= _SHARE_OF_STORE * float(room)
 
 
 def _check(faults: dict[int, str], rows: Rows, errors: DataErrors) -> None:

@@ -43,7 +43,6 @@ from ice_ray.trials.space import Space, load_space
 from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.waiting import told_of
 
-_LARGEST_SMALL_IMAGE = 32
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
 _SEARCH_BATCH = 32
 _DIGITS_SUBSAMPLE = 0.5
@@ -329,8 +328,8 @@ def _preprocessing(
     """
     if given.preprocessing is not None:
         return dataclasses.replace(given.preprocessing, channels_last=layout == "channels_last")
-    pads, flips = dataset.pad, dataset.flip
-    if config.augment == "none" or (config.augment == "auto" and max(shape[1:]) > _LARGEST_SMALL_IMAGE):
+    pads, flips = dataset.usual_augmentation(shape)
+    if config.augment == "none":
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True

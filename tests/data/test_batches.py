@@ -5,6 +5,7 @@ import torch
 
 from ice_ray.data.batches import Shard, evaluation_batches, training_batches
 from ice_ray.data.images import ImageSet, Preprocessing
+from ice_ray.errors import UserError
 
 PLAIN = Preprocessing(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
 
@@ -90,7 +91,7 @@ def test_normalisation_and_layout():
 
 
 def test_images_of_the_wrong_kind_are_refused():
-    with pytest.raises(ValueError, match="uint8"):
-        ImageSet(torch.zeros(2, 4, 4, 3), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(UserError, match=r"uint8 or float32 \(N, H, W, C\), not float64"):
+        ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(UserError, match="labels"):
         ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))

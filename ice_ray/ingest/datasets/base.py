@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,16 @@ from ice_ray.errors import DataError
 SPLITS = ("train", "val", "test")
 UNLABELLED = -1
 """In place of a label, where there is none."""
-Pixels = NDArray[np.uint8]
+_LARGEST_SMALL_IMAGE = 32
+Pixels = NDArray[np.uint8 | np.float32]
 Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class RowImage:
-    """One row as read: its image, uint8 (H, W, 3), or what is wrong with it, and a name for people (file and row)."""
+    """One row as read: its image, (H, W, C) of the dataset's type, or what is wrong with it, and a name for people
+    (file and row).
+    """
 
     name: str
     pixels: Pixels | None
@@ -40,6 +44,7 @@ class Dataset(ABC):
         class_names: one a class, in the order of the labels; as the data gives them, else numbers as text.
         labels: per split (train, val, test; those that exist), int64 (N,).
         notes: what of the data is left out or was chosen between, a line each, for people.
+        dtype: of images: uint8, or float32 that are normalised already and that a model takes as they are.
         can_resize: whether it can fit its images to another size.
         pad, flip: how its training images are augmented where they are small: pixels of padding before a random
             crop, and whether half of them are mirrored. Not at all, unless a dataset says otherwise.
@@ -48,6 +53,7 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     labels: dict[str, Labels]
     notes: tuple[str, ...] = ()
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
     can_resize = True
     pad = 0
     flip = False
@@ -68,6 +74,10 @@ class Dataset(ABC):
     @abstractmethod
     def read(self, split: str, rows: NDArray[np.int64]) -> Iterator[RowImage]:
         """Decode these rows of a split, which are given and come back in ascending order. Runs on any node."""
+
+    def usual_augmentation(self, image_shape: tuple[int, int, int]) -> tuple[int, bool]:
+        """`pad` and `flip` where images of that size are small, as the paper's CIFAR recipe has it; else neither."""
+        return (self.pad, self.flip) if max(image_shape[1:]) <= _LARGEST_SMALL_IMAGE else (0, False)
 
     def runs(self, split: str) -> NDArray[np.int64] | None:
         """The first row of every run of rows that are read together (a parquet file's row group), ascending; None
