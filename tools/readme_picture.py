@@ -33,7 +33,7 @@ OTHERS = {
 PLACES = {
     "always fine-tune": (8, 5, "left"),
     "ICE, as published": (8, -9, "left"),
-    "one-shot, then\n4 epochs": (0, -23, "center"),
+    "one-shot, then\n4 epochs": (0, -31, "center"),
     "IMP (27% left)": (8, -3, "left"),
     "AAP (42% left)": (0, 9, "center"),
 }
