@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from tqdm.auto import tqdm
 
+from ice_ray.api.arguments import device_of, found_ratio, target_of, whole
 from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import ImageSet, ImageSource, PruningData
@@ -20,7 +20,7 @@ from ice_ray.data.placement import to_device
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.sizes import sizes
-from ice_ray.engine.target import Target, objection_to, parse_target, ratio_for
+from ice_ray.engine.target import Target
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.environment import environment
 from ice_ray.errors import UserError, nearest
@@ -109,13 +109,14 @@ def prune(
     point = _point(pipeline) if hyperparameters is None else hyperparameters
     method = build_pipeline(pipeline, own, point)
     _check_words(progress, callback)
-    batch_size, seed = _whole("batch_size", batch_size), _whole("seed", seed)
+    batch_size, seed = whole("batch_size", batch_size), whole("seed", seed)
     data = train
-    classes, chosen = _checked(data), _device(device)
+    classes, chosen = _checked(data), device_of(device)
     recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
     opening = open_module(model, data.train.image_shape, own.prune.selection, classes)
     if wanted is not None:
-        own = dataclasses.replace(own, ratio=_ratio(wanted, opening.network, own.amounts, chosen, recipe.precision))
+        found = found_ratio(wanted, opening.network, own.amounts, chosen, recipe.precision)
+        own = dataclasses.replace(own, ratio=found.ratio)
         method = build_pipeline(pipeline, own, point)
     network = _network(opening, own.amounts, recipe.precision, chosen)
     if network.all_frozen:
@@ -196,16 +197,10 @@ def _wanted(target: str | None, ratio: float | None, pipeline: str) -> Target | 
     """What is to be left, where a target says so."""
     if not isinstance(pipeline, str):
         raise UserError(f"pipeline={pipeline!r:.80} must be a name, as 'ice' or 'package.module:Class'")
-    kind = pipeline_named(pipeline)
-    if target is None:
-        return None
-    if not isinstance(target, str):
-        raise UserError(f"target={target!r:.80} must be words as 'macs=0.5', 'params=0.4' or 'latency=0.6'")
-    if ratio is not None:
-        raise UserError("ratio and target both say how much to prune: give one of them")
-    if not kind.takes_target:
+    wanted = target_of(target, ratio)
+    if not pipeline_named(pipeline).takes_target and wanted is not None:
         raise UserError(f"target finds a share for every layer alike; pipeline {pipeline} takes ratio")
-    return parse_target(target)
+    return wanted
 
 
 def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any]) -> PipelineConfig:
@@ -243,25 +238,6 @@ def _check_words(progress: object, callback: object) -> None:
         raise UserError(f"callback={callback!r:.80} must be a function of one step's record")
 
 
-def _whole(name: str, value: object) -> int:
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)  # type: ignore[arg-type] # NumPy's integers are whole numbers too
-    except TypeError:
-        pass
-    raise UserError(f"{name}={value!r:.80} must be a whole number")
-
-
-def _ratio(
-    wanted: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: Precision
-) -> float:
-    """Warns where it leaves some layers next to nothing."""
-    found = ratio_for(wanted, network, amounts, device, precision)
-    if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
-        warnings.warn(objection, stacklevel=3)
-    return found.ratio
-
-
 def _network(opening: Opening, amounts: Amounts, precision: Precision, device: torch.device) -> DenseNetwork:
     """The network, once copies of it have borne what it will go through."""
     amounts.check(opening.network.steps)
@@ -272,16 +248,6 @@ def _network(opening: Opening, amounts: Amounts, precision: Precision, device: t
         warnings.warn(opening.note, stacklevel=3)
     own = opening.network
     return DenseNetwork(opening.module, own.image_shape, opening.selection, amounts, own.layout)
-
-
-def _device(asked: torch.device | str | int | None) -> torch.device:
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked is None else asked)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"device={asked!r:.80} is none that torch knows: 'cpu', 'cuda' or 'cuda:0'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{asked}': torch finds no GPU here")
-    return device
 
 
 def _checked(data: PruningData) -> int | None:

@@ -1,53 +1,150 @@
-"""What can be pruned in a model, as tables on the terminal."""
+"""What can be pruned in a model, and what that comes to: for the terminal and for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from rich.table import Table
+from torch import nn
 
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.sizes import sizes
 from ice_ray.errors import in_one_line
-from ice_ray.models.units import PruningStep
-from ice_ray.observe.terminal import say, show
+from ice_ray.observe.tables import as_html, as_text
+from ice_ray.pruning.amounts import Amounts
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Change:
-    """A quantity before and after."""
+class InspectedLayer:
+    """A layer that can be pruned.
+
+    Attributes:
+        step: in which it is pruned; counts from 1.
+        layer: its name in the model.
+        filters, kept: before and after.
+        groups: of filters that lose equally many.
+        parameters: of this layer, before.
+    """
+
+    step: int
+    layer: str
+    filters: int
+    kept: int
+    groups: int
+    parameters: int
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection:
+    """The layers that can be pruned, with their widths before and after, what that comes to, and the other layers.
+
+    It shows itself as a table, on the terminal (`print(inspection)`) and in a notebook.
+
+    Attributes:
+        name: of the model, for people.
+        units: the layers that can be pruned, in the order of the steps.
+        refused: why each of the other layers is not, by its name.
+        ratio: share of the filters that goes.
+        dense, pruned: of both models `parameters`, `multiply_adds` for one image, and `file_bytes`.
+    """
 
     name: str
-    dense: int
-    pruned: int
+    units: tuple[InspectedLayer, ...]
+    refused: Mapping[str, str]
+    ratio: float
+    dense: Mapping[str, int]
+    pruned: Mapping[str, int]
+
+    @classmethod
+    def of(cls, network: DenseNetwork, amounts: Amounts, name: str) -> Inspection:
+        """That of a traced network; nothing is trained.
+
+        Raises:
+            UserError: the amounts do not fit the network.
+        """
+        amounts.check(network.steps)
+        kept = {unit.layer: unit.filters - amounts.removed(unit) for unit in network.units}
+        dense, pruned = network.build(_CPU), network.build_pruned(kept, _CPU)
+        units = (
+            InspectedLayer(
+                step.number,
+                unit.layer,
+                unit.filters,
+                kept[unit.layer],
+                unit.groups,
+                _parameters(dense.get_submodule(unit.layer)),
+            )
+            for step in network.steps
+            for unit in step.units
+        )
+        return cls(
+            name, tuple(units), dict(network.refused), amounts.ratio, sizes(network, dense), sizes(network, pruned)
+        )
+
+    @property
+    def layers(self) -> DataFrame:
+        """The layers that can be pruned as a pandas DataFrame, a row each, by name."""
+        import pandas as pd  # only where it is asked for: it takes a while to load
+
+        return pd.DataFrame([vars(unit) for unit in self.units]).set_index("layer")
+
+    @property
+    def table(self) -> Table:
+        """The layers that can be pruned."""
+        steps = len({unit.step for unit in self.units})
+        table = Table(title=f"{self.name}: {steps} pruning steps", title_justify="left")
+        table.add_column("step", justify="right")
+        table.add_column("layer", overflow="fold")
+        for column in ("filters", "kept", "groups", "parameters"):
+            table.add_column(column, justify="right")
+        before = 0
+        for unit in self.units:
+            cells = [unit.filters, unit.kept, unit.groups, f"{unit.parameters:,}"]
+            step = str(unit.step) if unit.step != before else ""
+            table.add_row(step, in_one_line(unit.layer), *map(str, cells))
+            before = unit.step
+        return table
+
+    @property
+    def lines(self) -> list[str]:
+        """What they come to, and the other layers."""
+        counted = {"parameters": "parameters", "multiply_adds": "multiply-adds per image"}
+        lines = [
+            f"{said}: {self.dense[key]:,} to {self.pruned[key]:,} (x {self.pruned[key] / self.dense[key]:.3f})"
+            for key, said in counted.items()
+        ]
+        if self.refused:
+            lines.append(f"not pruned ({len(self.refused)} layers):")
+        return [*lines, *(f"  {in_one_line(layer)}: {reason}" for layer, reason in self.refused.items())]
+
+    def __repr__(self) -> str:
+        return (
+            f"Inspection({self.name}: {len(self.units)} layers to prune, ratio {self.ratio:g}, parameters "
+            f"{self.dense['parameters']:,} to {self.pruned['parameters']:,}, multiply-adds "
+            f"{self.dense['multiply_adds']:,} to {self.pruned['multiply_adds']:,})"
+        )
+
+    def __str__(self) -> str:
+        return as_text(self.table) + "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table) + as_html(self._notes)
+
+    @property
+    def _notes(self) -> Table:
+        table = Table("")
+        for line in self.lines:
+            table.add_row(line.strip())
+        return table
 
 
-def show_anatomy(
-    model: str,
-    steps: Sequence[PruningStep],
-    widths: Mapping[str, int],
-    parameters: Mapping[str, int],
-    totals: Sequence[Change],
-    refused: Mapping[str, str],
-) -> None:
-    """Print the units of every step, the totals, and the layers that have no part in it with their reasons.
-
-    Args:
-        widths: filters left in each unit's layer.
-        parameters: of each unit's layer in the dense model.
-    """
-    table = Table(title=f"{model}: {len(steps)} pruning steps", title_justify="left")
-    table.add_column("step", justify="right")
-    table.add_column("layer", overflow="fold")
-    for column in ("filters", "kept", "groups", "parameters"):
-        table.add_column(column, justify="right")
-    for step in steps:
-        for number, unit in enumerate(step.units):
-            cells = [unit.filters, widths[unit.layer], unit.groups, f"{parameters[unit.layer]:,}"]
-            table.add_row(str(step.number) if number == 0 else "", in_one_line(unit.layer), *map(str, cells))
-    show(table)
-    for change in totals:
-        say(f"{change.name}: {change.dense:,} to {change.pruned:,} (x {change.pruned / change.dense:.3f})")
-    if refused:
-        say(f"not pruned ({len(refused)} layers):")
-    for layer, reason in refused.items():
-        say(f"  {layer}: {reason}")
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-from torch import nn
-
 from ice_ray.config.jobs import InspectConfig
-from ice_ray.engine.target import macs
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
-from ice_ray.observe.anatomy import Change, show_anatomy
-from ice_ray.observe.terminal import say
+from ice_ray.observe.anatomy import Inspection
+from ice_ray.observe.terminal import say, show
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.workflow.plan import find_ratio, open_network
 
@@ -29,17 +25,7 @@ def inspect_job(config: InspectConfig) -> None:
         found = find_ratio(config.target, network, amounts, config.precision)
         say(f"--target {config.target}: ratio {found.ratio:g} leaves {found.share:.3f} of the dense model")
         amounts = dataclasses.replace(amounts, ratio=found.ratio)
-    amounts.check(network.steps)
-    widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in network.units}
-    cpu = torch.device("cpu")
-    dense, pruned = network.build(cpu), network.build_pruned(widths, cpu)
-    totals = [
-        Change("parameters", _parameters(dense), _parameters(pruned)),
-        Change("multiply-adds per image", macs(network, dense), macs(network, pruned)),
-    ]
-    own = {unit.layer: _parameters(dense.get_submodule(unit.layer)) for unit in network.units}
-    show_anatomy(config.model, network.steps, widths, own, totals, network.refused)
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    inspection = Inspection.of(network, amounts, config.model)
+    show(inspection.table)
+    for line in inspection.lines:
+        say(line)
