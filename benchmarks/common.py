@@ -95,7 +95,7 @@ def command() -> str:
     return " ".join(said)
 
 
-_PLACES = ("--shared", "--data", "--weights", "--work", "--results")
+_PLACES = ("--shared", "--data", "--weights", "--work", "--results", "--from", "--page")
 
 
 def machine() -> str:

@@ -41,7 +41,10 @@ class Contestant:
 
 
 PUBLISHED = "--criterion l1 --calibration-images 1000 --repair none --decision-error 0"
-ICE = Contestant("ice, as published", f"{PUBLISHED} --space paper-cifar10 --search.trials 6 --search.subsample 0.02")
+ICE = Contestant(
+    "ice, as published",
+    f"{PUBLISHED} --space paper-cifar10 --search.trials 6 --search.subsample 0.02 --search.objective auto",
+)
 BASELINE = Contestant("baseline", "--pipeline baseline")
 DEFAULT = Contestant("ice", "")
 PARTS = ("threshold", "freezing", "scheduler")
@@ -157,7 +160,7 @@ def main() -> None:
 
 {rules(__doc__)}
 
-{machine()}; {len(options.seeds)} seeds; dense: {dense["test_accuracy"]:.2f}% of the test images,
+{machine()}; seeds {options.seeds}; dense: {dense["test_accuracy"]:.2f}% of the test images,
 {dense["parameters"]:,} parameters, {dense["multiply_adds"]:,} multiply-adds.
 
 {table(lines)}

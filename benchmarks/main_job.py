@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train-share", type=float, default=1.0, help="of the training images in stage 2; less to try")
     options = parser.parse_args()
-    outcome = [["seed", "winner", "dense", "validation images", "test images", "whole split", "seconds in all"]]
+    outcome = [["seed", "winner", "dense", "validation images", "test images", "whole split", "all stages, s"]]
     steps = [["after step", *map(str, range(1, 10))], ["the paper's program", *(f"{each:.1f}" for each in PROGRAM)]]
     times: dict[str, list[str]] = {}
     for seed in options.seeds:

@@ -109,8 +109,8 @@ def main() -> None:
 
 {rules(__doc__)}
 
-{machine()}; {len(options.seeds)} seeds, {options.train_images:,} training images. Accuracy in percent on the test
-images (dense {own[0]["dense"]:.2f}), and seconds.
+{machine()}; seeds {options.seeds}; {options.train_images:,} training images. Accuracy in percent on the test images
+(dense {own[0]["dense"]:.2f}), and seconds.
 
 {table(lines)}
 """)

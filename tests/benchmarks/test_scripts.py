@@ -154,3 +154,13 @@ def test_the_networks_of_benchmarks_and_jobs_are_the_same():
     images = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: run the check itself")
+def test_the_check_of_the_gpu_ends_in_one_line_where_there_is_none(tmp_path):
+    for asked, said in (((), "no CUDA device"), (("--device", "cpu", "--from", str(tmp_path)), "--pack")):
+        words = [sys.executable, str(ROOT / "tools" / "gpu_check.py"), *asked]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert said in ended.stderr
+        assert ended.stderr.count("\n") == 1
