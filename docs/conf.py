@@ -13,10 +13,10 @@ from sphinx.application import Sphinx
 
 project = html_title = "ice_ray"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "benchmarks/results/*.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "tools/*.md", "benchmarks/**.md"]
 root_doc = "README"
 myst_heading_anchors = 4
-suppress_warnings = ["toc.not_included"]  # the pages of benchmarks/results are reached from docs/results.md
+suppress_warnings = ["toc.not_included"]  # the pages of benchmarks are reached from docs/results.md
 default_role = "code"  # docstrings have code in single backticks
 autodoc_member_order = "bysource"
 html_theme = "furo"  # light and dark, as the reader's system has it

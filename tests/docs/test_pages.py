@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from options_page import page as options_page  # noqa: E402
 
+import ice_ray  # noqa: E402
+
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
 BEFORE = Path(__file__).with_name("options_before.txt")
@@ -142,6 +144,11 @@ def spelled(cell: str) -> set[str]:
         elif word.startswith("."):
             found.add(group + word)
     return found
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api():
+    listed = re.findall(r"^\.\. auto\w+:: (\w+)", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert Counter(listed) == Counter(ice_ray.__all__)
 
 
 def test_every_page_is_in_the_site_s_sidebar():
