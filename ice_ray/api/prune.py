@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +12,12 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
-from tqdm.auto import tqdm
 
 from ice_ray.api.arguments import device_of, found_ratio, target_of, whole
+from ice_ray.api.data import given_data
 from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
-from ice_ray.data.images import ImageSet, ImageSource, PruningData
+from ice_ray.data.images import ImageSet, ImageSource, Preprocessing, PruningData
 from ice_ray.data.placement import to_device
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
@@ -45,7 +47,8 @@ _CPU = torch.device("cpu")
 
 def prune(
     model: nn.Module,
-    train: PruningData,
+    train: Any,
+    val: Any = None,
     *,
     ratio: float | None = None,
     target: str | None = None,
@@ -56,6 +59,7 @@ def prune(
     seed: int = 0,
     precision: PrecisionChoice = "auto",
     device: torch.device | str | int | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: bool | None = None,
     callback: Callable[[StepRecord], object] | None = None,
     **options: Any,
@@ -68,7 +72,11 @@ def prune(
         model: takes float32 images (N, C, H, W), gives logits (N, classes). Parameters that are frozen
             (requires_grad=False) keep their values, and layers whose weights are frozen stay whole unless the selection
             includes them; where all are frozen, as for inference, it is as if none were.
-        train: images to fine-tune and to decide on.
+        train: images to fine-tune on: a torch `DataLoader` or `Dataset`, a pair (images, labels) of tensors or arrays,
+            a `ray.data.Dataset`, or an `ImageSet`. Floats (N, C, H, W) are normalised already and taken as they come;
+            uint8 is normalised by `preprocessing`. Or, without `val`, a `PruningData`, or a name as the option `--data`
+            takes it. `ice_ray.given_data` says what is made of each.
+        val: images that the model was not trained on, in any of these forms: what a step has cost is measured on them.
         ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
         target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6".
         hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
@@ -78,6 +86,7 @@ def prune(
         seed: every random choice comes from it.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
+        preprocessing: mean and std of uint8 images, a value per channel, and padding and flips while training.
         progress: whether a bar shows the steps. [default: in a notebook, and where standard error is a terminal]
         callback: called with its record after every step; what it raises ends the pruning.
         options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
@@ -95,24 +104,30 @@ def prune(
     >>> class Net(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    ...         self.features = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
     ...         self.head = nn.Linear(16, 2)
     ...     def forward(self, images):
     ...         return self.head(self.features(images).mean((2, 3)))
-    >>> some = ice_ray.ImageSet(torch.full((16, 8, 8, 3), 99, dtype=torch.uint8), torch.ones(16, dtype=torch.int64))
-    >>> result = ice_ray.prune(Net(), ice_ray.PruningData(some, some), target="macs=0.5")
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> images, labels = torch.randn(64, 1, 28, 20), torch.ones(64, dtype=torch.int64)
+    >>> loader = DataLoader(TensorDataset(images, labels), batch_size=16)
+    >>> result = ice_ray.prune(Net(), loader, (images, labels), target="macs=0.5")
     >>> type(result.model).__name__, result.model.features[0].weight.shape
-    ('Net', torch.Size([10, 3, 3, 3]))
+    ('Net', torch.Size([11, 1, 3, 3]))
     """
     wanted = _wanted(target, ratio, pipeline)
     own = _config(pipeline, config, options if ratio is None else options | {"ratio": ratio})
-    point = _point(pipeline) if hyperparameters is None else hyperparameters
+    point = _point(pipeline, hyperparameters)
     method = build_pipeline(pipeline, own, point)
     _check_words(progress, callback)
     batch_size, seed = whole("batch_size", batch_size), whole("seed", seed)
-    data = train
-    classes, chosen = _checked(data), device_of(device)
+    chosen = device_of(device)
     recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise UserError(f"preprocessing must be a Preprocessing, not {type(preprocessing).__name__}")
+    plain_module(model)  # what is no model is said before any image is read
+    data = given_data(train, val, preprocessing=preprocessing, seed=seed)
+    classes = _checked(data)
     opening = open_module(model, data.train.image_shape, own.prune.selection, classes)
     if wanted is not None:
         found = found_ratio(wanted, opening.network, own.amounts, chosen, recipe.precision)
@@ -175,11 +190,17 @@ class _Bar:
 
     Args:
         total: steps, at the most.
-        shown: None where somebody looks.
+        shown: without it where somebody looks.
     """
 
     def __init__(self, total: int, shown: bool | None) -> None:
-        self._bar = tqdm(total=total, desc="preparing", unit="step", disable=None if shown is None else not shown)
+        if shown is None:
+            # In a notebook standard error is no terminal, and yet it is read.
+            shown = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a notebook without ipywidgets gets a bar of text
+            from tqdm.auto import tqdm
+        self._bar = tqdm(total=total, desc="preparing", unit="step", disable=not shown)
 
     def __enter__(self) -> _Bar:
         return self
@@ -209,7 +230,8 @@ def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any
     known = [field.name for field in dataclasses.fields(kind)]
     for name in options:
         if name not in known:
-            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, known)})")
+            arguments = [each for each in inspect.signature(prune).parameters if each != "options"]
+            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, [*known, *arguments])})")
     base = kind() if config is None else config
     if not isinstance(base, kind):
         raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")
@@ -223,8 +245,12 @@ def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any
     return found
 
 
-def _point(pipeline: str) -> Hyperparameters:
+def _point(pipeline: str, given: Hyperparameters | None) -> Hyperparameters:
     kind = pipeline_named(pipeline).Hyperparameters
+    if given is not None and not isinstance(given, kind):
+        raise UserError(f"hyperparameters of pipeline {pipeline} must be {kind.__name__}, not {type(given).__name__}")
+    if given is not None:
+        return given
     needed = [each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING]
     if needed:
         raise UserError(f"pipeline {pipeline} needs hyperparameters: {kind.__name__}({', '.join(needed)})")
@@ -256,8 +282,6 @@ def _checked(data: PruningData) -> int | None:
     Raises:
         UserError: no images, images of several sizes, or labels that are none.
     """
-    if not isinstance(data, PruningData):
-        raise UserError(f"train is of type {type(data).__name__}: give PruningData(train, decide), two ImageSets")
     named = {"train": data.train, "validation": data.validation, "final": data.final}
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():

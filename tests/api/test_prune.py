@@ -1,4 +1,4 @@
-"""The operator in a notebook: no Ray, same seed same bits, the user's model untouched."""
+"""The operator in this process: no Ray, same seed same bits, the user's model untouched."""
 
 import dataclasses
 
@@ -6,8 +6,20 @@ import pytest
 import torch
 from ice_runs import PAPER
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from ice_ray import IceHyperparameters, prune
+import ice_ray
+from ice_ray import (
+    AapHyperparameters,
+    IceHyperparameters,
+    ImageSet,
+    ImpHyperparameters,
+    Preprocessing,
+    PruningData,
+    Result,
+    StepRecord,
+    prune,
+)
 from ice_ray.errors import UserError
 from ice_ray.pipelines.base import FinalConfig
 from ice_ray.pipelines.baseline import BaselineConfig
@@ -113,3 +125,150 @@ def test_one_word_is_not_taken_for_its_letters(words):
 def test_a_group_of_options_may_be_given_as_a_mapping(trained, data):
     result = prune(trained, data, ratio=0.5, device="cpu", final={"epochs": 1, "rate": 0.01}, batch_size=64)
     assert len(result.records) == 3
+
+
+class Grey(nn.Module):
+    """A residual and a gate over images of one channel, of any height and width."""
+
+    def __init__(self, channels: int = 1, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.inner, self.outer = nn.Conv2d(width, 2 * width, 3, padding=1), nn.Conv2d(2 * width, width, 3, padding=1)
+        self.gate, self.head = nn.Linear(width, width), nn.Linear(width, 3)
+
+    def forward(self, images):
+        x = self.stem(images)
+        x = x + self.outer(self.inner(x).relu())
+        x = x * self.gate(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return self.head(x.mean((2, 3)))
+
+
+def told_apart(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Labels that the model gives, so that it is right on all of them."""
+    with torch.inference_mode():
+        return model.eval()(images).argmax(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (1, 9, 20), (2, 16, 8), (5, 8, 8)])
+def test_a_loader_of_floats_of_any_shape(shape):
+    torch.manual_seed(0)
+    model, images = Grey(shape[0]), torch.randn(96, *shape)
+    labels = told_apart(model, images)
+    train, val = (TensorDataset(images[part], labels[part]) for part in (slice(0, 64), slice(64, 96)))
+    point = IceHyperparameters(0.0, 0.0, 0.02, 5e-3, 0.15, 50)
+    by_loader = prune(
+        model, DataLoader(train, batch_size=16), DataLoader(val), hyperparameters=point, target="macs=0.6", device="cpu"
+    )
+    assert by_loader.original_accuracy == 100
+    assert 0.5 < by_loader.macs / by_loader.original_macs <= 0.6
+    assert by_loader.image_shape == shape
+    held = [ImageSet(part.tensors[0].permute(0, 2, 3, 1).contiguous(), part.tensors[1]) for part in (train, val)]
+    ratio = by_loader.description["config"]["ratio"]
+    by_hand = prune(model, PruningData(*held), ratio=ratio, hyperparameters=point, device="cpu")
+    states = [result.model.state_dict() for result in (by_loader, by_hand)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert decided(by_loader) == decided(by_hand)
+
+
+def decided(result: Result) -> list[tuple[object, ...]]:
+    """Everything in the records but seconds."""
+    return [tuple(v for k, v in each.as_dict().items() if not k.endswith("seconds")) for each in result.records]
+
+
+def test_uint8_is_normalised_whichever_way_it_comes(trained, data):
+    own = {"ratio": 0.5, "device": "cpu", "batch_size": 64, "repair": "bn"}
+    pairs = [(images.images.permute(0, 3, 1, 2), images.labels) for images in (data.train, data.validation)]
+    first = prune(trained, data, **own)
+    second = prune(trained, *pairs, preprocessing=data.preprocessing, **own)
+    third = prune(
+        trained, *(DataLoader(TensorDataset(*pair)) for pair in pairs), preprocessing=data.preprocessing, **own
+    )
+    states = [result.model.state_dict() for result in (first, second, third)]
+    assert all(torch.equal(states[0][key], state[key]) for state in states[1:] for key in states[0])
+    assert first.accuracy == second.accuracy == third.accuracy > 80
+
+
+def test_a_target_takes_the_ratio_that_inspect_shows(trained, data):
+    seen = ice_ray.inspect(trained, (3, 8, 8), target="params=0.5")
+    result = prune(trained, data, target="params=0.5", device="cpu", batch_size=64, repair="none", criterion="l1")
+    assert result.description["config"]["ratio"] == seen.ratio
+    assert result.parameters == seen.pruned["parameters"]
+    assert result.macs == seen.pruned["multiply_adds"]
+    assert result.parameters / result.original_parameters <= 0.5
+
+
+def test_the_callback_sees_every_step_and_the_bar_says_where_it_is(trained, data, capsys):
+    seen = []
+    point = IceHyperparameters(final_epochs=0.5, final_learning_rate=0.01)
+    own = {"ratio": 0.5, "hyperparameters": point, "device": "cpu", "batch_size": 64, "repair": "bn"}
+    result = prune(trained, data, progress=True, callback=seen.append, **own)
+    assert tuple(seen) == result.records
+    assert len(seen) == 4  # three steps, and the retraining
+    shown = capsys.readouterr().err
+    for record in seen:
+        assert f"{record.layers}: " in shown
+        assert f"accuracy={record.accuracy:.2f}%, drop={record.drop:.2f}" in shown
+    assert "4/4" in shown
+    prune(trained, data, **own)  # standard error is no terminal here
+    prune(trained, data, progress=False, **own)
+    assert "step" not in capsys.readouterr().err
+
+
+def test_an_interruption_leaves_nothing_behind(trained, data, capsys):
+    before = {key: value.clone() for key, value in trained.state_dict().items()}
+    modes = [module.training for module in trained.modules()]
+    drawn = torch.get_rng_state()
+
+    def press(record: StepRecord) -> None:
+        if record.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(trained, data, ratio=0.5, device="cpu", batch_size=64, repair="bn", progress=True, callback=press)
+    assert all(torch.equal(before[key], value) for key, value in trained.state_dict().items())
+    assert [module.training for module in trained.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert capsys.readouterr().err.endswith("\n")  # the bar is closed: what follows has a line of its own
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"seed": "a"}, "seed='a' must be a whole number"),
+        ({"seed": 0.5}, r"seed=0\.5 must be a whole number"),
+        ({"seed": True}, "seed=True must be a whole number"),
+        ({"seed": None}, "seed=None must be a whole number"),
+        ({"batch_size": "8"}, "batch_size='8' must be a whole number"),
+        ({"batch_size": 1}, "batch_size 1 must be at least 2"),
+        ({"device": 3.5}, r"device=3\.5 is none that torch knows"),
+        ({"device": "gpu"}, "device='gpu' is none that torch knows"),
+        ({"pipeline": None}, "pipeline=None must be a name"),
+        ({"pipeline": IceConfig}, "pipeline=.* must be a name"),
+        ({"target": "half"}, "target 'half' must be macs=, params= or latency="),
+        ({"target": "flops=0.5"}, "target 'flops=0.5' must be"),
+        ({"target": 0.5}, r"target=0\.5 must be words"),
+        ({"target": "macs=0.01"}, r"target macs=0\.01 is out of reach"),
+        ({"target": "macs=0.5", "ratio": 0.5}, "ratio and target both say how much to prune"),
+        ({"target": "macs=0.5", "pipeline": "aap", "hyperparameters": AapHyperparameters(1, 1, 0.1)}, "takes ratio"),
+        ({"ratio": "half"}, "ratio='half': Input should be a valid number"),
+        ({"ratio": 1.5}, r"ratio 1\.5 must be a number inside \(0, 1\)"),
+        ({"precision": 16}, "precision '16' is none of auto"),
+        ({"hyperparameters": {"theta": 1}}, "hyperparameters of pipeline ice must be IceHyperparameters, not dict"),
+        ({"hyperparameters": ImpHyperparameters(1, 1, 0.1)}, "must be IceHyperparameters, not ImpHyperparameters"),
+        ({"preprocessing": "imagenet"}, "preprocessing must be a Preprocessing, not str"),
+        ({"preprocessing": Preprocessing((0.5,), (0.5,))}, "mean and std have 1 value"),
+        ({"progress": "yes"}, "progress='yes' must be True, False or None"),
+        ({"progress": 1}, "progress=1 must be True, False or None"),
+        ({"callback": "print"}, "callback='print' must be a function"),
+        ({"batchsize": 8}, "no option 'batchsize' \\(nearest: batch_size"),
+        ({"model": {"weight": 1}}, r"the model is a dict \(weights alone are no model"),
+        ({"model": Grey}, "the model is the class Grey"),
+        ({"train": 7, "val": 7}, "train is of type int"),
+        ({"val": 0.5}, "val: "),
+    ],
+)
+def test_odd_keywords_end_in_one_line_that_names_them(trained, data, words, said):
+    own = {"model": trained, "train": data, "device": "cpu"}
+    with pytest.raises(UserError, match=said) as error:
+        prune(**(own | words))
+    assert "\n" not in str(error.value)
