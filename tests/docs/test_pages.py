@@ -133,6 +133,46 @@ def test_every_old_option_is_there_or_in_the_table_of_moved_names():
     assert {option for option in new if option not in now and not option.endswith(".")} == set()
 
 
+# Of uv, pip, pytest, Ray, TensorBoard and this repository's tools.
+OTHERS = set(
+    [
+        "--extra",
+        "--group",
+        "--no-dev",
+        "--part",
+        "--faults",
+        "--fault-seed",
+        "--generate",
+        "--head",
+        "--address",
+        "--working-dir",
+        "--follow",
+        "--runtime-env",
+        "--runtime-env-json",
+        "--logdir",
+        "--help",
+        "--help-all",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "moved.md", "options.md")], ids=str
+)
+def test_no_page_names_an_option_that_is_none(page):
+    now = set(re.findall(r"--[\w.-]+", (DOCS / "options.md").read_text())) | OTHERS
+    code = [
+        child.content
+        for token in tokens(page)
+        for child in (token, *(token.children or []))
+        if child.type in ("fence", "code_inline")
+    ]
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", "\n".join(code)))
+    assert {
+        option for option in named if re.sub(r"(--|\.)no-", r"\1", option) not in now and option not in now
+    } == set()
+
+
 def spelled(cell: str) -> set[str]:
     """Options of a cell; `.x` after `--a.b` is `--a.x`."""
     found: set[str] = set()
