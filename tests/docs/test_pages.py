@@ -134,26 +134,24 @@ def test_every_old_option_is_there_or_in_the_table_of_moved_names():
 
 
 # Of uv, pip, pytest, Ray, TensorBoard and this repository's tools.
-OTHERS = set(
-    [
-        "--extra",
-        "--group",
-        "--no-dev",
-        "--part",
-        "--faults",
-        "--fault-seed",
-        "--generate",
-        "--head",
-        "--address",
-        "--working-dir",
-        "--follow",
-        "--runtime-env",
-        "--runtime-env-json",
-        "--logdir",
-        "--help",
-        "--help-all",
-    ]
-)
+OTHERS = {
+    "--extra",
+    "--group",
+    "--no-dev",
+    "--part",
+    "--faults",
+    "--fault-seed",
+    "--generate",
+    "--head",
+    "--address",
+    "--working-dir",
+    "--follow",
+    "--runtime-env",
+    "--runtime-env-json",
+    "--logdir",
+    "--help",
+    "--help-all",
+}
 
 
 @pytest.mark.parametrize(
