@@ -14,7 +14,7 @@ def read(dataset: Dataset, split: str, rows) -> list:
     return list(dataset.read(split, np.array(rows)))
 
 
-def conforms(dataset: Dataset, damaged: tuple[int, ...] = ()) -> None:
+def conforms(dataset: Dataset, damaged: tuple[int, ...] = (), channels: int = 3) -> None:
     """Check a dataset, of whose training rows `damaged` hold no image."""
     assert set(dataset.labels) <= set(SPLITS)
     assert dataset.classes == len(dataset.class_names) >= 2
@@ -35,9 +35,9 @@ def conforms(dataset: Dataset, damaged: tuple[int, ...] = ()) -> None:
                 assert "\n" not in row.error
             else:
                 assert row.error == ""
-                assert row.pixels.dtype == np.uint8
+                assert row.pixels.dtype == dataset.dtype
                 assert row.pixels.ndim == 3
-                assert row.pixels.shape[2] == 3
+                assert row.pixels.shape[2] == channels
         agree(rows, read(again, split, asked))
         agree(rows[1::2], read(dataset, split, asked[1::2]))  # some are what they are among all
     assert read(dataset, "train", np.zeros(0, np.int64)) == []

@@ -104,10 +104,14 @@ class ReadImages(ImageSource):
 
     Args:
         sample: some of them, as read at first.
+        is_augmented: whether an item read twice is another image.
     """
 
-    def __init__(self, reader: Reader, sample: ImageSet, device: torch.device = torch.device("cpu")) -> None:
+    def __init__(
+        self, reader: Reader, sample: ImageSet, is_augmented: bool, device: torch.device = torch.device("cpu")
+    ) -> None:
         self._reader, self._sample, self._device = reader, sample, device
+        self.is_augmented = is_augmented
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -125,7 +129,7 @@ class ReadImages(ImageSource):
         return self._device
 
     def to(self, device: torch.device) -> ReadImages:
-        return ReadImages(self._reader, self._sample, device)
+        return ReadImages(self._reader, self._sample, self.is_augmented, device)
 
     def fingerprint(self) -> str:
         """A digest of a sample of them: a pass over all would cost as much as an epoch."""
@@ -183,7 +187,7 @@ def read_items(reader: Reader, hold_augmented: bool = False) -> Found:
     )
     needed = len(reader) * sample.images[0].nbytes
     if needed > _SHARE_OF_MEMORY * free_memory() or (is_augmented and not hold_augmented):
-        return Found(ReadImages(reader, sample), is_augmented)
+        return Found(ReadImages(reader, sample, is_augmented), is_augmented)
     images = torch.empty((len(reader), *sample.images.shape[1:]), dtype=sample.dtype)
     labels = torch.empty(len(reader), dtype=torch.int64)
     parts = [range(start, min(start + reader.batch, len(reader))) for start in range(0, len(reader), reader.batch)]

@@ -199,7 +199,8 @@ def load(
 
     Args:
         image_shape: (C, H, W) that every image must have.
-        placement: `memory` and `stream` choose between the two.
+        placement: `memory` and `stream` choose between the two; images that differ whenever they are read are streamed,
+            too, unless it is `memory`.
 
     Raises:
         DataError: an image is corrupt (named by file and row) and `errors` is `stop`; one is of another size; none is
@@ -207,7 +208,13 @@ def load(
         UserError: the code of the dataset is not on a node.
     """
     channels, height, width = image_shape
-    streams = placement == "stream" or (placement == "auto" and not fits(len(rows), image_shape, dataset.dtype))
+    fitting = fits(len(rows), image_shape, dataset.dtype) and not dataset.differs(rows.split)
+    streams = placement == "stream" or (placement == "auto" and not fitting)
+    at_hand = dataset.at_hand(rows.split)
+    if at_hand is not None and not streams:
+        chosen = at_hand.take(torch.from_numpy(rows.indices))
+        put = ray.put(chosen.images.numpy()), ray.put(chosen.labels.numpy())
+        return LoadedImages(put[0], put[1], len(chosen), image_shape, ())
     images = None if streams else np.zeros((len(rows), height, width, channels), dtype=dataset.dtype)
     faults: dict[int, str] = {}
     digests: dict[int, bytes] = {}

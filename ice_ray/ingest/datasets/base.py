@@ -6,12 +6,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
+
+if TYPE_CHECKING:  # processes that only decode are spared the seconds of loading torch
+    from ice_ray.data.images import ImageSet
 
 SPLITS = ("train", "val", "test")
 UNLABELLED = -1
@@ -84,6 +87,14 @@ class Dataset(ABC):
         where every row is read by itself.
         """
         return None
+
+    def at_hand(self, split: str) -> ImageSet | None:
+        """A split's images where this process holds them and there is nothing to decode; None where it does not."""
+        return None
+
+    def differs(self, split: str) -> bool:
+        """Whether an image is another one whenever it is read: such ones are read anew for every pass."""
+        return False
 
     def place(self, split: str, row: int) -> str:
         """A row's own place, file and row, for people; empty where the split and its number in that say all."""
