@@ -16,6 +16,8 @@ import argparse
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,15 @@ def _augmented(images: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, cropped, cropped.flip(3))
 
 
+@contextmanager
+def one_line(mend: str) -> Iterator[None]:
+    """A download that fails ends the script in one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise SystemExit(f"prepare.py: the download failed ({error}); {mend}") from error
+
+
 def main() -> None:
     """Make what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,16 +114,19 @@ def main() -> None:
     into, data = options.into, options.into / "cifar10"
     if not (data / "test.parquet").exists():
         if options.archive is None:
-            download_url(ARCHIVE, str(into), md5=MD5)
+            with one_line("--archive FILE takes one that you have"):
+                download_url(ARCHIVE, str(into), md5=MD5)
         write_parquet(options.archive or into / Path(ARCHIVE).name, data)
     name = PUBLISHED[options.depth]
     if options.train:
         model = train(data, options.train, options.depth, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         name = f"resnet{options.depth}.safetensors"
-        safetensors.torch.save_file(model.cpu().state_dict(), into / name)
+        model.cpu().to(memory_format=torch.contiguous_format)
+        safetensors.torch.save_file(model.state_dict(), into / name)
     elif not (into / name).exists():
-        # The file's name ends with the first digits of its SHA-256, which are compared.
-        torch.hub.download_url_to_file(CHECKPOINTS + name, str(into / name), hash_prefix=name[-11:-3])
+        with one_line("--train EPOCHS trains a network here"):
+            # The file's name ends with the first digits of its SHA-256, which are compared.
+            torch.hub.download_url_to_file(CHECKPOINTS + name, str(into / name), hash_prefix=name[-11:-3])
     print(f"{data} and {into / name} are ready")
 
 
