@@ -66,13 +66,11 @@ def run(data: Path, weights: Path, keywords: dict[str, Any], ratio: float, seed:
     train, test = cifar10(data, "train"), cifar10(data, "test")
     rows, decide = part(train[1], train_images, seed), part(test[1], len(test[1]) // 2, 0)
     rest = torch.ones(len(test[1]), dtype=torch.bool).index_fill(0, decide, False)
-    some, deciding = (
-        ice_ray.ImageSet.from_numpy(images[of].permute(0, 2, 3, 1).numpy(), labels[of].numpy())
-        for (images, labels), of in ((train, rows), (test, decide))
+    model, preprocessing = trained(weights), ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True)
+    images, deciding = (train[0][rows], train[1][rows]), (test[0][decide], test[1][decide])
+    result = ice_ray.prune(
+        model, images, deciding, ratio=ratio, seed=seed, preprocessing=preprocessing, progress=False, **keywords
     )
-    given = ice_ray.PruningData(some, deciding, ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True))
-    model = trained(weights)
-    result = ice_ray.prune(model, given, ratio=ratio, seed=seed, **keywords)
     return {
         "dense": accuracy(model, test[0][rest], test[1][rest]),
         "accuracy": accuracy(result.model, test[0][rest], test[1][rest]),

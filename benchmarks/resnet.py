@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors.torch
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+import ice_ray
 
 
 class Block(nn.Module):
@@ -51,10 +51,4 @@ class CifarResNet(nn.Module):
 
 def trained(weights: Path, depth: int = 20) -> CifarResNet:
     """With the weights of a published checkpoint, or of a safetensors file."""
-    if weights.suffix == ".safetensors":
-        state = safetensors.torch.load_file(weights)
-    else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-    model = CifarResNet(depth)
-    model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
-    return model
+    return ice_ray.load_weights(CifarResNet(depth), weights)

@@ -92,14 +92,13 @@ class Check:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         import safetensors.torch
-        from resnet import CifarResNet
+        from resnet import trained
 
         import ice_ray
 
         own = safetensors.torch.load_file(folder / "images.safetensors")
         train, test = (ice_ray.ImageSet(own[f"{split} images"], own[f"{split} labels"]) for split in ("train", "test"))
-        self.device, self.model = device, CifarResNet()
-        self.model.load_state_dict(safetensors.torch.load_file(folder / "resnet20.safetensors"))
+        self.device, self.model = device, trained(folder / "resnet20.safetensors")
         self.data = ice_ray.PruningData(train, test, ice_ray.Preprocessing(pad=4, flip=True))
         paper = ice_ray.IceHyperparameters(0.5, 0.3, 0.005, 8e-4, 0.1, 40)
         self.runs: dict[str, dict[str, Any]] = {
