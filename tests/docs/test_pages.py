@@ -189,6 +189,13 @@ def test_every_public_name_is_on_the_page_of_the_python_api():
     assert Counter(listed) == Counter(ice_ray.__all__)
 
 
+def test_the_map_of_the_house_has_every_room_and_none_that_is_not_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("## Map of the house")[2].partition("How a run goes")[0]
+    rooms = {path.name for path in (ROOT / "ice_ray").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    named = set(re.findall(r"(\w+)/", page)) - {"ice_ray", "jobs", "benchmarks", "docs", "tools", "tests"}
+    assert named == rooms
+
+
 def test_every_page_is_in_the_site_s_sidebar():
     sidebar = (DOCS / "conf.py").read_text().partition("SIDEBAR = {")[2].partition("}")[0]
     listed = [word for text in re.findall(r': "(.*)"', sidebar) for word in text.split()]
