@@ -66,7 +66,8 @@ def save_pruned(
 def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 
-    Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives.
+    Images go in as float32 (N, C, H, W), normalised with the mean and std that `model.json` gives, one a channel; where
+    it gives none, as the images were that the model was pruned with.
 
     Args:
         path: the `pruned_model` folder, or its address (`s3://bucket/path`).

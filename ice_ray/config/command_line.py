@@ -170,7 +170,7 @@ def _is_option(word: str, config: PipelineConfig) -> bool:
 
 
 def _about_value(option: str, said: str) -> str:
-    given = re.search(r"from \[(.*?)\]\. Got|arguments \[(.*?)\] into|: ('.*')$", said)
+    given = re.search(r"from \[(.*?)\]\. Got|arguments:? \[(.*?)\]|: ('.*')$", said)
     kind = next((words for pattern, words in _KINDS.items() if re.search(pattern, said)), "")
     if given is None or not kind:
         return f"{option}: {said}"
@@ -178,7 +178,7 @@ def _about_value(option: str, said: str) -> str:
 
 
 _KINDS = {
-    r"Tuple\[float|FLOAT \w*FLOAT": "numbers",
+    r"find valid parse": "numbers",  # of any number of them, which only --mean and --std take
     r"\bINT\b|for int\(\)": "a whole number",
     r"\bFLOAT\b|to float": "a number",
 }

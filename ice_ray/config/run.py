@@ -71,10 +71,11 @@ class RunConfig(Generic[Options]):
     """Fit images to this many pixels square. [default: as stored; imagefolder 224]"""
     augment: Literal["auto", "crop-flip", "none"] = "auto"
     """Random crops and flips of training images. [default: by the data]"""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean of each channel, R G B, for pixels in [0, 1]; images are normalised with it as the model was trained."""
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Standard deviation of each channel, R G B."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of each channel, R G B or as many as the images have, for pixels in [0, 1]; images are normalised with it as
+    the model was trained. Images of floats are taken as they come."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Standard deviation of each channel, likewise."""
     data_errors: DataErrors = "stop"
     """At a corrupt image: stop and name it, or skip it and count."""
     images: Placement = "auto"
@@ -113,9 +114,12 @@ class RunConfig(Generic[Options]):
         require(self, "wait_for_resources", 0 <= self.wait_for_resources < math.inf, "must be minutes, at least 0")
         require(self, "batch_size", self.batch_size >= 2, "must be at least 2")
         if not all(0 <= value <= 1 for value in self.mean):
-            raise UserError(f"--mean {_spaced(self.mean)} must be three numbers in [0, 1], of pixels in [0, 1]")
+            raise UserError(f"--mean {_spaced(self.mean)} must be numbers in [0, 1], of pixels in [0, 1]")
         if not all(0 < value <= 1 for value in self.std):
-            raise UserError(f"--std {_spaced(self.std)} must be three numbers in (0, 1], of pixels in [0, 1]")
+            raise UserError(f"--std {_spaced(self.std)} must be numbers in (0, 1], of pixels in [0, 1]")
+        if not 0 < len(self.mean) == len(self.std):
+            counts = f"--mean has {len(self.mean)} and --std {len(self.std)} numbers"
+            raise UserError(f"{counts}: give each one a channel, as the model was trained with")
         if not self.storage.strip():
             raise UserError("--storage: the path is empty")
         try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ice_ray.address import StoragePath
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
-from ice_ray.data.images import Preprocessing
+from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
@@ -326,11 +326,22 @@ def _preprocessing(
     """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones; unless it was
     given.
     """
+    dtype = torch.float32 if dataset.dtype == np.float32 else torch.uint8
     if given.preprocessing is not None:
-        return dataclasses.replace(given.preprocessing, channels_last=layout == "channels_last")
+        own = given.preprocessing.for_images(shape[0], dtype)
+        return dataclasses.replace(own, channels_last=layout == "channels_last")
+    is_usual = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    if dtype == torch.float32 and not is_usual:
+        raise UserError("--mean and --std: the images are floats, which are normalised already; leave both out")
+    if dtype == torch.uint8 and len(config.mean) != shape[0]:
+        raise UserError(
+            f"--mean and --std have {len(config.mean)} numbers and the images {shape[0]} channels: give both one "
+            "number a channel, as the model was trained with"
+        )
     pads, flips = dataset.usual_augmentation(shape)
     if config.augment == "none":
         pads, flips = 0, False
     elif config.augment == "crop-flip":
         pads, flips = max(1, shape[1] // 8), True
-    return Preprocessing(config.mean, config.std, pads, flips, layout == "channels_last")
+    own = Preprocessing(config.mean, config.std, pads, flips, layout == "channels_last")
+    return own.for_images(shape[0], dtype)

@@ -11,12 +11,14 @@ import pytest
 import ray
 import ray.data
 import safetensors.torch
+import torch
 from conformance import conforms, read
 from ice_runs import DIGITS
 from jobs_at_work import prune_here
 from layouts import JUNK, WNIDS, WORDS, encoded, pixels, write_folders, write_image, write_tinyimagenet
 from PIL import Image
 
+from ice_ray.api.data import given_data
 from ice_ray.claims.claim import nobody_s
 from ice_ray.config.command_line import parse
 from ice_ray.config.run import RunConfig
@@ -45,21 +47,53 @@ def own(**splits) -> OwnDataset:
 COLOUR, GREY = pixels(9, 5, 7), pixels(9, 5, 7)[..., 0]
 KINDS = {
     "arrays": (list(COLOUR), ()),
-    "grey": (list(GREY), ()),
-    "one channel": (list(GREY[..., None]), ()),
+    "grey, which becomes RGB": (list(GREY), ()),
+    "one channel": (list(GREY[..., None]), (), 1),
     "files": ([encoded(image) for image in COLOUR], ()),
     "of several sizes": ([image[: 5 - number % 2] for number, image in enumerate(COLOUR)], ()),
     "a damaged file": ([encoded(COLOUR[0]), JUNK, *(encoded(image) for image in COLOUR[2:])], (1,)),
-    "four channels": (list(pixels(8, 5, 4).reshape(8, 5, 3, 4)), tuple(range(6))),
+    "four channels": (list(pixels(8, 5, 4).reshape(8, 5, 3, 4)), (), 4),
+    "channels first": (list(COLOUR.transpose(0, 3, 1, 2)), tuple(range(6))),
     "sixteen bits": (list(np.uint16(COLOUR) * 257), ()),
-    "floats": (list(np.float32(COLOUR)), tuple(range(6))),
+    "floats": (list(np.float32(COLOUR) / 100), ()),
+    "doubles of one channel": (list(np.float64(GREY[..., None]) / 100), (), 1),
+    "floats without an axis of channels": (list(np.float32(GREY)), tuple(range(6))),
+    "a float that is none": ([image / (number != 2) for number, image in enumerate(np.float32(COLOUR))], (2,)),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("images", "damaged"), KINDS.values(), ids=KINDS)
-def test_data_of_one_s_own_conform(cluster, images, damaged):
-    conforms(own(train=items(images), test=items(list(COLOUR[:4]))), damaged)
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_of_one_s_own_conform(cluster, kind):
+    images, damaged, channels = (*KINDS[kind], 3)[:3]
+    conforms(own(train=items(images), test=items(images[:1] * 4)), damaged, channels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_arrays_of_one_s_own_are_the_same_bits_in_memory_and_streamed(cluster, channels, dtype):
+    images = (pixels(9, 5, 7).repeat(2, axis=3)[..., :channels] / (1 if dtype == np.uint8 else 100)).astype(dtype)
+    dataset = own(train=items(list(images)), val=items(list(images[:3])))
+    assert dataset.dtype == dtype
+    for placement in ("memory", "stream"):
+        found = load(dataset, Rows("train", np.arange(1, 9)), "stop", (channels, 5, 7), placement).get()
+        taken = found.take(torch.arange(8))
+        assert np.array_equal(taken.images.numpy(), images[1:]) and taken.images.numpy().dtype == dtype
+
+
+@pytest.mark.slow
+def test_datasets_of_ray_s_are_given_in_python_too(cluster):
+    """The same bits as by a job, whose Ray this is."""
+    floats = list(np.float32(pixels(9, 5, 7))[..., :2] / 100)
+    data = given_data(items(floats), items(floats[:4]))
+    assert np.array_equal(data.train.images.numpy(), np.stack(floats)) and len(data.validation) == 4
+    assert data.train.labels.tolist() == [0, 1, 2] * 3
+    with pytest.raises(UserError, match="train: data 'train', split train, row 0: image has shape"):
+        given_data(items(list(COLOUR.transpose(0, 3, 1, 2))), items(floats))
+    with pytest.raises(UserError, match=r"images.*cannot be fitted to a size"):
+        rows = read(OwnDataset("mine:build", lambda: {"train": items(floats)}, 9), "train", [0])
+        raise UserError(rows[0].error)
 
 
 @pytest.mark.slow
@@ -130,6 +164,7 @@ WRONG = {
         lambda: {"train": items(list(COLOUR), ["ant"] * 9), "class_names": ["bee", "cow"]},
         "label 'ant' is none of the classes bee, cow",
     ),
+    "floats among bytes": (lambda: {"train": items(list(COLOUR)), "val": items(list(COLOUR / 9))}, "give one kind"),
     "below 0": (lambda: {"train": items(list(COLOUR), [-1] * 9)}, "label -1"),
     "one class": (lambda: {"train": items(list(COLOUR), [0] * 9)}, "has 1 class"),
     "unknown class": (lambda: {"train": items(list(COLOUR)), "test": items([COLOUR[0]], [7])}, "label 7"),

@@ -58,3 +58,47 @@ def test_from_a_checkpoint_to_the_pruned_model_in_two_processes(tmp_path, monkey
     model = ice_ray.load_pruned(folder, build)
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
     assert model.train()(torch.zeros(2, 3, 8, 8))["logits"].shape == (2, 10)
+
+
+GREY = """
+import numpy as np
+import ray.data
+from sklearn.datasets import load_digits
+from torch import nn
+
+
+def digits():
+    found = load_digits()
+    images = ((found.images - 4.88) / 6.02).astype(np.float32)[..., None]
+    rows = [{"image": image, "label": int(label)} for image, label in zip(images, found.target)]
+    return {"train": ray.data.from_items(rows[:600]), "val": ray.data.from_items(rows[600:900])}
+
+
+def build(num_classes):
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    layers += [nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes))
+"""
+
+
+def test_floats_of_one_channel_go_through_both_stages(tmp_path, monkeypatch):
+    (tmp_path / "grey.py").write_text(GREY)
+    options = ["--model", "grey:build", "--data", "grey:digits", "--name", "own", "--search.subsample", "0.5"]
+    ended = subprocess.run(
+        command("ice_prune.py", tmp_path, *options), capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    folder = tmp_path / "own" / "pruned_model"
+    description = json.loads((folder / "model.json").read_text())
+    assert description["image_shape"] == [1, 8, 8] and description["preprocessing"]["mean"] == []
+    assert "normalised as the images were that it was pruned with" in (folder / "README.md").read_text()
+    monkeypatch.syspath_prepend(tmp_path)
+    from grey import build
+
+    assert ice_ray.load_pruned(folder, build)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    wrong = [*options, "--name", "other", "--mean", "0.1", "--std", "0.3"]
+    refused = subprocess.run(
+        command("ice_prune.py", tmp_path, *wrong), capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert refused.returncode == 2
+    assert "--mean and --std: the images are floats, which are normalised already" in " ".join(refused.stderr.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,23 @@ from PIL import Image
 
 from ice_ray.errors import DataError, OwnCodeError, UserError
 from ice_ray.guard import guarded, is_installed, shown
-from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, RowImage, numbered
+from ice_ray.ingest.datasets.base import SPLITS, Dataset, Labels, Pixels, RowImage, numbered
 from ice_ray.ingest.datasets.decode import UnknownRangeError, decode, fill, scaled, to_rgb
 from ice_ray.ingest.datasets.labels import number_of
 from ice_ray.ingest.quiet import quiet_ray_data
 
 _SCHEMA = pa.schema(
-    {"image": pa.large_binary(), "height": pa.int32(), "width": pa.int32(), "label": pa.int64(), "fault": pa.string()}
+    {
+        "image": pa.large_binary(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "channels": pa.int32(),  # null: 3
+        "is_float": pa.bool_(),  # null: uint8
+        "label": pa.int64(),
+        "fault": pa.string(),
+    }
 )
+_FEW_CHANNELS = (1, 3, 4)
 _LARGEST = {np.dtype(bool): 1, np.dtype(np.uint16): 65535}  # of kinds whose whole range pixels have; uint8 is as it is
 _FRAME = re.compile(r'  File "(.+)", line (\d+), in ')
 _NAMES = "class_names"
@@ -36,10 +46,11 @@ _RETURNS = '{"train": ray.data.Dataset, "val" and/or "test": ...}'
 class OwnDataset(Dataset):
     """What a function of the user's returns: a dict of splits, each a `ray.data.Dataset`.
 
-    Columns: `image`, uint8 or uint16 arrays (H, W, 3) or (H, W) or the bytes of an image file, and `label`, integers
-    from 0 or names of classes. The dict may also hold `class_names`, one a class. Ray must be running: the datasets are
-    executed once, here, in their own order, and read by reference ever after. A reader starts no execution, so it
-    cannot wait for CPUs.
+    Columns: `image`, and `label`, integers from 0 or names of classes. An image is the bytes of an image file, which
+    become RGB, or an array: uint8 or uint16 (H, W, C), or (H, W), which becomes RGB; or floats (H, W, C) that are
+    normalised already, in all splits or in none. The dict may also hold `class_names`, one a class. Ray must be
+    running: the datasets are executed once, here, in their own order, and read by reference ever after. A reader starts
+    no execution, so it cannot wait for CPUs.
     """
 
     def __init__(self, name: str, function: Callable[[], Any], image_size: int | None = None) -> None:
@@ -49,12 +60,17 @@ class OwnDataset(Dataset):
         self._blocks: dict[str, list[ray.ObjectRef[pa.Table]]] = {}
         self._starts: dict[str, NDArray[np.int64]] = {}
         self.labels = {}
+        kinds: set[bool] = set()
         for split in SPLITS:
             if split in returned:
                 self._blocks[split] = _materialise(f"data '{name}', split {split}", returned[split], names)
-                labels = ray.get([_labels.remote(block) for block in self._blocks[split]])
-                self._starts[split] = np.cumsum([0, *(len(part) for part, _ in labels)])
-                self.labels[split] = _checked(f"data '{name}', split {split}", labels)
+                heads = ray.get([_head.remote(block) for block in self._blocks[split]])
+                self._starts[split] = np.cumsum([0, *(len(head.labels) for head in heads)])
+                self.labels[split] = _checked(f"data '{name}', split {split}", heads)
+                kinds |= {kind for head in heads for kind in head.are_floats}
+        if len(kinds) == 2:
+            raise DataError(f"data '{name}': some images are floats and some are bytes; give one kind in all splits")
+        self.dtype = np.dtype(np.float32 if True in kinds else np.uint8)
         self.class_names = names or numbered(int(self.labels["train"].max(initial=-1)))
         self.leave_out_unlabelled()
         self.check_labels(f"data '{name}'")
@@ -141,13 +157,27 @@ def normal_image(image: Any) -> dict[str, Any]:
         return {"fault": str(error)}
     if (largest := _LARGEST.get(pixels.dtype.newbyteorder("="))) is not None:
         pixels = scaled(pixels, largest)
-    if pixels.dtype != np.uint8:
-        return {"fault": f"image is {pixels.dtype}; give uint8 pixels, 0 to 255, or the bytes of an image file"}
-    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
-        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        return {"fault": f"image has shape {pixels.shape}; give (height, width, 3) or (height, width)"}
-    return {"image": pixels.tobytes(), "height": pixels.shape[0], "width": pixels.shape[1]}
+    is_float = pixels.dtype.kind == "f" and pixels.ndim == 3
+    if is_float:
+        pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            return {"fault": "image holds NaN or infinity"}
+    elif pixels.dtype != np.uint8:
+        return {
+            "fault": f"image is {pixels.dtype} of shape {pixels.shape}; give uint8 pixels, 0 to 255, normalised floats "
+            "(height, width, channels), or the bytes of an image file"
+        }
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.ndim != 3 or 0 in pixels.shape or _channels_come_first(pixels.shape):
+        return {"fault": f"image has shape {pixels.shape}; give (height, width, channels) or (height, width)"}
+    height, width, channels = pixels.shape
+    found = {"image": pixels.tobytes(), "height": height, "width": width}
+    return found | ({"channels": channels} if channels != 3 else {}) | ({"is_float": True} if is_float else {})
+
+
+def _channels_come_first(shape: tuple[int, ...]) -> bool:
+    return shape[0] in _FEW_CHANNELS and shape[2] > max(_FEW_CHANNELS)
 
 
 def _normal_label(label: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -155,19 +185,36 @@ def _normal_label(label: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {"fault": number} if isinstance(number, str) else {"label": number}
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What is known of a block without its images.
+
+    Attributes:
+        labels: -1 where there is none.
+        fault: what is wrong with the first of those.
+        are_floats: whether its images are, of those that there are; both, where they are of two kinds.
+    """
+
+    labels: Labels
+    fault: str
+    are_floats: frozenset[bool]
+
+
 @ray.remote
-def _labels(block: pa.Table) -> tuple[Labels, str]:
-    """A block's labels, -1 where there is none, and what is wrong with the first of those."""
+def _head(block: pa.Table) -> _Head:
     labels, faults = block.column("label"), block.column("fault").to_pylist()
     first = next((fault for label, fault in zip(labels.to_pylist(), faults, strict=True) if label is None), "")
-    return np.asarray(labels.fill_null(-1).to_numpy(), dtype=np.int64), str(first)
+    images = block.column("image").is_valid().to_pylist()
+    floats = block.column("is_float").fill_null(False).to_pylist()
+    kinds = frozenset(is_float for is_float, is_there in zip(floats, images, strict=True) if is_there)
+    return _Head(np.asarray(labels.fill_null(-1).to_numpy(), dtype=np.int64), str(first), kinds)
 
 
-def _checked(origin: str, labels: list[tuple[Labels, str]]) -> Labels:
-    fault = next((fault for _, fault in labels if fault), "")
+def _checked(origin: str, heads: list[_Head]) -> Labels:
+    fault = next((head.fault for head in heads if head.fault), "")
     if fault:
         raise DataError(f"{origin}: {fault}")
-    return np.concatenate([np.zeros(0, np.int64), *(part for part, _ in labels)])
+    return np.concatenate([np.zeros(0, np.int64), *(head.labels for head in heads)])
 
 
 def _decoded(name: str, stored: dict[str, Any], size: int | None) -> RowImage:
@@ -175,8 +222,15 @@ def _decoded(name: str, stored: dict[str, Any], size: int | None) -> RowImage:
         return RowImage(name, None, f"{name}: {stored['fault']}")
     if stored["height"] is None:
         return decode(name, stored["image"], size)
-    pixels = np.frombuffer(stored["image"], dtype=np.uint8).reshape(stored["height"], stored["width"], 3)
-    return RowImage(name, pixels if size is None else np.asarray(fill(Image.fromarray(pixels), size)))
+    shape = stored["height"], stored["width"], stored["channels"] or 3
+    flat: Pixels = np.frombuffer(stored["image"], dtype=np.float32 if stored["is_float"] else np.uint8)
+    pixels = flat.reshape(shape)
+    if size is None or shape[:2] == (size, size):
+        return RowImage(name, pixels)
+    if stored["is_float"] or shape[2] != 3:
+        kind = "floats" if stored["is_float"] else f"{shape[2]} channels"
+        return RowImage(name, None, f"{name}: images of {kind} cannot be fitted to a size; leave the image size out")
+    return RowImage(name, np.asarray(fill(Image.fromarray(pixels), size)))
 
 
 def _reason(error: Exception) -> str:
