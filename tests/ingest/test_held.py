@@ -1,9 +1,11 @@
 """Images given as objects, as a dataset of the jobs' kind: any channels, bytes or floats, held or read."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
+import ray
 import torch
 from conformance import conforms
 from torch.utils.data import Dataset
@@ -20,7 +22,7 @@ from ice_ray.ingest.roles import Rows, assign_roles
 
 
 class Drawn(Dataset):
-    """Real numbers, (2, 5, 6) each; at the module's level, so that other processes know it."""
+    """Real numbers, (2, 5, 6) each."""
 
     def __init__(self, count: int, noise: float = 0.0, spoilt: int = -1) -> None:
         self.count, self.noise, self.spoilt = count, noise, spoilt
@@ -77,8 +79,12 @@ def test_splits_that_do_not_go_together_are_refused():
 
 @pytest.fixture(scope="module")
 def ray_running():
+    """Whose processes are sent the classes of this file, as they are those of a notebook."""
+    here = sys.modules[__name__]
+    ray.cloudpickle.register_pickle_by_value(here)
     with ray_session():
         yield
+    ray.cloudpickle.unregister_pickle_by_value(here)
 
 
 @pytest.mark.slow
