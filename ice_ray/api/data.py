@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:
         found = _loaded(given, name, hold)
     elif isinstance(given, torch_data.IterableDataset):
         found = Found(read_batches(torch_data.DataLoader(given, batch_size=64), name), False)
-    elif isinstance(given, (tuple, list)) and len(given) == 2 and all(_is_array(each) for each in given):
+    elif _is_pair(given):
         found = Found(image_set(given[0], given[1], name), False)
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, (Mapping, str, Path)):
         _check_items(given, name)
@@ -115,7 +115,7 @@ def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:
     elif isinstance(given, Iterable) and not isinstance(given, (Mapping, str, Path)):
         found = Found(read_batches(given, name), False)
     else:
-        _refuse(given, name)
+        raise _refusal(given, name)
     if not len(found.images):
         raise UserError(f"{name}: there are no images in it")
     _warn(found, name, hold)
@@ -174,14 +174,23 @@ def _check_items(given: Any, name: str) -> None:
     if _is_array(given):
         raise UserError(f"{name}: images alone: give ({name}_images, {name}_labels)")
     if isinstance(given, (tuple, list)) and given and _is_array(given[0]):
-        raise UserError(f"{name}: a {type(given).__name__} of {len(given)}: give (images, labels), {_TAKEN}")
+        raise UserError(f"{name}: a {type(given).__name__} of {len(given)} {type(given[0]).__name__}s: give {_TAKEN}")
 
 
-def _refuse(given: Any, name: str) -> Any:
+def _refusal(given: Any, name: str) -> UserError:
     if isinstance(given, Mapping):
         keys = ", ".join(str(key) for key in list(given)[:6])
-        raise UserError(f"{name}: a dict of {keys or 'nothing'}: give one of its parts, or (images, labels)")
-    raise UserError(f"{name} is of type {type(given).__name__}: give {_TAKEN}")
+        return UserError(f"{name}: a dict of {keys or 'nothing'}: give one of its parts, or (images, labels)")
+    if isinstance(given, torch_data.Dataset):
+        return UserError(f"{name}: {type(given).__name__} has no __len__, as a map-style Dataset has, nor __iter__")
+    return UserError(f"{name} is of type {type(given).__name__}: give {_TAKEN}")
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether it is (images, labels), not a list of two items."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not _is_array(given[0]):
+        return False
+    return given[0].ndim >= 3 and (_is_array(given[1]) or isinstance(given[1], Sequence))
 
 
 def _is_array(given: Any) -> bool:

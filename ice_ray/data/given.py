@@ -140,7 +140,7 @@ def _channels_come_first(images: Tensor, name: str) -> bool:
 
 
 def _tensor(given: Any, name: str, what: str) -> Tensor:
-    if isinstance(given, (list, tuple)):
+    if isinstance(given, (list, tuple, range)):
         given = _joined(given, name, what)
     if isinstance(given, Tensor):
         if given.layout != torch.strided or given.is_quantized or given.device.type == "meta":

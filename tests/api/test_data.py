@@ -23,6 +23,8 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+from torchvision.datasets import FakeData
+from torchvision.transforms import v2
 
 from ice_ray import ImageSet, Preprocessing, PruningData, UserError, given_data
 from ice_ray.api.data import given_images
@@ -79,6 +81,7 @@ def stacked_dict(items):
 WAYS = {
     "tensors": lambda x, y: (x, y),
     "arrays": lambda x, y: [x.numpy(), y.numpy()],
+    "labels in a list": lambda x, y: (x, y.tolist()),
     "labels of another type": lambda x, y: (x, y.to(torch.uint8)),
     "labels in a column": lambda x, y: (x, y[:, None]),
     "big-endian labels": lambda x, y: (x, y.numpy().astype(">i4")),
@@ -204,6 +207,26 @@ def test_augmented_items_are_taken_as_they_come(kind, workers):
         assert isinstance(given_images(loader, "val", hold=True), ImageSet)
 
 
+def test_datasets_of_torchvision_with_their_transforms():
+    """MNIST-like, of one channel; and with a transform that flips."""
+    normalise = v2.Normalize((0.13,), (0.31,))
+    plain = v2.Compose([v2.Grayscale(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
+    flipping = v2.Compose([v2.RandomHorizontalFlip(), plain])
+    parts = [FakeData(40, (3, 12, 12), 10, transform=each) for each in (plain, flipping)]
+    data = given_data(DataLoader(parts[0], 8, shuffle=True), DataLoader(Subset(parts[0], range(20)), 8))
+    assert data.train.image_shape == (1, 12, 12) and len(data.validation) == 20
+    pairs = [parts[0][number] for number in range(40)]
+    assert torch.equal(data.train.images.permute(0, 3, 1, 2), torch.stack([image for image, _ in pairs]))
+    assert data.train.labels.tolist() == [label for _, label in pairs]
+    with pytest.warns(UserWarning, match="they are augmented already"):
+        assert isinstance(given_images(parts[1], "train"), ReadImages)
+    bare = v2.Compose([v2.Grayscale(), v2.PILToTensor()])
+    found = given_images(FakeData(40, (3, 12, 12), 10, transform=bare), "train")
+    assert (found.dtype, found.image_shape) == (torch.uint8, (1, 12, 12))
+    with pytest.raises(UserError, match=r"its items are PIL images: the transform lacks ToTensor\(\)"):
+        given_images(DataLoader(FakeData(40, (3, 12, 12))), "train")
+
+
 def test_a_sampler_says_which_images_count():
     images, labels = drawn()
     dataset = TensorDataset(images, labels)
@@ -232,6 +255,11 @@ def test_a_sampler_says_which_images_count():
         assert torch.equal(taken(DataLoader(dataset, batch_sampler=Endless())), images[[1, 6]])
 
 
+class Endless(Dataset):
+    def __getitem__(self, number):
+        return X[number % 21], 1
+
+
 X, Y = drawn()
 PICTURES = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in X]
 FLOATS = X.float() / 255
@@ -242,6 +270,8 @@ WRONG = {
     "empty": ([], "train: there are no images in it"),
     "empty tensors": ((X[:0], Y[:0]), "train: there are no images in it"),
     "fewer labels": ((X, Y[:20]), "train: 21 images (21, 3, 6, 7) and 20 labels"),
+    "a number of images": ([X, X, X], "train: a list of 3 Tensors: give a torch DataLoader or Dataset"),
+    "without a length": (Endless(), "train: Endless has no __len__, as a map-style Dataset has, nor __iter__"),
     "the batch last": ((X.permute(1, 2, 3, 0), Y), "and 21 labels"),
     "float labels": ((X, Y.float()), "labels are float32: give class numbers, whole numbers from 0 (labels.long())"),
     "one-hot labels": ((X, torch.nn.functional.one_hot(Y, 4)), "labels (21, 4) are one-hot or soft"),
