@@ -17,14 +17,15 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+WORK = Path("runs/benchmarks")
 Row = dict[str, Any]
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every script has."""
+def arguments(description: str | None, results: Path = WORK) -> argparse.ArgumentParser:
+    """The options that every script has; `results`: where its page goes unless it is told otherwise."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of finished runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder that the page is written to")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of finished runs")
+    parser.add_argument("--results", type=Path, default=results, help="folder that the page is written to")
     parser.add_argument("--threads", type=int, default=2)
     return parser
 
@@ -76,6 +77,13 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Mean, and standard deviation where there is more than one."""
     text = f"{statistics.mean(values):.{digits}f}"
     return text + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def write_page(folder: Path, name: str, text: str) -> None:
+    """The page, and a line that says where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    print(f"written: {folder / name}")
 
 
 def rules(doc: str | None) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from common import Row, arguments, command, machine, rules, run_job, spread, table
+from common import Row, arguments, command, machine, rules, run_job, spread, table, write_page
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,10 @@ def main() -> None:
         chosen.append([f"`{own.name}`", f"`{own.options}`" if own.options else "", point])
     dense = rows[-1]["dense"]
     page = f"compare-{options.table}-{options.model}.md"
-    (options.results / page).write_text(f"""# Compared: {options.table}
+    write_page(
+        options.results,
+        page,
+        f"""# Compared: {options.table}
 
 `{command()}`
 
@@ -168,7 +171,8 @@ def main() -> None:
 {PAPER[options.table]}
 
 {table(chosen)}
-""")
+""",
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common import Row, arguments, command, machine, rules, run_job, table
+from common import Row, arguments, command, machine, rules, run_job, table, write_page
 
 # The paper's program on CIFAR-10 as JPEG (which costs a trained network about four points), two cores, its own choice
 # among six seeded points of its grid: accuracy on the whole test split after each of the nine steps, and seconds.
@@ -57,7 +57,10 @@ def main() -> None:
         for part, each in seconds.items():
             times.setdefault(part, []).append(f"{each:.1f}")
     sizes = summary["dense"], pruned
-    (options.results / "main_job.md").write_text(f"""# The main job on CIFAR-10
+    write_page(
+        options.results,
+        "main_job.md",
+        f"""# The main job on CIFAR-10
 
 `{command()}`
 
@@ -85,7 +88,8 @@ The paper's program ran on CIFAR-10 as JPEG, from 87.7%, on two cores: {PROGRAM_
 {table([["", *(f"seed {seed}" for seed in options.seeds)], *([part, *each] for part, each in times.items())])}
 
 The parts of "stage 2, PT" together are eq. 2's pruning time; they and those "apart" lie inside the replay's time.
-""")
+""",
+    )
 
 
 if __name__ == "__main__":

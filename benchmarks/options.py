@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cifar import MEAN, STD, accuracy, cifar10, part
-from common import Ledger, Row, arguments, command, machine, rules, spread, table
+from common import Ledger, Row, arguments, command, machine, rules, spread, table, write_page
 from resnet import trained
 
 import ice_ray
@@ -101,7 +101,10 @@ def main() -> None:
                 own.append(ledger.once(key, partial(run, *asked)))
             line += [spread([row["accuracy"] for row in own]), spread([row["seconds"] for row in own], 1)]
         lines.append(line)
-    (options.results / f"options-{options.question}.md").write_text(f"""# One option at a time: {options.question}
+    write_page(
+        options.results,
+        f"options-{options.question}.md",
+        f"""# One option at a time: {options.question}
 
 `{command()}`
 
@@ -111,7 +114,8 @@ def main() -> None:
 (dense {own[0]["dense"]:.2f}), and seconds.
 
 {table(lines)}
-""")
+""",
+    )
 
 
 if __name__ == "__main__":

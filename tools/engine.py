@@ -31,7 +31,7 @@ from torchvision.transforms import v2
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from common import Ledger, Row, arguments, command, machine, rules, table
+from common import RESULTS, Ledger, Row, arguments, command, machine, rules, table
 
 from ice_ray import ImageSet, Preprocessing
 from ice_ray.data.batches import Shard
@@ -237,7 +237,7 @@ def saving_table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, RESULTS)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

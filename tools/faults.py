@@ -24,7 +24,7 @@ from random import Random
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "faults")]
 
-from common import Ledger, Row, arguments, command, machine, rules, table
+from common import RESULTS, Ledger, Row, arguments, command, machine, rules, table
 from ground import Ground
 from kinds import KINDS, may_mount
 from material import Material
@@ -66,7 +66,7 @@ def page(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, RESULTS)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/")
     parser.add_argument("--count", type=int, default=50, help="how many faults")
     parser.add_argument("--seed", type=int, default=0, help="which, and when")

@@ -154,7 +154,7 @@ def recorded() -> tuple[list[Trial], list[float]]:
 
 def main() -> None:
     """Simulate and write the page."""
-    options = arguments(__doc__).parse_args()
+    options = arguments(__doc__, RESULTS).parse_args()
     trials, seconds = recorded()
     total = sum(seconds)
     critical = max(sum(seconds[segment] for step in trial for segment in step) for trial in trials)

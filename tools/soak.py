@@ -24,7 +24,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from common import arguments, command, machine, rules, table
+from common import RESULTS, arguments, command, machine, rules, table
 
 _ENDED = re.compile(r"^ +trial-\d+ \((\d+)/", re.MULTILINE)
 
@@ -94,7 +94,7 @@ def page(seen: list[tuple[int, int, float]], trials: int) -> str:
 
 def main() -> None:
     """Run the search and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, RESULTS)
     parser.add_argument("--trials", type=int, default=500)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:

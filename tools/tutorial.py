@@ -37,7 +37,7 @@ from pyte.screens import Char
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from common import arguments, machine
+from common import RESULTS, arguments, machine
 
 PICTURES = ROOT / "images"
 COLUMNS, LINES = 120, 40
@@ -199,7 +199,7 @@ of {COLUMNS} columns:
 
 def main() -> None:
     """Run it, write the page and take the pictures."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, RESULTS)
     parser.add_argument(
         "--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/ and weights/"
     )

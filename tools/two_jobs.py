@@ -23,7 +23,7 @@ from random import Random
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / part) for part in ("benchmarks", "tests", "tests/faults", "tests/claims")]
 
-from common import Ledger, Row, arguments, command, machine, rules, table
+from common import RESULTS, Ledger, Row, arguments, command, machine, rules, table
 from duel import MOMENTS, Arena
 from ground import Ground
 from object_storage import new_server
@@ -99,7 +99,7 @@ def fight(ledger: Ledger, keys: list[Row]) -> None:
 
 def main() -> None:
     """Run what is missing and write the page."""
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, RESULTS)
     parser.add_argument("--count", type=int, default=50, help="how many duels")
     parser.add_argument("--seed", type=int, default=0, help="when")
     parser.add_argument("--at-most", type=int, default=1000, help="how many of those that are missing to run now")
