@@ -1,6 +1,7 @@
 """The pages a reader sees: links lead somewhere, figures are the committed ones, options and moved names are there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 from options_page import page as options_page  # noqa: E402
 
 import ice_ray  # noqa: E402
+from ice_ray.config.command_line import parse  # noqa: E402
+from ice_ray.config.jobs import ExportConfig, InspectConfig, ReplayJobConfig, ReportConfig  # noqa: E402
+from ice_ray.config.run import RunConfig  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
@@ -169,6 +173,32 @@ def test_no_page_names_an_option_that_is_none(page):
     assert {
         option for option in named if re.sub(r"(--|\.)no-", r"\1", option) not in now and option not in now
     } == set()
+
+
+KINDS = {
+    "prune": RunConfig,
+    "search": RunConfig,
+    "replay": ReplayJobConfig,
+    "inspect": InspectConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+}
+
+
+def test_printed_commands_are_understood():
+    """Their options and values; what they name need not be there."""
+    understood = 0
+    for page in PAGES:
+        shells = [token.content for token in tokens(page) if token.type == "fence" and token.info == "sh"]
+        for line in "\n".join(shells).replace("\\\n", " ").splitlines():
+            found = re.search(
+                r"(?:\bice-ray |python jobs/ice_)(prune|search|replay|inspect|report|export)(?:\.py)?(.*)", line
+            )
+            if found is not None:
+                words = shlex.split(re.sub(r"\[.*?\]", "", found[2]), comments=True)
+                assert isinstance(parse(KINDS[found[1]], words, found[1]), KINDS[found[1]]), line
+                understood += 1
+    assert understood >= 6
 
 
 def spelled(cell: str) -> set[str]:
