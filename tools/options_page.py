@@ -36,7 +36,9 @@ run, for its replay.
 _REPLAY = """
 Besides, it takes the options of `ice-ray prune` that are the pipeline's, and those that begin with `--replay`,
 `--fine-tune` and `--final`. Without them the search's own hold."""
-_ITS_OWN = re.compile(r"--(resume|log-to|verbose|wait-for-resources)\b")  # of a replay, though a search has them too
+_ITS_OWN = re.compile(
+    r"--(resume|log-to|export|name|target|verbose|wait-for-resources)\b"
+)  # of a replay, though a search has them too
 
 
 @dataclass

@@ -29,8 +29,10 @@ def command_of(job: str, config: RunConfig[Any] | ReplayJobConfig[Any]) -> str:
     flat = flat_options(plain_values(config))
     first = [name for name, usual in _FIRST.items() if flat.get(name, usual) != usual]
     default = flat_options(plain_values(defaults(type(config), _words(flat, first))))
-    skipped = (*first, *_NOT_SAID, *(("ratio",) if flat.get("target") else ()))
+    skipped = (*first, *_NOT_SAID, "target", *(("ratio",) if flat.get("target") else ()))
     rest = [name for name in flat if name not in skipped and flat[name] != default[name]]
+    if default.get("target") and not flat["target"] and "ratio" not in rest:  # a replay's, in place of its search's
+        rest.append("ratio")
     return shlex.join([*job_words(job), *_words(flat, [*first, *rest])])
 
 

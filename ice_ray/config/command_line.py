@@ -119,7 +119,8 @@ def defaults(kind: type[Any], arguments: Sequence[str]) -> Any:
         preset, pipeline = _given("--preset", arguments), _given("--pipeline", arguments)
         return default_run(pipeline or "ice") if preset is None else load_preset(preset, pipeline)
     if kind is ReplayJobConfig and (path := _given("--config", arguments)) is not None:
-        return replay_defaults(path)
+        searched = replay_defaults(path)
+        return searched if _given("--ratio", arguments) is None else dataclasses.replace(searched, target=None)
     return tyro.MISSING_NONPROP
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from ice_ray.address import storage_path
-from ice_ray.config.run import Options, PipelineOptions, check_image_size, config_from_dict
+from ice_ray.config.run import Options, PipelineOptions, check_folder_name, check_image_size, config_from_dict
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError
 from ice_ray.exporter import Format
@@ -91,6 +91,12 @@ class ReplayJobConfig(Generic[Options]):
     search's."""
     trial: int | None = None
     """Replay this trial of the search, into replays/trial-NNN of that folder. [default: the winner]"""
+    name: str | None = None
+    """Into replays/NAME of that folder: a trial is replayed with other settings, and the first replay stays. [default:
+    the trial's, of the winner the search's own folder]"""
+    target: str | None = None
+    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep. [default: the
+    search's, unless --ratio is given]"""
     options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False
@@ -99,15 +105,24 @@ class ReplayJobConfig(Generic[Options]):
     """Minutes to wait for nodes that the cluster's autoscaler has yet to add."""
     log_to: tuple[Tracker, ...] = ()
     """Where the replay is logged besides: mlflow, wandb, or both; see ice-ray prune."""
+    export: tuple[Format, ...] = ()
+    """Write the pruned model for other runtimes too: onnx (needs the extra), torch (a .pt2 file), or both."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            parse_target(self.target)
+        if self.name is not None:
+            check_folder_name(self.name)
+
 
 def replay_defaults(path: str) -> ReplayJobConfig[Any]:
-    """The defaults of a replay of `path`: the pipeline's and stage 2's options as its search was given them."""
+    """The defaults of a replay of `path`: what its search was given."""
     with _read_for_good_later():
         searched = config_from_dict(_searched(path), path)
-        return ReplayJobConfig(path, options=searched.options, replay=searched.replay)
+        own = {name: getattr(searched, name) for name in ("options", "replay", "target")}
+        return ReplayJobConfig(path, **own)
     return ReplayJobConfig(path)
 
 

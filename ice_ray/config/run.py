@@ -17,6 +17,7 @@ from ice_ray.address import at_home, storage_path
 from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.target import parse_target
 from ice_ray.errors import UserError, require
+from ice_ray.exporter import Format
 from ice_ray.ingest.load import DataErrors, Placement
 from ice_ray.ingest.roles import DecideOn
 from ice_ray.observe.trackers import Tracker
@@ -96,6 +97,8 @@ class RunConfig(Generic[Options]):
     log_to: tuple[Tracker, ...] = ()
     """Where trials and the replay are logged besides: mlflow, wandb, or both, each an extra. Server, project and key
     come from their own environment variables (MLFLOW_TRACKING_URI, WANDB_PROJECT, WANDB_MODE and so on)."""
+    export: tuple[Format, ...] = ()
+    """Write the pruned model for other runtimes too: onnx (needs the extra), torch (a .pt2 file), or both."""
     verbose: bool = False
     """Show Ray's own log lines too."""
 
@@ -103,8 +106,8 @@ class RunConfig(Generic[Options]):
         self._expand()
         if self.resume and self.name is None:
             raise UserError("--resume needs the --name of the run to go on with")
-        if self.name is not None and not _is_folder_name(self.name):
-            raise UserError(f"--name '{self.name}' must be a plain folder name")
+        if self.name is not None:
+            check_folder_name(self.name)
         if self.target is not None:
             parse_target(self.target)
         if getattr(self.options, "calibration_images", math.inf) < (self.replay.workers or 2):
@@ -171,8 +174,10 @@ def default_run(pipeline: str = "ice") -> RunConfig[Any]:
     return run_kind(pipeline)(pipeline=pipeline, options=pipeline_named(pipeline).Config())
 
 
-def _is_folder_name(name: str) -> bool:
-    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and "/" not in name and name[0] not in ".~-"
+def check_folder_name(name: str) -> None:
+    """Raises UserError: it is none for a folder of its own below another."""
+    if not (0 < len(name) <= _LONGEST_NAME and name.isprintable() and "/" not in name and name[0] not in ".~-"):
+        raise UserError(f"--name '{name}' must be a plain folder name")
 
 
 def check_image_size(pixels: int) -> None:
@@ -182,7 +187,7 @@ def check_image_size(pixels: int) -> None:
 
 
 _NOT_DECIDING = frozenset(
-    {"preset", "storage", "name", "resume", "verbose", "log-to", "data-errors", "wait-for-resources"}
+    {"preset", "storage", "name", "resume", "verbose", "log-to", "export", "data-errors", "wait-for-resources"}
     | {"search.cpus", "search.gpus", "search.max-failures", "search.concurrent"}
     | {"search.store-memory-gb", "search.store-disk-gb"}
     | {"replay.workers", "replay.cpus", "replay.gpus", "replay.max-failures"}

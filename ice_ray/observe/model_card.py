@@ -9,9 +9,10 @@ import jinja2
 import yaml
 
 from ice_ray.address import StoragePath
-from ice_ray.extensions import is_own
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import NEVER, Hyperparameters
+from ice_ray.models.registry import ModelSpec
+from ice_ray.observe.copyable import exporting, is_python, loading
 from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows, what_was_done
 from ice_ray.pipelines.records import StepRecord
 
@@ -52,7 +53,10 @@ def write_card(
         outcome=outcome_rows(summary["dense"], pruned),
         images=images_measured(summary),
         conditions=latency_conditions(summary),
-        own_builder=is_own(config["model"]),
+        own_builder=not ModelSpec(config["model"], 1).is_known,
+        loading=loading(folder.shown(), config["model"]),
+        exporting=exporting(folder.shown(), config["model"]),
+        shell="python" if is_python(summary["commands"][-1]) else "sh",
         image_shape=description["image_shape"],
         mean=_listed(preprocessing["mean"]),
         std=_listed(preprocessing["std"]),

@@ -22,6 +22,7 @@ from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.option_words import in_options
 from ice_ray.config.run import RunConfig
+from ice_ray.engine.target import Found
 from ice_ray.errors import (
     DataError,
     OwnCodeError,
@@ -32,8 +33,9 @@ from ice_ray.errors import (
     in_one_line,
     told,
 )
+from ice_ray.exporter import check_format
 from ice_ray.extensions import is_own, origin_of
-from ice_ray.files import damage_named
+from ice_ray.files import damage_named, write_json
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.invocation import job_words
 from ice_ray.models.registry import ModelSpec
@@ -44,6 +46,7 @@ from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
 from ice_ray.workflow.context import JobContext
+from ice_ray.workflow.exporting import export_missing
 from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
@@ -60,6 +63,7 @@ def prune_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
         if context.folder.is_finished:
             path, model = shown_path(context.folder.path), shown_path(context.folder.pruned_model)
             say(f"run '{path}' is finished; its pruned model is in {model}")
+            export_missing(context)
             return context.folder
         with _cluster(config.verbose):
             _note_resumption(context, config.resume)
@@ -76,6 +80,7 @@ def _both_stages(context: JobContext) -> None:
     except (DataError, TrialFailure) as error:  # of images that stage 1 has not met
         raise RunError(f"{error}; {_kept(context)}") from error
     _report_on(context.folder)
+    export_missing(context)
 
 
 def _note_resumption(context: JobContext, resumed: bool) -> None:
@@ -105,6 +110,8 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
     best.check("--config")
     folder = RunFolder(best.parent)
     results = folder if job.trial is None else folder.replay_of(job.trial)
+    if job.name is not None:
+        results = folder.replay_named(job.name)
     refuse_at_work(folder, results)
     if best.name != folder.best.name:
         raise UserError(f"--config '{job.config}' must be the best.json of a search")
@@ -118,23 +125,31 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
     config = dataclasses.replace(
         winner.config,
         options=job.options,
+        target=job.target,
         replay=job.replay,
         wait_for_resources=job.wait_for_resources,
         log_to=job.log_to,
+        export=job.export,
         verbose=job.verbose,
     )
+    # A ratio was found for one target and for the layers that one choice of options takes.
+    is_same = (job.target, job.options) == (winner.config.target, winner.config.options)
+    found = folder.found() if is_same else results.replay_found()
     with ExitStack() as held:
         with _paths_named():
             claim = held.enter_context(claimed_replay(folder, results))
         _check_replay(results, job)  # one may have begun, and ended, since
-        plan = held.enter_context(_planned(config, folder, given))
+        plan = held.enter_context(_planned(config, folder, given, found))
         held.enter_context(_cluster(job.verbose))
         results.path.make_folder()
+        if plan.found is not None and not is_same:
+            write_json(results.replay_target, dataclasses.asdict(plan.found))
         searched = _commands(folder) if given.code else (command_of("search", winner.config),)
         context = JobContext(plan, results, claim, (*searched, given.code or command_of("replay", job)))
         _note_resumption(context, job.resume)
         replay_stage(context, point)
         _report_on(results)
+        export_missing(context)
         return results
 
 
@@ -146,7 +161,7 @@ def _commands(search: RunFolder) -> tuple[str, ...]:
 
 def _check_replay(results: RunFolder, job: ReplayJobConfig[Any]) -> None:
     if results.replay.exists() and not job.resume:
-        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume) or search anew")
+        raise UserError(f"'{results.path}' holds a replay already: go on with it (--resume), or take another --name")
 
 
 def _report_on(folder: RunFolder) -> None:
@@ -203,7 +218,7 @@ def _context(config: RunConfig[Any], job: str, given: Given) -> Iterator[JobCont
     with ExitStack() as held:
         with _paths_named():
             folder, claim = held.enter_context(claimed_run(config, job, given))
-        plan = held.enter_context(_planned(config, folder, given))
+        plan = held.enter_context(_planned(config, folder, given, folder.found()))
         context = JobContext(plan, folder, claim, (given.code or command_of(job, config),))
         if not folder.best.is_file():
             with _paths_named():
@@ -228,16 +243,18 @@ def _kept(context: JobContext) -> str:
 
 
 @contextmanager
-def _planned(config: RunConfig[Any], folder: RunFolder, given: Given) -> Iterator[Plan]:
+def _planned(config: RunConfig[Any], folder: RunFolder, given: Given, found: Found | None) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
     _name_own_code(config, given)
+    for format in config.export:
+        check_format(format)
     own = given.data is None and is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
         with _paths_named(), waiting("looking at the model and the data"):
-            plan = make_plan(config, trained, folder.found(), given)
+            plan = make_plan(config, trained, found, given)
             folder.check_labels(plan.dataset.labels_digest)
         if plan.frozen_note:
             say(plan.frozen_note)

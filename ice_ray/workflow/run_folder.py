@@ -50,6 +50,8 @@ class RunFolder:
     """Stage 2's checkpoints."""
     replay_description = _Within("replay.json")
     """replay.json: what decides the result of the replay that was begun here."""
+    replay_target = _Within("replay_target.json")
+    """What the replay's own target led to, where it is not the search's."""
     trials = _Within("trials.parquet")
     """Every trial's steps."""
     report = _Within("report.html")
@@ -68,15 +70,19 @@ class RunFolder:
 
     def found(self) -> Found | None:
         """The ratio that an earlier part of this run found for its target: a measured one may differ the next time."""
-        if not self.target.is_file():
-            return None
-        with damage_named(self.target):
-            found = json.loads(self.target.read_text())
-            return Found(float(found["ratio"]), float(found["share"]))
+        return _found(self.target)
+
+    def replay_found(self) -> Found | None:
+        """The same of a replay that has a target, or options, of its own."""
+        return _found(self.replay_target)
 
     def replay_of(self, trial: int) -> RunFolder:
         """Where one trial of the search is replayed, apart from the winner and from other trials."""
-        return RunFolder(self.path / "replays" / trial_name(trial))
+        return self.replay_named(trial_name(trial))
+
+    def replay_named(self, name: str) -> RunFolder:
+        """Where a replay of that name lies."""
+        return RunFolder(self.path / "replays" / name)
 
     @property
     def search(self) -> RunFolder:
@@ -152,6 +158,14 @@ class RunFolder:
                 f"the data are not those that run '{self.path.name}' began with (other labels, or another order, as "
                 f"without a fixed seed); {_ANOTHER}"
             )
+
+
+def _found(path: StoragePath) -> Found | None:
+    if not path.is_file():
+        return None
+    with damage_named(path):
+        found = json.loads(path.read_text())
+        return Found(float(found["ratio"]), float(found["share"]))
 
 
 def run_folder(config: RunConfig[Any], name: str) -> RunFolder:

@@ -20,7 +20,7 @@ GIVEN = {
     "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
     "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
     "--freeze.stem --fine-tune.no-distil --seed 3 --lr-tolerance 0",
-    "what a finished run is not told": "--name x --verbose --log-to mlflow wandb",
+    "what a finished run is not told": "--name x --verbose --log-to mlflow wandb --export onnx",
 }
 
 
@@ -43,4 +43,24 @@ def test_the_command_of_a_replay_says_what_its_search_did_not(tmp_path):
     assert job.options.fine_tune.epochs == 2
     words = f"--config {best} --trial 3 --repair bn --replay.workers 1"
     assert command_of("replay", job) == f"{shlex.join(job_words('replay'))} {words}"
+    assert parse(ReplayJobConfig, shlex.split(words), "p") == job
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "ratio"),
+    [
+        ("", "macs=0.5", 0.5),
+        ("--ratio 0.7", None, 0.7),
+        ("--ratio 0.5", None, 0.5),
+        ("--target params=0.3 --name smaller", "params=0.3", 0.5),
+        ("--trial 2 --name other --export onnx torch", "macs=0.5", 0.5),
+    ],
+)
+def test_a_replay_with_other_settings(tmp_path, given, target, ratio):
+    """What is pruned is the search's, unless either option says otherwise; the command says it again."""
+    best = tmp_path / "best.json"
+    write_json(best, {"config": parse(RunConfig, ["--target", "macs=0.5"], "p").as_dict()})
+    job = parse(ReplayJobConfig, ["--config", str(best), *given.split()], "p")
+    assert (job.target, job.options.ratio) == (target, ratio)
+    words = command_of("replay", job).removeprefix(shlex.join(job_words("replay")))
     assert parse(ReplayJobConfig, shlex.split(words), "p") == job

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ice_ray.hyperparameters import NEVER, spelled
+from ice_ray.observe.copyable import exporting, is_python, loading, replaying, uploading
 from ice_ray.observe.outcome import (
     RUNTIME,
     OutcomeRow,
@@ -95,9 +96,13 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
 def _facts(run: RunRecord) -> dict[str, Any]:
     assessment, steps, figure = run.summary, run.steps, timeline(run)
     pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
-    hyperparameters = _hyperparameters(run)
+    hyperparameters, model = _hyperparameters(run), f"{run.folder}/pruned_model"
     return {
         "run": run,
+        "loading": loading(model, run.config["model"]),
+        "exporting": exporting(model, run.config["model"]),
+        "uploading": uploading(model),
+        "replaying": replaying(run.folder),
         "done": what_was_done(run.config, steps, run.never),
         "outcome": _outcome(run),
         "images": images_measured(assessment) if assessment is not None else None,
@@ -197,13 +202,15 @@ def breakable(name: str) -> Markup:
 
 
 def in_lines(command: str) -> str:
-    """A command for a shell with an option to a line.
+    """A command for a shell with an option to a line; Python as it is.
 
     >>> print(in_lines("python a.py --name 'a --b' --list 1 2"))
     python a.py \\
         --name 'a --b' \\
         --list 1 2
     """
+    if is_python(command):
+        return command
     lines: list[list[str]] = [[]]
     for word in shlex.split(command):
         if word.startswith("--"):
