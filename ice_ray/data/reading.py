@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -130,6 +130,10 @@ class ReadImages(ImageSource):
 
     def to(self, device: torch.device) -> ReadImages:
         return ReadImages(self._reader, self._sample, self.is_augmented, device)
+
+    def alone(self) -> ReadImages:
+        """The same, read without other processes."""
+        return ReadImages(replace(self._reader, workers=0), self._sample, self.is_augmented, self._device)
 
     def fingerprint(self) -> str:
         """A digest of a sample of them: a pass over all would cost as much as an epoch."""

@@ -8,7 +8,7 @@ import pytest
 import ray
 import torch
 from conformance import conforms
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ice_ray.api.data import given_images
 from ice_ray.cluster.session import ray_session
@@ -47,7 +47,8 @@ def held(dtype=torch.float32, channels=2) -> HeldDataset:
 def read(monkeypatch) -> HeldDataset:
     """Of images that do not fit into memory."""
     monkeypatch.setattr(reading, "free_memory", lambda: 100)
-    train, test = (given_images(Drawn(count), name) for count, name in ((21, "train"), (6, "test")))
+    loaders = [DataLoader(Drawn(count), 4, num_workers=1, multiprocessing_context="fork") for count in (21, 6)]
+    train, test = (given_images(loader, name) for loader, name in zip(loaders, ("train", "test"), strict=True))
     assert isinstance(train, ReadImages)
     return HeldDataset({"train": train, "test": test}, class_names=["ant", "bee", "fly"])
 

@@ -1,11 +1,12 @@
 """A whole job on a network as people write them: a view before its head, a second head in training, a checkpoint."""
 
 import json
+import re
 import subprocess
 
 import pytest
 import torch
-from jobs_at_work import command
+from jobs_at_work import ROOT, command
 
 import ice_ray
 
@@ -60,18 +61,11 @@ def test_from_a_checkpoint_to_the_pruned_model_in_two_processes(tmp_path, monkey
     assert model.train()(torch.zeros(2, 3, 8, 8))["logits"].shape == (2, 10)
 
 
-GREY = """
-import numpy as np
-import ray.data
-from sklearn.datasets import load_digits
+# The data as docs/data.md prints them.
+GREY = (
+    re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)[1]
+    + """
 from torch import nn
-
-
-def digits():
-    found = load_digits()
-    images = ((found.images - 4.88) / 6.02).astype(np.float32)[..., None]
-    rows = [{"image": image, "label": int(label)} for image, label in zip(images, found.target)]
-    return {"train": ray.data.from_items(rows[:600]), "val": ray.data.from_items(rows[600:900])}
 
 
 def build(num_classes):
@@ -79,6 +73,7 @@ def build(num_classes):
     layers += [nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes))
 """
+)
 
 
 def test_floats_of_one_channel_go_through_both_stages(tmp_path, monkeypatch):

@@ -85,17 +85,22 @@ class HeldDataset(Dataset):
         return read
 
     def __getstate__(self) -> dict[str, Any]:
-        """Held images by reference, where Ray runs: the object store has them once, however often this is sent."""
-        state = self.__dict__.copy()
+        """Held images by reference, where Ray runs: the object store has them once, however often this is sent. What is
+        read is read by whoever has it: a process of Ray's starts none of its own.
+        """
+        alone = {
+            split: images.alone() if isinstance(images, ReadImages) else images
+            for split, images in self._splits.items()
+        }
         if not ray.is_initialized():
-            return state
+            return self.__dict__ | {"_splits": alone}
         session = ray.get_runtime_context().get_job_id()
         held = {split: images for split, images in self._splits.items() if isinstance(images, ImageSet)}
         for split, images in held.items():
             if self._shared.get(split, ("",))[0] != session:
                 self._shared[split] = session, ray.put((images.images.numpy(), images.labels.numpy()))
-        others = {split: images for split, images in self._splits.items() if split not in held}
-        return state | {"_splits": others, "_shared": dict(self._shared)}
+        others = {split: images for split, images in alone.items() if split not in held}
+        return self.__dict__ | {"_splits": others, "_shared": dict(self._shared)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
