@@ -59,6 +59,10 @@ def given_data(
     >>> len(data.train), data.train.image_shape, data.train.dtype
     (40, (1, 28, 28), torch.float32)
     """
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise UserError(
+            f"preprocessing is of type {type(preprocessing).__name__}: give ice_ray.Preprocessing(mean, std)"
+        )
     if isinstance(train, (PruningData, str)) and val is not None:
         what = "PruningData" if isinstance(train, PruningData) else f"name '{train}'"
         raise UserError(f"val: train is {what}, which has validation images of its own: leave val out")

@@ -43,14 +43,14 @@ def pair_of(batch: Any, name: str) -> tuple[Any, Any]:
     raise UserError(f"{name}: a batch is {given}: give (images, labels), or a dict with image and label")
 
 
-def image_set(images: Any, labels: Any, name: str, places: Sequence[Any] | None = None) -> ImageSet:
+def image_set(images: Any, labels: Any, name: str, places: Sequence[Any] | int = 0) -> ImageSet:
     """A batch in the form in which it is stored, its memory its own or the user's.
 
     Args:
         images: uint8 (N, C, H, W) or (N, H, W, C), told apart by which of the two has fewer; floats (N, C, H, W); or
             (N, H, W), of one channel.
         labels: whole numbers from 0, (N,) or (N, 1).
-        places: what each image is called in messages; else its number.
+        places: what each image is called in messages, or the number of the first.
 
     Raises:
         UserError: images or labels that are no such, images with NaN or infinity, or another number of labels.
@@ -193,11 +193,17 @@ def _refusal(given: Any, name: str, what: str) -> UserError:
 
 def _differ(item: Sequence[Any]) -> bool:
     """Whether it is an item, an image and its label, and not a list of images."""
-    return len({np.ndim(each) for each in item if not isinstance(each, (str, Mapping))}) > 1
+    return len({axes(each) for each in item}) > 1
 
 
-def _placed(places: Sequence[Any] | None, number: int) -> str:
-    return f"image {number if places is None else places[number]}"
+def axes(value: Any) -> int:
+    """How many a tensor or an array has; 1 of a list, whatever is in it."""
+    own = getattr(value, "ndim", None)
+    return own if isinstance(own, int) else int(isinstance(value, (list, tuple, range)))
+
+
+def _placed(places: Sequence[Any] | int, number: int) -> str:
+    return f"image {places + number if isinstance(places, int) else places[number]}"
 
 
 def _shape(value: Any) -> str:

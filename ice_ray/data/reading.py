@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ice_ray.data.given import image_set, pair_of
+from ice_ray.data.given import axes, image_set, pair_of
 from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.data.placement import free_memory, tensor_to_device
 from ice_ray.errors import UserError
@@ -217,9 +217,9 @@ def read_batches(batches: Iterable[Any], name: str) -> ImageSet:
         if not batch:
             break
         images, labels = pair_of(batch[0], name)
-        if np.ndim(labels) == 0:
+        if axes(labels) == 0 and not isinstance(labels, str):
             raise UserError(f"{name}: it gives items one by one: wrap it, DataLoader({name}, batch_size=64)")
-        found.append(image_set(images, labels, name, range(count, count + len(labels))))
+        found.append(image_set(images, labels, name, count))
         check_alike(found[-1], found[0], name)
         used, count = used + found[-1].images.nbytes, count + len(found[-1])
         if used > room:

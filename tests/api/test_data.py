@@ -339,6 +339,57 @@ def test_what_is_wrong_is_one_line(name):
     assert said in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 400
 
 
+DTYPES = [
+    torch.uint8,
+    torch.int8,
+    torch.int64,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.complex64,
+]
+SHAPES = st.lists(st.integers(0, 6), max_size=5)
+ODD = st.one_of(
+    st.builds(lambda shape, dtype: torch.ones(shape).to(dtype), SHAPES, st.sampled_from(DTYPES)),
+    st.builds(
+        lambda shape, dtype: np.zeros(shape, dtype), SHAPES, st.sampled_from(["u1", ">u2", "f4", "<U3", "O", "M8[s]"])
+    ),
+    st.sampled_from(
+        [None, "cat", 3, 2.5, b"x", float("nan"), {}, [], (), PICTURES[0], [1, 2, 3], [[1], [2, 3]], range(3)]
+    ),
+)
+HOLDERS = {
+    "a pair": lambda x, y: (x, y),
+    "a list": lambda x, y: [x, y],
+    "items": lambda x, y: Items(lambda number: (x, y), 3),
+    "items as dicts": lambda x, y: Items(lambda number: {"image": x, "label": y}, 3),
+    "items alone": lambda x, y: Items(lambda number: x, 3),
+    "a list of items": lambda x, y: [(x, y), (y, x)],
+    "batches": lambda x, y: ((x, y) for _ in range(2)),
+    "batches of two kinds": lambda x, y: iter([(X, Y), (x, y)]),
+    "iterable": lambda x, y: Passing([(x, y)] * 3),
+    "a loader": lambda x, y: DataLoader(Items(lambda number: (x, y), 3), collate_fn=lambda items: items[0]),
+    "alone": lambda x, y: x,
+    "a dict": lambda x, y: {"train": x, "test": y},
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(holder=st.sampled_from(sorted(HOLDERS)), images=ODD, labels=ODD)
+def test_whatever_is_given_is_images_or_one_line(holder, images, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = given_images(HOLDERS[holder](images, labels), "train")
+        except UserError as error:
+            assert "\n" not in str(error) and str(error).startswith("train")
+        else:
+            assert len(found) and found.dtype in (torch.uint8, torch.float32)
+            taken = found.take(torch.arange(len(found)))
+            assert taken.labels.min() >= 0 and taken.images.isfinite().all()
+
+
 def test_both_parts_go_together():
     pair, floats = (X, Y), (FLOATS, Y)
     data = given_data(pair, pair)
@@ -354,6 +405,8 @@ def test_both_parts_go_together():
     ]:
         with pytest.raises(UserError, match=said):
             given_data(pair, val)
+    with pytest.raises(UserError, match=r"preprocessing is of type tuple: give ice_ray\.Preprocessing"):
+        given_data(pair, pair, preprocessing=(0.5, 0.5))
     with pytest.raises(
         UserError, match="preprocessing: mean and std have 3 values, and the uint8 images have 1 channel"
     ):
