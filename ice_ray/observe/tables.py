@@ -20,7 +20,8 @@ AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False,
 def as_text(table: Table, width: int = LOG_WIDTH) -> str:
     """A table as lines of text without colours."""
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None, **AS_IT_IS).print(table)
+    # In a notebook rich would show it by itself, whatever file it is given.
+    Console(file=text, width=width, color_system=None, force_jupyter=False, **AS_IT_IS).print(table)
     return text.getvalue()
 
 
