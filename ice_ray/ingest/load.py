@@ -236,7 +236,7 @@ def load(
     return StreamedImages(shared[0], rows.split, shared[1], len(kept), image_shape, skipped, digest.hexdigest())
 
 
-def fits(count: int, image_shape: tuple[int, int, int], dtype: np.dtype[Any] = np.dtype(np.uint8)) -> bool:
+def fits(count: int, image_shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bool:
     """Whether that many decoded images would leave room in the object store of every node that may read them."""
     room = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
     return count * math.prod(image_shape) * dtype.itemsize <= _SHARE_OF_STORE * float(room)
