@@ -93,7 +93,7 @@ class Dataset(ABC):
         return None
 
     def differs(self, split: str) -> bool:
-        """Whether an image is another one whenever it is read: such ones are read anew for every pass."""
+        """Whether an image is another one whenever it is read: such ones are read anew for every pass, in any order."""
         return False
 
     def place(self, split: str, row: int) -> str:
