@@ -130,6 +130,46 @@ print(*(len(load_space(each).points()) for each in named_spaces("ice")))
     )
 
 
+@pytest.fixture(scope="module")
+def without(run, shell, installed, tmp_path_factory) -> Shell:
+    """A shell with torch and onnxruntime, in a folder with what the page writes for elsewhere and the user's module."""
+    home, folder = tmp_path_factory.mktemp("without"), tmp_path_factory.mktemp("elsewhere")
+    (here,) = of_page("here")
+    shell.python(here)
+    for name in ("mynet.py", "pruned.pt", "pruned.pth", "pruned.pt2", "pruned.onnx"):
+        shutil.copy(shell.folder / name, folder)
+    uv("venv", "--quiet", "--python", sys.executable, str(home / "env"), folder=home)
+    pins = ["--python", str(home / "env" / "bin" / "python"), "--constraint", str(installed[0].parent / "pins.txt")]
+    uv("pip", "install", "--quiet", *pins, "torch", "numpy", "onnxruntime", folder=home)
+    return Shell(home / "env", folder)
+
+
+def of_page(mark: str) -> list[str]:
+    """The blocks of docs/without_ice_ray.md that follow a mark."""
+    page = (ROOT / "docs" / "without_ice_ray.md").read_text()
+    return re.findall(rf"<!-- {mark} -->\n```python\n(.*?)```", page, re.DOTALL)
+
+
+def test_elsewhere_there_is_no_ice_ray(without):
+    looked = "from importlib.util import find_spec; print(find_spec('ice_ray'), find_spec('ray'))"
+    assert without.python(looked) == "None None\n"
+
+
+@pytest.mark.parametrize("block", of_page("elsewhere"))
+def test_the_model_runs_without_ice_ray(block, without, shell):
+    """Each file by the page's lines, with the logits of the module."""
+    images = "torch.linspace(-1, 1, 5 * 3 * 8 * 8).reshape(5, 3, 8, 8)"
+    asked = block.replace("torch.zeros(5, 3, 8, 8)", images)
+    asked = asked.replace("np.zeros((5, 3, 8, 8), np.float32)", f"__import__('torch').{images[6:]}.numpy()")
+    assert asked != block
+    told = "print([[round(float(value), 3) for value in row] for row in logits])"
+    (here,) = of_page("here")
+    expected = shell.python(f"{here}\nlogits = model({images})\n{told}")
+    found = without.python(f"{asked}\n{told}")
+    for row, same in zip(json.loads(found), json.loads(expected), strict=True):
+        assert row == pytest.approx(same, abs=5e-3)
+
+
 def test_inspect(shell):
     printed = shell.run("ice-ray inspect --model mynet:build --image-size 8 --target macs=0.5")
     for layer, why in (("stem", "a sum couples"), ("mixed.near.2", "a concatenation couples")):

@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
 
+from ice_ray.errors import UserError
+from ice_ray.local_path import LocalPath
+from ice_ray.storage_path import StoragePath
 
-def uploaded_files() -> Iterator[tuple[int, Path]]:
-    """Size in bytes and path of each file that was uploaded with this job; nothing where it was not submitted so."""
-    if not str(ray.get_runtime_context().runtime_env.get("working_dir") or "").startswith("gcs://"):
-        return
-    here = Path.cwd()
+
+def uploaded() -> list[tuple[int, str]]:
+    """What lies at the top of the working directory that was uploaded with this job, files and folders, with its bytes,
+    largest first; nothing where it was not submitted so.
+    """
+    if not _is_uploaded():
+        return []
+    here, sizes = Path.cwd(), Counter[str]()
     for path in here.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            yield path.stat().st_size, path.relative_to(here)
+            top = path.relative_to(here).parts
+            sizes[f"{top[0]}/" if len(top) > 1 else top[0]] += path.stat().st_size
+    return [(size, name) for name, size in sizes.most_common()]
 
 
+def check_lasting(storage: StoragePath) -> None:
+    """Refuse to keep runs in the copy of a working directory that Ray has made for this job, and removes after it.
+
+    Raises:
+        UserError: they would be there.
+    """
+    if _is_uploaded() and isinstance(storage, LocalPath) and storage.is_relative_to(Path.cwd()):
+        raise UserError(
+            f"--storage '{storage.shown()}' would go with this submitted job's copy of the working directory: give a "
+            "folder that all nodes see, or an address such as s3://bucket/path"
+        )
+
+
+def _is_uploaded() -> bool:
+    """Whether the working directory came with the submission of this job."""
+    environment = json.loads(os.environ.get(_SUBMITTED) or "{}").get("runtime_env") or {}
+    return str(environment.get("working_dir") or "").startswith("gcs://")
+
+
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray gives it to the entrypoint of a submitted job
 _ASKED = "/api/jobs/"  # whoever may list jobs may also submit them
 _SECONDS = 5.0
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ice_ray.address import storage_path
 from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.cluster.session import ray_session
-from ice_ray.cluster.submission import dashboard_url, open_dashboard, uploaded_files
+from ice_ray.cluster.submission import check_lasting, dashboard_url, open_dashboard, uploaded
 from ice_ray.config.command import command_of
 from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import ReplayJobConfig
@@ -54,7 +54,7 @@ from ice_ray.workflow.run_folder import RunFolder
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
-_LARGE_UPLOAD = 50e6  # bytes; Ray's job server takes no package above 100 MiB
+_LARGE_UPLOAD = 10e6  # bytes, more than code has; Ray's job server takes no package above 100 MiB
 
 
 def prune_job(config: RunConfig[Any], given: Given = NAMED) -> RunFolder:
@@ -217,6 +217,7 @@ def _context(config: RunConfig[Any], job: str, given: Given) -> Iterator[JobCont
     """The job, planned and its search checked."""
     with ExitStack() as held:
         with _paths_named():
+            check_lasting(storage_path(config.storage).resolve())
             folder, claim = held.enter_context(claimed_run(config, job, given))
         plan = held.enter_context(_planned(config, folder, given, folder.found()))
         context = JobContext(plan, folder, claim, (given.code or command_of(job, config),))
@@ -275,12 +276,13 @@ def _cluster(verbose: bool) -> Iterator[None]:
                 f"the cluster's dashboard at {url} answers anyone who reaches it, and whoever does can run code here: "
                 "start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
             )
-        sizes = sorted(uploaded_files(), reverse=True)
+        sizes = uploaded()
         if (total := sum(size for size, _ in sizes)) > _LARGE_UPLOAD:
-            largest = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for size, path in sizes[:3])
+            largest = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for size, name in sizes[:3])
             warn(
-                f"the working directory was uploaded with {total / 1e6:.0f} MB, {largest} and others; Ray "
-                "refuses a package above 100 MiB: name in .rayignore what is not code"
+                f"{total / 1e6:.0f} MB of the working directory were uploaded with this job: {largest}"
+                f"{' and more' * (len(sizes) > 3)}. Ray refuses a package above 100 MiB: name in .rayignore what is "
+                "not code (docs/cluster.md)"
             )
         yield
 

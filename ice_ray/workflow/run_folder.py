@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ice_ray.address import StoragePath, storage_path
@@ -13,10 +14,13 @@ from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.engine.target import Found
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, sha256, write_json
+from ice_ray.files import damage_named, sha256, write_json, write_text
+from ice_ray.local_path import LocalPath
 from ice_ray.trials.trial_store import trial_name
 from ice_ray.workflow.given import NAMED, Given
 
+_IGNORES = ".rayignore"
+"""Names what `ray job submit --working-dir` leaves out, of the folder that it lies in."""
 _ANOTHER = "take another --name"
 
 
@@ -114,6 +118,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--storage: cannot make '{self.path}' ({error.strerror})") from error
+        _keep_at_home(self.path.parent)
         if not self.description.is_file():
             inputs = {"files": _files(config), "labels": labels, "given": given.record()}
             write_json(self.description, {"config": config.as_dict(), **inputs, **environment()})
@@ -158,6 +163,12 @@ class RunFolder:
                 f"the data are not those that run '{self.path.name}' began with (other labels, or another order, as "
                 f"without a fixed seed); {_ANOTHER}"
             )
+
+
+def _keep_at_home(storage: StoragePath) -> None:
+    """Runs that lie below the working directory are not uploaded with a job that is submitted from there."""
+    if isinstance(storage, LocalPath) and Path.cwd() in storage.parents and not (storage / _IGNORES).exists():
+        write_text(storage / _IGNORES, "*\n")
 
 
 def _found(path: StoragePath) -> Found | None:
