@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Found, Target, objection_to, parse_target, ratio_for
-from ice_ray.errors import UserError
+from ice_ray.errors import UserError, nearest
+from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.training.precision import PrecisionChoice
 
 _MOST_PIXELS = 1 << 16
+Settings = TypeVar("Settings")
 
 
 def whole(name: str, value: object) -> int:
@@ -86,3 +92,41 @@ def image_shape_of(given: Sequence[int]) -> tuple[int, int, int]:
     if not all(0 < size <= _MOST_PIXELS for size in (channels, height, width)):
         raise UserError(f"image_shape={tuple(given)} must be of numbers from 1 to {_MOST_PIXELS}")
     return channels, height, width
+
+
+def pipeline_config(
+    pipeline: str, config: PipelineConfig | None, options: Mapping[str, Any], others: Sequence[str] = ()
+) -> PipelineConfig:
+    """A pipeline's options, those given by keyword in their place.
+
+    Args:
+        config: what is not given is taken from it. [default: the pipeline's defaults]
+        others: arguments of the function beside these options, for a word that is none.
+
+    Raises:
+        UserError: an option that the pipeline has not, or a value that it does not take.
+    """
+    kind = pipeline_named(pipeline).Config
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, [*known, *others])})")
+    base = kind() if config is None else config
+    if not isinstance(base, kind):
+        raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")
+    return validated(kind, {name: getattr(base, name) for name in known} | dict(options))
+
+
+def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """A settings object of these values, each of its field's kind.
+
+    Raises:
+        UserError: one is not.
+    """
+    try:
+        found: Settings = TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
+    return found

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_ratio, target_of, whole
+from ice_ray.api.arguments import device_of, found_ratio, pipeline_config, target_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
@@ -25,7 +24,7 @@ from ice_ray.engine.sizes import sizes
 from ice_ray.engine.target import Target
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.environment import environment
-from ice_ray.errors import UserError, nearest
+from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied
@@ -116,7 +115,8 @@ def prune(
     ('Net', torch.Size([11, 1, 3, 3]))
     """
     wanted = _wanted(target, ratio, pipeline)
-    own = _config(pipeline, config, options if ratio is None else options | {"ratio": ratio})
+    others = [each for each in inspect.signature(prune).parameters if each != "options"]
+    own = pipeline_config(pipeline, config, options if ratio is None else options | {"ratio": ratio}, others)
     point = _point(pipeline, hyperparameters)
     method = build_pipeline(pipeline, own, point)
     _check_words(progress, callback)
@@ -222,27 +222,6 @@ def _wanted(target: str | None, ratio: float | None, pipeline: str) -> Target | 
     if not pipeline_named(pipeline).takes_target and wanted is not None:
         raise UserError(f"target finds a share for every layer alike; pipeline {pipeline} takes ratio")
     return wanted
-
-
-def _config(pipeline: str, config: PipelineConfig | None, options: dict[str, Any]) -> PipelineConfig:
-    """The pipeline's options, those given by keyword in their place."""
-    kind = pipeline_named(pipeline).Config
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in options:
-        if name not in known:
-            arguments = [each for each in inspect.signature(prune).parameters if each != "options"]
-            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, [*known, *arguments])})")
-    base = kind() if config is None else config
-    if not isinstance(base, kind):
-        raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")
-    values = {name: getattr(base, name) for name in known} | options
-    try:
-        found: PipelineConfig = TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
-    return found
 
 
 def _point(pipeline: str, given: Hyperparameters | None) -> Hyperparameters:

@@ -35,6 +35,24 @@ def in_options(error: BaseException, *configs: Any) -> str:
     return _GROUPED.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
 
 
+def in_arguments(text: str) -> str:
+    """Words about options, as they are of the arguments of Python's functions.
+
+    >>> in_arguments("--search.max-drop is for another; go on with it (--resume), or --no-threshold")
+    'search.max_drop is for another; go on with it (resume=True), or threshold=False'
+    """
+    return _OPTION.sub(lambda found: _argument(found["no"], found["name"]), text)
+
+
+_OPTION = re.compile(r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z_-]*(\.[a-z][a-z_-]*)*)")
+_FLAGS = ("resume", "verbose")
+
+
+def _argument(negated: str | None, name: str) -> str:
+    argument = name.replace("-", "_")
+    return f"{argument}=False" if negated else f"{argument}=True" if name in _FLAGS else argument
+
+
 def _groups(config: Any, prefix: str = "") -> Iterator[tuple[type, str]]:
     yield type(config), prefix
     for each in dataclasses.fields(config):
