@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ice_ray.api.prune import prune
     from ice_ray.api.result import Result
     from ice_ray.api.run import Study, load_run
+    from ice_ray.api.search import search
     from ice_ray.api.weights import load_weights
     from ice_ray.artifact import load_pruned
     from ice_ray.data.images import ImageSet, Preprocessing, PruningData
@@ -71,7 +72,10 @@ __all__ = [
     "Preprocessing",
     "PruneConfig",
     "PruningData",
+    "ReplayConfig",
     "Result",
+    "RunError",
+    "SearchConfig",
     "StepFineTuneConfig",
     "StepRecord",
     "Study",
@@ -84,10 +88,14 @@ __all__ = [
     "load_run",
     "load_weights",
     "prune",
+    "search",
 ]
 
 # Loaded when asked for: a process that only decodes images needs no torch, which takes seconds to load.
 _HOMES = {
+    "ReplayConfig": "replay.config",
+    "SearchConfig": "trials.config",
+    "RunError": "errors",
     "AapConfig": "pipelines.aap",
     "AapHyperparameters": "pipelines.aap",
     "AapOptions": "pipelines.aap",
@@ -130,6 +138,7 @@ _HOMES = {
     "load_run": "api.run",
     "load_weights": "api.weights",
     "prune": "api.prune",
+    "search": "api.search",
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +15,21 @@ from rich.table import Table
 from torch import nn
 
 from ice_ray.address import StoragePath, storage_path
+from ice_ray.api.arguments import pipeline_config, validated
 from ice_ray.api.result import Result
-from ice_ray.errors import UserError
+from ice_ray.cluster.faults import ended_by
+from ice_ray.config.jobs import ReplayJobConfig, replay_defaults, searched_pipeline
+from ice_ray.config.option_words import in_arguments
+from ice_ray.errors import RunError, UserError, in_one_line
 from ice_ray.hyperparameters import Hyperparameters, spelled
 from ice_ray.objectives import pareto_front
+from ice_ray.observe.output import run_log
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.tables import as_html, as_text, outcome_table
 from ice_ray.pipelines.records import FINAL_RETRAINING
+from ice_ray.replay.config import ReplayConfig
+from ice_ray.workflow.given import NAMED, Given
+from ice_ray.workflow.jobs import replay_job
 from ice_ray.workflow.reporting import read_run
 from ice_ray.workflow.run_folder import RunFolder
 from ice_ray.workflow.search_stage import Winner
@@ -59,6 +70,25 @@ def load_run(path: str | Path | StoragePath, builder: Callable[..., nn.Module] |
     return study
 
 
+@contextmanager
+def told_in_arguments() -> Iterator[None]:
+    """The log of the run in the block takes what is said there; what goes wrong is raised in one line that speaks of
+    arguments, not of options.
+    """
+    run_log.end()  # what this process has said before is no part of the run
+    try:
+        yield
+    except Exception as error:
+        known = ended_by(error)
+        if known is None:
+            raise
+        said, code = known
+        run_log.add(getattr(error, "details", "") or "".join(traceback.format_exception(error)))
+        raise (UserError if code == 2 else RunError)(in_one_line(in_arguments(said))) from error
+    finally:
+        run_log.end()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """A run: what its search found, and what became of the winner. `ice_ray.search` and `load_run` give it.
@@ -69,10 +99,12 @@ class Study:
     Attributes:
         path: the run's folder or address.
         builder: builds the dense form of a model of your own.
+        given: what `ice_ray.search` was given as objects, for `replay`.
     """
 
     path: StoragePath
     builder: Callable[..., nn.Module] | None = field(default=None)
+    given: Given = NAMED
 
     @property
     def name(self) -> str:
@@ -172,6 +204,48 @@ class Study:
             UserError: as for `result`.
         """
         return self.result.model
+
+    def replay(
+        self, trial: int | None = None, *, replay: ReplayConfig | None = None, resume: bool = False, **options: Any
+    ) -> Study:
+        """Run stage 2 alone, as `jobs/ice_replay.py` does: prune with a trial's hyperparameters on all the images.
+
+        Args:
+            trial: its number; the results go into `replays/trial-NNN` of the run's folder. [default: the winner, for
+                a run of stage 1 alone]
+            replay: all options of stage 2. [default: as the search was told]
+            resume: go on with a replay that was interrupted.
+            options: of the pipeline, where they are to be others than in the search; and `wait_for_resources`,
+                `log_to`, `verbose`.
+
+        Returns the study whose `result` is the replay's.
+
+        Raises:
+            UserError: no such trial, a replay that is there already, or the run was given objects and this study was
+                loaded: `ice_ray.search(..., name=..., resume=True)` with the same objects gives one that can.
+            RunError: it cannot go on; `resume=True` goes on with it.
+        """
+        with told_in_arguments():
+            best = self._folder.search.best
+            job = replay_defaults(str(best))
+            common = {each.name for each in dataclasses.fields(job)} - {
+                "config",
+                "options",
+                "replay",
+                "trial",
+                "resume",
+            }
+            values = {each.name: getattr(job, each.name) for each in dataclasses.fields(job)}
+            values |= {name: value for name, value in options.items() if name in common}
+            own = {name: value for name, value in options.items() if name not in common}
+            pipeline = searched_pipeline(str(best)) or "ice"
+            values |= {"trial": trial, "resume": resume, "replay": replay or job.replay}
+            values |= {"options": pipeline_config(pipeline, job.options, own, sorted(common))}
+            told = {"trial": trial, "resume": resume or None, "replay": replay} | options
+            shown = ", ".join(f"{name}={value!r}" for name, value in told.items() if value is not None)
+            given = dataclasses.replace(self.given, code=f"study.replay({shown})")
+            folder = replay_job(validated(ReplayJobConfig[type(job.options)], values), given)  # type: ignore[misc]
+        return Study(folder.path, self.builder, self.given)
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw every finished trial by its time and its drop, with the front and the winner.

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import inspect
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ice_ray.address import StoragePath
+from ice_ray.api.arguments import pipeline_config, validated, whole
 from ice_ray.api.data import given_images
-from ice_ray.api.options import pipeline_config, validated
-from ice_ray.api.run import Study
-from ice_ray.cluster.faults import ended_by
+from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
-from ice_ray.config.option_words import in_arguments
 from ice_ray.config.preset import load_preset
 from ice_ray.config.run import RunConfig, default_run, run_kind
 from ice_ray.data.images import ImageSource, Preprocessing
-from ice_ray.errors import RunError, UserError, in_one_line, nearest, told
+from ice_ray.errors import UserError, nearest
 from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.datasets.held import HeldDataset
-from ice_ray.models.copies import copied
 from ice_ray.models.registry import name_of
-from ice_ray.observe.output import run_log
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.trials.config import SearchConfig
@@ -113,7 +107,7 @@ def search(
     """
     words = {"target": target, "ratio": ratio, "trials": trials, "space": space, "pipeline": pipeline}
     words |= {"preset": preset, "weights": weights, "storage": storage, "name": name} | options
-    with _told():
+    with told_in_arguments():
         run = _described(model, train, words, config, search, replay, resume)
         _check_data(train, val, test, options, preprocessing)
         with ExitStack() as session:
@@ -129,7 +123,7 @@ def search(
             )
             job = search_job if replay is False else prune_job
             folder = job(run, given)
-    return Study(folder.path, given=given)
+    return Study(folder.path, (lambda: model) if isinstance(model, nn.Module) else None, given)
 
 
 def _described(
@@ -137,8 +131,8 @@ def _described(
     train: Any,
     words: Mapping[str, Any],
     config: PipelineConfig | None,
-    search: SearchConfig | None,
-    replay: ReplayConfig | bool,
+    stage_1: SearchConfig | None,
+    stage_2: ReplayConfig | bool,
     resume: bool,
 ) -> RunConfig[Any]:
     """The run, as a command line would describe it."""
@@ -155,13 +149,14 @@ def _described(
     trials, given_options = given.pop("trials", None), {key: given[key] for key in given if key in own}
     for key in given:
         if key not in fields | own:
-            known = sorted(fields | own)
+            known = [*fields, *own, *(each for each in inspect.signature(search).parameters if each != "options")]
             raise UserError(f"search has no argument '{key}' ({nearest(key, known)})")
     if not isinstance(model, (nn.Module, str)):
         raise UserError(f"model={model!r:.80} must be a torch.nn.Module, or a model's name")
-    for key, settings, kind in (("search", search, SearchConfig), ("replay", replay, (ReplayConfig, bool))):
-        if settings is not None and not isinstance(settings, kind):
-            raise UserError(f"{key}={settings!r:.80} must be a {key.capitalize()}Config")
+    if stage_1 is not None and not isinstance(stage_1, SearchConfig):
+        raise UserError(f"search={stage_1!r:.80} must be a SearchConfig")
+    if not isinstance(stage_2, (ReplayConfig, bool)):
+        raise UserError(f"replay={stage_2!r:.80} must be a ReplayConfig, True or False")
     values = {each.name: getattr(base, each.name) for each in dataclasses.fields(base)}
     values |= {key: value for key, value in given.items() if key in fields}
     values |= {
@@ -171,23 +166,21 @@ def _described(
         "space": None if values["space"] is None else str(values["space"]),
         "storage": str(values["storage"]),
         "resume": resume,
-        "search": search or base.search,
-        "replay": replay if isinstance(replay, ReplayConfig) else base.replay,
+        "search": stage_1 or base.search,
+        "replay": stage_2 if isinstance(stage_2, ReplayConfig) else base.replay,
     }
-    run: RunConfig[Any] = validated(run_kind(base.pipeline), values)
+    kind: type[RunConfig[Any]] = run_kind(base.pipeline)
+    run = validated(kind, values)
     return run if trials is None else dataclasses.replace(run, search=_with_trials(run, trials))
 
 
-def _with_trials(run: RunConfig[Any], trials: Any) -> SearchConfig:
+def _with_trials(run: RunConfig[Any], trials: object) -> SearchConfig:
     """So many trials; of a grid no more than it has points."""
-    settings = validated(
-        SearchConfig, {field.name: getattr(run.search, field.name) for field in dataclasses.fields(SearchConfig)}
-        | {"trials": trials}
-    )
-    if settings.algorithm != "grid":
-        return settings
-    space = load_space(run.space or "default", run.pipeline).fixing(run.options.idle_hyperparameters)
-    return dataclasses.replace(settings, trials=min(settings.trials or 1, len(space.points())))
+    count = whole("trials", trials)
+    if run.search.algorithm == "grid":
+        space = load_space(run.space or "default", run.pipeline).fixing(run.options.idle_hyperparameters)
+        count = min(count, len(space.points()))
+    return dataclasses.replace(run.search, trials=count)
 
 
 def _check_data(
@@ -226,22 +219,3 @@ def _code(model: nn.Module | str, train: Any, test: Any, run: RunConfig[Any], wo
     named = [f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in own.items()]
     shown = [repr(model) if isinstance(model, str) else "model", *data, *named, f"name={run.name!r}"]
     return f"ice_ray.search({', '.join(shown)})"
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """A run's log takes what is said in the block; what goes wrong is said in one line, about arguments."""
-    run_log.end()  # what this process has said before is no part of the run
-    try:
-        yield
-    except Exception as error:
-        known = ended_by(error)
-        if known is None:
-            raise
-        said, code = known
-        run_log.add(said)
-        run_log.add(getattr(error, "details", "") or "".join(traceback.format_exception(error)))
-        kind = UserError if code == 2 else RunError
-        raise kind(in_one_line(in_arguments(said))) from error
-    finally:
-        run_log.end()
