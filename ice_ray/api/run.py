@@ -82,9 +82,11 @@ def told_in_arguments() -> Iterator[None]:
         known = ended_by(error)
         if known is None:
             raise
-        said, code = known
+        said, code = in_one_line(in_arguments(known[0])), known[1]
         run_log.add(getattr(error, "details", "") or "".join(traceback.format_exception(error)))
-        raise (UserError if code == 2 else RunError)(in_one_line(in_arguments(said))) from error
+        if isinstance(error, (UserError, RunError)) and said == str(error):
+            raise
+        raise (UserError if code == 2 else RunError)(said) from error
     finally:
         run_log.end()
 
@@ -228,14 +230,8 @@ class Study:
         with told_in_arguments():
             best = self._folder.search.best
             job = replay_defaults(str(best))
-            common = {each.name for each in dataclasses.fields(job)} - {
-                "config",
-                "options",
-                "replay",
-                "trial",
-                "resume",
-            }
             values = {each.name: getattr(job, each.name) for each in dataclasses.fields(job)}
+            common = values.keys() - {"config", "options", "replay", "trial", "resume"}
             values |= {name: value for name, value in options.items() if name in common}
             own = {name: value for name, value in options.items() if name not in common}
             pipeline = searched_pipeline(str(best)) or "ice"
@@ -244,7 +240,8 @@ class Study:
             told = {"trial": trial, "resume": resume or None, "replay": replay} | options
             shown = ", ".join(f"{name}={value!r}" for name, value in told.items() if value is not None)
             given = dataclasses.replace(self.given, code=f"study.replay({shown})")
-            folder = replay_job(validated(ReplayJobConfig[type(job.options)], values), given)  # type: ignore[misc]
+            kind: Any = ReplayJobConfig[type(job.options)]  # type: ignore[misc]
+            folder = replay_job(validated(kind, values), given)
         return Study(folder.path, self.builder, self.given)
 
     def plot(self, axes: Axes | None = None) -> Axes:

@@ -18,9 +18,8 @@ from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
 from ice_ray.config.preset import load_preset
 from ice_ray.config.run import RunConfig, default_run, run_kind
-from ice_ray.data.images import ImageSource, Preprocessing
+from ice_ray.data.images import ImageSet, ImageSource, Preprocessing
 from ice_ray.errors import UserError, nearest
-from ice_ray.ingest.datasets import Dataset
 from ice_ray.ingest.datasets.held import HeldDataset
 from ice_ray.models.registry import name_of
 from ice_ray.pipelines.base import PipelineConfig
@@ -111,13 +110,19 @@ def search(
         run = _described(model, train, words, config, search, replay, resume)
         _check_data(train, val, test, options, preprocessing)
         with ExitStack() as session:
-            data = None
+            splits: dict[str, ImageSource] = {}
             if not isinstance(train, str):
                 session.enter_context(ray_session(run.verbose))  # for Ray Data, and to hold the images
-                data = _held({"train": train, "val": val, "test": test}, preprocessing)
+                named = {"train": train, "val": val, "test": test}
+                splits = {
+                    each: given_images(images, each, hold=each != "train")
+                    for each, images in named.items()
+                    if images is not None
+                }
             given = Given(
                 model=model if isinstance(model, nn.Module) else None,
-                data=data,
+                data=HeldDataset(splits) if splits else None,
+                data_digest=_digest(splits),
                 preprocessing=preprocessing,
                 code=_code(model, train, test, run, words),
             )
@@ -204,12 +209,10 @@ def _check_data(
         raise UserError(f"{by_name[0]} is for data by name; objects are taken as they are")
 
 
-def _held(given: Mapping[str, Any], preprocessing: Preprocessing | None) -> Dataset:
-    """The images in the splits of a dataset, held where all processes of the cluster read them."""
-    splits: dict[str, ImageSource] = {
-        name: given_images(images, name, hold=True) for name, images in given.items() if images is not None
-    }
-    return HeldDataset(splits)
+def _digest(splits: Mapping[str, ImageSource]) -> str:
+    """Of the images that are held; those that are read for every pass are not read once more for this."""
+    held = [images.fingerprint() for images in splits.values() if isinstance(images, ImageSet)]
+    return "-".join(held)
 
 
 def _code(model: nn.Module | str, train: Any, test: Any, run: RunConfig[Any], words: Mapping[str, Any]) -> str:

@@ -26,22 +26,24 @@ class Given:
     Attributes:
         model: the dense model, whose class's name `config.model` then is.
         data: its images, for which `config.data` then is `OBJECTS`.
+        data_digest: of the images; empty where they are too many, or differ each time that they are read.
         preprocessing: in the place of `config.mean`, `std` and `augment`.
         code: the line of Python that begins the run anew; empty where a command line does.
     """
 
     model: nn.Module | None = None
     data: Dataset | None = None
+    data_digest: str = ""
     preprocessing: Preprocessing | None = None
     code: str = ""
 
     def record(self) -> dict[str, Any]:
         """What a run's folder keeps of it, so that the run goes on with the same: a digest of the model, whether data
-        were given, and what changes an image.
+        were given and their digest, and what changes an image.
         """
         return {
             "model": None if self.model is None else digest_of(self.model),
-            "data": self.data is not None,
+            "data": None if self.data is None else f"{OBJECTS} {self.data_digest}",
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
         }
 

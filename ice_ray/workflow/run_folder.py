@@ -150,6 +150,8 @@ class RunFolder:
                 raise UserError(f"run '{name}' was given its {what} by name: go on with that name, or {_ANOTHER}")
         if before["model"] != now["model"]:
             raise UserError(f"model is not the one that run '{name}' began with (other layers or weights); {_ANOTHER}")
+        if before["data"] != now["data"]:
+            raise UserError(f"train, val or test are not the images that run '{name}' began with; {_ANOTHER}")
         if before["preprocessing"] != now["preprocessing"]:
             raise UserError(
                 f"preprocessing was {before['preprocessing']} when run '{name}' began and is {now['preprocessing']}; "
