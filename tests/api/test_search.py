@@ -62,7 +62,10 @@ def test_wrong_arguments_are_refused_by_their_names(arguments, said, tmp_path):
         ("--ratio 0.3 --criterion l1 --repair none", {"ratio": 0.3, "criterion": "l1", "repair": "none"}),
         ("--pipeline one-shot --seed 3", {"pipeline": "one-shot", "seed": 3}),
         ("--search.trials 3 --search.clock work", {"trials": 3, "search": SearchConfig(clock="work")}),
-        ("--preset small --decide-on test", {"preset": "small", "decide_on": "test"}),
+        (
+            "--preset small --model cifar-resnet14 --data digits --decide-on test",
+            {"preset": "small", "decide_on": "test"},
+        ),
     ],
 )
 def test_the_run_is_the_one_that_a_command_line_describes(words, arguments):
