@@ -82,7 +82,7 @@ def test_objects_go_on_as_the_same_and_no_others(tmp_path):
             ice_ray.search(Net(), train, val, name="own", resume=True, **own)
         with pytest.raises(UserError, match="are not the images that run 'own' began with"):
             ice_ray.search(net, (train[0] + 1, train[1]), val, name="own", resume=True, **own)
-        with pytest.raises(UserError, match="was given its model as objects.*resume=True"):
+        with pytest.raises(UserError, match=r"was given its model as objects.*resume=True"):
             ice_ray.load_run(tmp_path / "own").replay()
         study = ice_ray.search(net, train, val, name="own", resume=True, **own)
         other = study.replay(trial=1 - study.winner.name, replay=ReplayConfig(workers=1))
