@@ -217,8 +217,8 @@ class Study:
                 a run of stage 1 alone]
             replay: all options of stage 2. [default: as the search was told]
             resume: go on with a replay that was interrupted.
-            options: of the pipeline, where they are to be others than in the search; and `wait_for_resources`,
-                `log_to`, `verbose`.
+            options: of the pipeline, where they are to be others than in the search (`ratio`, `repair`); and `target`,
+                `name` (the results go into `replays/NAME`), `export`, `wait_for_resources`, `log_to`, `verbose`.
 
         Returns the study whose `result` is the replay's.
 
@@ -232,6 +232,7 @@ class Study:
             job = replay_defaults(str(best))
             values = {each.name: getattr(job, each.name) for each in dataclasses.fields(job)}
             common = values.keys() - {"config", "options", "replay", "trial", "resume"}
+            values |= {"target": None} if "ratio" in options else {}
             values |= {name: value for name, value in options.items() if name in common}
             own = {name: value for name, value in options.items() if name not in common}
             pipeline = searched_pipeline(str(best)) or "ice"
