@@ -9,9 +9,9 @@ from ray import tune
 from ray.tune import TuneError
 from searching import OPTIONS, SHAPE, facts
 
+from ice_ray import prune
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import IceHyperparameters
-from ice_ray.in_process import prune
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows, assign_roles, subsample
