@@ -66,8 +66,8 @@ def search(
     Args:
         model: a trained classifier that takes float32 images (N, C, H, W) and gives logits (N, classes), an object; or
             a name, as the option `--model` takes it. Ray sends an object to its processes as it sends all objects
-            (cloudpickle): a class that a notebook or script defines goes with it; one that is imported must be
-            importable there too. Of it only the weights are written down, and no pickle.
+            (cloudpickle), with the code of its classes; what that code imports must be importable there too. Of it only
+            the weights are written down, and no pickle.
         train: images to train on, in any form that `ice_ray.prune` takes; or a name, as the option `--data` takes it.
         val: images that decide, which the model was not trained on; half of them are kept back for the final score,
             unless there is `test`. Not with a name, which has its own.

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+import ray.cloudpickle
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +21,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError, told
 from ice_ray.extensions import is_own
+from ice_ray.guard import is_installed
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.load import StageImages
 from ice_ray.models.asking import raised
@@ -41,8 +47,8 @@ class DenseModel:
 
     @classmethod
     def share(cls, spec: ModelSpec, weights: dict[str, Tensor]) -> DenseModel:
-        """Put the weights into the object store, and a module that was given, as Ray pickles all that it is handed: the
-        code of a class of a notebook or a script (`__main__`) goes with it, that of an importable module does not.
+        """Put the weights into the object store, and a module that was given, as Ray pickles all that it is handed. The
+        code of its classes goes with it, unless they are of an installed package, which every node must have.
 
         Raises:
             UserError: the module cannot be pickled.
@@ -50,7 +56,9 @@ class DenseModel:
         if spec.given is None:
             return cls(spec, ray.put(weights))
         try:
-            given = ray.put(spec.build())
+            module = spec.build()
+            with _with_its_code(module):
+                given = ray.put(module)
         except Exception as error:  # the module is anybody's
             raise UserError(
                 f"model '{spec.name}' cannot be sent to other processes: pickling it raises {raised(error)}"
@@ -74,9 +82,32 @@ class DenseModel:
             if told(error) is not None:
                 raise
             raise UserError(
-                f"model '{self.spec.name}' cannot be read in another process ({raised(error)}): have the module that "
-                "defines it where every node imports it from, or define it in the notebook or script itself"
+                f"model '{self.spec.name}' cannot be read in another process ({raised(error)}): have what its code "
+                "imports where every node imports it from, or all of it in the file that defines the model"
             ) from error
+
+
+@contextmanager
+def _with_its_code(module: nn.Module) -> Iterator[None]:
+    """While the block runs, the classes of a module are pickled with their code, but for those of installed packages:
+    another process may not find their file. (What a notebook or a script defines is so in any case.)
+    """
+    homes = [sys.modules.get(name) for name in sorted({type(each).__module__ for each in module.modules()})]
+    own = [
+        home
+        for home in homes
+        if home is not None
+        and (file := getattr(home, "__file__", None))
+        and not is_installed(Path(file))
+        and home.__name__ not in ("__main__", *ray.cloudpickle.list_registry_pickle_by_value())
+    ]
+    for home in own:
+        ray.cloudpickle.register_pickle_by_value(home)
+    try:
+        yield
+    finally:
+        for home in own:
+            ray.cloudpickle.unregister_pickle_by_value(home)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Whole searches by Python: the same bytes as the job's, the user's own objects, and going on with them."""
 
+import html
 import json
 import os
 import re
@@ -112,4 +113,5 @@ def test_the_lines_of_the_page_run_in_a_script_of_the_user_s(tmp_path):
         env=os.environ | {"PYTHONPATH": ""},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "ice_ray.search(model, train, val, target='macs=0.6'" in (tmp_path / "runs/first/report.html").read_text()
+    report = html.unescape((tmp_path / "runs" / "first" / "report.html").read_text())
+    assert "ice_ray.search(model, train, val, target='macs=0.6'" in report
