@@ -149,8 +149,39 @@ def _one_line(box: str, default: Any) -> str:
     return re.sub(r"^Error parsing (\S+): (.+)$", lambda found: _about_value(found[1], found[2]), words)
 
 
+# Options of earlier versions, by what they are called now.
+RENAMED = {
+    "--compensate": "--repair",
+    "--distil": "--fine-tune.distil",
+    "--recovery.schedule": "--fine-tune.schedule",
+    "--recovery.distil": "--fine-tune.distil",
+    "--recovery.temperature": "--fine-tune.temperature",
+    "--recovery.distil-weight": "--fine-tune.distil-weight",
+    "--recovery.label-smoothing": "--fine-tune.label-smoothing",
+    "--recovery.check-every": "--early-stopping.every",
+    "--recovery.check-images": "--early-stopping.images",
+    "--recovery.check-margin": "--early-stopping.margin",
+    "--search.epochs": "--fine-tune.epochs",
+    "--replay.epochs": "--fine-tune.replay-epochs",
+    "--replay.final-epochs": "--final.epochs",
+    "--replay.final-subsample": "--final.subsample",
+    "--replay.final-rate-factor": "--final.rate-factor",
+    "--replay.final-rate": "--final.rate",
+    "--replay.final-schedule": "--final.schedule",
+    "--prune.calibration-images": "--calibration-images",
+    "--prune.reconstruction-epochs": "--reconstruction-epochs",
+    "--search.lr-tolerance": "--lr-tolerance",
+}
+
+
 def _about_unknown(given: str, default: Any) -> str:
     words = given.split(", ")
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        positive = re.sub(r"(--|\.)no-", r"\1", name)
+        if (renamed := RENAMED.get(positive)) is not None:
+            switch = renamed if positive == name else re.sub(r"(--|\.)([\w-]+)$", r"\1no-\2", renamed)
+            return f"{name} is now {switch}"
     options: list[str] = []
     if hasattr(default, "options"):
         options = [f"--{option}" for option in flat_options(plain_values(default))]

@@ -19,9 +19,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 from options_page import page as options_page  # noqa: E402
 
 import ice_ray  # noqa: E402
-from ice_ray.config.command_line import parse  # noqa: E402
+from ice_ray.config.command_line import RENAMED, parse  # noqa: E402
 from ice_ray.config.jobs import ExportConfig, InspectConfig, ReplayJobConfig, ReportConfig  # noqa: E402
-from ice_ray.config.run import RunConfig  # noqa: E402
+from ice_ray.config.run import RunConfig, default_run, flat_options  # noqa: E402
+from ice_ray.errors import UserError  # noqa: E402
+from ice_ray.pipelines.registry import PIPELINES  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
@@ -173,6 +175,26 @@ def test_no_page_names_an_option_that_is_none(page):
     assert {
         option for option in named if re.sub(r"(--|\.)no-", r"\1", option) not in now and option not in now
     } == set()
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items(), ids=str)
+def test_an_old_option_is_answered_by_the_name_that_the_table_gives(old, new):
+    with pytest.raises(UserError, match=f"^{re.escape(old)} is now {re.escape(new)}; see"):
+        parse(RunConfig, [old, "1"], "prune")
+    moved = (DOCS / "moved.md").read_text().partition("## Options")[2]
+    (row,) = (line for line in moved.splitlines() if line.startswith("| `--") and old in spelled(line.split("|")[1]))
+    assert new.partition(".")[0] in row
+
+
+def test_an_old_switch_that_was_turned_off_is_answered_by_the_same():
+    with pytest.raises(UserError, match=r"^--recovery\.no-distil is now --fine-tune\.no-distil; see"):
+        parse(RunConfig, ["--recovery.no-distil"], "prune")
+
+
+def test_every_renamed_option_is_answered():
+    now = {f"--{option}" for pipeline in PIPELINES for option in flat_options(default_run(pipeline).as_dict())}
+    assert set(RENAMED) | now >= set(BEFORE.read_text().split())
+    assert set(RENAMED.values()) <= now
 
 
 KINDS = {
