@@ -12,7 +12,7 @@ from ice_ray.address import StoragePath
 from ice_ray.files import write_text
 from ice_ray.hyperparameters import NEVER, Hyperparameters
 from ice_ray.models.registry import ModelSpec
-from ice_ray.observe.copyable import exporting, is_python, loading
+from ice_ray.observe.copyable import exporting, is_python, loading, pasted
 from ice_ray.observe.outcome import images_measured, latency_conditions, outcome_rows, what_was_done
 from ice_ray.pipelines.records import StepRecord
 
@@ -54,14 +54,14 @@ def write_card(
         images=images_measured(summary),
         conditions=latency_conditions(summary),
         own_builder=not ModelSpec(config["model"], 1).is_known,
-        loading=loading(folder.shown(), config["model"]),
-        exporting=exporting(folder.shown(), config["model"]),
+        loading=loading(folder.shown(), config["model"], summary["commands"]),
+        exporting=exporting(folder.shown(), config["model"], summary["commands"]),
         shell="python" if is_python(summary["commands"][-1]) else "sh",
         image_shape=description["image_shape"],
         mean=_listed(preprocessing["mean"]),
         std=_listed(preprocessing["std"]),
         classes=description["builder"]["num_classes"],
-        commands=summary["commands"],
+        commands=[pasted(command) for command in summary["commands"]],
         how=what_was_done(config, steps, NEVER in hyperparameters.as_dict().values()),
         hyperparameters="" if set(hyperparameters.in_effect.values()) == {NEVER} else str(hyperparameters),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),

@@ -96,6 +96,12 @@ def test_objects_go_on_as_the_same_and_no_others(tmp_path):
     assert all(torch.equal(each, study.model.state_dict()[name]) for name, each in loaded.state_dict().items())
     assert json.loads((tmp_path / "own" / "best.json").read_text())["config"]["data"] == "objects"
     assert not [path for path in (tmp_path / "own").rglob("*.pkl") if "tune" not in path.parts]
+    card = (tmp_path / "own" / "pruned_model" / "README.md").read_text()
+    loading, exporting, made = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names = {"model": net}
+    exec(loading + exporting, names)  # as they stand
+    assert type(names["pruned"]) is Net and (tmp_path / "own" / "pruned_model" / "model.onnx").is_file()
+    assert made.startswith("import ice_ray\n\nstudy = ice_ray.search(model, train, val, ")
 
 
 def test_the_lines_of_the_page_run_in_a_script_of_the_user_s(tmp_path):

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ice_ray.hyperparameters import NEVER, spelled
-from ice_ray.observe.copyable import exporting, is_python, loading, replaying, uploading
+from ice_ray.observe.copyable import exporting, is_python, loading, pasted, replaying, uploading
 from ice_ray.observe.outcome import (
     RUNTIME,
     OutcomeRow,
@@ -99,10 +99,10 @@ def _facts(run: RunRecord) -> dict[str, Any]:
     hyperparameters, model = _hyperparameters(run), f"{run.folder}/pruned_model"
     return {
         "run": run,
-        "loading": loading(model, run.config["model"]),
-        "exporting": exporting(model, run.config["model"]),
+        "loading": loading(model, run.config["model"], run.commands),
+        "exporting": exporting(model, run.config["model"], run.commands),
         "uploading": uploading(model),
-        "replaying": replaying(run.folder),
+        "replaying": replaying(run.folder, run.commands),
         "done": what_was_done(run.config, steps, run.never),
         "outcome": _outcome(run),
         "images": images_measured(assessment) if assessment is not None else None,
@@ -202,7 +202,7 @@ def breakable(name: str) -> Markup:
 
 
 def in_lines(command: str) -> str:
-    """A command for a shell with an option to a line; Python as it is.
+    """A command for a shell with an option to a line; Python so that it can be run.
 
     >>> print(in_lines("python a.py --name 'a --b' --list 1 2"))
     python a.py \\
@@ -210,7 +210,7 @@ def in_lines(command: str) -> str:
         --list 1 2
     """
     if is_python(command):
-        return command
+        return pasted(command)
     lines: list[list[str]] = [[]]
     for word in shlex.split(command):
         if word.startswith("--"):
