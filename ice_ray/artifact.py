@@ -19,6 +19,7 @@ from ice_ray.models.frozen import freeze
 from ice_ray.models.kinds import float_module, plain_module
 from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder, check_builder
+from ice_ray.models.ties import join, ties_of
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 
@@ -85,7 +86,10 @@ def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | Non
     if builder is not None:
         _check_builder(builder)
         # A copy: what it returns may be the caller's own dense model, which stays as it is.
-        module = float_module(copied(plain_module(call_builder(builder, classes), _BUILT)), _BUILT)
+        own = plain_module(call_builder(builder, classes), _BUILT)
+        module = copied(own)
+        join(module, ties_of(own))
+        module = float_module(module, _BUILT)
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:
