@@ -27,7 +27,7 @@ def test_any_finished_trial_is_replayed_apart_from_the_winner(finished, cluster)
     assert (run / "summary.json").read_text() == before
     assert f"<h1>whole, trial-00{other}</h1>" in (apart / "report.html").read_text()
     card = (apart / "pruned_model" / "README.md").read_text()
-    assert f"ice_replay.py --config {run / 'best.json'} --trial {other}" in card
+    assert f" replay --config {run / 'best.json'} --trial {other}" in card
 
 
 def test_streamed_images_give_the_bits_of_those_in_memory(finished, cluster, tmp_path, capfd):
