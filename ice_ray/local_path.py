@@ -45,6 +45,10 @@ class LocalPath(PosixPath, StoragePath):
     def read_now(self) -> bytes:
         return self.read_bytes()
 
+    def read_text(self, encoding: str | None = "utf-8", errors: str | None = "strict") -> str:
+        """As it was written, carriage returns too, which `Path.read_text` turns into line feeds."""
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
+
     def lines(self) -> list[str]:
         return text_lines(self.read_bytes() if self.is_file() else b"")
 

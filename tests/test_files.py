@@ -112,3 +112,8 @@ def test_lines_that_are_no_text_are_passed_over(tmp_path):
     (tmp_path / "log").write_bytes(b'"a"\n\xff\xfe\n{"Deed": []}\n5\n')
     assert storage_path(tmp_path / "log").lines() == ['"a"', '{"Deed": []}', "5", ""]
     assert ActionLog(tmp_path / "log").load() == []
+
+
+def test_text_comes_back_as_it_was_written(tmp_path):
+    write_text(tmp_path / "file", "one\r\ntwo\rthree\n")
+    assert storage_path(tmp_path / "file").read_text() == "one\r\ntwo\rthree\n"
