@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from ice_ray.invocation import CONSOLE, program
 
@@ -99,7 +100,8 @@ def _no_command(word: str) -> str:
     return in_one_line(f"unknown command '{word}' ({nearest(word, list(_COMMANDS))})")
 
 
-def _named(path: str):  # type: ignore[no-untyped-def] # a job, or the class of its options
+def _named(path: str) -> Any:
+    """A job, or the class of its options."""
     module, _, name = path.partition(":")
     return getattr(import_module(f"ice_ray.{module}"), name)
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, read_tensors, sha256, write_json, write_tensors
-from ice_ray.models.copies import copied
+from ice_ray.models.asking import copied_to_cpu
 from ice_ray.models.frozen import freeze
-from ice_ray.models.kinds import float_module, plain_module
+from ice_ray.models.kinds import plain_module
 from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder, check_builder
-from ice_ray.models.ties import join, ties_of
+from ice_ray.models.ties import check_overlaps
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 
@@ -87,9 +87,8 @@ def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | Non
         _check_builder(builder)
         # A copy: what it returns may be the caller's own dense model, which stays as it is.
         own = plain_module(call_builder(builder, classes), _BUILT)
-        module = copied(own)
-        join(module, ties_of(own))
-        module = float_module(module, _BUILT)
+        check_overlaps(own)
+        module = copied_to_cpu(own, _BUILT)
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:

@@ -5,10 +5,12 @@ Imports nothing heavy: `ice-ray --help` waits for it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 CONSOLE = "ice-ray"
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray gives it to the entrypoint of a submitted job
@@ -39,6 +41,11 @@ def job_words(job: str) -> list[str]:
     if os.environ.get(_SUBMITTED):
         return ["ray", "job", "submit", "--working-dir", ".", "--", *words]
     return ["uv", "run", *words] if os.environ.get(_UV) else words
+
+
+def submitted_environment() -> dict[str, Any]:
+    """The runtime environment that this job was submitted with; empty where it was not submitted, or with none."""
+    return json.loads(os.environ.get(_SUBMITTED) or "{}").get("runtime_env") or {}
 
 
 def _words(job: str) -> list[str]:

@@ -26,13 +26,19 @@ def test_the_working_directory_and_installed_packages_are_taken(tmp_path, monkey
     assert not Path("trace").exists()
 
 
-def test_code_from_elsewhere_is_refused_and_not_run(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The working directory, where `planted` can be imported from another folder."""
     elsewhere, home = tmp_path / "elsewhere", tmp_path / "home"
     elsewhere.mkdir()
     home.mkdir()
     (elsewhere / "planted.py").write_text(LEAVES_A_TRACE)
     monkeypatch.syspath_prepend(str(elsewhere))
     monkeypatch.chdir(home)
+    return home
+
+
+def test_code_from_elsewhere_is_refused_and_not_run(home, capsys):
     for option in ("--model", "--data", "--criterion", "--pipeline", "--search.objective"):
         assert run(prune_job, RunConfig, "p", [option, "planted:build"]) == 2
         said = capsys.readouterr().err
@@ -55,13 +61,7 @@ def test_nothing_there_is_said():
         origin_of("no_such_package.module:build", "model")
 
 
-def test_loading_refuses_what_naming_would(tmp_path, monkeypatch):
-    elsewhere, home = tmp_path / "elsewhere", tmp_path / "home"
-    elsewhere.mkdir()
-    home.mkdir()
-    (elsewhere / "planted_to_load.py").write_text(LEAVES_A_TRACE)
-    monkeypatch.syspath_prepend(str(elsewhere))
-    monkeypatch.chdir(home)
+def test_loading_refuses_what_naming_would(home):
     with pytest.raises(UserError, match="neither in the working directory nor an installed package"):
-        load_own("planted_to_load:build", "model")
+        load_own("planted:build", "model")
     assert not (home / "trace").exists()

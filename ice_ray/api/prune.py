@@ -30,6 +30,7 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import describe_frozen, freeze
 from ice_ray.models.kinds import plain_module
+from ice_ray.models.registry import name_of
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.layerwise import LayerwiseConfig
@@ -160,7 +161,7 @@ def prune(
     accuracy = executor.accuracy(module, to_device(data.validation, chosen))
     dense = network.build(_CPU)
     description = {
-        "builder": {"name": _class_name(model), "num_classes": _classes(dense, data.train.image_shape)},
+        "builder": {"name": name_of(model), "num_classes": _classes(dense, data.train.image_shape)},
         "image_shape": list(data.train.image_shape),
         "widths": widths_of(module, network.steps),
         "frozen": list(network.frozen),
@@ -294,11 +295,6 @@ def _warn_of_chance(accuracy: float, validation: ImageSource) -> None:
 def _figures(network: DenseNetwork, model: nn.Module, accuracy: float, validation: ImageSource) -> dict[str, Any]:
     """Of one form of the network, under the names that a run's assessment has for them."""
     return {"validation_accuracy": accuracy, "validation_images": len(validation), **sizes(network, model)}
-
-
-def _class_name(model: nn.Module) -> str:
-    kind = type(plain_module(model))
-    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 @torch.inference_mode()

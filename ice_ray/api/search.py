@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ice_ray.address import StoragePath
-from ice_ray.api.arguments import pipeline_config, validated, whole
+from ice_ray.api.arguments import pipeline_config, target_of, validated, whole
 from ice_ray.api.data import given_images
 from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
@@ -32,7 +32,7 @@ from ice_ray.workflow.jobs import prune_job, search_job
 _OF_DATA_BY_NAME = ("image_size", "data_errors")
 _IN_PREPROCESSING = ("mean", "std", "augment")
 _BY_THEIR_OWN_NAME = ("model", "data", "options")
-"""Fields of a run's description that no keyword has the name of."""
+"""Fields of a run's description that are no options here: arguments of other names or kinds stand for them."""
 
 
 def search(
@@ -145,8 +145,7 @@ def _described(
     for key in ("pipeline", "preset", "target", "space", "weights", "name"):
         if key in given and not isinstance(given[key], (str, Path)):
             raise UserError(f"{key}={given[key]!r:.80} must be a string")
-    if "target" in given and "ratio" in given:
-        raise UserError("ratio and target both say how much to prune: give one of them")
+    target_of(given.get("target"), given.get("ratio"))
     preset, pipeline = given.pop("preset", None), given.pop("pipeline", None)
     base = default_run(pipeline or "ice") if preset is None else load_preset(preset, pipeline)
     fields = {each.name for each in dataclasses.fields(RunConfig)} - set(_BY_THEIR_OWN_NAME)

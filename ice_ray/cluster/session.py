@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
 import os
 import signal
@@ -22,12 +21,12 @@ from ray._private.utils import read_ray_address
 
 from ice_ray.cluster.faults import cause_of
 from ice_ray.errors import RunError, UserError, told
+from ice_ray.invocation import submitted_environment
 
 # Tune tells of every trial whose process died, with a traceback, though it goes on; and of its own state, with which
 # nothing of ours goes on. What ends a job is raised, too.
 _QUIET = {"ray.tune": logging.CRITICAL, "ray.train": logging.CRITICAL, "ray.data": logging.ERROR}
 _ANSWER_SECONDS = 10.0
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _TOKEN = "its token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 _ADDRESS = "give HOST:PORT (`ray start` prints it; usually port 6379), auto, or local for a Ray of this job's own"
 
@@ -138,8 +137,7 @@ def _same_place() -> dict[str, Any] | None:
     Where a job was submitted with its working directory, Ray sees to that; on a node that has no such folder, a process
     stays where it is.
     """
-    submitted = json.loads(os.environ.get(_SUBMITTED) or "{}").get("runtime_env") or {}
-    if {"working_dir", "worker_process_setup_hook"} & set(submitted):
+    if {"working_dir", "worker_process_setup_hook"} & set(submitted_environment()):
         return None
     return {"worker_process_setup_hook": _going_to(str(Path.cwd()), [path for path in sys.path if path])}
 

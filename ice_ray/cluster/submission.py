@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import os
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 import ray
 
 from ice_ray.errors import UserError
+from ice_ray.invocation import submitted_environment
 from ice_ray.local_path import LocalPath
 from ice_ray.storage_path import StoragePath
 
@@ -47,11 +46,9 @@ def check_lasting(storage: StoragePath) -> None:
 
 def _is_uploaded() -> bool:
     """Whether the working directory came with the submission of this job."""
-    environment = json.loads(os.environ.get(_SUBMITTED) or "{}").get("runtime_env") or {}
-    return str(environment.get("working_dir") or "").startswith("gcs://")
+    return str(submitted_environment().get("working_dir") or "").startswith("gcs://")
 
 
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray gives it to the entrypoint of a submitted job
 _ASKED = "/api/jobs/"  # whoever may list jobs may also submit them
 _SECONDS = 5.0
 
