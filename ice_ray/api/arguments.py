@@ -49,6 +49,10 @@ def device_of(asked: torch.device | str | int | None) -> torch.device:
         raise UserError(f"device={asked!r:.80} is none that torch knows: 'cpu', 'cuda' or 'cuda:0'") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={asked!r}: torch finds no GPU here")
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # one that is not there, or holds no numbers: every backend's own
+        raise UserError(f"device={asked!r}: torch cannot calculate on it here") from error
     return device
 
 
@@ -73,7 +77,7 @@ def found_ratio(
     """The ratio that reaches a target. Warns the caller's caller where it leaves some layers next to nothing."""
     found = ratio_for(wanted, network, amounts, device, precision)
     if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
-        warnings.warn(objection, stacklevel=3)
+        warnings.warn(objection, stacklevel=4)
     return found
 
 

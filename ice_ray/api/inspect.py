@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from ice_ray.api.arguments import device_of, found_ratio, image_shape_of, target_of
@@ -21,6 +22,7 @@ from ice_ray.training.precision import PrecisionChoice, resolve
 _USUAL_RATIO = 0.5
 
 
+@torch.inference_mode(False)  # couplings are found through autograd; a frame more for warnings
 def inspect(
     model: nn.Module,
     image_shape: Sequence[int],
@@ -73,7 +75,7 @@ def inspect(
     notes = [describe_frozen(network.frozen, network.all_frozen)] if network.frozen else []
     for note in [opening.note, *notes]:
         if note is not None:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, stacklevel=3)
     amounts = Amounts(_USUAL_RATIO if ratio is None else ratio, own.by_layer, own.round_to)
     if wanted is not None:
         found = found_ratio(wanted, network, amounts, chosen, resolve(precision, chosen))

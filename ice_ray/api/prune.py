@@ -45,6 +45,7 @@ from ice_ray.training.precision import Precision, PrecisionChoice, resolve
 _CPU = torch.device("cpu")
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever the caller has turned off; a frame more for warnings
 def prune(
     model: nn.Module,
     train: Any,
@@ -136,7 +137,7 @@ def prune(
         method = build_pipeline(pipeline, own, point)
     network = _network(opening, own.amounts, recipe.precision, chosen)
     if network.all_frozen:
-        warnings.warn(describe_frozen(network.frozen, True), stacklevel=2)
+        warnings.warn(describe_frozen(network.frozen, True), stacklevel=3)
     if isinstance(own, LayerwiseConfig):
         check_criterion(own.criterion, network.units, network.norms, network.build(_CPU))
     executor = TorchExecutor(network, data, recipe, seed, chosen)
@@ -201,7 +202,7 @@ class _Bar:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a notebook without ipywidgets gets a bar of text
             from tqdm.auto import tqdm
-        self._bar = tqdm(total=total, desc="preparing", unit="step", disable=not shown)
+        self._bar = tqdm(total=total, desc="preparing", unit="step", mininterval=0, disable=not shown)
 
     def __enter__(self) -> _Bar:
         return self
@@ -251,7 +252,7 @@ def _network(opening: Opening, amounts: Amounts, precision: Precision, device: t
         widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
         opening = trained_for_a_step(opening, widths, precision)
     if opening.note is not None:
-        warnings.warn(opening.note, stacklevel=3)
+        warnings.warn(opening.note, stacklevel=4)
     own = opening.network
     return DenseNetwork(opening.module, own.image_shape, opening.selection, amounts, own.layout)
 
@@ -288,7 +289,7 @@ def _warn_of_chance(accuracy: float, validation: ImageSource) -> None:
         warnings.warn(
             f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "
             "another order of the classes?",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

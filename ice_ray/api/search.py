@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ice_ray.address import StoragePath
@@ -35,6 +36,7 @@ _BY_THEIR_OWN_NAME = ("model", "data", "options")
 """Fields of a run's description that are no options here: arguments of other names or kinds stand for them."""
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever the caller has turned off
 def search(
     model: nn.Module | str,
     train: Any,

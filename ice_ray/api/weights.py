@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from torch import nn
 
 from ice_ray.address import StoragePath
+from ice_ray.errors import UserError
 from ice_ray.models.kinds import plain_module
 from ice_ray.models.weights import fit_weights, read_weights
+from ice_ray.object_store import Address
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -48,6 +51,10 @@ def load_weights(model: Model, path: str | Path | StoragePath) -> Model:
     True
     """
     own = plain_module(model)
+    if isinstance(path, Mapping):
+        raise UserError("path is a dict: give the path of a file; weights in memory go by model.load_state_dict")
+    if not isinstance(path, (str, Path, Address)):
+        raise UserError(f"path is of type {type(path).__name__}: give the path of a file")
     held = read_weights(path)
     for note in (*held.notes, *fit_weights(own, held.tensors, str(path))):
         warnings.warn(note, stacklevel=2)

@@ -66,3 +66,9 @@ def test_weights_that_do_not_fit_change_nothing(trained, model, tmp_path):
     with pytest.raises(UserError, match=r"the model is of type str, not a torch.nn.Module"):
         ice_ray.load_weights("resnet", tmp_path / "a.pth")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("path", "said"), [({}, "path is a dict: .*load_state_dict"), (3, "path is of type int")])
+def test_what_is_no_path_is_refused_in_one_line(model, path, said):
+    with pytest.raises(UserError, match=said):
+        ice_ray.load_weights(model, path)

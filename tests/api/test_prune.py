@@ -242,6 +242,8 @@ def test_an_interruption_leaves_nothing_behind(trained, data, capsys):
         ({"batch_size": 1}, "batch_size 1 must be at least 2"),
         ({"device": 3.5}, r"device=3\.5 is none that torch knows"),
         ({"device": "gpu"}, "device='gpu' is none that torch knows"),
+        ({"device": "xla"}, "device='xla': torch cannot calculate on it here"),
+        ({"device": "meta"}, "device='meta': torch cannot calculate on it here"),
         ({"pipeline": None}, "pipeline=None must be a name"),
         ({"pipeline": IceConfig}, "pipeline=.* must be a name"),
         ({"target": "half"}, "target 'half' must be macs=, params= or latency="),
@@ -272,3 +274,24 @@ def test_odd_keywords_end_in_one_line_that_names_them(trained, data, words, said
     with pytest.raises(UserError, match=said) as error:
         prune(**(own | words))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_turned_off(trained, data, mode):
+    expected = prune(trained, data, device="cpu", **OPTIONS).model.state_dict()
+    with mode():
+        found = prune(trained, data, device="cpu", **OPTIONS).model
+        assert ice_ray.inspect(trained, data.train.image_shape).units
+    assert all(torch.equal(expected[name], tensor) for name, tensor in found.state_dict().items())
+    assert not any(tensor.is_inference() for tensor in found.state_dict().values())
+
+
+def test_warnings_point_at_the_caller(trained, data):
+    untrained = ice_ray.models.copies.copied(trained).requires_grad_(False)
+    for module in untrained.modules():
+        getattr(module, "reset_parameters", lambda: None)()
+    with pytest.warns(UserWarning) as warned:
+        prune(untrained, data, device="cpu", **OPTIONS)
+    told = {str(warning.message).partition(":")[0]: warning.filename for warning in warned}
+    assert [name for name in told if "no better than chance" in name or "requires_grad" in name], told
+    assert set(told.values()) == {__file__}, told
