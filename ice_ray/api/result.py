@@ -95,7 +95,9 @@ class Result:
 
     @property
     def accuracy(self) -> float:
-        """Of the pruned model on the validation images, percent."""
+        """Of the pruned model on the validation images, percent, in the precision of the pruning (`description` says
+        which): in bf16 an image or two may come out otherwise than in float32.
+        """
         return float(self._pruned["validation_accuracy"])
 
     @property
