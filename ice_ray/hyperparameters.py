@@ -71,7 +71,8 @@ class Hyperparameters:
             value = getattr(self, field.name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not (math.isfinite(value) or (value == NEVER and field.metadata.get("may_be_never"))):
-                raise UserError(f"hyperparameter {field.name}={value!r} is not a finite number")
+                never = ", nor ice_ray.NEVER" if field.metadata.get("may_be_never") else ""
+                raise UserError(f"hyperparameter {field.name}={value!r} is not a finite number{never}")
             object.__setattr__(self, field.name, float(value))
         self._check("final_epochs", self.final_epochs >= 0, "at least 0")
         least = "above 0 where there are final_epochs" if self.final_epochs else "at least 0"

@@ -114,7 +114,7 @@ def pipeline_config(
     known = [field.name for field in dataclasses.fields(kind)]
     for name in options:
         if name not in known:
-            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, [*known, *others])})")
+            raise UserError(f"pipeline {pipeline} has no option '{name}' ({nearest(name, list({*known, *others}))})")
     base = kind() if config is None else config
     if not isinstance(base, kind):
         raise UserError(f"config of pipeline {pipeline} must be of {kind.__name__}, not {type(base).__name__}")

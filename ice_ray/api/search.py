@@ -156,7 +156,7 @@ def _described(
     for key in given:
         if key not in fields | own:
             known = [*fields, *own, *(each for each in inspect.signature(search).parameters if each != "options")]
-            raise UserError(f"search has no argument '{key}' ({nearest(key, known)})")
+            raise UserError(f"search has no argument '{key}' ({nearest(key, list(set(known)))})")
     if not isinstance(model, (nn.Module, str)):
         raise UserError(f"model={model!r:.80} must be a torch.nn.Module, or a model's name")
     if stage_1 is not None and not isinstance(stage_1, SearchConfig):

@@ -37,7 +37,7 @@ class Selection:
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
                 if not fnmatch.filter(possible, pattern):
-                    raise UserError(f"prune.{option} '{pattern}' matches no prunable layer{_why(pattern, refused)}")
+                    raise UserError(f"prune.{option} '{pattern}' matches no prunable layer{_why(pattern, possible, refused)}")
         included = _matching(possible, self.include) if self.include else set(usual)
         return included - _matching(possible, self.exclude)
 
@@ -46,8 +46,8 @@ def _matching(layers: Sequence[str], patterns: Sequence[str]) -> set[str]:
     return {layer for pattern in patterns for layer in fnmatch.filter(layers, pattern)}
 
 
-def _why(pattern: str, refused: Mapping[str, str]) -> str:
+def _why(pattern: str, possible: Sequence[str], refused: Mapping[str, str]) -> str:
     matched = fnmatch.filter(refused, pattern)
     if matched:
         return f": {matched[0]} cannot be pruned, {refused[matched[0]]}"
-    return f" ({nearest(pattern, list(refused))[:300]})" if refused else ""
+    return f" ({nearest(pattern, list(possible))[:300]})" if possible else ""

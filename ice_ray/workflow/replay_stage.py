@@ -182,7 +182,7 @@ class _Watcher:
             say(describe_preparation(progress.preparation))
             self.view.start(0, time.monotonic())
         elif kind == "resumed":
-            say(f"  going on after step {len(progress.state.records)}/{self._steps}")
+            say(f"  going on after step {min(len(progress.state.records), self._steps)}/{self._steps}")
             self.view.start(len(progress.state.records), time.monotonic())
             self._trained = round(self._per_epoch * sum(record.epochs for record in progress.state.records))
             for log in self._logs:
