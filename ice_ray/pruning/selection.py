@@ -37,7 +37,9 @@ class Selection:
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
                 if not fnmatch.filter(possible, pattern):
-                    raise UserError(f"prune.{option} '{pattern}' matches no prunable layer{_why(pattern, possible, refused)}")
+                    raise UserError(
+                        f"prune.{option} '{pattern}' matches no prunable layer{_why(pattern, possible, refused)}"
+                    )
         included = _matching(possible, self.include) if self.include else set(usual)
         return included - _matching(possible, self.exclude)
 

@@ -97,7 +97,10 @@ def test_include_and_exclude_are_patterns_and_what_matches_nothing_is_refused_by
     assert names(include=("tail.*", "block.conv2"), exclude=("tail.3",)) == ["block.conv2", "tail.0"]
     with pytest.raises(UserError, match=r"'left' matches no prunable layer: left cannot be pruned, a concatenation"):
         names(include=("left",))
-    with pytest.raises(UserError, match=r"prune.exclude 'blok\*' matches no prunable layer \(nearest: block.conv2, block.conv1; valid: "):
+    with pytest.raises(
+        UserError,
+        match=r"prune.exclude 'blok\*' matches no prunable layer \(nearest: block.conv2, block.conv1; valid: ",
+    ):
         names(exclude=("blok*",))
     with pytest.raises(UserError, match="no layer whose filters may be pruned"):
         names(exclude=("block.*",))
