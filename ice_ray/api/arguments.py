@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from ice_ray.data.images import Preprocessing
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Found, Target, objection_to, parse_target, ratio_for
 from ice_ray.errors import UserError, nearest
@@ -54,6 +55,12 @@ def device_of(asked: torch.device | str | int | None) -> torch.device:
     except Exception as error:  # one that is not there, or holds no numbers: every backend's own
         raise UserError(f"device={asked!r}: torch cannot calculate on it here") from error
     return device
+
+
+def check_preprocessing(given: object) -> None:
+    """Raises UserError: it is none."""
+    if given is not None and not isinstance(given, Preprocessing):
+        raise UserError(f"preprocessing={given!r:.80} must be a Preprocessing: ice_ray.Preprocessing(mean, std)")
 
 
 def target_of(target: str | None, ratio: float | None) -> Target | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch.utils.data as torch_data
 from torch import Tensor
 
+from ice_ray.api.arguments import check_preprocessing
 from ice_ray.data.given import image_set, largest
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing, PruningData
 from ice_ray.data.loaders import reader_of, reads_by_key
@@ -44,8 +45,8 @@ def given_data(
             DataLoader the dataset, collate_fn and processes are used; its sampler says which images count, not their
             order; batches, their order and a last one that is dropped are ice_ray's own.
         val: images to decide on, which the model was not trained on: in any of these forms.
-        preprocessing: mean and std of uint8 images, one value a channel [default: ImageNet's], and padding and flips of
-            training images [default: none, or as the jobs have it for a name].
+        preprocessing: mean and std of uint8 images, one value a channel [default: ImageNet's]; floats go with neither.
+            Padding and flips of training images [default: none, or as the jobs have it for a name].
         seed: of the roles of a name's images.
 
     Raises:
@@ -59,10 +60,7 @@ def given_data(
     >>> len(data.train), data.train.image_shape, data.train.dtype
     (40, (1, 28, 28), torch.float32)
     """
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise UserError(
-            f"preprocessing is of type {type(preprocessing).__name__}: give ice_ray.Preprocessing(mean, std)"
-        )
+    check_preprocessing(preprocessing)
     if isinstance(train, (PruningData, str)) and val is not None:
         what = "PruningData" if isinstance(train, PruningData) else f"name '{train}'"
         raise UserError(f"val: train is {what}, which has validation images of its own: leave val out")
@@ -85,10 +83,7 @@ def given_data(
     if len(sources[0]) < 2 or len(sources[1]) < 2:
         few = "train" if len(sources[0]) < 2 else "val"
         raise UserError(f"{few}: 1 image: at least 2 are needed")
-    try:
-        return PruningData(*sources, preprocessing or Preprocessing())
-    except UserError as error:
-        raise UserError(f"preprocessing: {error}") from error
+    return PruningData(*sources, preprocessing or Preprocessing())
 
 
 def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:

@@ -87,7 +87,8 @@ def prune(
         seed: every random choice comes from it.
         precision: of the arithmetic; `auto` is bf16 where the device has it.
         device: where to work; a GPU where there is one.
-        preprocessing: mean and std of uint8 images, a value per channel, and padding and flips while training.
+        preprocessing: mean and std of uint8 images, a value per channel (floats go with neither), and padding and flips
+            while training.
         progress: whether a bar shows the steps. [default: in a notebook, and where standard error is a terminal]
         callback: called with its record after every step; what it raises ends the pruning.
         options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
@@ -125,8 +126,6 @@ def prune(
     batch_size, seed = whole("batch_size", batch_size), whole("seed", seed)
     chosen = device_of(device)
     recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise UserError(f"preprocessing must be a Preprocessing, not {type(preprocessing).__name__}")
     plain_module(model)  # what is no model is said before any image is read
     data = given_data(train, val, preprocessing=preprocessing, seed=seed)
     classes = _checked(data)

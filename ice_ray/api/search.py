@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ice_ray.address import StoragePath
-from ice_ray.api.arguments import pipeline_config, target_of, validated, whole
+from ice_ray.api.arguments import check_preprocessing, pipeline_config, target_of, validated, whole
 from ice_ray.api.data import given_images
 from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
@@ -82,8 +82,8 @@ def search(
         config: the pipeline's `Config`. [default: its defaults]
         preset: defaults by name, such as `paper-cifar10`, for all that is not given here.
         weights: a file of trained weights, for a model by name or an object without its own.
-        preprocessing: mean and std of uint8 images, padding and flips. [default: ImageNet's mean and std; small images
-            of a name are padded and flipped as the jobs do it, objects are not]
+        preprocessing: mean and std of uint8 images (floats go with neither), padding and flips. [default: ImageNet's
+            mean and std; small images of a name are padded and flipped as the jobs do it, objects are not]
         search: all options of stage 1 (`SearchConfig`), such as `clock`, `objective`, `gpus` of a trial.
         replay: all options of stage 2 (`ReplayConfig`), such as `workers`; False: stage 1 alone.
         storage: folder of runs, or an address: `s3://bucket/path`. On a cluster one that all nodes see.
@@ -192,8 +192,7 @@ def _with_trials(run: RunConfig[Any], trials: object) -> SearchConfig:
 def _check_data(
     train: Any, val: Any, test: Any, options: Mapping[str, Any], preprocessing: Preprocessing | None
 ) -> None:
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise UserError(f"preprocessing={preprocessing!r:.80} must be a Preprocessing")
+    check_preprocessing(preprocessing)
     if preprocessing is not None and (both := [name for name in _IN_PREPROCESSING if name in options]):
         raise UserError(f"{both[0]}: preprocessing says that: give one of them")
     if isinstance(train, str):

@@ -126,9 +126,10 @@ class _Normalisation:
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
-        self._mean = (torch.tensor(preprocessing.mean) * 255).to(device)
+        mean, std = preprocessing.of_uint8
+        self._mean = (torch.tensor(mean) * 255).to(device)
         self._channels_last = preprocessing.channels_last
-        self._scale = (1 / (torch.tensor(preprocessing.std) * 255)).to(device)
+        self._scale = (1 / (torch.tensor(std) * 255)).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         values = pixels if pixels.dtype == torch.float32 else (pixels.float() - self._mean) * self._scale

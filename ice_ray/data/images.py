@@ -28,54 +28,74 @@ class Preprocessing:
     """What a batch goes through on the device.
 
     Attributes:
-        mean, std: one value a channel, in [0, 1] and (0, 1], for uint8 pixels scaled to [0, 1]. float32 images are
-            normalised already: they are taken as they come, whatever these are.
+        mean, std: one value a channel, in [0, 1] and (0, 1], for uint8 pixels scaled to [0, 1]. [default: ImageNet's]
+            float32 images are normalised already and are taken as they come: they go with neither.
         pad: zeros added on every side before a random crop to the original size, while training. Pixels; zeros of the
             stored images: black in uint8, the mean colour in normalised float32.
         flip: whether half of the training images are mirrored left to right.
         channels_last: whether a pixel's channels lie side by side in memory, as they are stored.
 
     Raises:
-        UserError: `mean` and `std` are no numbers of that range or differ in length, or `pad` is below 0.
+        UserError: `mean` and `std` are no numbers of that range, differ in length or one is there without the other, or
+            `pad` is below 0.
 
     >>> Preprocessing(mean=(0.1307,), std=(0.3081,))  # MNIST: one channel
     Preprocessing(mean=(0.1307,), std=(0.3081,), pad=0, flip=False)
     """
 
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     pad: int = 0
     flip: bool = False
     channels_last: bool = field(default=True, repr=False)  # in its repr only what changes an image
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        if len(self.mean) != len(self.std):
-            raise UserError(f"mean has {_values(self.mean)} and std has {_values(self.std)}: give each one a channel")
-        require(self, "mean", all(0 <= value <= 1 for value in self.mean), "must be in [0, 1], of pixels in [0, 1]")
-        require(self, "std", all(0 < value <= 1 for value in self.std), "must be in (0, 1], of pixels in [0, 1]")
         require(self, "pad", self.pad >= 0, "must be at least 0")
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None:
+            raise UserError(f"{'std' if self.mean is None else 'mean'} is given alone: give both mean and std")
+        mean, std = _numbers("mean", self.mean), _numbers("std", self.std)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+        if len(mean) != len(std):
+            raise UserError(f"mean has {_values(mean)} and std has {_values(std)}: give each one a channel")
+        require(self, "mean", all(0 <= value <= 1 for value in mean), "must be in [0, 1], of pixels in [0, 1]")
+        require(self, "std", all(0 < value <= 1 for value in std), "must be in (0, 1], of pixels in [0, 1]")
 
     def as_dict(self) -> dict[str, Any]:
         """What changes an image, for files."""
         return {"mean": self.mean, "std": self.std, "pad": self.pad, "flip": self.flip}
 
     def for_images(self, channels: int, dtype: torch.dtype) -> Preprocessing:
-        """The same for images of so many channels; without mean and std where they are float32, which has its own.
+        """The same with the mean and std that images of so many channels get: none of float32, which are normalised
+        already; of uint8 ImageNet's, where none are given.
 
         Raises:
-            UserError: mean and std are of another number of channels than uint8 images have.
+            UserError: mean and std are given and the images are float32, or uint8 of another number of channels.
         """
         if dtype == torch.float32:
+            if self.mean:
+                raise UserError(
+                    "mean and std are for uint8 images, and these are floats, which are taken as they come: leave both "
+                    "out where the images are normalised, else normalise them, or give them as uint8"
+                )
             return dataclasses.replace(self, mean=(), std=())
-        if len(self.mean) != channels:
+        mean, std = self.of_uint8
+        if len(mean) != channels:
             one = f"{channels} channel{'s' * (channels != 1)}"
             raise UserError(
-                f"mean and std have {_values(self.mean)}, and the uint8 images have {one}: give mean and std one value "
+                f"mean and std have {_values(mean)}, and the uint8 images have {one}: give mean and std one value "
                 "a channel, those that the model was trained with"
             )
-        return self
+        return dataclasses.replace(self, mean=mean, std=std)
+
+    @property
+    def of_uint8(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std that uint8 images are normalised with."""
+        if self.mean is None or self.std is None:
+            return IMAGENET_MEAN, IMAGENET_STD
+        return self.mean, self.std
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:
@@ -239,7 +259,7 @@ class PruningData:
         final: what the final epochs train on, where that is not `train`.
 
     Raises:
-        UserError: mean and std of `preprocessing` do not go with the training images.
+        UserError: mean and std of `preprocessing` do not go with the images.
     """
 
     train: ImageSource
@@ -254,5 +274,8 @@ class PruningData:
                 raise UserError(f"data.{name} is of type {kind}: give an ImageSet, or use ice_ray.given_data")
         roles = [role for role in (self.train, self.validation, self.final) if role is not None]
         stored = torch.uint8 if any(role.dtype == torch.uint8 for role in roles) else torch.float32
-        own = self.preprocessing.for_images(self.train.image_shape[0], stored)
+        try:
+            own = self.preprocessing.for_images(self.train.image_shape[0], stored)
+        except UserError as error:
+            raise UserError(f"preprocessing: {error}") from error
         object.__setattr__(self, "preprocessing", own)

@@ -323,25 +323,19 @@ def _classes(network: DenseNetwork, shape: tuple[int, int, int]) -> int:
 def _preprocessing(
     dataset: Dataset, config: RunConfig[Any], given: Given, shape: tuple[int, int, int], layout: Layout
 ) -> Preprocessing:
-    """Crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones; unless it was
-    given.
-    """
-    dtype = torch.float32 if dataset.dtype == np.float32 else torch.uint8
-    if given.preprocessing is not None:
-        own = given.preprocessing.for_images(shape[0], dtype)
-        return dataclasses.replace(own, channels_last=layout == "channels_last")
-    is_usual = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    if dtype == torch.float32 and not is_usual:
-        raise UserError("--mean and --std: the images are floats, which are normalised already; leave both out")
-    if dtype == torch.uint8 and len(config.mean) != shape[0]:
-        raise UserError(
-            f"--mean and --std have {len(config.mean)} numbers and the images {shape[0]} channels: give both one "
-            "number a channel, as the model was trained with"
-        )
-    pads, flips = dataset.usual_augmentation(shape)
-    if config.augment == "none":
-        pads, flips = 0, False
-    elif config.augment == "crop-flip":
-        pads, flips = max(1, shape[1] // 8), True
-    own = Preprocessing(config.mean, config.std, pads, flips, layout == "channels_last")
-    return own.for_images(shape[0], dtype)
+    """As given; else crops and flips for small images, as the paper's CIFAR recipe has them, none for larger ones."""
+    own, argument = given.preprocessing, "preprocessing"
+    if own is None:
+        pads, flips = dataset.usual_augmentation(shape)
+        if config.augment == "none":
+            pads, flips = 0, False
+        elif config.augment == "crop-flip":
+            pads, flips = max(1, shape[1] // 8), True
+        is_usual = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        mean, std = (None, None) if is_usual else (config.mean, config.std)
+        own, argument = Preprocessing(mean, std, pads, flips), "--mean, --std"
+    try:
+        fitting = own.for_images(shape[0], torch.float32 if dataset.dtype == np.float32 else torch.uint8)
+    except UserError as error:
+        raise UserError(f"{argument}: {error}") from error
+    return dataclasses.replace(fitting, channels_last=layout == "channels_last")

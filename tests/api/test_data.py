@@ -29,6 +29,7 @@ from torchvision.transforms import v2
 from ice_ray import ImageSet, Preprocessing, PruningData, UserError, given_data
 from ice_ray.api.data import given_images
 from ice_ray.data import reading
+from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.data.reading import ReadImages
 
 Pair = namedtuple("Pair", ["picture", "kind"])
@@ -393,7 +394,7 @@ def test_whatever_is_given_is_images_or_one_line(holder, images, labels):
 def test_both_parts_go_together():
     pair, floats = (X, Y), (FLOATS, Y)
     data = given_data(pair, pair)
-    assert data.preprocessing == Preprocessing() and isinstance(data.validation, ImageSet)
+    assert data.preprocessing == Preprocessing(IMAGENET_MEAN, IMAGENET_STD) and isinstance(data.validation, ImageSet)
     assert given_data(floats, floats).preprocessing.mean == ()
     grey = Preprocessing((0.5,), (0.5,), pad=1)
     assert given_data((X[:, :1], Y), (X[:, :1], Y), preprocessing=grey).preprocessing == grey
@@ -405,8 +406,14 @@ def test_both_parts_go_together():
     ]:
         with pytest.raises(UserError, match=said):
             given_data(pair, val)
-    with pytest.raises(UserError, match=r"preprocessing is of type tuple: give ice_ray\.Preprocessing"):
+    with pytest.raises(
+        UserError, match=r"preprocessing=\(0\.5, 0\.5\) must be a Preprocessing: ice_ray\.Preprocessing"
+    ):
         given_data(pair, pair, preprocessing=(0.5, 0.5))
+    with pytest.raises(UserError, match=r"^preprocessing: mean and std are for uint8 images, and these are floats"):
+        given_data(floats, floats, preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD))
+    with pytest.raises(UserError, match=r"^preprocessing: mean and std are for uint8 images, and these are floats"):
+        given_data(given_data(floats, floats), preprocessing=grey)
     with pytest.raises(
         UserError, match="preprocessing: mean and std have 3 values, and the uint8 images have 1 channel"
     ):

@@ -257,7 +257,7 @@ def test_an_interruption_leaves_nothing_behind(trained, data, capsys):
         ({"precision": 16}, "precision '16' is none of auto"),
         ({"hyperparameters": {"theta": 1}}, "hyperparameters of pipeline ice must be IceHyperparameters, not dict"),
         ({"hyperparameters": ImpHyperparameters(1, 1, 0.1)}, "must be IceHyperparameters, not ImpHyperparameters"),
-        ({"preprocessing": "imagenet"}, "preprocessing must be a Preprocessing, not str"),
+        ({"preprocessing": "imagenet"}, "preprocessing='imagenet' must be a Preprocessing"),
         ({"preprocessing": Preprocessing((0.5,), (0.5,))}, "mean and std have 1 value"),
         ({"progress": "yes"}, "progress='yes' must be True, False or None"),
         ({"progress": 1}, "progress=1 must be True, False or None"),

@@ -96,4 +96,4 @@ def test_floats_of_one_channel_go_through_both_stages(tmp_path, monkeypatch):
         command("ice_prune.py", tmp_path, *wrong), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert refused.returncode == 2
-    assert "--mean and --std: the images are floats, which are normalised already" in " ".join(refused.stderr.split())
+    assert "--mean, --std: mean and std are for uint8 images, and these are floats" in " ".join(refused.stderr.split())

@@ -1,12 +1,16 @@
 """A run's description checked against its data and model: no Ray."""
 
 import pytest
+import torch
 from layouts import pixels, write_image
 
 from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import InspectConfig
 from ice_ray.config.run import RunConfig
+from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, Preprocessing
 from ice_ray.errors import UserError
+from ice_ray.ingest.datasets.held import HeldDataset
+from ice_ray.workflow.given import Given
 from ice_ray.workflow.inspection import inspect_job
 from ice_ray.workflow.jobs import prune_job, run
 from ice_ray.workflow.plan import make_plan
@@ -27,6 +31,27 @@ from ice_ray.workflow.plan import make_plan
 def test_trials_with_the_replays_images_take_its_batches(words, batch):
     plan = make_plan(parse(RunConfig, words.split(), "p"))
     assert plan.search_settings.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "said"),
+    [
+        (
+            "",
+            Preprocessing(IMAGENET_MEAN, IMAGENET_STD),
+            "^preprocessing: mean and std are for uint8 images, and these",
+        ),
+        ("--mean 0.5 0.5 0.5 --std 0.5 0.5 0.5", None, "^--mean, --std: mean and std are for uint8 images, and these"),
+    ],
+)
+def test_mean_and_std_of_floats_are_refused(words, given, said):
+    images = ImageSet(torch.randn(40, 8, 8, 3), torch.arange(40) % 10)
+    data = HeldDataset({"train": images, "val": images})
+    config = parse(RunConfig, f"--model cifar-resnet8 --repair none {words}".split(), "p")
+    with pytest.raises(UserError, match=said):
+        make_plan(config, given=Given(data=data, preprocessing=given))
+    plan = make_plan(parse(RunConfig, ["--model", "cifar-resnet8"], "p"), given=Given(data=data))
+    assert (plan.preprocessing.mean, plan.preprocessing.std) == ((), ())
 
 
 DEADLY = """
