@@ -91,7 +91,7 @@ __all__ = [
     "search",
 ]
 
-# Loaded when asked for: a process that only decodes images needs no torch, which takes seconds to load.
+# Loaded when asked for: a process that only decodes images, or shows --help, needs no torch, which takes seconds.
 _HOMES = {
     "ReplayConfig": "replay.config",
     "SearchConfig": "trials.config",
@@ -146,3 +146,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ice_ray' has no attribute '{name}'")
     return getattr(importlib.import_module(f"ice_ray.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """The console command: `ice-ray prune`, or `python -m ice_ray prune`; the scripts of `jobs/` call the same.
 
-Imports a command's own modules when it is given: torch and Ray take seconds, `ice-ray --help` must not.
+Imports a job once its options have been read: torch and Ray take seconds, `--help` and a wrong word must not.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{CONSOLE}: {_no_command(command)}; see {CONSOLE} --help", file=sys.stderr)
         return 2
     _, job, config = _COMMANDS[command]
-    from ice_ray.workflow.jobs import run
+    from ice_ray.workflow.running import run
 
-    return run(_named(job), _named(config), program(command), options)
+    return run(lambda asked: _named(job)(asked), _named(config), program(command), options)
 
 
 def _usage() -> str:

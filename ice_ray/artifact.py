@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, read_tensors, sha256, write_json, write_tensors
+from ice_ray.files import damage_named, sha256, write_json
 from ice_ray.models.asking import copied_to_cpu
 from ice_ray.models.frozen import freeze
 from ice_ray.models.kinds import plain_module
@@ -22,6 +22,7 @@ from ice_ray.models.registry import ModelSpec, call_builder, check_builder
 from ice_ray.models.ties import check_overlaps
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
+from ice_ray.tensor_files import read_tensors, write_tensors
 
 SCHEMA_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.artifact import load_pruned, read_description
-from ice_ray.errors import UserError, nearest
+from ice_ray.errors import UserError
+from ice_ray.export_formats import SUFFIXES, Format, check_format
 from ice_ray.models.answers import Answering
 
-Format = Literal["onnx", "torch"]
-SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torch": "pt2"}
 INPUT, OUTPUT = "images", "logits"
 
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TRACED_BATCH = 2  # of one image, the exporter would take the batch for fixed
 _CHECKED_BATCHES = (1, 5)
 _TOLERANCE = 1e-4
@@ -59,14 +56,6 @@ def export(
     return file
 
 
-def check_format(format: str) -> None:
-    """Raises UserError: there is no such format, or the packages that write it are missing."""
-    if format not in SUFFIXES:
-        raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
-    if format == "onnx":
-        _need_onnx()
-
-
 def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Format, file: StoragePath) -> None:
     """Write a module, as `load_pruned` gives it, for another runtime; its memory layout changes.
 
@@ -93,14 +82,6 @@ def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Fo
 def _answering(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """With the logits alone for an output."""
     return module if isinstance(module(_images(1, shape)), Tensor) else Answering(module).eval()
-
-
-def _need_onnx() -> None:
-    missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f"exporting to ONNX needs {', '.join(missing)}, not installed here: pip install 'ice_ray[onnx]'"
-        )
 
 
 def _write_torch(module: nn.Module, shape: tuple[int, ...], description: Mapping[str, Any], file: Path) -> _Run:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import yaml
-from torch import Tensor
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.errors import UserError
@@ -48,53 +46,6 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise UserError(f"{origin} is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
-
-
-def write_tensors(
-    path: Path | StoragePath, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write one safetensors file, atomically."""
-    # As bytes: the library's own writer says in words alone what the system said in numbers.
-    storage_path(path).write(_packed(tensors, metadata))
-
-
-def tensors_size(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of the file that `write_tensors` would write of them, without metadata of its own."""
-    return len(_packed(tensors))
-
-
-def _packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file. What is one tensor is in it once, under its first name; its other names are in the metadata,
-    where the library's own `save_model` puts them.
-    """
-    kept: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    names: dict[object, str] = {}
-    memory: set[int] = set()
-    for name, tensor in tensors.items():
-        memory_of = tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-        if tensor.numel() and memory_of in names:
-            aliases[name] = names[memory_of]
-            continue
-        names[memory_of] = name
-        own = tensor.detach().cpu().contiguous()
-        storage = own.untyped_storage().data_ptr()
-        kept[name] = own.clone() if storage in memory else own  # parts of one storage are tensors of their own here
-        memory.add(storage)
-    return bytes(safetensors.torch.save(kept, {**aliases, **(metadata or {})} or None))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `write_tensors` has written into a file of this machine: tensors by all their names, and the metadata.
-
-    Raises:
-        SafetensorError: it is no such file.
-    """
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    aliases = {name: tensors[own] for name, own in metadata.items() if own in tensors and name not in tensors}
-    return tensors | aliases, metadata
 
 
 def write_text(path: Path | StoragePath, text: str) -> None:

@@ -16,7 +16,8 @@ import torch
 import ice_ray
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.workflow.jobs import prune_job, replay_job, run, search_job
+from ice_ray.workflow.jobs import prune_job, replay_job, search_job
+from ice_ray.workflow.running import run
 
 ROOT = Path(__file__).parent.parent
 JOBS = ROOT / "jobs"

@@ -12,8 +12,9 @@ from ice_ray.models.trace import trace_layers
 from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.repair import Repaired, recalibrate, repair
+from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.context import RepairContext, Structure
+from ice_ray.repair.repair import Repaired, repair
 from ice_ray.repair.step_problems import StepProblems
 
 SHAPE = (3, 10, 10)

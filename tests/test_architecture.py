@@ -19,6 +19,8 @@ STOREYS = [
         "object_store",
         "address",
         "files",
+        "tensor_files",
+        "export_formats",
         "interruption",
         "claims",
         "randomness",
@@ -95,6 +97,46 @@ def test_the_package_and_its_core_load_without_ray():
 
 def test_a_process_that_decodes_images_loads_no_torch():
     program = "import sys, ice_ray.ingest.decoding; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+SLOW_TO_LOAD = {"torch", "torchvision", "ray", "optuna", "pyarrow", "pandas", "matplotlib", "numpy", "scipy", "sklearn"}
+COMMANDS = ("prune", "search", "replay", "inspect", "report", "export")
+READ_BEFORE_A_JOB = {
+    **{f"{command} --help": 0 for command in COMMANDS},
+    "prune --help-all": 0,
+    "prune --pipeline imp --help": 0,
+    "prune --preset paper-cifar10 --help": 0,
+    "prune --nonsense": 2,
+    "prune --ratio 2": 2,
+    "prune --batch-size few": 2,
+    "prune --preset nonsense": 2,
+    "prune --pipeline nonsense": 2,
+    "prune --target macs=2": 2,
+    "inspect --model cifar-resnet8 --ratio 2": 2,
+    "replay": 2,
+    "nonsense": 2,
+}
+
+
+@pytest.mark.parametrize(("words", "code"), READ_BEFORE_A_JOB.items(), ids=READ_BEFORE_A_JOB)
+def test_help_and_wrong_words_wait_for_no_large_library(words, code):
+    """What the command line reads is in modules that load none at their tops: a job's own come after its options."""
+    program = (
+        "import sys; from ice_ray.__main__ import main\n"
+        "try: code = main(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code or 0\n"
+        f"print(code, *sorted({SLOW_TO_LOAD!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, *words.split()], check=False, capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1] == str(code)
+
+
+def test_the_package_and_its_settings_load_no_large_library():
+    program = (
+        "import sys, ice_ray; ice_ray.IceConfig(), ice_ray.SearchConfig(), ice_ray.ReplayConfig(), dir(ice_ray); "
+        f"sys.exit(' '.join({SLOW_TO_LOAD!r} & set(sys.modules)) or None)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

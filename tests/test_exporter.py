@@ -14,7 +14,7 @@ from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.removal import shrink_to
 from ice_ray.workflow.exporting import export_job
-from ice_ray.workflow.jobs import run
+from ice_ray.workflow.running import run
 
 SHAPE = (3, 8, 8)
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(tmp_path
 
 def test_a_missing_extra_is_named(saved, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr("ice_ray.exporter.find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    monkeypatch.setattr("ice_ray.export_formats.find_spec", lambda name: None if name == "onnxruntime" else found(name))
     with pytest.raises(UserError, match=r"needs onnxruntime.*ice_ray\[onnx\]"):
         ice_ray.export(saved, "onnx")
 

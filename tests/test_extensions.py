@@ -8,7 +8,8 @@ import pytest
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.extensions import load_own, origin_of
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
+from ice_ray.workflow.running import run
 
 LEAVES_A_TRACE = "from pathlib import Path\nPath('trace').touch()\ndef build(): return None\n"
 

@@ -14,8 +14,9 @@ from ice_ray import retry
 from ice_ray.address import storage_path
 from ice_ray.cache.storage import ActionLog
 from ice_ray.errors import StorageError
-from ice_ray.files import write_json, write_tensors, write_text
+from ice_ray.files import write_json, write_text
 from ice_ray.retry import retries_that_helped, with_retries
+from ice_ray.tensor_files import write_tensors
 
 
 @pytest.fixture

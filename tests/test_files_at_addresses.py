@@ -15,14 +15,10 @@ from object_storage import new_server
 
 from ice_ray.address import storage_path
 from ice_ray.errors import StorageError, UserError
-from ice_ray.files import (
-    sha256,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from ice_ray.files import sha256, write_json, write_text
 from ice_ray.models.weights import load_state_dict
 from ice_ray.retry import retries_that_helped
+from ice_ray.tensor_files import write_tensors
 
 FOLDERS, FILES = st.sampled_from(["a", "b"]), st.sampled_from(["x.json", "y.safetensors", "z"])
 RECORDS = st.one_of(

@@ -16,7 +16,8 @@ from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.models.registry import ModelSpec
 from ice_ray.workflow.exporting import export_job
 from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
+from ice_ray.workflow.running import run
 
 OPTIONS = ("--model", "--data", "--criterion", "--pipeline", "--search.objective")
 MINE = """

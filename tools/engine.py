@@ -36,8 +36,8 @@ from common import RESULTS, Ledger, Row, arguments, command, machine, rules, tab
 from ice_ray import ImageSet, Preprocessing
 from ice_ray.data.batches import Shard
 from ice_ray.data.placement import to_device
-from ice_ray.engine.cost import training_flops
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.work import training_flops
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.freezing import hold_fixed

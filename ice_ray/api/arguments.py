@@ -12,13 +12,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.data.images import Preprocessing
+from ice_ray.engine.config import Found, Target, parse_target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import Found, Target, objection_to, parse_target, ratio_for
+from ice_ray.engine.target import objection_to, ratio_for
 from ice_ray.errors import UserError, nearest
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.training.precision import PrecisionChoice
+from ice_ray.training.config import PrecisionChoice
 
 _MOST_PIXELS = 1 << 16
 Settings = TypeVar("Settings")

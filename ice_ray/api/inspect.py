@@ -17,7 +17,8 @@ from ice_ray.models.kinds import plain_module
 from ice_ray.observe.anatomy import Inspection
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.config import LayerwisePruneConfig
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.config import PrecisionChoice
+from ice_ray.training.precision import resolve
 
 _USUAL_RATIO = 0.5
 

@@ -18,10 +18,10 @@ from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing, PruningData
 from ice_ray.data.placement import to_device
+from ice_ray.engine.config import Target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.sizes import sizes
-from ice_ray.engine.target import Target
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
@@ -39,8 +39,9 @@ from ice_ray.pipelines.registry import build_pipeline, pipeline_named
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion
 from ice_ray.pruning.removal import widths_of
+from ice_ray.training.config import Precision, PrecisionChoice
 from ice_ray.training.fine_tune import Recipe
-from ice_ray.training.precision import Precision, PrecisionChoice, resolve
+from ice_ray.training.precision import resolve
 
 _CPU = torch.device("cpu")
 

@@ -12,7 +12,8 @@ from torch import nn
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.artifact import load_pruned, read_description, save_pruned
 from ice_ray.errors import UserError
-from ice_ray.exporter import SUFFIXES, check_format, write_exported
+from ice_ray.export_formats import SUFFIXES, check_format
+from ice_ray.exporter import write_exported
 from ice_ray.models.copies import copied
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.tables import as_html, as_text, outcome_table
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-    from ice_ray.exporter import Format
+    from ice_ray.export_formats import Format
 
 _REBUILDING = ("schema_version", "builder", "image_shape", "widths", "frozen", "layout", "sha256")
 """What `model.json` says beside the facts that a saved model is written with."""

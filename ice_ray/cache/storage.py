@@ -18,7 +18,7 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.threshold import Threshold
 from ice_ray.errors import RunError
-from ice_ray.repair import Repaired
+from ice_ray.repair.repair import Repaired
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 
 _PARTS = (EarlyStopping, Cost, ActionRecord, Measured, Outcome, FineTuned, Repaired, Replayed, Threshold, WarmCosine)

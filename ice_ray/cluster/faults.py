@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ray.exceptions
-
 from ice_ray.errors import RunError, TrialFailure, UserError, told
 
 
@@ -18,7 +16,9 @@ def ended_by(error: Exception) -> tuple[str, int] | None:
         return refused(fault), 1
     if isinstance(fault, MemoryError):
         return f"this machine's memory does not suffice ({cause_of(fault)})", 1
-    if isinstance(fault, ray.exceptions.RayError):
+    from ray.exceptions import RayError  # here: a wrong word need not wait for Ray
+
+    if isinstance(fault, RayError):
         return cause_of(fault), 1
     return None
 
@@ -31,7 +31,9 @@ def refused(error: OSError) -> str:
 
 def cause_of(error: BaseException) -> str:
     """What a library says, with its kind."""
-    if isinstance(error, ray.exceptions.RayTaskError):
+    from ray.exceptions import RayTaskError
+
+    if isinstance(error, RayTaskError):
         return last_line(error)
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -30,7 +30,8 @@ from ice_ray.models.weights import fit_weights
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.registry import build_pipeline
 from ice_ray.pipelines.settings import PruningSettings
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.config import PrecisionChoice
+from ice_ray.training.precision import resolve
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import tyro
 
 from ice_ray.address import storage_path
 from ice_ray.config.run import Options, PipelineOptions, check_folder_name, check_image_size, config_from_dict
-from ice_ray.engine.target import parse_target
-from ice_ray.errors import UserError
-from ice_ray.exporter import Format
+from ice_ray.engine.config import parse_target
+from ice_ray.errors import UserError, require
+from ice_ray.export_formats import Format
 from ice_ray.observe.trackers import Tracker
 from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pruning.amounts import RATIO_BOUND, is_ratio
 from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.replay.config import ReplayConfig
-from ice_ray.training.precision import PrecisionChoice
+from ice_ray.training.config import PrecisionChoice
 
 _MOST_CLASSES = 1_000_000
 
@@ -45,11 +46,17 @@ class InspectConfig:
     """Arithmetic with which latency is measured."""
 
     def __post_init__(self) -> None:
+        require(self, "ratio", is_ratio(self.ratio), RATIO_BOUND)
         if self.target is not None:
             parse_target(self.target)
         check_image_size(self.image_size)
         if not 2 <= self.num_classes <= _MOST_CLASSES:
             raise UserError(f"--num-classes {self.num_classes} must be at least 2 and at most {_MOST_CLASSES}")
+
+    @property
+    def outset(self) -> str:
+        """What is about to be done, for the first line on the terminal."""
+        return f"{self.model}, {self.target or f'ratio {self.ratio:g}'}: loading PyTorch"
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class ExportConfig:
     """The file to write. [default: model.onnx or model.pt2 in the folder]"""
     builder: str | None = None
     """For a model of your own: package.module:function that builds its dense form, as for --model."""
+
+    @property
+    def outset(self) -> str:
+        """What is about to be done, for the first line on the terminal."""
+        return f"{self.model} to {self.format}: loading PyTorch"
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,11 @@ class ReportConfig:
             raise UserError("give the folder of at least one run")
         if self.target is not None and len(self.runs) < 2:
             raise UserError("--target is the comparison's file: give more than one run")
+
+    @property
+    def outset(self) -> str:
+        """What is about to be done, for the first line on the terminal."""
+        return f"reading {', '.join(self.runs)}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +132,12 @@ class ReplayJobConfig(Generic[Options]):
             parse_target(self.target)
         if self.name is not None:
             check_folder_name(self.name)
+
+    @property
+    def outset(self) -> str:
+        """What is about to be done, for the first line on the terminal."""
+        which = "the winner" if self.trial is None else f"trial {self.trial}"
+        return f"{which} of {self.config} on all the data: loading PyTorch and Ray"
 
 
 def replay_defaults(path: str) -> ReplayJobConfig[Any]:

@@ -8,25 +8,26 @@ import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
-from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.address import at_home, storage_path
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.target import parse_target
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.engine.config import parse_target
 from ice_ray.errors import UserError, require
-from ice_ray.exporter import Format
-from ice_ray.ingest.load import DataErrors, Placement
-from ice_ray.ingest.roles import DecideOn
+from ice_ray.export_formats import Format
+from ice_ray.ingest.config import DataErrors, DecideOn, Placement
 from ice_ray.observe.trackers import Tracker
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.replay.config import ReplayConfig
-from ice_ray.training.precision import PrecisionChoice
+from ice_ray.training.config import PrecisionChoice
 from ice_ray.trials.config import SearchConfig
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Options = TypeVar("Options", bound=PipelineConfig)
 PipelineOptions = Annotated[Options, tyro.conf.arg(name="")]
@@ -144,6 +145,12 @@ class RunConfig(Generic[Options]):
         if self.weights is not None:
             object.__setattr__(self, "weights", Path(at_home(str(self.weights))))
 
+    @property
+    def outset(self) -> str:
+        """What is about to be done, for the first line on the terminal."""
+        much = self.target or f"ratio {self.options.ratio:g}"
+        return f"{self.model} on {self.data}, pipeline {self.pipeline}, {much}: loading PyTorch and Ray"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, nested as the options are."""
         return plain_values(self)
@@ -233,6 +240,8 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
     Raises:
         UserError: fields unknown or of the wrong kind, or a group of them missing.
     """
+    from pydantic import ValidationError  # here: --help and a wrong word do without
+
     try:
         pipeline = str(values["pipeline"])
         known = default_run(pipeline).as_dict()
@@ -253,6 +262,8 @@ def config_from_dict(values: Any, origin: str) -> RunConfig[Any]:
 
 @cache  # it takes ten times as long to make as to use
 def _validator(pipeline: str) -> TypeAdapter[RunConfig[Any]]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(run_kind(pipeline))
 
 

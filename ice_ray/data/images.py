@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.errors import UserError, require
 from ice_ray.randomness import generator
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DTYPES = (torch.uint8, torch.float32)
 """Of stored images: uint8 is normalised by `Preprocessing`, float32 is taken as it comes."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.threshold import Threshold
 from ice_ray.pruning.freezing import WeightChange
-from ice_ray.repair import RepairKind
+from ice_ray.repair.config import RepairKind
 from ice_ray.training.schedules import Schedule
 from ice_ray.training.schedules.retraining import Replayed, WarmCosine
 

@@ -12,17 +12,18 @@ from ice_ray.data.batches import Batch
 from ice_ray.data.images import FixedSample, PruningData
 from ice_ray.distributed import Collective
 from ice_ray.engine.actions import Repair, Score, SnapshotId
-from ice_ray.engine.cost import forward_flops, refit_flops
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.work import forward_flops, refit_flops
 from ice_ray.models.resume import Activations, ResumePoint
 from ice_ray.models.trace import LayerTrace
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
-from ice_ray.repair import Repaired, repair
 from ice_ray.repair.calibration_images import CalibrationImages
 from ice_ray.repair.context import RepairContext, Structure
+from ice_ray.repair.repair import Repaired, repair
 from ice_ray.repair.step_problems import StepProblems
-from ice_ray.training.precision import Precision, autocast
+from ice_ray.training.config import Precision
+from ice_ray.training.precision import autocast
 
 _FLOAT_BYTES = 4
 MOST_BYTES = 256 * 2**20

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ice_ray.engine.actions import Action, Outcome, SnapshotId
-from ice_ray.engine.network import DenseNetwork
+
+if TYPE_CHECKING:
+    from ice_ray.engine.network import DenseNetwork
 
 
 class Executor(Protocol):

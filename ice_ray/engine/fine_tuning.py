@@ -12,9 +12,9 @@ from ice_ray.cache.teacher import Teacher, TeacherCache
 from ice_ray.data.images import FixedSample, ImageSet, ImageSource, PruningData
 from ice_ray.distributed import Collective
 from ice_ray.engine.actions import EarlyStopping, FineTune, FineTuned
-from ice_ray.engine.cost import forward_flops, training_flops
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.threshold import Threshold
+from ice_ray.engine.work import forward_flops, training_flops
 from ice_ray.errors import DivergedError
 from ice_ray.objective import accuracy_drop
 from ice_ray.pruning.freezing import hold_fixed

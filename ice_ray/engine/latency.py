@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ice_ray.engine.cost import Stopwatch
+from ice_ray.engine.work import Stopwatch
 from ice_ray.models.layout import laid_out, layout_of
-from ice_ray.training.precision import Precision, autocast
+from ice_ray.training.config import Precision
+from ice_ray.training.precision import autocast
 
 WARM_UP = 5
 ROUNDS = 5

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ice_ray.engine.actions import Counting
-from ice_ray.engine.cost import multiply_adds
+from ice_ray.engine.work import multiply_adds
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded

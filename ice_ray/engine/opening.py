@@ -20,7 +20,8 @@ from ice_ray.models.layout import Layout, laid_out
 from ice_ray.models.ties import check_overlaps
 from ice_ray.pruning.removal import Widths
 from ice_ray.pruning.selection import Selection
-from ice_ray.training.precision import Precision, autocast
+from ice_ray.training.config import Precision
+from ice_ray.training.precision import autocast
 
 SECONDS_TO_ANSWER = 600.0
 """For two images: what takes longer hangs."""

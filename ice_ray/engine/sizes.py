@@ -8,7 +8,7 @@ from torch import nn
 
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import macs
-from ice_ray.files import tensors_size
+from ice_ray.tensor_files import tensors_size
 
 
 def sizes(network: DenseNetwork, model: nn.Module) -> dict[str, Any]:

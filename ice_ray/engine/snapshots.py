@@ -13,7 +13,7 @@ from torch import Tensor
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.engine.actions import SnapshotId
 from ice_ray.errors import RunError
-from ice_ray.files import read_tensors, write_tensors
+from ice_ray.tensor_files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -4,62 +4,27 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from ice_ray.engine.cost import multiply_adds
+from ice_ray.engine.config import Found, Quantity, Target
 from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.work import multiply_adds
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.anatomy import is_choice
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.config import PrecisionChoice
+from ice_ray.training.precision import resolve
 
-Quantity = Literal["macs", "params", "latency"]
 _STEPS = 1000
 _LATENCY_BATCH = 64
 _ROUNDS = 3
 _LEAST = 0.1
 """Of a layer's filters: where a target leaves fewer, it is said."""
 _SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is to be left: a share of the dense network's multiply-adds, parameters or latency, inside (0, 1)."""
-
-    quantity: Quantity
-    share: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """The ratio that reaches a target, and the share it really leaves."""
-
-    ratio: float
-    share: float
-
-
-def parse_target(text: str) -> Target:
-    """A target as the command line has it.
-
-    Raises:
-        UserError: it is none.
-
-    >>> parse_target("macs=0.5")
-    Target(quantity='macs', share=0.5)
-    """
-    quantity, _, share = text.partition("=")
-    try:
-        value = float(share)
-    except ValueError:
-        value = 0.0
-    if quantity not in get_args(Quantity) or not 0 < value < 1:
-        raise UserError(f"target '{text}' must be macs=, params= or latency= with a share inside (0, 1), as macs=0.5")
-    return Target(quantity, value)  # type: ignore[arg-type]
 
 
 def ratio_for(

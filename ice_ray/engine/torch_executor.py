@@ -32,10 +32,11 @@ from ice_ray.engine.actions import (
     root_id,
 )
 from ice_ray.engine.calibrator import Calibrator
-from ice_ray.engine.cost import Cost, Stopwatch, forward_flops
+from ice_ray.engine.cost import Cost
 from ice_ray.engine.fine_tuning import FineTuner
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot, SnapshotStore
+from ice_ray.engine.work import Stopwatch, forward_flops
 from ice_ray.errors import OutOfMemoryError
 from ice_ray.models.copies import fill, reinitialise
 from ice_ray.models.ties import copies_of

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import ray
@@ -19,6 +19,7 @@ from torch import Tensor
 from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.data.placement import tensor_to_device
 from ice_ray.errors import DataError
+from ice_ray.ingest.config import DataErrors, Placement
 from ice_ray.ingest.datasets.base import Dataset, Pixels
 from ice_ray.ingest.decoding import RESIZE, decode_rows, decode_span
 from ice_ray.ingest.quiet import quiet_ray_data
@@ -140,8 +141,6 @@ def _pool(tasks: int) -> ray.data.TaskPoolStrategy:
     return ray.data.TaskPoolStrategy(size=min(tasks, _MOST_TASKS_AT_ONCE))
 
 
-DataErrors = Literal["stop", "skip"]
-Placement = Literal["auto", "memory", "stream"]
 _SHARE_OF_STORE = 0.5  # training and validation images lie there together
 
 

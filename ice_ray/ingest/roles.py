@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ice_ray.data.splits import Indices, stratified_halves, stratified_sample
 from ice_ray.errors import UserError
+from ice_ray.ingest.config import DecideOn
 from ice_ray.ingest.datasets.base import Dataset
 
-DecideOn = Literal["holdout", "test", "train"]
 _TRAIN_HOLDOUT = 0.1
 
 

@@ -7,21 +7,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ray import tune
-from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.table import Table
 
 from ice_ray.address import StoragePath
 from ice_ray.cluster.fault_log import FaultLog
 from ice_ray.errors import in_one_line
-from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate
 from ice_ray.observe.output import run_log
 from ice_ray.observe.tables import AS_IT_IS, LOG_WIDTH, as_text, outcome_table
 from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
-from ice_ray.trials.searcher import Restarts
 
 _IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
@@ -108,37 +104,6 @@ def describe_preparation(preparation: Preparation) -> str:
 def describe_front(front: Sequence[Candidate]) -> str:
     """The non-dominated trials in one line."""
     return "; ".join(f"trial {c.index} drop {c.drop:.2f} points in {c.pruning_seconds:.1f} s" for c in front)
-
-
-class ProgressCallback(tune.Callback):
-    """A line for every trial that ends, of those that are still to be run, and for every process that dies."""
-
-    def __init__(self, total: int, max_failures: int, kind: type[Hyperparameters]) -> None:
-        self._total, self._restarts, self._kind = total, Restarts(max_failures), kind
-        self._ended: set[str] = set()
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        result = trial.last_result or {}
-        if result.get("refused"):
-            say(f"  {trial}: {result['refused']}")
-        elif result.get("failure"):
-            self._line(trial, f"failed: {result['failure']}")
-        else:
-            self._line(
-                trial,
-                f"drop {result['drop']:.2f} points in {result['pruning_seconds']:.1f} s, cost {result['cost']:.4f}",
-            )
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if self._restarts.again(str(trial)):
-            say(f"  {trial}: its process died; it goes on from its last step")
-        else:
-            self._line(trial, "failed: its process died more often than --search.max-failures allows")
-
-    def _line(self, trial: Trial, what: str) -> None:
-        self._ended.add(str(trial))
-        point = self._kind.from_mapping(trial.config["point"]["hyperparameters"])
-        say(f"  {trial} ({len(self._ended)}/{self._total}) {what} [{point}]")
 
 
 def show_assessment(dense: dict[str, Any], pruned: dict[str, Any]) -> None:

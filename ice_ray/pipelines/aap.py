@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Self
 
 from ice_ray.engine.actions import FineTune, LayerShares, Score, SnapshotId, UnprunedShare
 from ice_ray.engine.executor import Executor
@@ -18,6 +16,9 @@ from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, filters_at, position_scores, remove, round_record, unchanged
 from ice_ray.training.config import StepFineTuneConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Target = Literal["accuracy-parameters", "accuracy", "parameters", "flops"]
 

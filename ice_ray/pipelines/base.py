@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from ice_ray import hyperparameters as searched
 from ice_ray.engine.actions import FineTune, Measure
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import require
 from ice_ray.pipelines.records import FINAL_RETRAINING, PipelineState, Preparation
 from ice_ray.pipelines.rounds import Removal, round_record
-from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.amounts import RATIO_BOUND, Amounts, is_ratio
 from ice_ray.pruning.config import PruneConfig
 from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from ice_ray.engine.torch_executor import TorchExecutor
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class PipelineConfig:
     """Share of the filters to remove from every prunable layer, inside (0, 1)."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+
+    def __post_init__(self) -> None:
+        require(self, "ratio", is_ratio(self.ratio), RATIO_BOUND)
 
     @property
     def amounts(self) -> Amounts:

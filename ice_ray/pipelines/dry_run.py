@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ice_ray.cache.actions import ActionIndex, Key, key_of
 from ice_ray.engine.actions import Action, Outcome, SnapshotId
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import DivergedError
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
+
+if TYPE_CHECKING:
+    from ice_ray.engine.network import DenseNetwork
 
 
 class UnknownError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ice_ray.engine.actions import (
     CompareWeights,
@@ -20,7 +20,6 @@ from ice_ray.engine.actions import (
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.engine.threshold import Threshold
-from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError, require
 from ice_ray.hyperparameters import NEVER, IceHyperparameters
 from ice_ray.pipelines.base import FinalConfig, Pipeline
@@ -28,9 +27,12 @@ from ice_ray.pipelines.layerwise import RepairingConfig, choose_removal, removal
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
 from ice_ray.pipelines.rounds import Removal, accuracy_before, unchanged, with_accuracy, with_fine_tune, with_removal
 from ice_ray.pruning.freezing import WeightChange, frozen_layers, rank_by_change
-from ice_ray.repair import RepairKind
+from ice_ray.repair.config import RepairKind
 from ice_ray.training.config import StepFineTuneConfig
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_logarithmic_grid
+
+if TYPE_CHECKING:
+    from ice_ray.engine.torch_executor import TorchExecutor
 
 _SHOWN_IMAGES = 500
 """Validation images that show a person what a step has done where no decision asks: enough for a curve."""

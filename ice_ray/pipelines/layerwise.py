@@ -11,8 +11,8 @@ from ice_ray.errors import require
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.config import LayerwisePruneConfig
-from ice_ray.pruning.criteria import lowest
-from ice_ray.repair import RepairKind
+from ice_ray.pruning.selection import lowest
+from ice_ray.repair.config import RepairKind
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class LayerwiseConfig(PipelineConfig):
     """Training images that criteria which look at activations, and repairs, look at."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, "calibration_images", self.calibration_images >= 1, "must be at least 1")
 
     @property

@@ -11,7 +11,7 @@ from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import PipelineState, Preparation
 from ice_ray.pipelines.rounds import accuracy_before, remove, round_record
-from ice_ray.pruning.criteria import lowest
+from ice_ray.pruning.selection import lowest
 
 
 @dataclass(frozen=True)

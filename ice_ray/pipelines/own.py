@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
-from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import OwnCodeError
 from ice_ray.guard import blaming
 from ice_ray.pipelines.base import Pipeline
 from ice_ray.pipelines.records import PipelineState, Preparation
+
+if TYPE_CHECKING:
+    from ice_ray.engine.torch_executor import TorchExecutor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ice_ray.engine.actions import Counting, FineTune, Measure, Measured, Outcome, Prune, SnapshotId, UnprunedShare
 from ice_ray.engine.cost import Cost
@@ -13,6 +12,9 @@ from ice_ray.engine.executor import Executor
 from ice_ray.models.units import PrunableUnit
 from ice_ray.objective import accuracy_drop
 from ice_ray.pipelines.records import PipelineState, Preparation, StepRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

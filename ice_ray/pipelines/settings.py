@@ -8,8 +8,8 @@ from ice_ray.models.layout import Layout
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pruning.selection import Selection
+from ice_ray.training.config import Precision
 from ice_ray.training.fine_tune import Recipe
-from ice_ray.training.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from decimal import ROUND_CEILING, Decimal
 from ice_ray.errors import UserError
 from ice_ray.models.units import PrunableUnit, PruningStep
 
+RATIO_BOUND = "must be a number inside (0, 1), the share of filters to remove"
+
 
 @dataclass(frozen=True)
 class Amounts:
@@ -85,9 +87,14 @@ def parse_ratios(content: object, origin: str) -> tuple[tuple[str, float], ...]:
     return tuple((str(pattern), float(ratio)) for pattern, ratio in content.items())
 
 
+def is_ratio(value: object) -> bool:
+    """Whether it is one: `RATIO_BOUND` says which."""
+    return isinstance(value, (int, float)) and 0 < value < 1
+
+
 def _check_share(ratio: float, where: str = "") -> None:
-    if not (isinstance(ratio, (int, float)) and math.isfinite(ratio) and 0 < ratio < 1):
-        raise UserError(f"{where}ratio {ratio} must be a number inside (0, 1), the share of filters to remove")
+    if not is_ratio(ratio):
+        raise UserError(f"{where}ratio {ratio} {RATIO_BOUND}")
 
 
 def _check_unit(unit: PrunableUnit, ratio: float) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
-from typing import Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from ice_ray.models.frozen import freeze
-from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import PruningStep
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ice_ray.models.trace import LayerTrace
 
 WeightChange = Literal["l2", "l1", "norm-difference"]
 

@@ -1,12 +1,16 @@
-"""Which of the prunable layers to prune."""
+"""Which of the prunable layers to prune, and which of a layer's filters."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ice_ray.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,15 @@ def _why(pattern: str, possible: Sequence[str], refused: Mapping[str, str]) -> s
     if matched:
         return f": {matched[0]} cannot be pruned, {refused[matched[0]]}"
     return f" ({nearest(pattern, list(possible))[:300]})" if possible else ""
+
+
+def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
+    """Indices (sorted) of the `count` lowest scores; among equals the earlier filter goes first.
+
+    With groups, filters go alike from as many equal runs: the places whose scores, summed over runs, are lowest.
+    """
+    runs = scores.view(groups, -1)
+    positions = runs.sum(dim=0).argsort(stable=True)[: count // groups]
+    return tuple(
+        sorted(int(position) + start for position in positions for start in range(0, len(scores), runs.shape[1]))
+    )

@@ -1,13 +1,16 @@
-"""The options of every fine-tune."""
+"""The options of every fine-tune, and number types by name."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 from ice_ray.errors import require
 from ice_ray.training.schedules import Schedule
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ice_ray.data.batches import Shard, evaluation_batches
 from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.models.answers import logits_of
-from ice_ray.training.precision import Precision, autocast
+from ice_ray.training.config import Precision
+from ice_ray.training.precision import autocast
 
 # Pixels of a batch: 128 CIFAR images, beyond which activations leave a CPU's caches; a GPU is kept busy by more.
 _BATCH_PIXELS = 128 * 32 * 32

@@ -15,8 +15,8 @@ from ice_ray.data.images import ImageSource, Preprocessing
 from ice_ray.errors import require
 from ice_ray.models.answers import logits_of
 from ice_ray.randomness import seed_of
-from ice_ray.training.config import FineTuneConfig
-from ice_ray.training.precision import Precision, autocast
+from ice_ray.training.config import FineTuneConfig, Precision
+from ice_ray.training.precision import autocast
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -17,7 +17,7 @@ from ice_ray.cluster.workload import Workload, device_name, own_device
 from ice_ray.data.images import Preprocessing
 from ice_ray.data.placement import to_device
 from ice_ray.engine.actions import SnapshotId, apart
-from ice_ray.engine.cost import calibrate_speed
+from ice_ray.engine.work import calibrate_speed
 from ice_ray.errors import RunError
 from ice_ray.files import damage_named, write_json
 from ice_ray.guard import blaming

@@ -13,8 +13,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ice_ray.address import at_home
 from ice_ray.errors import UserError, nearest
 from ice_ray.files import parse_yaml
@@ -63,8 +61,10 @@ class SearchBounds:
 
     def draw(self, count: int, seed: int) -> tuple[Hyperparameters, ...]:
         """`count` points, uniform within; the first ones are the same whatever `count` is."""
+        from numpy.random import default_rng  # here: --help and a wrong word do without
+
         choices = self.choices
-        shares = np.random.default_rng(seed_of(seed, "random points")).random((count, len(choices) + len(self.ranges)))
+        shares = default_rng(seed_of(seed, "random points")).random((count, len(choices) + len(self.ranges)))
         return tuple(
             self._at(
                 [float(share) for share in row[len(choices) :]],
@@ -194,7 +194,9 @@ class Space:
             raise UserError(
                 f"search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}"
             )
-        order = np.random.default_rng(seed_of(seed, "trial order")).permutation(len(points))
+        from numpy.random import default_rng
+
+        order = default_rng(seed_of(seed, "trial order")).permutation(len(points))
         return tuple(points[index] for index in order[:count])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ice_ray.address import StoragePath
 from ice_ray.config.jobs import ExportConfig
-from ice_ray.exporter import SUFFIXES, export
+from ice_ray.export_formats import SUFFIXES
+from ice_ray.exporter import export
 from ice_ray.extensions import load_own
 from ice_ray.models.registry import check_builder
 from ice_ray.observe.live import waiting

@@ -5,24 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from ice_ray.address import storage_path
-from ice_ray.cluster.faults import ended_by, refused
+from ice_ray.cluster.faults import refused
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.submission import check_lasting, dashboard_url, open_dashboard, uploaded
 from ice_ray.config.command import command_of
-from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import ReplayJobConfig
-from ice_ray.config.option_words import in_options
 from ice_ray.config.run import RunConfig
-from ice_ray.engine.target import Found
+from ice_ray.engine.config import Found
 from ice_ray.errors import (
     DataError,
     OwnCodeError,
@@ -30,18 +24,15 @@ from ice_ray.errors import (
     StorageError,
     TrialFailure,
     UserError,
-    in_one_line,
-    told,
 )
-from ice_ray.exporter import check_format
+from ice_ray.export_formats import check_format
 from ice_ray.extensions import is_own, origin_of
 from ice_ray.files import damage_named, write_json
 from ice_ray.ingest.datasets import is_own_data, own_function
 from ice_ray.invocation import job_words
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.live import waiting
-from ice_ray.observe.output import lasting_output, run_log
-from ice_ray.observe.terminal import complain, say, shown_path, warn
+from ice_ray.observe.terminal import say, shown_path, warn
 from ice_ray.observe.trackers import check_trackers
 from ice_ray.observe.trials_table import read_finished
 from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_work
@@ -169,47 +160,6 @@ def _report_on(folder: RunFolder) -> None:
     from ice_ray.workflow.reporting import report_on
 
     report_on(folder)
-
-
-def run(job: Callable[[Config], object], kind: type[Config], program: str, words: Sequence[str]) -> int:
-    """Parse the command line, run the job, and say in one line what went wrong; returns the exit code.
-
-    With `--verbose` the whole of what went wrong follows; a run's log has it in any case.
-
-    Args:
-        program: what its messages begin with.
-        words: its options.
-    """
-    if threading.current_thread() is threading.main_thread():
-        # `ray job stop` sends it, before Ray runs here, too: end as for Ctrl-C, and give back what is held.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run_log.end()  # what this process has said before is no part of the job
-    with lasting_output():
-        try:
-            job(parse(kind, words, program))
-        except KeyboardInterrupt:
-            complain(f"{program}: interrupted")
-            return 130
-        except Exception as error:
-            known = ended_by(error)
-            if known is None and "--verbose" not in words and not run_log.is_kept():
-                raise  # nobody knows what it is: all of it is needed
-            said, code = known or (f"{type(error).__name__}: {error}", 1)
-            fault = told(error)
-            said = in_options(fault) if isinstance(fault, UserError) else said
-            complain(f"{program}: {in_one_line(said)}")
-            _show_all(error, "--verbose" in words)
-            return code
-        finally:
-            run_log.end()
-    return 0
-
-
-def _show_all(error: Exception, on_screen: bool) -> None:
-    details = getattr(error, "details", "") or "".join(traceback.format_exception(error))
-    run_log.add(details)
-    if on_screen:
-        print(details, file=sys.stderr)
 
 
 @contextmanager

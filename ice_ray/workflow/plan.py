@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from ice_ray.address import StoragePath
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.data.images import Preprocessing
+from ice_ray.engine.config import Found, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
-from ice_ray.engine.target import Found, objection_to, parse_target, ratio_for
+from ice_ray.engine.target import objection_to, ratio_for
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
@@ -37,7 +39,8 @@ from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion, criterion_named
 from ice_ray.pruning.selection import Selection
-from ice_ray.training.precision import PrecisionChoice, resolve
+from ice_ray.training.config import PrecisionChoice
+from ice_ray.training.precision import resolve
 from ice_ray.trials.proposals import Proposals, propose
 from ice_ray.trials.space import Space, load_space
 from ice_ray.workflow.given import NAMED, Given

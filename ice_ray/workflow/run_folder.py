@@ -11,7 +11,7 @@ from typing import Any
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.claims.claim import is_of_claim
 from ice_ray.config.run import RunConfig, config_from_dict
-from ice_ray.engine.target import Found
+from ice_ray.engine.config import Found
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, sha256, write_json, write_text

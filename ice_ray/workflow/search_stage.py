@@ -14,31 +14,25 @@ from ice_ray.cluster.storage import seen_by_all
 from ice_ray.cluster.workload import DenseModel, Workload
 from ice_ray.config.run import RunConfig, config_from_dict
 from ice_ray.data.batches import check_epoch
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
-from ice_ray.files import damage_named, write_json, write_tensors
+from ice_ray.files import damage_named, write_json
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets.base import Labels
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.weights import load_state_dict
 from ice_ray.objectives import Candidate, objective_named, pareto_front
 from ice_ray.observe.live import LiveCallback, SearchView, shown_live
+from ice_ray.observe.progress import ProgressCallback
 from ice_ray.observe.tensorboard import TensorBoardCallback
-from ice_ray.observe.terminal import (
-    ProgressCallback,
-    describe_front,
-    describe_preparation,
-    say,
-    say_faults,
-    shown_path,
-    warn,
-)
+from ice_ray.observe.terminal import describe_front, describe_preparation, say, say_faults, shown_path, warn
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.registry import pipeline_named
+from ice_ray.tensor_files import write_tensors
 from ice_ray.trials.prepare import SearchPreparation, prepare_search, train_dense
 from ice_ray.trials.reports import step_reports
 from ice_ray.trials.run import (

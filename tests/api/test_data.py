@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 from ice_ray import ImageSet, Preprocessing, PruningData, UserError, given_data
 from ice_ray.api.data import given_images
 from ice_ray.data import reading
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.data.reading import ReadImages
 
 Pair = namedtuple("Pair", ["picture", "kind"])

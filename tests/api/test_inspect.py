@@ -12,7 +12,7 @@ from ice_ray import LayerwisePruneConfig, UserError
 from ice_ray.config.jobs import InspectConfig
 from ice_ray.models.registry import ModelSpec
 from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import run
+from ice_ray.workflow.running import run
 
 ROOT = Path(__file__).parent.parent.parent
 

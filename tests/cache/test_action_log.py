@@ -19,7 +19,7 @@ from ice_ray.engine.actions import (
 )
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.threshold import Threshold
-from ice_ray.repair import Repaired
+from ice_ray.repair.repair import Repaired
 
 COST = Cost(0.1, 3e9)
 REPAIRS = Repaired({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, False, ("a",), ("b",), True)

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from ice_ray.cluster.session import ray_session
 from ice_ray.config.run import RunConfig
-from ice_ray.workflow.jobs import run
+from ice_ray.workflow.running import run
 
 def job(config):
     import ray

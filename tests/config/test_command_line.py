@@ -22,8 +22,9 @@ from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.trials.run import TrialResult, point_log
 from ice_ray.trials.space import load_space
-from ice_ray.workflow.jobs import prune_job, replay_job, run
+from ice_ray.workflow.jobs import prune_job, replay_job
 from ice_ray.workflow.run_folder import RunFolder
+from ice_ray.workflow.running import run
 
 ROOT = Path(__file__).parent.parent.parent
 SURFACE = Path(__file__).with_name("surface.txt")
@@ -266,9 +267,8 @@ def test_real_command_lines_end_the_same_way(tmp_path):
         [sys.executable, program, "--ratio", "2"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
-    assert (
-        ended.stderr.strip() == "ice_prune.py: ratio 2.0 must be a number inside (0, 1), the share of filters to remove"
-    )
+    said = "--ratio 2.0 must be a number inside (0, 1), the share of filters to remove"
+    assert ended.stderr.strip() == f"ice_prune.py: {said}"
     replay = ROOT / "jobs" / "ice_replay.py"
     ended = subprocess.run(
         [sys.executable, replay, "--config", "best.json"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -19,7 +19,8 @@ from ice_ray.invocation import job_words
 from ice_ray.pipelines.aap import AapConfig
 from ice_ray.pipelines.registry import PIPELINES
 from ice_ray.pruning.config import LayerwisePruneConfig
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
+from ice_ray.workflow.running import run
 
 
 def refused(kind, *arguments):

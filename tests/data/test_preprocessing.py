@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ice_ray.data.batches import Shard, evaluation_batches, normalised, training_batches
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, Preprocessing, PruningData
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.data.images import ImageSet, Preprocessing, PruningData
 from ice_ray.errors import UserError
 
 

@@ -18,7 +18,8 @@ from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.ice import IcePipeline
 from ice_ray.pipelines.layerwise import choose_removal
-from ice_ray.pruning.criteria import CRITERIA, lowest
+from ice_ray.pruning.criteria import CRITERIA
+from ice_ray.pruning.selection import lowest
 from ice_ray.training import evaluate
 from ice_ray.training.config import StepFineTuneConfig
 from ice_ray.training.fine_tune import Recipe

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ice_ray.engine.config import Target, parse_target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import Target, macs, objection_to, parse_target, ratio_for
+from ice_ray.engine.target import macs, objection_to, ratio_for
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.selection import Selection

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import torch
 
 from ice_ray.data.images import ImageSet, Preprocessing
-from ice_ray.files import write_tensors
 from ice_ray.ingest.datasets import open_dataset
 from ice_ray.models.registry import ModelSpec
+from ice_ray.tensor_files import write_tensors
 from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe, fine_tune
 

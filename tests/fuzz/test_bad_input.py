@@ -34,6 +34,7 @@ from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.workflow import jobs
 from ice_ray.workflow.inspection import inspect_job
+from ice_ray.workflow.running import run
 
 ROOT = Path(__file__).parent.parent.parent
 SEED = int(os.environ.get("ICE_RAY_FUZZ_SEED", "0"))
@@ -67,13 +68,13 @@ def ended(wrong: BadInput) -> tuple[int, str]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         if wrong.job == "prune":
-            code = jobs.run(jobs.prune_job, RunConfig, "job", arguments)
+            code = run(jobs.prune_job, RunConfig, "job", arguments)
         elif wrong.job == "replay":
-            code = jobs.run(jobs.replay_job, ReplayJobConfig, "job", arguments)
+            code = run(jobs.replay_job, ReplayJobConfig, "job", arguments)
         elif wrong.job == "inspect":
-            code = jobs.run(inspect_job, InspectConfig, "job", arguments)
+            code = run(inspect_job, InspectConfig, "job", arguments)
         else:
-            code = jobs.run(lambda config: load_pruned(arguments[0]), RunConfig, "job", [])
+            code = run(lambda config: load_pruned(arguments[0]), RunConfig, "job", [])
     return code, said.getvalue()
 
 

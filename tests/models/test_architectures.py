@@ -13,8 +13,8 @@ from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.coupling import dependency_graph, removal_group
-from ice_ray.pruning.criteria import lowest
 from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.pruning.selection import lowest
 
 CPU = torch.device("cpu")
 # Name, image size, pruning steps, units.

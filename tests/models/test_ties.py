@@ -15,12 +15,12 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError
-from ice_ray.files import read_tensors, tensors_size, write_tensors
 from ice_ray.models.layout import lay_out
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.ties import ties_of
 from ice_ray.models.weights import fit_weights, load_state_dict
 from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.tensor_files import read_tensors, tensors_size, write_tensors
 from ice_ray.training.config import FineTuneConfig
 from ice_ray.training.fine_tune import Recipe
 

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ice_ray.engine.cost import forward_flops, multiply_adds, training_flops
+from ice_ray.engine.work import forward_flops, multiply_adds, training_flops
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.trace import trace_layers, upstream_parameters
 

@@ -10,9 +10,9 @@ import pytest
 from jobs_at_work import JOBS, ROOT
 
 from ice_ray.config.run import RunConfig
-from ice_ray.observe.output import RunLog, lasting_output
-from ice_ray.observe.terminal import run_log, say, show_times
-from ice_ray.workflow.jobs import run
+from ice_ray.observe.output import RunLog, lasting_output, run_log
+from ice_ray.observe.terminal import say, show_times
+from ice_ray.workflow.running import run
 
 INSPECT = [sys.executable, str(JOBS / "ice_inspect.py"), "--model", "cifar-resnet8"]
 
@@ -87,7 +87,8 @@ def test_a_run_s_log_has_what_was_said_before_its_folder_was_there_and_is_gone_o
 
     assert run(job, RunConfig, "p", []) == 0
     first = (tmp_path / "run" / "log.txt").read_text()
-    assert first.splitlines()[0].endswith("] the command") and first.splitlines()[1:3] == ["before", "after: \u5c64"]
+    assert first.splitlines()[0].endswith("] the command") and first.splitlines()[2:4] == ["before", "after: \u5c64"]
+    assert first.splitlines()[1] == RunConfig().outset
     assert "a part" in first
     assert run(job, RunConfig, "p", ["--resume", "--name", "x"]) == 1
     assert capsys.readouterr().err == "p: KeyError: 'a fault of ours'\n"

@@ -16,7 +16,8 @@ from jobs_at_work import JOBS, OPTIONS, ROOT, kill_at
 from ice_ray.config.run import RunConfig
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.observe.trackers import check_trackers, tracked
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
+from ice_ray.workflow.running import run
 
 SMALL = ["--preset", "small", "--search.eval-images", "50", "--replay.subsample", "0.2"]
 
@@ -30,7 +31,8 @@ def test_a_missing_extra_is_named_in_one_line(tmp_path):
     """In a process that cannot import them, as where the extras are not installed."""
     program = (
         "import sys; sys.modules.update(mlflow=None, wandb=None); "
-        "from ice_ray.config.run import RunConfig; from ice_ray.workflow.jobs import prune_job, run; "
+        "from ice_ray.config.run import RunConfig; from ice_ray.workflow.jobs import prune_job; "
+        "from ice_ray.workflow.running import run; "
         "sys.exit(sum(run(prune_job, RunConfig, 'p', ['--log-to', name]) for name in ('mlflow', 'wandb')))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -5,7 +5,7 @@ from repairing import Chain, calibration, conv_to_conv, pictures
 from torch import nn
 
 from ice_ray.distributed import SingleProcess
-from ice_ray.repair import recalibrate
+from ice_ray.repair.batch_norms import recalibrate
 
 
 def test_recalibrated_statistics_are_those_of_a_pass_over_all_images():

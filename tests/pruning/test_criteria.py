@@ -12,7 +12,8 @@ from torch import nn
 from ice_ray.distributed import SingleProcess
 from ice_ray.errors import UserError
 from ice_ray.models.units import PrunableUnit
-from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named, lowest
+from ice_ray.pruning.criteria import CRITERIA, Criterion, ScoringContext, check_criterion, criterion_named
+from ice_ray.pruning.selection import lowest
 
 UNIT = PrunableUnit("conv", 6, ("reader",))
 STREAMING = ["entropy", "entropy-densities", "mean-activation", "taylor"]

@@ -22,7 +22,7 @@ from ice_ray.pruning.removal import widths_of
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import run
+from ice_ray.workflow.running import run
 
 CPU = torch.device("cpu")
 POINT = IceHyperparameters(0.1, 0.5, 0.02, 5e-3, 0.15, 50)  # with the freezing probe

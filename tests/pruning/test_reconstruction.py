@@ -10,7 +10,7 @@ from ice_ray.data.batches import Shard, evaluation_batches
 from ice_ray.engine.actions import Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.pruning.criteria import lowest
+from ice_ray.pruning.selection import lowest
 from ice_ray.repair import reconstruction
 from ice_ray.training.fine_tune import Recipe
 

@@ -25,9 +25,10 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair import least_squares as refitting
-from ice_ray.repair import recalibrate, repair
+from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import norm_behind, problem_of
+from ice_ray.repair.repair import repair
 from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
 
 

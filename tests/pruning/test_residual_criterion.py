@@ -8,8 +8,9 @@ from ice_ray.distributed import SingleProcess
 from ice_ray.models.partial_forward import reads_and_gives
 from ice_ray.models.trace import trace_layers
 from ice_ray.pruning.anatomy import dissect
-from ice_ray.pruning.criteria import criterion_named, lowest
-from ice_ray.repair import recalibrate
+from ice_ray.pruning.criteria import criterion_named
+from ice_ray.pruning.selection import lowest
+from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.normal_equations import Positions, input_rows, output_rows, positions_of
 
 

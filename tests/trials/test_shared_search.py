@@ -16,8 +16,8 @@ from ice_ray.cache.actions import is_kept, key_of
 from ice_ray.engine.actions import FineTune
 from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.objectives import objective_named
+from ice_ray.observe.progress import ProgressCallback
 from ice_ray.observe.tensorboard import TensorBoardCallback
-from ice_ray.observe.terminal import ProgressCallback
 from ice_ray.trials.action_cache import action_log
 from ice_ray.trials.config import SearchConfig
 from ice_ray.trials.proposals import Proposals

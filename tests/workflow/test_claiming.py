@@ -19,8 +19,9 @@ from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
 from ice_ray.workflow import jobs
 from ice_ray.workflow.claiming import claimed_replay, claimed_run
-from ice_ray.workflow.jobs import prune_job, replay_job, run, search_job
+from ice_ray.workflow.jobs import prune_job, replay_job, search_job
 from ice_ray.workflow.run_folder import RunFolder
+from ice_ray.workflow.running import run
 
 KILLED = """
 import os, sys

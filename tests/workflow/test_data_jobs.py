@@ -29,9 +29,10 @@ from ice_ray.ingest.load import load
 from ice_ray.ingest.roles import Rows
 from ice_ray.models.registry import ModelSpec
 from ice_ray.workflow.context import JobContext
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
 from ice_ray.workflow.plan import make_plan
 from ice_ray.workflow.run_folder import RunFolder
+from ice_ray.workflow.running import run
 
 
 def items(images, labels=None, blocks=3) -> ray.data.Dataset:

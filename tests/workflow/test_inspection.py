@@ -9,7 +9,7 @@ import pytest
 
 from ice_ray.config.jobs import InspectConfig
 from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import run
+from ice_ray.workflow.running import run
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -7,13 +7,15 @@ from layouts import pixels, write_image
 from ice_ray.config.command_line import parse
 from ice_ray.config.jobs import InspectConfig
 from ice_ray.config.run import RunConfig
-from ice_ray.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, Preprocessing
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
+from ice_ray.data.images import ImageSet, Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.ingest.datasets.held import HeldDataset
 from ice_ray.workflow.given import Given
 from ice_ray.workflow.inspection import inspect_job
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
 from ice_ray.workflow.plan import make_plan
+from ice_ray.workflow.running import run
 
 
 @pytest.mark.parametrize(

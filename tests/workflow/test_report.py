@@ -15,8 +15,8 @@ from ice_ray.config.jobs import ReportConfig
 from ice_ray.hyperparameters import IceHyperparameters, spelled
 from ice_ray.observe.outcome import outcome_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING
-from ice_ray.workflow.jobs import run
 from ice_ray.workflow.reporting import report_job
+from ice_ray.workflow.running import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -17,8 +17,9 @@ from ice_ray.cluster import submission
 from ice_ray.config.run import RunConfig
 from ice_ray.errors import UserError
 from ice_ray.local_path import LocalPath
-from ice_ray.workflow.jobs import prune_job, run
+from ice_ray.workflow.jobs import prune_job
 from ice_ray.workflow.run_folder import RunFolder
+from ice_ray.workflow.running import run
 
 SENT = json.dumps({"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}})
 

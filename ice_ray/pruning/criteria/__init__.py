@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ice_ray.errors import UserError, nearest
 from ice_ray.extensions import is_own, meant_as_own
@@ -38,7 +37,6 @@ __all__ = [
     "ScoringContext",
     "check_criterion",
     "criterion_named",
-    "lowest",
 ]
 
 
@@ -69,15 +67,3 @@ def check_criterion(
             raise UserError(
                 f"criterion '{name}' cannot be used: {objection}; take another, or leave that layer out (prune.exclude)"
             )
-
-
-def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
-    """Indices (sorted) of the `count` lowest scores; among equals the earlier filter goes first.
-
-    With groups, filters go alike from as many equal runs: the places whose scores, summed over runs, are lowest.
-    """
-    runs = scores.view(groups, -1)
-    positions = torch.argsort(runs.sum(dim=0), stable=True)[: count // groups]
-    return tuple(
-        sorted(int(position) + start for position in positions for start in range(0, len(scores), runs.shape[1]))
-    )
