@@ -141,10 +141,18 @@ _HOMES = {
     "search": "api.search",
 }
 
+# Names that an earlier version had, and what took their place.
+_MOVED = {
+    "PruningResult": "it is ice_ray.Result",
+    "PruningSettings": "give prune its fields as keywords, or a pipeline's Config, such as ice_ray.IceConfig",
+    "in_process": "what it had is ice_ray.prune and ice_ray.Result",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'ice_ray' has no attribute '{name}'")
+        mend = f": {_MOVED[name]} (docs/moved.md)" if name in _MOVED else ""
+        raise AttributeError(f"module 'ice_ray' has no attribute '{name}'{mend}")
     return getattr(importlib.import_module(f"ice_ray.{_HOMES[name]}"), name)
 
 

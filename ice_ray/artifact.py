@@ -23,6 +23,7 @@ from ice_ray.models.ties import check_overlaps
 from ice_ray.models.weights import fit_weights
 from ice_ray.pruning.removal import shrink_to
 from ice_ray.tensor_files import read_tensors, write_tensors
+from ice_ray.torch_defaults import usual_defaults
 
 SCHEMA_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -65,6 +66,7 @@ def save_pruned(
 
 
 @torch.inference_mode(False)  # surgery follows the network's graph through autograd
+@usual_defaults()
 def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | None = None) -> nn.Module:
     """Rebuild a pruned model, in eval mode on the CPU, from the folder that a run wrote.
 

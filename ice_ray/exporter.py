@@ -16,6 +16,7 @@ from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError
 from ice_ray.export_formats import SUFFIXES, Format, check_format
 from ice_ray.models.answers import Answering
+from ice_ray.torch_defaults import usual_defaults
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -42,7 +43,8 @@ def export(
         path: the `pruned_model` folder, or its address.
         format: `onnx` (a .onnx file with the class names and the preprocessing in its metadata; needs the extra
             `onnx`), or `torch` (a .pt2 file for `torch.export.load`).
-        target: the file to write. Without it `model.onnx` or `model.pt2` in the folder.
+        target: the file to write, in a folder that is made where it is not there. Without it `model.onnx` or
+            `model.pt2` in the folder.
         builder: as for `load_pruned`.
 
     Raises:
@@ -56,6 +58,7 @@ def export(
     return file
 
 
+@usual_defaults()
 def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Format, file: StoragePath) -> None:
     """Write a module, as `load_pruned` gives it, for another runtime; its memory layout changes.
 
@@ -73,6 +76,7 @@ def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Fo
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:
             written = Path(scratch) / f"model.{SUFFIXES[format]}"
             _check(module, write(module, shape, description, written), shape)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_now(written.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error

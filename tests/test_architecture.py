@@ -27,6 +27,8 @@ STOREYS = [
         "hyperparameters",
         "ray_environment",
         "processor",
+        "progress",
+        "torch_defaults",
         "guard",
         "extensions",
         "invocation",

@@ -92,7 +92,7 @@ def test_the_job_writes_the_file_and_ends_as_the_others_do(saved, tmp_path, caps
     for arguments, said in (
         ([str(tmp_path), "--format", "torch"], "no pruned model"),
         ([str(saved), "--format", "tflite"], "tflite"),
-        ([str(saved), "--format", "torch", "--target", str(tmp_path / "no" / "m.pt2")], "cannot write"),
+        ([str(saved), "--format", "torch", "--target", str(wanted / "m.pt2")], "cannot write"),
     ):
         assert run(export_job, ExportConfig, "p", arguments) == 2
         assert said in capsys.readouterr().err

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +38,12 @@ def whole(name: str, value: object) -> int:
     except TypeError:
         pass
     raise UserError(f"{name}={value!r:.80} must be a whole number")
+
+
+def keywords_of(function: Callable[..., Any]) -> list[str]:
+    """Its arguments that may be left out, by name."""
+    given = inspect.signature(function).parameters.values()
+    return [each.name for each in given if each.default is not each.empty]
 
 
 def device_of(asked: torch.device | str | int | None) -> torch.device:
@@ -141,4 +148,15 @@ def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
+    for name, value in values.items():
+        _check_numbers(name, value, getattr(found, name))
     return found
+
+
+def _check_numbers(name: str, given: object, found: object) -> None:
+    """Raises UserError: text, or True, was taken for the number that is wanted; pydantic reads a number out of it."""
+    if isinstance(given, Mapping) and dataclasses.is_dataclass(found):
+        for key, value in given.items():
+            _check_numbers(f"{name}.{key}", value, getattr(found, key))
+    elif isinstance(found, (int, float)) and isinstance(given, (str, bytes, bool)) and type(given) is not type(found):
+        raise UserError(f"{name}={given!r:.80} must be {'True or False' if isinstance(found, bool) else 'a number'}")

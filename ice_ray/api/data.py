@@ -14,18 +14,25 @@ import torch.utils.data as torch_data
 from torch import Tensor
 
 from ice_ray.api.arguments import check_preprocessing
-from ice_ray.data.given import image_set, largest
+from ice_ray.data.given import axes, image_set, largest, pair_of
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing, PruningData
 from ice_ray.data.loaders import reader_of, reads_by_key
 from ice_ray.data.reading import Found, Reader, read_batches, read_items
 from ice_ray.errors import UserError
+from ice_ray.torch_defaults import usual_defaults
 
 _LARGEST_USUAL = 32  # of normalised images: whoever gives more has mostly forgotten to divide by 255
 _TAKEN = "a torch DataLoader or Dataset, (images, labels), a ray.data.Dataset, an ImageSet"
 
 
+@usual_defaults()
 def given_data(
-    train: Any, val: Any = None, *, preprocessing: Preprocessing | None = None, seed: int = 0
+    train: Any,
+    val: Any = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
 ) -> PruningData:
     """The images of a run, from whatever they are held in.
 
@@ -48,6 +55,8 @@ def given_data(
         preprocessing: mean and std of uint8 images, one value a channel [default: ImageNet's]; floats go with neither.
             Padding and flips of training images [default: none, or as the jobs have it for a name].
         seed: of the roles of a name's images.
+        progress: whether a bar shows how far reading is, where that takes more than a second. [default: in a notebook,
+            and where standard error is a terminal]
 
     Raises:
         UserError: data that cannot be used, by the name of the argument, with the mend.
@@ -67,13 +76,13 @@ def given_data(
     if isinstance(train, PruningData):
         return train if preprocessing is None else dataclasses.replace(train, preprocessing=preprocessing)
     if isinstance(train, str):
-        return _named(train, preprocessing, seed)
+        return _named(train, preprocessing, seed, progress)
     if val is None:
         raise UserError(
             "val: no validation images: give images that the model was not trained on, for example a part of them by "
             "torch.utils.data.random_split"
         )
-    sources = given_images(train, "train"), given_images(val, "val", hold=True)
+    sources = given_images(train, "train", progress), given_images(val, "val", progress, hold=True)
     shapes, kinds = [source.image_shape for source in sources], [source.dtype for source in sources]
     if shapes[0] != shapes[1]:
         raise UserError(f"val: images have shape {shapes[1]}, and those of train {shapes[0]}: bring both to one size")
@@ -86,11 +95,12 @@ def given_data(
     return PruningData(*sources, preprocessing or Preprocessing())
 
 
-def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:
+def given_images(given: Any, name: str, progress: bool | None = None, hold: bool = False) -> ImageSource:
     """The images of one argument, in any form that `given_data` takes.
 
     Args:
         name: the argument, for messages.
+        progress: as `given_data`.
         hold: whether images that differ when read twice are held as they are read first, as those are that decide.
 
     Raises:
@@ -101,18 +111,20 @@ def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:
     elif _is_of_ray(given):
         from ice_ray.ingest.in_process import read_ray_dataset  # here: the rest works without Ray
 
-        found = read_ray_dataset(given, name)
+        found = read_ray_dataset(given, name, progress)
     elif isinstance(given, torch_data.DataLoader):
-        found = _loaded(given, name, hold)
+        found = _loaded(given, name, progress, hold)
     elif isinstance(given, torch_data.IterableDataset):
-        found = Found(read_batches(torch_data.DataLoader(given, batch_size=64), name), False)
+        found = Found(read_batches(torch_data.DataLoader(given, batch_size=64), name, progress), False)
     elif _is_pair(given):
         found = Found(image_set(given[0], given[1], name), False)
+    elif isinstance(given, (tuple, list)) and given and _is_batch(given[0]):
+        found = Found(read_batches(given, name, progress), False)
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, (Mapping, str, Path)):
         _check_items(given, name)
-        found = read_items(Reader(name, given, range(len(given))), hold)
+        found = read_items(Reader(name, given, range(len(given))), progress, hold)
     elif isinstance(given, Iterable) and not isinstance(given, (Mapping, str, Path)):
-        found = Found(read_batches(given, name), False)
+        found = Found(read_batches(given, name, progress), False)
     else:
         raise _refusal(given, name)
     if not len(found.images):
@@ -121,16 +133,16 @@ def given_images(given: Any, name: str, hold: bool = False) -> ImageSource:
     return found.images
 
 
-def _loaded(loader: torch_data.DataLoader[Any], name: str, hold: bool) -> Found:
+def _loaded(loader: torch_data.DataLoader[Any], name: str, progress: bool | None, hold: bool) -> Found:
     if not reads_by_key(loader):
-        return Found(read_batches(loader, name), False)
+        return Found(read_batches(loader, name, progress), False)
     reader, note = reader_of(loader, name)
     if note:
         warnings.warn(note, stacklevel=4)
-    return read_items(reader, hold)
+    return read_items(reader, progress, hold)
 
 
-def _named(name: str, preprocessing: Preprocessing | None, seed: int) -> PruningData:
+def _named(name: str, preprocessing: Preprocessing | None, seed: int, progress: bool | None) -> PruningData:
     """The images of a name of the jobs', in the roles that they have there."""
     from ice_ray.ingest.datasets import open_dataset
     from ice_ray.ingest.in_process import read_rows
@@ -138,7 +150,9 @@ def _named(name: str, preprocessing: Preprocessing | None, seed: int) -> Pruning
 
     dataset = open_dataset(name)
     roles = assign_roles(dataset, "holdout", seed)
-    train, validation = (read_rows(dataset, rows, f"data '{name}'").images for rows in (roles.train, roles.validation))
+    train, validation = (
+        read_rows(dataset, rows, f"data '{name}'", progress).images for rows in (roles.train, roles.validation)
+    )
     pad, flip = dataset.usual_augmentation(train.image_shape)
     return PruningData(train, validation, preprocessing or Preprocessing(pad=pad, flip=flip))
 
@@ -170,7 +184,7 @@ def _warn(found: Found, name: str, hold: bool) -> None:
 
 def _check_items(given: Any, name: str) -> None:
     """Raises UserError: a sequence that is no dataset."""
-    if _is_array(given):
+    if _is_array(given) or (isinstance(given, (tuple, list)) and given and _nesting(given[0]) == 3):
         raise UserError(f"{name}: images alone: give ({name}_images, {name}_labels)")
     if isinstance(given, (tuple, list)) and given and _is_array(given[0]):
         raise UserError(f"{name}: a {type(given).__name__} of {len(given)} {type(given[0]).__name__}s: give {_TAKEN}")
@@ -187,9 +201,31 @@ def _refusal(given: Any, name: str) -> UserError:
 
 def _is_pair(given: Any) -> bool:
     """Whether it is (images, labels), not a list of two items."""
-    if not isinstance(given, (tuple, list)) or len(given) != 2 or not _is_array(given[0]):
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
         return False
-    return given[0].ndim >= 3 and (_is_array(given[1]) or isinstance(given[1], Sequence))
+    images, labels = given
+    if _is_array(images):
+        return images.ndim >= 3 and (_is_array(labels) or isinstance(labels, Sequence))
+    return _nesting(images) in (3, 4) and (_is_array(labels) or _nesting(labels) in (1, 2))
+
+
+def _is_batch(item: Any) -> bool:
+    """Whether what a list holds are batches, (images, labels) each, not items."""
+    if not isinstance(item, (tuple, list, Mapping)):
+        return False
+    try:
+        images, labels = pair_of(item, "")
+    except UserError:
+        return False
+    return axes(images) == 4 and axes(labels) >= 1
+
+
+def _nesting(given: Any) -> int:
+    """How many lists lie in one another, around a number; 0 where there is none in them."""
+    depth = 0
+    while isinstance(given, list) and given:
+        depth, given = depth + 1, given[0]
+    return depth if isinstance(given, (int, float)) else 0
 
 
 def _is_array(given: Any) -> bool:

@@ -6,7 +6,6 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ice_ray.api.arguments import device_of, found_ratio, image_shape_of, target_of
@@ -17,13 +16,14 @@ from ice_ray.models.kinds import plain_module
 from ice_ray.observe.anatomy import Inspection
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.config import LayerwisePruneConfig
+from ice_ray.torch_defaults import usual_defaults
 from ice_ray.training.config import PrecisionChoice
 from ice_ray.training.precision import resolve
 
 _USUAL_RATIO = 0.5
 
 
-@torch.inference_mode(False)  # couplings are found through autograd; a frame more for warnings
+@usual_defaults()  # a frame more for warnings
 def inspect(
     model: nn.Module,
     image_shape: Sequence[int],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_ratio, pipeline_config, target_of, whole
+from ice_ray.api.arguments import device_of, found_ratio, keywords_of, pipeline_config, target_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
@@ -36,9 +34,11 @@ from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.pipelines.registry import build_pipeline, pipeline_named
+from ice_ray.progress import progress_bar
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion
 from ice_ray.pruning.removal import widths_of
+from ice_ray.torch_defaults import usual_defaults
 from ice_ray.training.config import Precision, PrecisionChoice
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.precision import resolve
@@ -46,7 +46,7 @@ from ice_ray.training.precision import resolve
 _CPU = torch.device("cpu")
 
 
-@torch.inference_mode(False)  # gradients are needed, whatever the caller has turned off; a frame more for warnings
+@usual_defaults()  # a frame more for warnings
 def prune(
     model: nn.Module,
     train: Any,
@@ -90,7 +90,8 @@ def prune(
         device: where to work; a GPU where there is one.
         preprocessing: mean and std of uint8 images, a value per channel (floats go with neither), and padding and flips
             while training.
-        progress: whether a bar shows the steps. [default: in a notebook, and where standard error is a terminal]
+        progress: whether a bar shows the steps, and one before them the reading of images, where that takes more than a
+            second. [default: in a notebook, and where standard error is a terminal]
         callback: called with its record after every step; what it raises ends the pruning.
         options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
             `fine_tune=StepFineTuneConfig(distil=False)`.
@@ -119,8 +120,8 @@ def prune(
     ('Net', torch.Size([11, 1, 3, 3]))
     """
     wanted = _wanted(target, ratio, pipeline)
-    others = [each for each in inspect.signature(prune).parameters if each != "options"]
-    own = pipeline_config(pipeline, config, options if ratio is None else options | {"ratio": ratio}, others)
+    given = options if ratio is None else options | {"ratio": ratio}
+    own = pipeline_config(pipeline, config, given, keywords_of(prune))
     point = _point(pipeline, hyperparameters)
     method = build_pipeline(pipeline, own, point)
     _check_words(progress, callback)
@@ -128,7 +129,7 @@ def prune(
     chosen = device_of(device)
     recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
     plain_module(model)  # what is no model is said before any image is read
-    data = given_data(train, val, preprocessing=preprocessing, seed=seed)
+    data = given_data(train, val, preprocessing=preprocessing, seed=seed, progress=progress)
     classes = _checked(data)
     opening = open_module(model, data.train.image_shape, own.prune.selection, classes)
     if wanted is not None:
@@ -196,13 +197,7 @@ class _Bar:
     """
 
     def __init__(self, total: int, shown: bool | None) -> None:
-        if shown is None:
-            # In a notebook standard error is no terminal, and yet it is read.
-            shown = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a notebook without ipywidgets gets a bar of text
-            from tqdm.auto import tqdm
-        self._bar = tqdm(total=total, desc="preparing", unit="step", mininterval=0, disable=not shown)
+        self._bar = progress_bar(total, "preparing", "step", shown)
 
     def __enter__(self) -> _Bar:
         return self
@@ -232,10 +227,14 @@ def _point(pipeline: str, given: Hyperparameters | None) -> Hyperparameters:
         raise UserError(f"hyperparameters of pipeline {pipeline} must be {kind.__name__}, not {type(given).__name__}")
     if given is not None:
         return given
-    needed = [each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING]
+    needed = [name for name in kind.names() if name not in kind.defaults()]
     if needed:
         raise UserError(f"pipeline {pipeline} needs hyperparameters: {kind.__name__}({', '.join(needed)})")
-    return kind()
+    try:
+        return kind()
+    except UserError as error:  # its defaults are none that it can work with
+        shown = ", ".join(f"{name}=..." for name in kind.names())
+        raise UserError(f"pipeline {pipeline} needs hyperparameters={kind.__name__}({shown}): {error}") from error
 
 
 def _check_words(progress: object, callback: object) -> None:

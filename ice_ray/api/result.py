@@ -208,7 +208,8 @@ class Result:
         `ice_ray.export` does from a saved model.
 
         Args:
-            file: `NAME.onnx` (needs the extra `onnx`) or `NAME.pt2` (for `torch.export.load`).
+            file: `NAME.onnx` (needs the extra `onnx`) or `NAME.pt2` (for `torch.export.load`); the folders that it lies
+                in are made where they are not there.
 
         Raises:
             UserError: another suffix, the extra is missing, the file cannot be written, or the model is none that can
@@ -216,10 +217,11 @@ class Result:
         """
         own = storage_path(file)
         formats: dict[str, Format] = {f".{suffix}": format for format, suffix in SUFFIXES.items()}
-        if own.suffix not in formats:
+        format = formats.get(own.suffix.lower())
+        if format is None:
             raise UserError(f"file '{file}' must end in {' or '.join(formats)}: its suffix says in which format")
-        check_format(formats[own.suffix])
-        write_exported(copied(self.model).cpu().eval(), self.description, formats[own.suffix], own)
+        check_format(format)
+        write_exported(copied(self.model).cpu().eval(), self.description, format, own)
         return own
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.tables import as_html, as_text, outcome_table
 from ice_ray.pipelines.records import FINAL_RETRAINING
 from ice_ray.replay.config import ReplayConfig
+from ice_ray.torch_defaults import usual_defaults
 from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.jobs import replay_job
 from ice_ray.workflow.reporting import read_run
@@ -207,6 +208,7 @@ class Study:
         """
         return self.result.model
 
+    @usual_defaults()
     def replay(
         self, trial: int | None = None, *, replay: ReplayConfig | None = None, resume: bool = False, **options: Any
     ) -> Study:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ice_ray.address import StoragePath
-from ice_ray.api.arguments import check_preprocessing, pipeline_config, target_of, validated, whole
+from ice_ray.api.arguments import check_preprocessing, keywords_of, pipeline_config, target_of, validated, whole
 from ice_ray.api.data import given_images
 from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
@@ -25,6 +23,7 @@ from ice_ray.ingest.datasets.held import HeldDataset
 from ice_ray.models.registry import name_of
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.replay.config import ReplayConfig
+from ice_ray.torch_defaults import usual_defaults
 from ice_ray.trials.config import SearchConfig
 from ice_ray.trials.space import load_space
 from ice_ray.workflow.given import OBJECTS, Given
@@ -36,7 +35,7 @@ _BY_THEIR_OWN_NAME = ("model", "data", "options")
 """Fields of a run's description that are no options here: arguments of other names or kinds stand for them."""
 
 
-@torch.inference_mode(False)  # gradients are needed, whatever the caller has turned off
+@usual_defaults()
 def search(
     model: nn.Module | str,
     train: Any,
@@ -155,7 +154,7 @@ def _described(
     trials, given_options = given.pop("trials", None), {key: given[key] for key in given if key in own}
     for key in given:
         if key not in fields | own:
-            known = [*fields, *own, *(each for each in inspect.signature(search).parameters if each != "options")]
+            known = [*fields, *own, *keywords_of(search)]
             raise UserError(f"search has no argument '{key}' ({nearest(key, list(set(known)))})")
     if not isinstance(model, (nn.Module, str)):
         raise UserError(f"model={model!r:.80} must be a torch.nn.Module, or a model's name")

@@ -160,6 +160,9 @@ def _joined(given: Sequence[Any], name: str, what: str) -> Any:
     """A list of images or of labels, as one tensor or array."""
     if given and type(given[0]).__module__.startswith("PIL."):
         return given[0]
+    if what == "images" and _holds_tensors_within(given):
+        # What torch's collate makes of items whose images are lists.
+        raise UserError(f"{name}: images are nested lists: give tensors, torch.tensor(image) in its __getitem__")
     if given and all(isinstance(each, Tensor) for each in given):
         shapes = {tuple(each.shape) for each in given}
         if len(shapes) > 1:
@@ -170,6 +173,14 @@ def _joined(given: Sequence[Any], name: str, what: str) -> Any:
         return np.asarray(given)
     except ValueError as error:
         raise UserError(f"{name}: {what} of several sizes: {_ONE_SIZE}") from error
+
+
+def _holds_tensors_within(given: Sequence[Any]) -> bool:
+    """Whether lists of lists end in tensors."""
+    inner, depth = given, 0
+    while isinstance(inner, (list, tuple)) and inner:
+        inner, depth = inner[0], depth + 1
+    return depth > 1 and isinstance(inner, Tensor)
 
 
 _ONE_SIZE = "bring all to one (Resize and CenterCrop in the transform)"

@@ -19,12 +19,15 @@ from ice_ray.data.given import axes, image_set, pair_of
 from ice_ray.data.images import ImageSet, ImageSource
 from ice_ray.data.placement import free_memory, tensor_to_device
 from ice_ray.errors import UserError
+from ice_ray.progress import progress_bar
 from ice_ray.randomness import seed_of
 
 _SAMPLE = (
     32  # items that are read twice: of flips of every second image all but one in four thousand million sets differ
 )
 _SHARE_OF_MEMORY = 0.5
+_SECONDS_UNSEEN = 1.0
+"""What is read in less shows no bar."""
 
 
 @contextmanager
@@ -172,10 +175,11 @@ class Found:
     is_augmented: bool
 
 
-def read_items(reader: Reader, hold_augmented: bool = False) -> Found:
+def read_items(reader: Reader, progress: bool | None = None, hold_augmented: bool = False) -> Found:
     """The items of a dataset: in memory where they are the same at every reading and fit there.
 
     Args:
+        progress: whether a bar shows how far it is, as `progress_bar` has it.
         hold_augmented: whether those that differ are held as they are read first.
 
     Raises:
@@ -195,14 +199,19 @@ def read_items(reader: Reader, hold_augmented: bool = False) -> Found:
     images = torch.empty((len(reader), *sample.images.shape[1:]), dtype=sample.dtype)
     labels = torch.empty(len(reader), dtype=torch.int64)
     parts = [range(start, min(start + reader.batch, len(reader))) for start in range(0, len(reader), reader.batch)]
-    for part, found in zip(parts, reader.read(parts, 0), strict=True):
-        check_alike(found, sample, reader.name)
-        images[part.start : part.stop], labels[part.start : part.stop] = found.images, found.labels
+    with _bar(len(reader), reader.name, progress) as bar:
+        for part, found in zip(parts, reader.read(parts, 0), strict=True):
+            check_alike(found, sample, reader.name)
+            images[part.start : part.stop], labels[part.start : part.stop] = found.images, found.labels
+            bar.update(len(part))
     return Found(ImageSet(images, labels), is_augmented)
 
 
-def read_batches(batches: Iterable[Any], name: str) -> ImageSet:
+def read_batches(batches: Iterable[Any], name: str, progress: bool | None = None) -> ImageSet:
     """All that one pass over batches gives, held.
+
+    Args:
+        progress: whether a bar shows how far it is, as `progress_bar` has it.
 
     Raises:
         UserError: there is nothing, more than memory holds, or no labelled images of one size.
@@ -211,25 +220,31 @@ def read_batches(batches: Iterable[Any], name: str) -> ImageSet:
     room, used, count = _SHARE_OF_MEMORY * free_memory() / 2, 0, 0  # for a moment they are there twice
     with told_of(name):
         coming = iter(batches)
-    while True:
-        with told_of(name):
-            batch = list(islice(coming, 1))
-        if not batch:
-            break
-        images, labels = pair_of(batch[0], name)
-        if axes(labels) == 0 and not isinstance(labels, str):
-            raise UserError(f"{name}: it gives items one by one: wrap it, DataLoader({name}, batch_size=64)")
-        found.append(image_set(images, labels, name, count))
-        check_alike(found[-1], found[0], name)
-        used, count = used + found[-1].images.nbytes, count + len(found[-1])
-        if used > room:
-            raise UserError(
-                f"{name}: after {count} images, {used / 1e9:.1f} GB, there are more than memory holds (or there is no "
-                "end to them): give a map-style Dataset, which is read batch by batch, or a ray.data.Dataset"
-            )
+    with _bar(None, name, progress) as bar:
+        while True:
+            with told_of(name):
+                batch = list(islice(coming, 1))
+            if not batch:
+                break
+            images, labels = pair_of(batch[0], name)
+            if axes(labels) == 0 and not isinstance(labels, str):
+                raise UserError(f"{name}: it gives items one by one: wrap it, DataLoader({name}, batch_size=64)")
+            found.append(image_set(images, labels, name, count))
+            check_alike(found[-1], found[0], name)
+            used, count = used + found[-1].images.nbytes, count + len(found[-1])
+            bar.update(len(found[-1]))
+            if used > room:
+                raise UserError(
+                    f"{name}: after {count} images, {used / 1e9:.1f} GB, there are more than memory holds (or there is "
+                    "no end to them): give a map-style Dataset, which is read batch by batch, or a ray.data.Dataset"
+                )
     if not count:
         raise UserError(f"{name}: there are no images in it")
     return ImageSet(torch.cat([each.images for each in found]), torch.cat([each.labels for each in found]))
+
+
+def _bar(total: int | None, name: str, shown: bool | None) -> Any:
+    return progress_bar(total, f"reading {name}", "image", shown, delay=_SECONDS_UNSEEN)
 
 
 def check_alike(images: ImageSource, others: ImageSource, name: str) -> None:

@@ -82,7 +82,7 @@ def _mend(
     """Which layers would have to be included, and what that would bring."""
     wider = network.wider()
     if wider is None:
-        return "; no other layer can be pruned (`ice-ray inspect` says why)"
+        return "; no other layer can be pruned (inspect says why)"
     known = {unit.layer for unit in network.units}
     added = [unit.layer for unit in wider.units if unit.layer not in known]
     shares = _Shares(target.quantity, wider, amounts, device, precision)
@@ -165,7 +165,7 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
         except UserError:
             continue
         return thousandths
-    raise UserError("target: no uniform ratio fits this model; look at it with `ice-ray inspect`")
+    raise UserError("target: no uniform ratio fits this model (inspect shows its layers)")
 
 
 def _measure(

@@ -36,11 +36,12 @@ class _Items(torch_data.Dataset[tuple[RowImage, int]]):
         return found
 
 
-def read_rows(dataset: Dataset, rows: Rows, name: str) -> Found:
+def read_rows(dataset: Dataset, rows: Rows, name: str, progress: bool | None = None) -> Found:
     """Rows of a split, in memory where they fit there; else read for every pass.
 
     Args:
         name: what they are for messages.
+        progress: as `progress_bar` has it.
 
     Raises:
         UserError: an image cannot be decoded, or is of another size than the first.
@@ -48,17 +49,17 @@ def read_rows(dataset: Dataset, rows: Rows, name: str) -> Found:
     processes = min(_MOST_PROCESSES, os.cpu_count() or 1) if len(rows) >= _MANY else 0
     own = isinstance(dataset, OwnDataset)  # its rows lie in Ray's object store, which forked processes cannot ask
     reader = Reader(name, _Items(dataset, rows.split), rows.indices.tolist(), _stacked, 0 if own else processes, _BATCH)
-    return read_items(reader)
+    return read_items(reader, progress)
 
 
-def read_ray_dataset(dataset: ray.data.Dataset, name: str) -> Found:
+def read_ray_dataset(dataset: ray.data.Dataset, name: str, progress: bool | None = None) -> Found:
     """All rows of a Ray Data dataset with columns `image` and `label`, in its order. Ray must be running.
 
     Raises:
         UserError: rows that are no labelled images of one size.
     """
     found = OwnDataset(name, lambda: {"train": dataset})
-    return read_rows(found, Rows("train", np.arange(len(found.labels["train"]))), name)
+    return read_rows(found, Rows("train", np.arange(len(found.labels["train"]))), name, progress)
 
 
 def _stacked(items: list[tuple[RowImage, int]]) -> ImageSet:

@@ -116,12 +116,20 @@ def _failure(model: nn.Module, shape: tuple[int, int, int], name: str, mode: str
     tried = _Tried(model, max(_MOST_PIXELS, shape[1] * shape[2]))
     other = next(_that_work(tried, shape), None)
     given = f"{shape[2]}x{shape[1]} pixels"
+    if shape[2] in _USUAL_CHANNELS and shape[0] not in _USUAL_CHANNELS and tried.bears((shape[2], *shape[:2])):
+        return (
+            f"{name} takes images of {shape[2]} channels, not of {shape[0]}: the channels come first, (C, H, W) = "
+            f"{(shape[2], *shape[:2])}, not {shape}"
+        )
     if other is None:
         return f"{name} raises {raised(error)} for an image of {given} and {shape[0]} channels, in {mode}"
     channels, size, _ = other
     if channels != shape[0]:
         at = "" if (size, size) == shape[1:] else f", of {size}x{size} pixels"
-        return f"{name} takes images of {channels} channel{'s' * (channels != 1)}{at}, not of {shape[0]}"
+        return (
+            f"{name} takes images of {channels} channel{'s' * (channels != 1)}{at}, not of {shape[0]}, as in "
+            f"(C, H, W) = {shape}"
+        )
     least = size > max(shape[1:]) and tried.bears((channels, size + 32, size + 32))
     needs = f"it needs at least {size}x{size}" if least else f"it takes {size}x{size}"
     return f"{name} does not take an image of {given}: {needs} ({raised(error)})"

@@ -94,7 +94,7 @@ def is_ratio(value: object) -> bool:
 
 def _check_share(ratio: float, where: str = "") -> None:
     if not is_ratio(ratio):
-        raise UserError(f"{where}ratio {ratio} {RATIO_BOUND}")
+        raise UserError(f"{where}ratio {ratio!r} {RATIO_BOUND}")
 
 
 def _check_unit(unit: PrunableUnit, ratio: float) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import time
 import warnings
 from collections import UserDict, namedtuple
 
@@ -157,6 +158,48 @@ def test_each_way_does(way, dtype):
     assert torch.equal(found.labels, labels) and found.labels.dtype == torch.int64
 
 
+def test_nested_lists_and_lists_of_batches_are_images_too():
+    images, labels = drawn(dtype=torch.float32)
+    batches = list(DataLoader(TensorDataset(images, labels), 4))
+    assert len(batches[-1][0]) == 1
+    ways = {
+        "nested": (images.tolist(), labels.tolist()),
+        "nested, of one channel": (images[:, 0].tolist(), labels),
+        "batches": batches,
+        "two batches": (batches[0], batches[1]),
+        "batches as dicts": [{"image": one, "label": other} for one, other in batches],
+    }
+    for way, given_ in ways.items():
+        found = given_images(given_, "train")
+        expected = images[: len(found), :1] if "channel" in way else images[: len(found)]
+        assert torch.equal(found.images.permute(0, 3, 1, 2), expected), way
+        assert torch.equal(found.labels, labels[: len(found)]) and len(found) == (8 if "two" in way else 21), way
+
+
+@pytest.mark.parametrize("kind", ["items", "batches"])
+def test_a_bar_shows_how_far_reading_is_where_that_takes_long(kind, capsys, monkeypatch):
+    images, labels = drawn()
+
+    def slow(number):
+        time.sleep(0.01)
+        return images[number], labels[number]
+
+    def way():
+        one_by_one = ((image[None], label[None]) for image, label in map(slow, range(21)))
+        return Items(slow) if kind == "items" else one_by_one
+
+    given_images(way(), "train", progress=True)
+    assert not capsys.readouterr().err  # it is soon done
+    monkeypatch.setattr(reading, "_SECONDS_UNSEEN", 1e-9)
+    given_images(way(), "train", progress=True)
+    shown = capsys.readouterr().err
+    assert "reading train: " in shown and ("21/21" if kind == "items" else "21image") in shown
+    assert shown.endswith("\n")
+    given_images(way(), "train", progress=False)
+    given_images(way(), "train")  # standard error is no terminal here
+    assert not capsys.readouterr().err
+
+
 def test_processes_of_the_loader_read():
     images, labels = drawn()
     loader = DataLoader(TensorDataset(images, labels), 4, num_workers=2, persistent_workers=True, shuffle=True)
@@ -284,6 +327,11 @@ WRONG = {
     "masks": ((X, X[:, 0]), "labels have shape (21, 6, 7)"),
     "negative labels": ((X, Y - 4), "has the label -"),
     "names": ((X, np.array(["cat"] * 21)), "labels are an array of <U3: give class numbers"),
+    "nested lists alone": (FLOATS.tolist(), "train: images alone: give (train_images, train_labels)"),
+    "items of nested lists": (
+        [(image.tolist(), 1) for image in FLOATS],
+        "train: images are nested lists: give tensors, torch.tensor(image) in its __getitem__",
+    ),
     "bools": ((X, Y > 1), "labels are bool: give class numbers"),
     "integers": ((X.int(), Y), "images are int32: give uint8 from 0 to 255, or floats that are normalised"),
     "NaN": ((FLOATS / FLOATS.clamp(max=0), Y), "train: image 0 holds NaN or infinity"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,14 @@ def test_every_name_is_there_and_no_other():
         assert getattr(ice_ray, name).__doc__ or name == "NEVER"
     with pytest.raises(AttributeError, match="no attribute 'prun'"):
         _ = ice_ray.prun
+
+
+def test_a_name_of_an_earlier_version_says_where_it_went():
+    moved = (Path(__file__).parents[2] / "docs" / "moved.md").read_text()
+    for name in ice_ray._MOVED:
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}': .*\(docs/moved\.md\)$"):
+            getattr(ice_ray, name)
+        assert f"{name}`" in moved
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -1,6 +1,7 @@
 """The operator in this process: no Ray, same seed same bits, the user's model untouched."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from ice_ray import (
     prune,
 )
 from ice_ray.errors import UserError
+from ice_ray.models.registry import ModelSpec
 from ice_ray.pipelines.base import FinalConfig
 from ice_ray.pipelines.baseline import BaselineConfig
 from ice_ray.pipelines.ice import IceConfig
@@ -95,6 +97,11 @@ def test_final_epochs_are_measured_again(trained, data):
         ({"config": {"ratio": 0.5}}, "config of pipeline ice must be of IceConfig, not dict"),
         ({"config": IceConfig(repair="foo")}, "repair='foo': Input should be"),
         ({"calibration_images": 0}, "calibration_images 0 must be at least 1"),
+        (
+            {"pipeline": "one-shot"},
+            r"pipeline one-shot needs hyperparameters=OneShotHyperparameters\(final_epochs=\.\.\., final_learning_rate="
+            r"\.\.\.\): hyperparameter final_epochs=0 must be above 0",
+        ),
         ({"pipeline": "imp", "repair": "bn"}, "pipeline imp has no option 'repair'"),
         (
             {"pipeline": "imp"},
@@ -253,6 +260,11 @@ def test_an_interruption_leaves_nothing_behind(trained, data, capsys):
         ({"target": "macs=0.5", "ratio": 0.5}, "ratio and target both say how much to prune"),
         ({"target": "macs=0.5", "pipeline": "aap", "hyperparameters": AapHyperparameters(1, 1, 0.1)}, "takes ratio"),
         ({"ratio": "half"}, "ratio='half': Input should be a valid number"),
+        ({"ratio": "0.5"}, r"ratio='0\.5' must be a number"),
+        ({"ratio": True}, "ratio=True must be a number"),
+        ({"calibration_images": "100"}, "calibration_images='100' must be a number"),
+        ({"threshold": "yes"}, "threshold='yes' must be True or False"),
+        ({"final": {"epochs": "1"}}, r"final\.epochs='1' must be a number"),
         ({"ratio": 1.5}, r"ratio 1\.5 must be a number inside \(0, 1\)"),
         ({"precision": 16}, "precision '16' is none of auto"),
         ({"hyperparameters": {"theta": 1}}, "hyperparameters of pipeline ice must be IceHyperparameters, not dict"),
@@ -274,6 +286,44 @@ def test_odd_keywords_end_in_one_line_that_names_them(trained, data, words, said
     with pytest.raises(UserError, match=said) as error:
         prune(**(own | words))
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_keyword_is_told_options_alone(trained, data):
+    with pytest.raises(UserError, match="no option 'foo'") as error:
+        prune(trained, data, foo=1)
+    named = str(error.value).partition("valid: ")[2].rstrip(")").split(", ")
+    assert {"batch_size", "criterion", "val"} < set(named) and not {"model", "train", "options"} & set(named)
+
+
+@contextmanager
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def elsewhere():
+    """As with a GPU for the default, which tensors of the CPU do not go together with."""
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("mode", [float64, elsewhere])
+def test_what_torch_makes_by_default_changes_nothing(trained, data, mode, tmp_path):
+    pairs = [(images.images.permute(0, 3, 1, 2), images.labels) for images in (data.train, data.validation)]
+    own = {"preprocessing": data.preprocessing, "target": "macs=0.6", "device": "cpu"} | OPTIONS
+    expected = prune(trained, *pairs, **own).model.state_dict()
+    with mode():
+        before = torch.get_default_dtype(), torch.get_default_device()
+        result = prune(trained, *pairs, **own)
+        result.save(tmp_path)
+        result.export(tmp_path / "model.pt2")
+        loaded = ice_ray.load_pruned(tmp_path, builder=lambda: ModelSpec("cifar-resnet8", 10).build())
+        assert ice_ray.inspect(trained, data.train.image_shape).units
+        assert (torch.get_default_dtype(), torch.get_default_device()) == before
+    for found in (result.model, loaded):
+        assert all(torch.equal(expected[name], tensor) for name, tensor in found.state_dict().items())
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -97,6 +97,14 @@ def test_what_is_saved_comes_back_bit_for_bit(result, tmp_path, builder):
         assert torch.equal(loaded(images), result.model(images))
 
 
+@pytest.mark.parametrize("name", ["deep/down/model.pt2", "Model.PT2"])
+def test_an_exported_file_makes_its_folders_whatever_the_case_of_its_suffix(result, tmp_path, name):
+    file = result.export(tmp_path / name)
+    images = torch.randn(5, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.export.load(file).module()(images), result.model(images))
+
+
 def test_a_builder_that_gives_the_dense_model_itself_leaves_it_whole(dense, result, tmp_path):
     before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
     load_pruned(result.save(tmp_path), builder=lambda: dense)
@@ -151,9 +159,9 @@ def test_the_suffix_chooses_the_format_and_the_model_stays(result, tmp_path, nam
 def test_another_suffix_or_place_is_refused(result, tmp_path):
     with pytest.raises(UserError, match=r"file .* must end in \.onnx or \.pt2"):
         result.export(tmp_path / "model.tflite")
-    with pytest.raises(UserError, match="cannot write"):
-        result.export(tmp_path / "no" / "model.pt2")
     (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        result.export(tmp_path / "file" / "model.pt2")
     with pytest.raises(UserError, match=r"folder .* is no folder"):
         result.save(tmp_path / "file")
 
