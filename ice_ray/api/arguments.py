@@ -7,7 +7,8 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -142,21 +143,27 @@ def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: one is not.
     """
+    _check_numbers(kind, values)
     try:
         found: Settings = TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         raise UserError(f"{name}={values[name]!r:.80}: {first['msg']}") from error
-    for name, value in values.items():
-        _check_numbers(name, value, getattr(found, name))
     return found
 
 
-def _check_numbers(name: str, given: object, found: object) -> None:
-    """Raises UserError: text, or True, was taken for the number that is wanted; pydantic reads a number out of it."""
-    if isinstance(given, Mapping) and dataclasses.is_dataclass(found):
-        for key, value in given.items():
-            _check_numbers(f"{name}.{key}", value, getattr(found, key))
-    elif isinstance(found, (int, float)) and isinstance(given, (str, bytes, bool)) and type(given) is not type(found):
-        raise UserError(f"{name}={given!r:.80} must be {'True or False' if isinstance(found, bool) else 'a number'}")
+_NUMBERS = {int, float, NoneType}
+
+
+def _check_numbers(kind: Any, values: Mapping[str, Any], group: str = "") -> None:
+    """Raises UserError: text or True in the place of a number, or text in that of True: pydantic reads one out."""
+    hints = get_type_hints(get_origin(kind) or kind)
+    for name, given in values.items():
+        wanted = set(get_args(hints.get(name))) or {hints.get(name)}
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(hints.get(name)):
+            _check_numbers(hints[name], given, f"{group}{name}.")
+        elif wanted <= _NUMBERS and isinstance(given, (str, bytes, bool)):
+            raise UserError(f"{group}{name}={given!r:.80} must be a number")
+        elif wanted == {bool} and not isinstance(given, bool):
+            raise UserError(f"{group}{name}={given!r:.80} must be True or False")

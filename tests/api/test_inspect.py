@@ -24,7 +24,11 @@ def test_table_and_lines_are_the_job_s(capsys):
     module = ModelSpec("cifar-resnet8", 10).build()
     own = ice_ray.inspect(module, (3, 24, 24), target="params=0.5", prune=LayerwisePruneConfig(exclude=("layer1.*",)))
     shown = str(own).replace("CifarResNet: ", "cifar-resnet8: ")
-    assert shown.split() == [word for line in told.splitlines() if "--target" not in line for word in line.split()]
+    assert [line.split()[:2] for line in told.splitlines()[:2]] == [
+        ["cifar-resnet8,", "params=0.5:"],
+        ["--target", "params=0.5:"],
+    ]
+    assert shown.split() == [word for line in told.splitlines()[2:] for word in line.split()]
     assert f"ratio {own.ratio:g} leaves" in told
 
 
