@@ -26,7 +26,6 @@ def arguments(description: str | None, results: Path = WORK) -> argparse.Argumen
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK, help="folder of finished runs")
     parser.add_argument("--results", type=Path, default=results, help="folder that the page is written to")
-    parser.add_argument("--threads", type=int, default=2)
     return parser
 
 
@@ -110,8 +109,7 @@ def machine() -> str:
     """Hardware and versions in one line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     processor = torch.cpu.get_capabilities().get("cpu_name", "CPU") if hasattr(torch.cpu, "get_capabilities") else "CPU"
-    threads = torch.get_num_threads()
     return (
-        f"{os.cpu_count()} CPU cores ({processor}), {threads} thread{'s' if threads > 1 else ''}, {gpu}; "
+        f"{os.cpu_count()} CPU cores ({processor}), {gpu}; "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )

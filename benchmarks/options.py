@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train-images", type=int, default=5000)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ledger, variants = Ledger(options.work, f"options-{options.question}"), QUESTIONS[options.question]
@@ -110,8 +111,8 @@ def main() -> None:
 
 {rules(__doc__)}
 
-{machine()}; seeds {options.seeds}; {options.train_images:,} training images. Accuracy in percent on the test images
-(dense {own[0]["dense"]:.2f}), and seconds.
+{machine()}; {options.threads} threads; seeds {options.seeds}; {options.train_images:,} training images. Accuracy in
+percent on the test images (dense {own[0]["dense"]:.2f}), and seconds.
 
 {table(lines)}
 """,

@@ -14,6 +14,7 @@ from typing import Any
 
 CONSOLE = "ice-ray"
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray gives it to the entrypoint of a submitted job
+API_SERVER = "RAY_API_SERVER_ADDRESS"  # where `ray job submit` finds the cluster; Ray's own variable
 _UV = "UV_RUN_RECURSION_DEPTH"  # set below `uv run`, which finds programs that the user's shell does not
 
 
@@ -34,13 +35,19 @@ def job_words(job: str) -> list[str]:
 
     What started this process starts the next one: a script of `jobs/`, `python -m ice_ray`, or the console command.
     From a notebook or a script of the user's own it is the console command, or `python -m ice_ray` where a shell does
-    not find that. Below `uv run` it is `uv run` again, and a submitted job is submitted again (`ray job submit` knows
-    the cluster by RAY_ADDRESS).
+    not find that. Below `uv run` it is `uv run` again, and a submitted job is submitted again, to the address that
+    RAY_API_SERVER_ADDRESS has (`ice_ray.cluster.submission.find_api_server`).
     """
     words = _words(job)
-    if os.environ.get(_SUBMITTED):
-        return ["ray", "job", "submit", "--working-dir", ".", "--", *words]
+    if was_submitted():
+        place = ["--address", address] if (address := os.environ.get(API_SERVER)) else []
+        return ["ray", "job", "submit", *place, "--working-dir", ".", "--", *words]
     return ["uv", "run", *words] if os.environ.get(_UV) else words
+
+
+def was_submitted() -> bool:
+    """Whether this process is the entrypoint of a job that `ray job submit` has handed in."""
+    return bool(os.environ.get(_SUBMITTED))
 
 
 def submitted_environment() -> dict[str, Any]:

@@ -115,6 +115,7 @@ READ_BEFORE_A_JOB = {
     "prune --preset nonsense": 2,
     "prune --pipeline nonsense": 2,
     "prune --target macs=2": 2,
+    "prune --space nonsense": 2,
     "inspect --model cifar-resnet8 --ratio 2": 2,
     "replay": 2,
     "nonsense": 2,

@@ -117,7 +117,10 @@ def test_the_words_that_start_the_next_job(monkeypatch, tmp_path, argv, words, o
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert job_words("export") == ["uv", "run", *expected]
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     assert job_words("export") == ["ray", "job", "submit", "--working-dir", ".", "--", *expected]
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
+    assert job_words("export")[:5] == ["ray", "job", "submit", "--address", "http://head:8265"]
 
 
 def shown(path: Path) -> str:

@@ -240,6 +240,7 @@ def main() -> None:
     parser = arguments(__doc__, RESULTS)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with datasets/")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ledger, rows = Ledger(options.work, f"engine-{DEVICE.type}"), []
@@ -254,7 +255,7 @@ def main() -> None:
 
 {rules(__doc__)}
 
-{machine()}, {PRECISION}; {options.repeats} repetitions.
+{machine()}; {options.threads} threads, {PRECISION}; {options.repeats} repetitions.
 
 ## Images a second
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
+from ray.job_submission import JobSubmissionClient
 
 from ice_ray.errors import UserError
-from ice_ray.invocation import submitted_environment
+from ice_ray.invocation import API_SERVER, submitted_environment, was_submitted
 from ice_ray.local_path import LocalPath
 from ice_ray.storage_path import StoragePath
 
@@ -42,6 +45,15 @@ def check_lasting(storage: StoragePath) -> None:
             f"--storage '{storage.shown()}' would go with this submitted job's copy of the working directory: give a "
             "folder that all nodes see, or an address such as s3://bucket/path"
         )
+
+
+def find_api_server() -> None:
+    """Where jobs are submitted to this cluster, for the commands that a submitted job records: into the variable that
+    Ray's clients read, unless whoever submitted it has set that (they may reach the head by another address).
+    """
+    if was_submitted() and not os.environ.get(API_SERVER):
+        with suppress(Exception):  # of many kinds; the command is then without
+            os.environ[API_SERVER] = JobSubmissionClient().get_address()
 
 
 def _is_uploaded() -> bool:

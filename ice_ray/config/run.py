@@ -25,6 +25,7 @@ from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.training.config import PrecisionChoice
 from ice_ray.trials.config import SearchConfig
+from ice_ray.trials.space import check_space_name
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -133,6 +134,8 @@ class RunConfig(Generic[Options]):
         wanted = pipeline_named(self.pipeline).Config
         if not isinstance(self.options, wanted):
             raise UserError(f"options of --pipeline {self.pipeline} must be {wanted.__name__}")
+        if self.space is not None:
+            check_space_name(self.space, self.pipeline)
 
     def _expand(self) -> None:
         """Home folders in the place of `~`, so that a path is the same however it was written."""

@@ -25,6 +25,7 @@ PIPELINES: dict[str, type[Pipeline]] = {
     "imp": ImpPipeline,
     "bimp": BimpPipeline,
 }
+_RENAMED = {"ice-plus": "ice, the default"}  # of earlier versions
 _FORM = "a pipeline is a class of ice_ray.pipelines.base.Pipeline with a Config and Hyperparameters"
 
 
@@ -36,6 +37,8 @@ def pipeline_named(name: str) -> type[Pipeline]:
     """
     if is_own(name):
         return _own(name)
+    if name in _RENAMED:
+        raise UserError(f"pipeline '{name}' is now {_RENAMED[name]}")
     if name not in PIPELINES:
         raise UserError(
             f"unknown pipeline '{name}' ({nearest(name, list(PIPELINES))}; or package.module:Class{meant_as_own(name)})"

@@ -21,6 +21,11 @@ from ice_ray.pipelines.registry import pipeline_named, related
 from ice_ray.randomness import seed_of
 
 _MOST_POINTS = 100_000
+_RENAMED = {  # spaces of earlier versions
+    "digits": "default",
+    "cifar10": "paper-cifar10",
+    "tinyimagenet": "paper-tinyimagenet",
+}
 
 
 @dataclass(frozen=True)
@@ -220,14 +225,23 @@ def load_space(name: str, pipeline: str = "ice") -> Space:
         if not path.is_file():
             raise UserError(f"space '{name}': no such file")
         text = path.read_text(errors="replace")
-    elif name in (known := named_spaces(pipeline)):
-        text = (_folder(pipeline) / f"{name}.yaml").read_text()
     else:
-        near = f"{nearest(name, known)}; or " if known else "it has none by name; give "
-        raise UserError(f"unknown space '{name}' of pipeline {pipeline} ({near}a .yaml file)")
+        check_space_name(name, pipeline)
+        text = (_folder(pipeline) / f"{name}.yaml").read_text()
     space = _parse(name, text, kind)
     space.points()
     return space
+
+
+def check_space_name(name: str, pipeline: str) -> None:
+    """Raises UserError: it is neither a YAML file's nor that of a space of the pipeline. Reads no file."""
+    known = named_spaces(pipeline)
+    if name.endswith((".yaml", ".yml")) or name in known:
+        return
+    if (now := _RENAMED.get(name)) in known:
+        raise UserError(f"space '{name}' is now '{now}'")
+    near = f"{nearest(name, known)}; or " if known else "it has none by name; give "
+    raise UserError(f"unknown space '{name}' of pipeline {pipeline} ({near}a .yaml file)")
 
 
 def _folder(pipeline: str) -> Traversable:

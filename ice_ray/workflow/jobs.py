@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ice_ray.address import storage_path
 from ice_ray.cluster.faults import refused
 from ice_ray.cluster.session import ray_session
-from ice_ray.cluster.submission import check_lasting, dashboard_url, open_dashboard, uploaded
+from ice_ray.cluster.submission import check_lasting, dashboard_url, find_api_server, open_dashboard, uploaded
 from ice_ray.config.command import command_of
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
@@ -97,6 +97,7 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
     """Stage 2 alone, of the winner or of another trial: `ice-ray replay`, `Study.replay`; returns the folder of its
     results.
     """
+    find_api_server()
     best = storage_path(job.config).resolve()
     best.check("--config")
     folder = RunFolder(best.parent)
@@ -165,6 +166,7 @@ def _report_on(folder: RunFolder) -> None:
 @contextmanager
 def _context(config: RunConfig[Any], job: str, given: Given) -> Iterator[JobContext]:
     """The job, planned and its search checked."""
+    find_api_server()
     with ExitStack() as held:
         with _paths_named():
             check_lasting(storage_path(config.storage).resolve())

@@ -107,7 +107,7 @@ def test_final_epochs_are_measured_again(trained, data):
             {"pipeline": "imp"},
             "pipeline imp needs hyperparameters: ImpHyperparameters\\(phases, epochs, learning_rate\\)",
         ),
-        ({"pipeline": "ice-plus"}, "unknown pipeline 'ice-plus'"),
+        ({"pipeline": "ice-plus"}, "pipeline 'ice-plus' is now ice, the default"),
     ],
 )
 def test_keywords_that_are_no_options(trained, data, options, said):

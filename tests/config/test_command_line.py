@@ -173,6 +173,8 @@ WRONG = {
     "target of another": (["--pipeline", "imp", "--target", "macs=0.5"], "--pipeline imp takes --ratio"),
     "images for workers": (["--calibration-images", "1"], "as many as --replay.workers"),
     "widths of another": (["--pipeline", "imp", "--prune.round-to", "8"], "--prune.round-to is an option of"),
+    "old space": (["--space", "digits"], "space 'digits' is now 'default'"),
+    "old pipeline": (["--pipeline", "ice-plus"], "pipeline 'ice-plus' is now ice, the default"),
     "space of another": (["--pipeline", "imp", "--space", "cifar10"], "unknown space 'cifar10' of pipeline imp"),
     "rounds": (["--pipeline", "aap", "--aap.rounds", "0"], "--aap.rounds 0 must be at least 1"),
     "dense schedule": (["--pipeline", "imp", "--imp.dense-schedule", "0.5:1"], "must rise from 0"),

@@ -113,8 +113,8 @@ def test_submitted_from_a_folder_without_a_checkout(tmp_path):
         assert "11 MB of the working directory were uploaded with this job: large.bin (11.0 MB)" in loose.stdout
         assert "mynet.py" in loose.stdout and "dense against pruned" in loose.stdout
         made = json.loads((shared / "runs" / "mine" / "best.json").read_text())["commands"][0]
-        assert made.startswith("ray job submit --working-dir . -- ") and " prune " in made
-        lines = f"{printed('what goes along')}RAY_ADDRESS={head.dashboard} {made} --resume"
+        assert made.startswith(f"ray job submit --address {head.dashboard} --working-dir . -- ") and " prune " in made
+        lines = f"{printed('what goes along')}{made} --resume"
         again = head.run("bash", "-euc", lines, cwd=folder)
         assert "is finished; its pruned model is in" in again.stdout, again.stdout + again.stderr
         assert "were uploaded with" not in again.stdout
