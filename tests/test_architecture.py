@@ -24,6 +24,7 @@ STOREYS = [
         "interruption",
         "claims",
         "randomness",
+        "wording",
         "hyperparameters",
         "ray_environment",
         "processor",

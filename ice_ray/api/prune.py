@@ -31,6 +31,7 @@ from ice_ray.models.kinds import plain_module
 from ice_ray.models.registry import name_of
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.chance import no_better_than_chance
+from ice_ray.pipelines.harm import harms_of
 from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import StepRecord
 from ice_ray.pipelines.registry import build_pipeline, pipeline_named
@@ -42,6 +43,7 @@ from ice_ray.torch_defaults import usual_defaults
 from ice_ray.training.config import Precision, PrecisionChoice
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.precision import resolve
+from ice_ray.wording import counted
 
 _CPU = torch.device("cpu")
 
@@ -161,6 +163,8 @@ def prune(
     module = freeze(copied(executor.module(state.snapshot)), network.frozen)
     network.tie(module)
     accuracy = executor.accuracy(module, to_device(data.validation, chosen))
+    for harm in harms_of(state.records, type(point), own.final_training, accuracy, len(data.validation)):
+        warnings.warn(str(harm), stacklevel=3)
     dense = network.build(_CPU)
     description = {
         "builder": {"name": name_of(model), "num_classes": _classes(dense, data.train.image_shape)},
@@ -266,7 +270,7 @@ def _checked(data: PruningData) -> int | None:
     roles = {name: images for name, images in named.items() if images is not None}
     for name, images in roles.items():
         if not len(images) or (name == "validation" and len(images) < 2):
-            raise UserError(f"data.{name} holds {len(images)} images: at least 2 are needed")
+            raise UserError(f"data.{name} holds {counted(len(images), 'image')}: at least 2 are needed")
         if name != "validation":
             check_epoch(len(images), processes=1, mend=f"give data.{name} more")
         if images.image_shape != data.train.image_shape:

@@ -19,6 +19,7 @@ from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.tables import as_html, as_text, outcome_table
 from ice_ray.observe.words import duration
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -239,7 +240,7 @@ class Result:
 
     def _table(self) -> Any:
         steps = sum(record.layers != FINAL_RETRAINING for record in self.records)
-        title = f"{self._name}: {steps} pruning step{'s' * (steps != 1)} in {duration(self.pruning_seconds)}"
+        title = f"{self._name}: {counted(steps, 'pruning step')} in {duration(self.pruning_seconds)}"
         return outcome_table(self._dense, self._pruned, title)
 
     @property

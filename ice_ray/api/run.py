@@ -29,6 +29,7 @@ from ice_ray.observe.tables import as_html, as_text, outcome_table
 from ice_ray.pipelines.records import FINAL_RETRAINING
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.torch_defaults import usual_defaults
+from ice_ray.wording import counted
 from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.jobs import replay_job
 from ice_ray.workflow.reporting import read_run
@@ -275,7 +276,7 @@ class Study:
             before, after = (run.summary[of]["test_accuracy"] for of in ("dense", "pruned"))
             outcome = f"test accuracy {before:.2f}% to {after:.2f}%"
         return (
-            f"Study({run.folder!r}: {len(run.candidates)} of {len(run.trials)} trials finished, winner "
+            f"Study({run.folder!r}: {len(run.candidates)} of {counted(len(run.trials), 'trial')} finished, winner "
             f"{run.winner.index}, {outcome})"
         )
 
@@ -294,7 +295,7 @@ class Study:
         run, trials = self.record, self.trials
         shown = trials if len(trials) <= _MOST_ROWS else trials[trials["front"] | trials["winner"]]
         left_out = "" if len(shown) == len(trials) else "; shown are those of the front"
-        title = f"{self.name}: {len(run.candidates)} of {len(trials)} trials finished{left_out}"
+        title = f"{self.name}: {len(run.candidates)} of {counted(len(trials), 'trial')} finished{left_out}"
         table = Table(title=f"{title}; winner: trial {self.winner.name}, {self.reason}", title_justify="left")
         names = [name for name in run.trials[0].hyperparameters if trials[name].nunique() > 1]
         for column in ("trial", *(run.symbol(name) for name in names), "drop (points)", "time (s)", "cost"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing
 from ice_ray.errors import UserError
 from ice_ray.randomness import generator
+from ice_ray.wording import counted
 
 Batch = tuple[Tensor, Tensor]
 _FEWEST = 2  # images of a process in a batch: batch norm needs them
@@ -35,7 +36,7 @@ def check_epoch(count: int, processes: int, mend: str = "give it more") -> None:
         UserError: it has none, and so would train nothing.
     """
     if count < _FEWEST * processes:
-        images = f"{count} training image{'s' * (count != 1)} for {processes} worker{'s' * (processes > 1)}"
+        images = f"{counted(count, 'training image')} for {counted(processes, 'worker')}"
         raise UserError(f"{images}: an epoch would have no step, as each takes {_FEWEST} images a worker; {mend}")
 
 

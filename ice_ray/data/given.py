@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ice_ray.data.images import ImageSet
 from ice_ray.errors import UserError
+from ice_ray.wording import counted
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "pixels", "x", "input", "inputs")
 LABEL_KEYS = ("label", "labels", "target", "targets", "fine_label", "class", "y")
@@ -58,9 +59,8 @@ def image_set(images: Any, labels: Any, name: str, places: Sequence[Any] | int =
     stored = stored_images(images, name)
     numbers = stored_labels(labels, name)
     if len(stored) != len(numbers):
-        raise UserError(
-            f"{name}: {len(stored)} images {_shape(images)} and {len(numbers)} labels: one length is needed"
-        )
+        found = f"{counted(len(stored), 'image')} {_shape(images)} and {counted(len(numbers), 'label')}"
+        raise UserError(f"{name}: {found}: one length is needed")
     if stored.dtype == torch.float32 and len(stored):
         spoilt = ~torch.isfinite(stored.flatten(1)).all(dim=1)
         if bool(spoilt.any()):

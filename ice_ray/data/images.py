@@ -17,6 +17,7 @@ from torch import Tensor
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.errors import UserError, require
 from ice_ray.randomness import generator
+from ice_ray.wording import counted
 
 DTYPES = (torch.uint8, torch.float32)
 """Of stored images: uint8 is normalised by `Preprocessing`, float32 is taken as it comes."""
@@ -82,7 +83,7 @@ class Preprocessing:
             return dataclasses.replace(self, mean=(), std=())
         mean, std = self.of_uint8
         if len(mean) != channels:
-            one = f"{channels} channel{'s' * (channels != 1)}"
+            one = counted(channels, "channel")
             raise UserError(
                 f"mean and std have {_values(mean)}, and the uint8 images have {one}: give mean and std one value "
                 "a channel, those that the model was trained with"
@@ -107,7 +108,7 @@ def _numbers(name: str, given: Any) -> tuple[float, ...]:
 
 
 def _values(given: tuple[float, ...]) -> str:
-    return f"{len(given)} value{'s' * (len(given) != 1)}"
+    return counted(len(given), "value")
 
 
 class ImageSource(ABC):

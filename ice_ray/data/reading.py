@@ -21,6 +21,7 @@ from ice_ray.data.placement import free_memory, tensor_to_device
 from ice_ray.errors import UserError
 from ice_ray.progress import progress_bar
 from ice_ray.randomness import seed_of
+from ice_ray.wording import counted
 
 _SAMPLE = (
     32  # items that are read twice: of flips of every second image all but one in four thousand million sets differ
@@ -95,7 +96,9 @@ class Reader:
                 batch = next(batches)
             found = batch if isinstance(batch, ImageSet) else image_set(*pair_of(batch, self.name), self.name, places)
             if len(found) != len(part):
-                raise UserError(f"{self.name}: collate_fn makes {len(found)} images of {len(part)} items")
+                raise UserError(
+                    f"{self.name}: collate_fn makes {counted(len(found), 'image')} of {counted(len(part), 'item')}"
+                )
             yield found
 
     def __len__(self) -> int:

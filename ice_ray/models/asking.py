@@ -15,6 +15,7 @@ from ice_ray.models.answers import described, logits_of
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze
 from ice_ray.models.ties import join, ties_of
+from ice_ray.wording import counted
 
 _USUAL_SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 384, 448, 512)
 _USUAL_CHANNELS = (1, 3, 4)
@@ -127,8 +128,7 @@ def _failure(model: nn.Module, shape: tuple[int, int, int], name: str, mode: str
     if channels != shape[0]:
         at = "" if (size, size) == shape[1:] else f", of {size}x{size} pixels"
         return (
-            f"{name} takes images of {channels} channel{'s' * (channels != 1)}{at}, not of {shape[0]}, as in "
-            f"(C, H, W) = {shape}"
+            f"{name} takes images of {counted(channels, 'channel')}{at}, not of {shape[0]}, as in (C, H, W) = {shape}"
         )
     least = size > max(shape[1:]) and tried.bears((channels, size + 32, size + 32))
     needs = f"it needs at least {size}x{size}" if least else f"it takes {size}x{size}"

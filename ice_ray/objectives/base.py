@@ -10,6 +10,7 @@ from typing import Self
 
 from ice_ray.errors import RunError, UserError
 from ice_ray.objective import normalized_cost
+from ice_ray.wording import counted
 
 Values = tuple[float, ...]
 _NEARLY_AS_SMALL = 0.05
@@ -73,7 +74,8 @@ class Objective(ABC):
         choice = self._best(alike)
         if len(alike) == len(usable):
             return choice
-        return replace(choice, reason=f"{choice.reason}, of the {len(alike)} that took most of {len(usable)} trials")
+        most = f"of the {len(alike)} that took most of {counted(len(usable), 'trial')}"
+        return replace(choice, reason=f"{choice.reason}, {most}")
 
     def accepts(self, candidate: Candidate) -> bool:
         """Whether a finished trial has a value here at all; where not, it counts as failed."""

@@ -8,6 +8,7 @@ from typing import Self
 
 from ice_ray.errors import UserError
 from ice_ray.objectives.base import Candidate, Choice, Objective, Values
+from ice_ray.wording import counted
 
 
 class Constrained(Objective):
@@ -31,18 +32,18 @@ class Constrained(Objective):
 
     def _best(self, usable: Sequence[Candidate]) -> Choice:
         within = [c for c in usable if c.drop <= self._max_drop]
-        limit = f"search.max_drop {self._max_drop:g}"
+        limit = f"search.max_drop {counted(self._max_drop, 'point')}"
         if not within:
             best = min(usable, key=lambda c: (c.drop, c.pruning_seconds, c.index))
             reason = (
-                f"none of {len(usable)} finished trials keeps within {limit} points; so the smallest drop"
+                f"none of {counted(len(usable), 'finished trial')} keeps within {limit}; so the smallest drop"
                 f" ({best.drop:.2f}) wins"
             )
             return Choice(best.index, reason)
         best = min(within, key=lambda c: (c.pruning_seconds, c.drop, c.index))
         reason = (
-            f"the fastest ({best.pruning_seconds:.2f} s) of the {len(within)} of {len(usable)} finished trials within"
-            f" {limit} points"
+            f"the fastest ({best.pruning_seconds:.2f} s) of the {len(within)} of "
+            f"{counted(len(usable), 'finished trial')} within {limit}"
         )
         return Choice(best.index, reason)
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 from ice_ray.objectives.base import Candidate, Choice, Objective, Values
+from ice_ray.wording import counted
 
 
 def least_cost(usable: Sequence[Candidate]) -> Choice:
     """The candidate of the least eq. 2 cost."""
     best = min(usable, key=lambda c: (c.cost, c.index))
-    return Choice(best.index, f"least eq. 2 cost ({best.cost:.4f}) of {len(usable)} finished trials")
+    return Choice(best.index, f"least eq. 2 cost ({best.cost:.4f}) of {counted(len(usable), 'finished trial')}")
 
 
 class Eq2(Objective):

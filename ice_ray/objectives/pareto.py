@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ice_ray.objectives.base import Candidate, Choice, Objective, Values
 from ice_ray.objectives.front import pareto_front
+from ice_ray.wording import counted
 
 
 class Pareto(Objective):
@@ -25,7 +26,7 @@ class Pareto(Objective):
     def _best(self, usable: Sequence[Candidate]) -> Choice:
         front = pareto_front(usable)
         knee = max(front, key=lambda c: (_depth(c, front), -c.drop, -c.index))
-        what = f"the front of {len(front)} of {len(usable)} finished trials"
+        what = f"the front of {len(front)} of {counted(len(usable), 'finished trial')}"
         if _depth(knee, front) > 0:
             return Choice(knee.index, f"the knee of {what} ({knee.pruning_seconds:.2f} s, drop {knee.drop:.2f})")
         best = min(front, key=lambda c: (c.drop, c.index))

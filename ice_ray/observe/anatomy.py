@@ -15,6 +15,7 @@ from ice_ray.engine.sizes import sizes
 from ice_ray.errors import in_one_line
 from ice_ray.observe.tables import as_html, as_text
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.wording import counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,7 +101,7 @@ class Inspection:
     def table(self) -> Table:
         """The layers that can be pruned."""
         steps = len({unit.step for unit in self.units})
-        table = Table(title=f"{self.name}: {steps} pruning steps", title_justify="left")
+        table = Table(title=f"{self.name}: {counted(steps, 'pruning step')}", title_justify="left")
         table.add_column("step", justify="right")
         table.add_column("layer", overflow="fold")
         for column in ("filters", "kept", "groups", "parameters"):
@@ -116,18 +117,18 @@ class Inspection:
     @property
     def lines(self) -> list[str]:
         """What they come to, and the other layers."""
-        counted = {"parameters": "parameters", "multiply_adds": "multiply-adds per image"}
+        shown = {"parameters": "parameters", "multiply_adds": "multiply-adds per image"}
         lines = [
             f"{said}: {self.dense[key]:,} to {self.pruned[key]:,} (x {self.pruned[key] / self.dense[key]:.3f})"
-            for key, said in counted.items()
+            for key, said in shown.items()
         ]
         if self.refused:
-            lines.append(f"not pruned ({len(self.refused)} layers):")
+            lines.append(f"not pruned ({counted(len(self.refused), 'layer')}):")
         return [*lines, *(f"  {in_one_line(layer)}: {reason}" for layer, reason in self.refused.items())]
 
     def __repr__(self) -> str:
         return (
-            f"Inspection({self.name}: {len(self.units)} layers to prune, ratio {self.ratio:g}, parameters "
+            f"Inspection({self.name}: {counted(len(self.units), 'layer')} to prune, ratio {self.ratio:g}, parameters "
             f"{self.dense['parameters']:,} to {self.pruned['parameters']:,}, multiply-adds "
             f"{self.dense['multiply_adds']:,} to {self.pruned['multiply_adds']:,})"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.wording import counted
 
 RUNTIME = "PyTorch eager"
 """What latencies are measured in."""
@@ -56,11 +57,12 @@ def outcome_rows(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Ou
     ]
 
 
-def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never: bool) -> str:
-    """A sentence or three: what was removed and how, what was fine-tuned, whether it was retrained.
+def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never: bool, replayed: bool = True) -> str:
+    """A few sentences: what was removed and how, what was fine-tuned, whether it was retrained, and the final epochs.
 
     Args:
         never: whether the threshold at which a step is fine-tuned is `never`.
+        replayed: whether stage 2 has been run, which alone has final epochs.
     """
     pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
     what = "filters" if any(step.filters_removed for step in pruning) else "weights"
@@ -71,38 +73,43 @@ def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never:
     if config.get("target"):
         amount = f"{what} down to {config['target']} of the dense model"
     chosen = f" (criterion {config['criterion']})" if config.get("criterion") else ""
-    said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {_counted(len(pruning), 'step')}"
+    said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {counted(len(pruning), 'step')}"
     repair = config.get("repair", "none")
     said += f", each followed by repair ({repair})." if repair != "none" else "."
     tuned = sum(step.fine_tuned for step in pruning)
     if tuned:
-        every = "Every step was" if tuned == len(pruning) else f"{tuned} of {len(pruning)} steps were"
-        said += f" {every} followed by a fine-tune."
+        steps_tuned = "every step" if tuned == len(pruning) else f"{tuned} of {len(pruning)} steps"
+        said += f" A fine-tune followed {steps_tuned}."
     else:
         said += f" No step was followed by a fine-tune{' (theta never)' if never else ''}."
     for step in steps:
         if step.layers == FINAL_RETRAINING:
-            said += f" At the end the model was retrained for {_counted(step.epochs, 'epoch')}."
+            said += f" At the end the model was retrained for {counted(step.epochs, 'epoch')}."
+    if replayed and (final := final_epochs(config)):
+        said += f" {counted(final, 'final epoch')} of training followed the last step."
     return said
 
 
-def _counted(count: float, what: str) -> str:
-    return f"{count:g} {what}{'s' * (count != 1)}"
+def final_epochs(config: Mapping[str, Any]) -> int:
+    """How many epochs of training stage 2 ends with (`--final.epochs`), by a run's options, nested as they are."""
+    return int(config.get("final", {}).get("epochs", 0))
 
 
 def images_measured(assessment: Mapping[str, Any]) -> str:
     """Over how many images the accuracies are, and whether those of the test had a part in decisions."""
     test, validation = (assessment["pruned"][key] for key in ("test_images", "validation_images"))
     if assessment["config"]["decide_on"] == "test":
-        return f"The {test} test images are the validation images too, as in the paper."
-    return f"{test} test images, which no decision has seen; {validation} validation images decided."
+        return f"{counted(test, 'test image')}, the validation images too, as in the paper."
+    return (
+        f"{counted(test, 'test image')}, which no decision has seen; {counted(validation, 'validation image')} decided."
+    )
 
 
 def latency_conditions(assessment: Mapping[str, Any]) -> str:
     """How latency was measured, in one line."""
     how = assessment.get("latency", {})
     passes = assessment["pruned"].get("latency_1_passes")
-    parts = [latency_runtime(assessment), f"median of {passes} passes" if passes else "median"]
+    parts = [latency_runtime(assessment), f"median of {counted(passes, 'pass')}" if passes else "median"]
     if how:
         parts.append(f"{how['spread']} in brackets")
         parts.append(f"{how['warm_up_passes']} passes to warm up before each of {how['rounds']} rounds in turn")

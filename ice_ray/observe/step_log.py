@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     "fine-tune, percent; of the steps that were fine-tuned.",
     "accuracy/test": "Top-1 accuracy on the test images, percent: dense (step 0) and pruned.",
     "fine_tuning/learning_rate_max": "Greatest learning rate of the step's fine-tune; of the steps that had one.",
-    LOSS: "Training loss of every SGD step, over all fine-tunes one after the other.",
+    LOSS: "Training loss of every SGD step, over all fine-tunes and the retraining, one after the other.",
     "size/parameters_left": "Parameters left, percent of the dense model's (alpha of eq. 1).",
     "size/parameters": "Parameters: dense (step 0) and pruned.",
     "size/multiply_adds": "Multiply-adds of one image: dense (step 0) and pruned.",

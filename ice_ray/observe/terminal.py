@@ -18,6 +18,7 @@ from ice_ray.observe.output import run_log
 from ice_ray.observe.tables import AS_IT_IS, LOG_WIDTH, as_text, outcome_table
 from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, Preparation, StepRecord
+from ice_ray.wording import counted
 
 _IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 # A width of its own where there is no terminal: a table in a log must not be cut at 80 columns.
@@ -85,7 +86,7 @@ def describe_step(record: StepRecord, steps: int, images: int) -> str:
     what = f"  {where}: {after_removal}"
     if record.fine_tuned:
         rate, took = record.learning_rate_max, duration(record.fine_tuning_seconds)
-        how = f"{record.epochs:g} epochs" if retraining else "fine-tuned"
+        how = counted(record.epochs, "epoch") if retraining else "fine-tuned"
         accuracy = f"{record.accuracy:.2f}% ({how} at {rate:.2g}, {took})"
         what = f"  {where}: {accuracy}" if retraining else f"{what} -> {accuracy}"
     if not record.accepted:

@@ -22,6 +22,9 @@ from ice_ray.training.schedules import Schedule
 if TYPE_CHECKING:
     from ice_ray.engine.torch_executor import TorchExecutor
 
+RETRAINING_KEY = ("retraining",)
+"""Of the fine-tune that is the retraining after the last step."""
+
 
 @dataclass(frozen=True)
 class FinalConfig:
@@ -168,7 +171,7 @@ class Pipeline(ABC):
     def retraining(self) -> FineTune:
         """The training after the last step that the hyperparameters ask for."""
         asked = self.hyperparameters
-        return FineTune(("retraining",), asked.final_learning_rate, asked.final_epochs, "linear", ())
+        return FineTune(RETRAINING_KEY, asked.final_learning_rate, asked.final_epochs, "linear", ())
 
     def _retrain(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         """The budgeted retraining with a linear schedule (LLR of Zimmer et al. 2022): a part of PT, as its length is

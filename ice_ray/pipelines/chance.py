@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ice_ray.wording import counted
+
 _STANDARD_ERRORS = 3
 
 
@@ -31,4 +33,4 @@ def no_better_than_chance(accuracy: float, labels: NDArray[np.int64]) -> str | N
     if accuracy / 100 > min(chance + _STANDARD_ERRORS * error, (1 + chance) / 2):
         return None
     guessing = f"{len(counts)} classes, {100 * chance:.2f}% of them the most frequent"
-    return f"dense: {accuracy:.2f}% on {len(labels)} images, no better than chance ({guessing})"
+    return f"dense: {accuracy:.2f}% on {counted(len(labels), 'image')}, no better than chance ({guessing})"

@@ -25,6 +25,7 @@ from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.replay.checkpoint import KEPT, Checkpoints, ReplayProgress
 from ice_ray.replay.config import ReplayConfig
 from ice_ray.replay.worker import ReplayOrder, replay_worker
+from ice_ray.wording import counted
 
 EXPERIMENT = "replay"
 
@@ -38,8 +39,8 @@ class WorkerResources:
     gpus: float
 
     def __str__(self) -> str:
-        count = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        each = f"{self.cpus:g} CPU{'s' if self.cpus > 1 else ''}" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        count = counted(self.workers, "worker")
+        each = counted(self.cpus, "CPU") + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
         return f"{count} of {each}"
 
 

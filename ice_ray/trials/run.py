@@ -24,7 +24,8 @@ from ice_ray.engine.cost import Clock
 from ice_ray.errors import RunError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.objectives import Candidate, objective_named
-from ice_ray.pipelines.records import PipelineState, StepRecord
+from ice_ray.pipelines.base import RETRAINING_KEY
+from ice_ray.pipelines.records import PipelineState, StepRecord, fine_tunes
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.trials.action_cache import Budget, SharedActionCache, action_log, clear_networks
 from ice_ray.trials.config import SearchConfig
@@ -34,6 +35,7 @@ from ice_ray.trials.searcher import SharingScheduler, TrialSearcher
 from ice_ray.trials.trial import PruningTrial
 from ice_ray.trials.trial_queue import TrialQueue
 from ice_ray.trials.trial_store import TrialProgress, TrialStore, trial_name
+from ice_ray.wording import counted
 
 EXPERIMENT, STATES = "tune", "search"
 _COUNT_SECONDS = 1.0
@@ -265,13 +267,16 @@ class SharedWork:
     """How much work the trials of a search asked for, and how much was carried out.
 
     Attributes:
-        asked_fine_tunes, fine_tunes: of their steps, and those that were run.
+        asked_fine_tunes, fine_tunes: after their steps, and those that were run.
+        asked_retrainings, retrainings: after their last steps, and those that were run.
         asked_seconds: what the trials would have taken alone, wall, added up.
         seconds: what was spent on what was carried out, added up over devices.
     """
 
     asked_fine_tunes: int
     fine_tunes: int
+    asked_retrainings: int
+    retrainings: int
     asked_seconds: float
     seconds: float
 
@@ -279,15 +284,25 @@ class SharedWork:
     def of(cls, trials: Iterable[Sequence[StepRecord]], action_records: Sequence[ActionRecord]) -> SharedWork:
         """From every trial's records and everything that was carried out for them."""
         records = [record for trial in trials for record in trial]
+        asked = sum(record.fine_tuned for record in records)
+        asked_fine_tunes = fine_tunes(records)
+        run = [each.action.key for each in action_records if isinstance(each.action, FineTune)]
+        retrainings = run.count(RETRAINING_KEY)
         return cls(
-            asked_fine_tunes=sum(record.fine_tuned for record in records),
-            fine_tunes=sum(isinstance(action_record.action, FineTune) for action_record in action_records),
+            asked_fine_tunes=asked_fine_tunes,
+            fine_tunes=len(run) - retrainings,
+            asked_retrainings=asked - asked_fine_tunes,
+            retrainings=retrainings,
             asked_seconds=sum(record.cost.wall_seconds for record in records),
             seconds=sum(action_record.seconds for action_record in action_records),
         )
 
     def __str__(self) -> str:
-        return (
-            f"{self.asked_fine_tunes} fine-tunes asked for, {self.fine_tunes} carried out; "
-            f"{self.asked_seconds:.0f} s of pruning in {self.seconds:.0f} s of work"
-        )
+        trained = {
+            "fine-tune": (self.asked_fine_tunes, self.fine_tunes),
+            "retraining": (self.asked_retrainings, self.retrainings),
+        }
+        said = [
+            f"{counted(asked, what)} asked for, {run} carried out" for what, (asked, run) in trained.items() if asked
+        ]
+        return "; ".join([*said, f"{self.asked_seconds:.0f} s of pruning in {self.seconds:.0f} s of work"])

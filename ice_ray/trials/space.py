@@ -19,6 +19,7 @@ from ice_ray.files import parse_yaml
 from ice_ray.hyperparameters import NEVER, Hyperparameters, IceHyperparameters, check_names, spelled
 from ice_ray.pipelines.registry import pipeline_named, related
 from ice_ray.randomness import seed_of
+from ice_ray.wording import counted
 
 _MOST_POINTS = 100_000
 _RENAMED = {  # spaces of earlier versions
@@ -197,7 +198,8 @@ class Space:
             return points
         if not 1 <= count <= len(points):
             raise UserError(
-                f"search.trials {count}: space '{self.name}' has {len(points)} points, take 1 to {len(points)}"
+                f"search.trials {count}: space '{self.name}' has {counted(len(points), 'point')}, take 1 to "
+                f"{len(points)}"
             )
         from numpy.random import default_rng
 

@@ -31,6 +31,7 @@ from ice_ray.observe.terminal import say, warn
 from ice_ray.pipelines.settings import PruningSettings
 from ice_ray.replay.run import WorkerResources
 from ice_ray.training.precision import resolve
+from ice_ray.wording import counted
 from ice_ray.workflow.plan import Plan
 from ice_ray.workflow.run_folder import RunFolder
 
@@ -82,10 +83,11 @@ class JobContext:
         loaded = load(self.plan.dataset, rows, config.data_errors, shape, config.images)
         if isinstance(loaded, StreamedImages):
             gigabytes = len(rows) * math.prod(shape) / 1e9
-            say(f"{len(rows)} images of split {rows.split} ({gigabytes:.1f} GB decoded) are decoded for every pass")
+            say(f"split {rows.split}: {counted(len(rows), 'image')} ({gigabytes:.1f} GB) are decoded for every pass")
         if loaded.skipped:
             warn(
-                f"{len(loaded.skipped)} of {len(rows)} images of split {rows.split} skipped; first: {loaded.skipped[0]}"
+                f"{len(loaded.skipped)} of {counted(len(rows), 'image')} of split {rows.split} skipped; first: "
+                f"{loaded.skipped[0]}"
             )
         return loaded
 
@@ -117,7 +119,9 @@ class JobContext:
         most = int(cluster_gpus() / gpus) if gpus else min(2, int(cluster_cpus()))
         count = replay.workers or max(1, most)
         if config.batch_size < 2 * count:
-            raise UserError(f"--batch-size {config.batch_size} gives {count} workers fewer than 2 images each")
+            raise UserError(
+                f"--batch-size {config.batch_size} gives {counted(count, 'worker')} fewer than 2 images each"
+            )
         self.plan.check_epochs(count)
         return Request("stage 2 (--replay.workers, --replay.cpus, --replay.gpus)", replay.cpus or 1.0, gpus, count)
 

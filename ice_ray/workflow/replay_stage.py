@@ -29,13 +29,16 @@ from ice_ray.observe.terminal import (
     show_assessment,
     show_times,
     shown_path,
+    warn,
 )
 from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackedReplay
+from ice_ray.pipelines.harm import harms_of
 from ice_ray.replay.assess import Known, assess
 from ice_ray.replay.checkpoint import ReplayProgress
 from ice_ray.replay.run import run_replay
 from ice_ray.trials.reports import step_reports
+from ice_ray.wording import counted
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.search_stage import dense_model
@@ -55,7 +58,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
             check_epoch(images.count, resources.workers)
     workload = context.workload(dense_model(context), train, validation, plan.replay_settings, final)
     say(
-        f"stage 2: {length} pruning steps, {train.count} training and {validation.count} validation images, {resources}"
+        f"stage 2: {counted(length, 'pruning step')}, {train.count} training and "
+        f"{counted(validation.count, 'validation image')}, {resources}"
     )
     per_epoch = math.ceil(train.count / plan.replay_settings.batch_size)
     run = folder.search.path.name
@@ -78,6 +82,9 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
             pruned = None if progress.retrained else progress.state.accuracy
             known = Known(progress.preparation.original_accuracy, pruned)
             assessment = assess(workload, test, snapshot, known, resources.cpus, resources.gpus)
+        after, final = assessment["pruned"]["validation_accuracy"], plan.config.options.final_training
+        for harm in harms_of(progress.state.records, type(hyperparameters), final, after, validation.count):
+            warn(harm.for_jobs)
         for log in logs:
             log.end(len(progress.state.records) + progress.retrained, assessment)
     context.claim.check()

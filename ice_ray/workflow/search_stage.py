@@ -31,6 +31,7 @@ from ice_ray.observe.trackers import tracked
 from ice_ray.observe.trackers.runs import TrackerCallback
 from ice_ray.observe.trials_table import write_trials
 from ice_ray.pipelines.chance import no_better_than_chance
+from ice_ray.pipelines.harm import harm_of
 from ice_ray.pipelines.registry import pipeline_named
 from ice_ray.tensor_files import write_tensors
 from ice_ray.trials.prepare import SearchPreparation, prepare_search, train_dense
@@ -44,6 +45,7 @@ from ice_ray.trials.run import (
     run_search,
     work_of,
 )
+from ice_ray.wording import counted
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.plan import Plan
@@ -132,9 +134,9 @@ def search_stage(context: JobContext) -> Winner:
     model = dense_model(context)
     workload = context.workload(model, train, validation, plan.search_settings)
     say(
-        f"stage 1: {plan.proposals.total} trial{'s' * (plan.proposals.total > 1)} ({plan.proposals.origin}) of "
-        f"{_rounds(plan)} pruning steps, "
-        f"{train.count} training and {validation.count} validation images, run folder {shown_path(folder.path)}"
+        f"stage 1: {counted(plan.proposals.total, 'trial')} ({plan.proposals.origin}) of "
+        f"{_rounds(plan)}, {train.count} training and {counted(validation.count, 'validation image')}, "
+        f"run folder {shown_path(folder.path)}"
     )
     probe = ", freezing probe" if plan.probes else ""
     with context.timed(f"stage 1: original accuracy{probe}, calibration"):
@@ -208,7 +210,8 @@ def _earlier(
 
 def _rounds(plan: Plan) -> str:
     lengths = _lengths(plan)
-    return str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    one = counted(lengths[0], "pruning step")
+    return one if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} pruning steps"
 
 
 def _lengths(plan: Plan) -> list[int]:
@@ -239,7 +242,14 @@ def _write_winner(
     candidates = finished_candidates(results, config.search.clock, speed)
     failed = [result for result in results if result.failure]
     if failed:
-        warn(f"{len(failed)} of {len(results)} trials failed; first: {failed[0].failure} [{failed[0].hyperparameters}]")
+        warn(
+            f"{len(failed)} of {counted(len(results), 'trial')} failed; first: {failed[0].failure} "
+            f"[{failed[0].hyperparameters}]"
+        )
+    harmed = {result.index: harm_of(result.records, type(result.hyperparameters)) for result in results}
+    worse = {index: harm for index, harm in harmed.items() if harm is not None}
+    for index, harm in list(worse.items())[:1]:
+        warn(f"training made {len(worse)} of {counted(len(results), 'trial')} worse; in trial {index}, {harm.for_jobs}")
     choice = objective_named(config.search.objective, config.search.max_drop).choose(candidates)
     winner = results[choice.index]
     (chosen,) = (candidate for candidate in candidates if candidate.index == choice.index)

@@ -1,6 +1,7 @@
 """The operator in this process: no Ray, same seed same bits, the user's model untouched."""
 
 import dataclasses
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -334,6 +335,20 @@ def test_it_works_where_gradients_are_turned_off(trained, data, mode):
         assert ice_ray.inspect(trained, data.train.image_shape).units
     assert all(torch.equal(expected[name], tensor) for name, tensor in found.state_dict().items())
     assert not any(tensor.is_inference() for tensor in found.state_dict().values())
+
+
+def test_a_rate_that_wrecks_the_network_is_named(trained, data):
+    """Both of a retraining and of final epochs; a rate that suits is not."""
+    wild = IceHyperparameters(final_epochs=1, final_learning_rate=20.0)
+    with pytest.warns(UserWarning, match="the retraining at a learning rate of 20 took the accuracy from") as warned:
+        prune(trained, data, hyperparameters=wild, device="cpu", ratio=0.2, precision="fp32")
+    assert str(warned[0].message).endswith("%: final_learning_rate is probably too high")
+    assert {warning.filename for warning in warned} == {__file__}
+    with pytest.warns(UserWarning, match=r"the final epochs took .* final\.rate is probably too high"):
+        prune(trained, data, device="cpu", final=FinalConfig(epochs=1, rate=20.0), ratio=0.2, precision="fp32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune(trained, data, hyperparameters=HYPERPARAMETERS, device="cpu", ratio=0.2, precision="fp32")
 
 
 def test_warnings_point_at_the_caller(trained, data):

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from ice_ray.cache.actions import ActionRecord
 from ice_ray.config.run import default_run
+from ice_ray.engine.actions import FineTune, Measure
 from ice_ray.observe.outcome import what_was_done
 from ice_ray.observe.terminal import describe_step
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.trials.run import SharedWork
 
 SPARED = StepRecord(
     step=2, layers="layer1.1.conv1", filters_removed=4, unpruned_share=0.978, accuracy_before=87.0,
@@ -40,6 +43,7 @@ def test_a_step_that_is_measured_after_its_fine_tune_alone_and_a_retraining():
     assert "pruned -> 86.50% (fine-tuned at 0.0075, 3.2 s), rolled back;" in describe_step(unmeasured, 9, 200)
     retraining = replace(unmeasured, layers=FINAL_RETRAINING, accepted=True, epochs=4.0)
     assert describe_step(retraining, 9, 200) == "  retraining: 86.50% (4 epochs at 0.0075, 3.2 s)"
+    assert "(1 epoch at 0.0075" in describe_step(replace(retraining, epochs=1.0), 9, 200)
 
 
 def test_what_was_done_claims_a_share_of_every_layer_only_where_that_is_so():
@@ -51,3 +55,24 @@ def test_what_was_done_claims_a_share_of_every_layer_only_where_that_is_so():
         "Pipeline ice removed 50% of the filters of every prunable layer (criterion residual) in"
     )
     assert said["imp"].startswith("Pipeline imp removed filters of all layers (ratio 0.5) in 1 step.")
+
+
+def test_what_was_done_tells_of_final_epochs_where_stage_2_has_been_run():
+    config = default_run("ice").as_dict() | {"final": {"epochs": 1}}
+    told = "1 final epoch of training followed the last step."
+    assert what_was_done(config, [SPARED], False).endswith(told)
+    assert told not in what_was_done(config, [SPARED], False, replayed=False)
+    assert "final epoch" not in what_was_done(default_run("baseline").as_dict(), [TUNED], False)
+
+
+def test_the_work_of_a_search_names_fine_tunes_and_retrainings_apart():
+    def told(*key: str | int) -> ActionRecord:
+        return ActionRecord("network", FineTune(key, 0.01, 1, "constant", ()), None, seconds=2.0)
+
+    retraining = replace(TUNED, layers=FINAL_RETRAINING, fine_tuning_seconds=4.0)
+    alike = [SPARED, retraining]
+    only = SharedWork.of([alike, alike], [told("retraining"), ActionRecord("network", Measure(), None, seconds=1.0)])
+    assert str(only) == "2 retrainings asked for, 1 carried out; 8 s of pruning in 3 s of work"
+    both = SharedWork.of([[TUNED, retraining]], [told("step", 2), told("retraining")])
+    assert str(both).startswith("1 fine-tune asked for, 1 carried out; 1 retraining asked for, 1 carried out; 7 s")
+    assert str(SharedWork.of([[SPARED]], [])) == "0 s of pruning in 0 s of work"

@@ -247,9 +247,8 @@ def test_a_retraining_at_the_end_is_told_and_columns_are_those_in_which_trials_d
         *([name, "1.00", "8.00", "4"] for name in ("0 (winner)", "1")),
         ["2", "1.00", "6.00", "0"],
     ]
-    assert cells(page, "hyperparameters-table") == [
-        ["name", "value"], ["final epochs", "4"], ["final learning rate (final LR)", "0.01"],
-    ]  # fmt: skip
+    assert cells(page, "hyperparameters-table") == [["name", "value"], ["final epochs", "4"]]
+    assert "Not listed: final learning rate 0.01 (the same in every trial that used it)." in page
 
 
 def test_theta_never_beside_numbers_is_a_word_and_what_it_makes_idle_has_no_value(run):
@@ -260,6 +259,50 @@ def test_theta_never_beside_numbers_is_a_word_and_what_it_makes_idle_has_no_valu
     head, *rows = cells(page, "trials-table")
     assert head[4:] == ["theta", "eta"]  # the rates are the same wherever they count
     assert [row[4:] for row in rows] == [["2", "0.5"], ["never", NOTHING], ["2", "0"]]
+
+
+def test_hyperparameters_that_no_fine_tune_used_are_named_in_a_sentence(run):
+    """As in a default run where repairs suffice: theta is a number in some trials, and no step was fine-tuned."""
+    spared = (step(1, 97.5, False), step(2, 97.0, False))
+    points = [
+        dataclasses.replace(POINT, accuracy_drop_threshold=theta, final_epochs=epochs, final_learning_rate=0.01)
+        for theta in (4.0, 3.0)
+        for epochs in map(float, range(8))
+    ]
+
+    def trial(index: int, point: IceHyperparameters):
+        last = dataclasses.replace(step(3, 97.0, True, 3.0 * point.final_epochs, FINAL_RETRAINING), epochs=1)
+        last = dataclasses.replace(last, accuracy=90 + point.final_epochs, drop=8 - point.final_epochs)
+        records = (*spared, last) if point.final_epochs else spared
+        return dataclasses.replace(run.trials[0], index=index, records=records, hyperparameters=point.as_dict())
+
+    trials = [trial(index, point) for index, point in enumerate(points)]
+    default = dataclasses.replace(run, trials=trials, kind=IceHyperparameters)
+    page = run_page(default)
+    assert [row[0] for row in cells(page, "hyperparameters-table")] == ["name", "final epochs"]
+    assert (
+        "Not listed: final learning rate 0.01 (the same in every trial that used it); frozen fraction, base learning "
+        "rate, learning rate reduction, midpoint pruned share, steepness (used by fine-tunes alone, and no step was "
+        "followed by one); accuracy drop threshold (less than 1% of either)."
+    ) in page
+    assert NOTHING not in page.partition('<h2 id="hyperparameters">')[2].partition("</section>")[0]
+    config = run.best["config"] | {"final": {"epochs": 1}}  # whose rate is eq. 1's
+    assert "used by fine-tunes alone" not in run_page(dataclasses.replace(default, best=run.best | {"config": config}))
+
+
+def test_training_that_made_a_trial_worse_is_told_in_a_line_and_in_its_row(run):
+    wrecked = (STEPS[0], dataclasses.replace(STEPS[1], accuracy=40.0, drop=58.0))
+    wild = dataclasses.replace(run.trials[0], index=1, records=wrecked)
+    page = run_page(dataclasses.replace(run, trials=[run.trials[0], wild, run.trials[2]], kind=IceHyperparameters))
+    line = (
+        "the fine-tune after step 2 at a learning rate of 0.01 took the accuracy from 90.00% down to 40.00%: "
+        "base_learning_rate is probably too high (--space)."
+    )
+    assert f"Training made 1 trial worse. In trial 1, {line}" in page
+    assert [row[1] for row in cells(page, "trials-table")[1:3]] == ["1.00", "58.00worse for training"]
+    assert "worse for training" not in run_page(run)
+    won = dataclasses.replace(run, trials=[dataclasses.replace(wild, index=0)], kind=IceHyperparameters)
+    assert f"In this trial, {line}" in run_page(won)
 
 
 def test_importance_of_what_may_be_never_and_of_what_it_makes_idle():

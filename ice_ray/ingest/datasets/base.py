@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
+from ice_ray.wording import counted
 
 if TYPE_CHECKING:  # processes that only decode are spared the seconds of loading torch
     from ice_ray.data.images import ImageSet
@@ -106,7 +107,7 @@ class Dataset(ABC):
             labels = self.labels.get(split, np.zeros(0, np.int64))
             if len(labels) and (labels == UNLABELLED).all():
                 del self.labels[split]
-                self.notes += (f"split {split} has no labels ({len(labels)} images) and is left out",)
+                self.notes += (f"split {split} has no labels ({counted(len(labels), 'image')}) and is left out",)
 
     def note_classes_without_images(self) -> None:
         """A line on the classes that a split has no images of, as of labels that begin with 1."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, Pixels, RowImage, numbered
 from ice_ray.ingest.datasets.parquet import Parquet
+from ice_ray.wording import counted
 
 _CACHE = Path.home() / ".cache" / "ice_ray"
 _PIXEL_BYTES = 3 * 32 * 32
@@ -112,7 +113,9 @@ def _class_names(file: Path, classes: int) -> tuple[str, ...]:
         return numbered(classes - 1)
     names = tuple(line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip())
     if len(names) != classes:
-        raise DataError(f"{file} names {len(names)} classes, not {classes}; mend it, or remove it to go without names")
+        raise DataError(
+            f"{file} names {counted(len(names), 'class')}, not {classes}; mend it, or remove it to go without names"
+        )
     return names
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ice_ray.errors import DataError
 from ice_ray.ingest.datasets.base import Dataset, RowImage
+from ice_ray.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,9 @@ class FashionMnist(Dataset):
             labels = _read(_file(folder, f"{prefix}-labels-idx1-ubyte"), read_label_file)
             images = _read(self._images[split], read_image_file)
             if len(images) != len(labels):
-                raise DataError(f"{self._images[split]} has {len(images)} images for {len(labels)} labels")
+                raise DataError(
+                    f"{self._images[split]} has {counted(len(images), 'image')} for {counted(len(labels), 'label')}"
+                )
             self.labels[split] = labels.numpy()
         self.check_labels(f"data '{folder}'")
 

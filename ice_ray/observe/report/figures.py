@@ -19,6 +19,7 @@ from ice_ray.observe.report.axes import (
 from ice_ray.observe.report.run_record import RunRecord
 from ice_ray.observe.words import duration
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
+from ice_ray.wording import counted
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def step_facts(run: RunRecord, step: StepRecord) -> list[str]:
     facts = [] if step.layers == FINAL_RETRAINING else [_removed(step)]
     drop = drop_after_removal(run, step)
     if drop is not None and step.layers != FINAL_RETRAINING:
-        part = f" (of {step.images_measured} images)" if run.is_part(step) else ""
+        part = f" (of {counted(step.images_measured, 'image')})" if run.is_part(step) else ""
         facts.append(f"{step.accuracy_after_pruning:.2f}%{part} afterwards, {drop:.2f} points below the dense model")
     if step.fine_tuned:
         rate = "" if step.learning_rate_max is None else f" at a rate of at most {step.learning_rate_max:.3g}"
@@ -135,7 +136,7 @@ def why(run: RunRecord, step: StepRecord) -> str:
     if run.threshold is None or drop is None or step.fine_tuned != (drop >= run.threshold):
         return f"{did}, as the pipeline decided"
     compared = "reached" if step.fine_tuned else "is below"
-    return f"{did}: the drop of {drop:.2f} {compared} the threshold of {run.threshold:g} points"
+    return f"{did}: the drop of {drop:.2f} {compared} the threshold of {counted(run.threshold, 'point')}"
 
 
 def _removed(step: StepRecord) -> str:
@@ -158,5 +159,5 @@ def _trial_tip(run: RunRecord, candidate: Candidate, kind: str, named: bool) -> 
     figures = f"{candidate.drop:.2f} points lost in {candidate.pruning_seconds:.2f} s, cost {candidate.cost:.4f}"
     point = ", ".join(f"{run.symbol(name)} {spelled(value)}" for name, value in run.in_effect(trial).items())
     tuned = trial.fine_tunes
-    trained = f"{tuned} fine-tune{'s' * (tuned != 1)} in {len(trial.records)} steps" if tuned else ""
+    trained = f"{counted(tuned, 'fine-tune')} in {counted(len(trial.records), 'step')}" if tuned else ""
     return "\n".join(fact for fact in (head, figures, trained, point) if fact)

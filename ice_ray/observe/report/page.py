@@ -30,6 +30,10 @@ from ice_ray.observe.trials_table import TrialRecord
 from ice_ray.observe.words import duration, time_rows
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord, fine_tunes
 from ice_ray.replay.run import WorkerResources
+from ice_ray.wording import counted
+
+_LEAST_SHARE = 0.01
+"""Of what trials differ in: a hyperparameter that accounts for less has made no difference."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,16 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
 def _facts(run: RunRecord) -> dict[str, Any]:
     assessment, steps, figure = run.summary, run.steps, timeline(run)
     pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
-    hyperparameters, model = _hyperparameters(run), f"{run.folder}/pruned_model"
+    model = f"{run.folder}/pruned_model"
+    hyperparameters, not_listed = _hyperparameters(run)
     return {
         "run": run,
         "loading": loading(model, run.config["model"], run.commands),
         "exporting": exporting(model, run.config["model"], run.commands),
         "uploading": uploading(model),
         "replaying": replaying(run.folder, run.commands),
-        "done": what_was_done(run.config, steps, run.never),
+        "done": what_was_done(run.config, steps, run.never, replayed=assessment is not None),
+        "harms": run.harms,
         "outcome": _outcome(run),
         "images": images_measured(assessment) if assessment is not None else None,
         "conditions": latency_conditions(assessment) if assessment is not None else None,
@@ -116,6 +122,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "removed": any(step.filters_removed for step in pruning),
         "measured_parts": sorted({step.images_measured for step in steps if run.is_part(step)}),
         "hyperparameters": hyperparameters,
+        "not_listed": not_listed,
         "varied": _varied(run),
         "trial_values": {trial.index: _values(run, trial) for trial in run.trials},
         "is_important": any(row.for_drop is not None or row.for_time is not None for row in hyperparameters),
@@ -149,9 +156,9 @@ def _varied(run: RunRecord) -> list[str]:
     return [name for name in run.winner.hyperparameters if len({own[name] for own in values if name in own}) > 1]
 
 
-def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
-    """Those that had an effect on any trial and have something to show: a value, or how much they matter. Theta is none
-    of them where it is never in all.
+def _hyperparameters(run: RunRecord) -> tuple[list[HyperparameterRow], str]:
+    """Those in which trials differ and that made a difference; of a single trial all that had an effect. And in a
+    sentence, which others there are and why they are not among them.
     """
     trials = {trial.index: trial for trial in run.trials}
     usable = [candidate for candidate in run.candidates if candidate.is_usable]
@@ -159,12 +166,37 @@ def _hyperparameters(run: RunRecord) -> list[HyperparameterRow]:
     logarithmic = frozenset[str]() if run.kind is None else run.kind.logarithmic()
     for_drop = importances(own, [candidate.drop for candidate in usable], logarithmic)
     for_time = importances(own, [candidate.pruning_seconds for candidate in usable], logarithmic)
-    shown, found = _values(run, run.shown), [run.in_effect(trial) for trial in run.trials]
-    return [
-        HyperparameterRow(name, run.symbol(name), shown.get(name, ""), for_drop.get(name), for_time.get(name))
+    found = [run.in_effect(trial) for trial in run.trials]
+    names = [
+        name
         for name in run.shown.hyperparameters
-        if any(values.get(name, NEVER) != NEVER for values in found) and {name} & {*shown, *for_drop, *for_time}
+        if any(values.get(name, NEVER) != NEVER for values in found) or name in _varied(run)
     ]
+    shown, everywhere = _values(run, run.shown), [_values(run, trial) for trial in run.trials]
+    unused = [name for name in names if not any(name in values for values in everywhere)]
+    differing = names if len(run.trials) == 1 else _varied(run)
+    alike = [name for name in names if name not in (*unused, *differing)]
+    slight = [
+        name
+        for name in differing
+        if for_drop and for_time and max(for_drop.get(name, 0.0), for_time.get(name, 0.0)) < _LEAST_SHARE
+    ]
+    rows = [
+        HyperparameterRow(name, run.symbol(name), shown.get(name, ""), for_drop.get(name), for_time.get(name))
+        for name in differing
+        if name not in (*unused, *slight)
+    ]
+    same = {name: next(values[name] for values in everywhere if name in values) for name in alike}
+    reasons = [
+        (", ".join(f"{_spaced(name)} {value}" for name, value in same.items()), "the same in every trial that used it"),
+        (", ".join(map(_spaced, unused)), "used by fine-tunes alone, and no step was followed by one"),
+        (", ".join(map(_spaced, slight)), f"less than {_LEAST_SHARE:.0%} of either"),
+    ]
+    return rows, "; ".join(f"{which} ({reason})" for which, reason in reasons if which)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _widths(run: RunRecord) -> list[WidthRow]:
@@ -192,7 +224,7 @@ def _pages() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"duration": duration, "lines": in_lines, "breakable": breakable}
+    pages.filters |= {"duration": duration, "lines": in_lines, "breakable": breakable, "counted": counted}
     return pages
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from ice_ray.hyperparameters import NEVER, Hyperparameters
 from ice_ray.objectives import Candidate
+from ice_ray.observe.outcome import final_epochs
 from ice_ray.observe.trials_table import TrialRecord
+from ice_ray.pipelines.base import FinalConfig
+from ice_ray.pipelines.harm import Harm, harm_of, harms_of
 from ice_ray.pipelines.records import PipelineState, StepRecord
 
 
@@ -123,14 +126,43 @@ class RunRecord:
         """Validation images, as far as the steps tell."""
         return max((step.images_measured for step in self.steps), default=0)
 
+    @cached_property
+    def final_epochs(self) -> int:
+        """Of the training that stage 2 has ended with."""
+        return 0 if self.summary is None else final_epochs(self.config)
+
+    @cached_property
+    def harms(self) -> list[Harm]:
+        """What training has made worse in `steps`, and after them."""
+        if self.summary is None:
+            own = harm_of(self.steps, self.kind)
+            return [] if own is None else [own]
+        final, pruned = FinalConfig(**self.config.get("final", {})), self.summary["pruned"]
+        return harms_of(self.steps, self.kind, final, pruned["validation_accuracy"], pruned["validation_images"])
+
+    @cached_property
+    def harmed(self) -> dict[int, Harm]:
+        """The trials that training made worse, by index."""
+        found = {trial.index: harm_of(trial.records, self.kind) for trial in self.trials}
+        return {index: harm for index, harm in found.items() if harm is not None}
+
+    @cached_property
+    def of_fine_tunes(self) -> frozenset[str]:
+        """The hyperparameters that decide something only where a step is fine-tuned."""
+        if self.kind is None or final_epochs(self.config):  # whose rate and held layers are theirs too
+            return frozenset()
+        return frozenset().union(*map(self.kind.decided_by, self.kind.may_be_never()))
+
     def in_effect(self, trial: TrialRecord) -> dict[str, float]:
         """The hyperparameters of a trial that people are shown, by name."""
         own = trial.hyperparameters
         return own if self.kind is None else self.kind.from_mapping(own).in_effect
 
     def deciding(self, trial: TrialRecord) -> dict[str, float]:
-        """The hyperparameters of a trial that decide something beside the others, those that say no among them."""
+        """The hyperparameters of a trial that decided something beside the others, those that say no among them."""
         idle = frozenset[str]() if self.kind is None else self.kind.from_mapping(trial.hyperparameters).idle
+        if not trial.failure and not trial.fine_tunes:
+            idle |= self.of_fine_tunes
         return {name: value for name, value in trial.hyperparameters.items() if name not in idle}
 
     def symbol(self, name: str) -> str:
