@@ -5,6 +5,7 @@ copied out of a report or a model card.
 import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import ray
 import users_folder
+from own_head import running_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parent.parent
@@ -66,11 +69,18 @@ def uv(*words: str, folder: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> tuple[Path, float]:
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    uv("build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT), folder=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> tuple[Path, float]:
     """An environment with the wheel in it and nothing else of ours, and the seconds that its installation took."""
     home = tmp_path_factory.mktemp("installed")
-    uv("build", "--quiet", "--wheel", "--out-dir", str(home / "dist"), str(ROOT), folder=home)
-    (wheel,) = (home / "dist").glob("*.whl")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (home / "pins.txt").write_text("\n".join(project["tool"]["uv"]["constraint-dependencies"]))
     uv("venv", "--quiet", "--python", sys.executable, str(home / "env"), folder=home)
@@ -236,3 +246,26 @@ def test_report(run, shell):
     (shell.folder / "runs/mine/report.html").unlink()
     assert shell.run("ice-ray report runs/mine").strip() == "runs/mine/report.html"
     assert (shell.folder / "runs/mine/report.html").is_file()
+
+
+def test_the_unpacked_wheel_goes_along_with_a_submitted_job(wheel, tmp_path):
+    """docs/cluster.md's lines: a job takes ice_ray from what was sent, and the rest from its node."""
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    block = page.partition("<!-- ice_ray sent along -->\n```sh\n")[2].partition("```\n")[0]
+    unpack, submit = block.replace("\\\n", " ").splitlines()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(wheel, folder)
+    prune = " python -m ice_ray prune --storage /shared/runs --name mine"
+    where = "import ice_ray, ray; from ice_ray.__main__ import main; print(ice_ray.__file__, ray.__file__)"
+    look = f"{where}; main(['inspect', '--model', 'cifar-resnet8'])"
+    assert submit.endswith(prune)
+    with running_head(1) as head:
+        line = submit.removesuffix(prune).replace("http://127.0.0.1:8265", head.dashboard)
+        lines = f"{unpack}\n{line} python -c {shlex.quote(look)}"
+        ended = head.submit("bash", "-euc", lines, cwd=folder)
+    printed = ended.stdout + ended.stderr
+    assert ended.returncode == 0, printed
+    of_ours, of_ray = next(line.split() for line in printed.splitlines() if line.endswith("/ray/__init__.py"))
+    assert "/runtime_resources/py_modules_files/" in of_ours and of_ray == ray.__file__
+    assert "cifar-resnet8: 3 pruning steps" in printed

@@ -18,13 +18,13 @@ from repairing import (
 )
 from torch import nn
 
-from ice_ray import repair as repair_room
 from ice_ray.distributed import SingleProcess
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair import least_squares as refitting
+from ice_ray.repair import repair as repair_room
 from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import norm_behind, problem_of

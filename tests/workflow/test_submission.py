@@ -32,13 +32,7 @@ def said(head: Head, *words: str) -> str:
     command = [RAY, *words[1:]]
     if "--address" not in command:
         command[3:3] = ["--address", head.dashboard]
-    deadline = time.monotonic() + 120
-    while True:
-        ended = head.run(*(head.dashboard if word.startswith("http://") else word for word in command))
-        # A head that has only just started has nobody yet to run a job.
-        if "No available agent" not in ended.stdout + ended.stderr or time.monotonic() > deadline:
-            break
-        time.sleep(2)
+    ended = head.submit(*(head.dashboard if word.startswith("http://") else word for word in command))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
