@@ -2,9 +2,9 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import matplotlib as mpl
@@ -63,16 +63,29 @@ def test_the_notebook_is_kept_without_what_a_run_adds():
 
 @pytest.mark.slow
 def test_the_notebook_runs_in_less_than_two_minutes(tmp_path):
-    begun = time.monotonic()
+    """Of its own processor time: what neighbours take of the machine does not count."""
+    before = processor_seconds()
     program = [sys.executable, "-m", "jupyter", "nbconvert", "--execute", "--to", "notebook"]
-    ended = subprocess.run(
-        [*program, "--output-dir", tmp_path, NOTEBOOK], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    for _ in range(3):
+        ended = subprocess.run(
+            [*program, "--output-dir", tmp_path, NOTEBOOK], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        # Jupyter chooses the kernel's ports and gives them up; the kernel dies where another process takes one first.
+        if "Address already in use" not in ended.stderr:
+            break
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert time.monotonic() - begun < 120
-    cells = json.loads((tmp_path / NOTEBOOK.name).read_text())["cells"]
-    told = json.dumps([cell.get("outputs") for cell in cells])
+    assert processor_seconds() - before < 120
+    outputs = [cell.get("outputs") or [] for cell in json.loads((tmp_path / NOTEBOOK.name).read_text())["cells"]]
+    told = json.dumps(outputs)
     assert "accuracy on the validation images" in told
-    assert told.count('"True\\n"') == 2  # the saved model, and the exported one, are the same
+    # A line may come in two parts. The saved model, and the exported one, are the same:
+    printed = ["".join("".join(each.get("text", ())) for each in parts) for parts in outputs]
+    assert sum(text.splitlines().count("True") for text in printed) == 2, printed
     assert "image/png" in told
     assert "Error" not in told
+
+
+def processor_seconds() -> float:
+    """That the processes have taken which this one began and which have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
