@@ -8,6 +8,7 @@ from typing import Any
 
 from ice_ray.config.command_line import defaults
 from ice_ray.config.jobs import ReplayJobConfig
+from ice_ray.config.option_words import yes_or_no
 from ice_ray.config.run import RunConfig, flat_options, plain_values
 from ice_ray.invocation import job_words
 
@@ -33,6 +34,9 @@ def command_of(job: str, config: RunConfig[Any] | ReplayJobConfig[Any]) -> str:
     rest = [name for name in flat if name not in skipped and flat[name] != default[name]]
     if default.get("target") and not flat["target"] and "ratio" not in rest:  # a replay's, in place of its search's
         rest.append("ratio")
+    for name, value in flat_options(plain_values(type(config.options)())).items():
+        if value is None and isinstance(flat[name], bool):  # no switch: it has three states
+            flat[name] = yes_or_no(flat[name])
     return shlex.join([*job_words(job), *_words(flat, [*first, *rest])])
 
 

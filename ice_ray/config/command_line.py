@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ice_ray.config.jobs import ReplayJobConfig, replay_defaults, searched_pipeline
-from ice_ray.config.option_words import in_options
+from ice_ray.config.option_words import in_options, yes_or_no
 from ice_ray.config.overview import filled, overview
 from ice_ray.config.preset import load_preset
 from ice_ray.config.run import RunConfig, default_run, flat_options, plain_values
@@ -68,13 +69,31 @@ def _parsed(kind: type[Config], arguments: Sequence[str], program: str, own: Map
     kept = contextlib.redirect_stdout(shown) if has_overview else contextlib.nullcontext()
     try:
         with contextlib.redirect_stderr(said), kept, blaming(own):
-            config: Config = tyro.cli(kind, args=words, prog=program, default=default)
+            config: Config = tyro.cli(kind, args=words, prog=program, default=default, registry=_KNOWN_TYPES)
     except SystemExit as end:
         if end.code in (0, None):
             print(filled(shown.getvalue()), end="")
             raise
         raise UserError(f"{_one_line(said.getvalue(), default)}; see {program} --help") from end
     return config
+
+
+_KNOWN_TYPES = ConstructorRegistry()
+
+
+@_KNOWN_TYPES.primitive_rule
+def _yes_or_no(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool | None] | None:
+    """What is on, off, or neither, in which case the job decides: yes or no, where tyro would take True or False."""
+    if info.type != bool | None:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{yes,no}",
+        instance_from_str=lambda words: words[0] == "yes",
+        is_instance=lambda value: value is None or isinstance(value, bool),
+        str_from_instance=lambda value: [yes_or_no(value)],
+        choices=("yes", "no"),
+    )
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

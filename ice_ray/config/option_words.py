@@ -35,6 +35,15 @@ def in_options(error: BaseException, *configs: Any) -> str:
     return _GROUPED.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
 
 
+def yes_or_no(value: bool | None) -> str:
+    """How an option is written that is on, off or neither.
+
+    >>> yes_or_no(True), yes_or_no(False), yes_or_no(None)
+    ('yes', 'no', 'None')
+    """
+    return "None" if value is None else "yes" if value else "no"
+
+
 def in_arguments(text: str) -> str:
     """Words about options, as they are of the arguments of Python's functions.
 

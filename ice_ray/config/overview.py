@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from ice_ray.config.option_words import yes_or_no
 from ice_ray.config.run import RunConfig, flat_options
 
 _WIDTH, _TEXT = 120, 38
@@ -43,7 +44,7 @@ class OptionLine:
         if value is None or value == []:
             return self.unset
         if isinstance(value, bool):
-            return "on" if value else "off"
+            return ("on" if value else "off") if self.value == "" else yes_or_no(value)
         words = value if isinstance(value, list) else [value]
         return " ".join(f"{word:g}" if isinstance(word, float) else str(word) for word in words)
 

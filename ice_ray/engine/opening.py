@@ -149,7 +149,7 @@ def _traced(
 
     found = _tried(look, SECONDS_TO_TRY, name, "cannot be traced")
     faulty = tuple((layer, reason) for layer, reason in found["faulty"])
-    own = Selection(selection.include, selection.exclude, faulty)
+    own = dataclasses.replace(selection, faulty=faulty)
     return Opening(module, DenseNetwork(module, shape, own, layout=found["layout"]), own)
 
 

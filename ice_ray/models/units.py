@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FilterMap = tuple[str, tuple[int, ...]]
+"""A layer, and for each of its filters (or of its input channels) a filter of another layer, or -1 for none."""
+
 
 @dataclass(frozen=True)
 class PrunableUnit:
-    """A convolution (or linear layer) whose filters (hidden units) can go without touching another block.
+    """Filters (hidden units) that can go: those of a layer, and whatever they take along.
+
+    Most units are one layer, whose filters nothing ties to another's. What a residual sum, a concatenation or a
+    multiplication ties together is one unit, too: a coupled set of channels. Its root, by which it is called, is the
+    widest of the layers that own filters of the set, the first in running order among equals; a filter of the root
+    takes along what it touches.
 
     Attributes:
-        layer: module path of the layer that owns the filters.
+        layer: module path of the layer that owns the filters; of a coupled set, of its root.
         filters: how many it has in the dense model.
         consumers: module paths of the layers that read them.
         inner: those of the consumers that are in the same block.
         gates: layers that lose the same filters, because they multiply this one's.
         groups: filters go alike from this many equal runs of them (a grouped layer reads or owns them).
+        coupled: the other layers that own filters of the set: for each of such a layer's filters, in the dense model,
+            the filter of the root with which it goes, or -1 where it goes with none and stays. Filters of the root that
+            are in no such map are in none of those layers.
+        columns: per reader, for each of its input channels (of a linear layer, input features) in the dense model,
+            the filter of the root that it reads, or -1 where it reads something else, such as the rest of a
+            concatenation. A reader without an entry reads the filters one after another, each of them as one channel or
+            as equally many features in a row.
+        fixed: filters of the root, of the dense model, that must stay.
+
+    In a residual network whose first stage is 16 wide, `coupled` is the second convolutions of its blocks, each with
+    the map (0, 1, ..., 15), and `columns` has the blocks' first convolutions with the same.
     """
 
     layer: str
@@ -24,6 +43,18 @@ class PrunableUnit:
     inner: tuple[str, ...] = ()
     groups: int = 1
     gates: tuple[str, ...] = ()
+    coupled: tuple[FilterMap, ...] = ()
+    columns: tuple[FilterMap, ...] = ()
+    fixed: tuple[int, ...] = ()
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The layers that own filters which go: the root first, then its gates and those that are coupled to it.
+
+        >>> PrunableUnit("conv1", 2, ("conv3",), gates=("gate",), coupled=(("conv2", (0, 1)),)).owners
+        ('conv1', 'gate', 'conv2')
+        """
+        return (self.layer, *self.gates, *(layer for layer, _ in self.coupled))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ice_ray.address import at_home
@@ -41,6 +41,14 @@ class LayerwisePruneConfig(PruneConfig):
     YAML file that maps patterns to ratios."""
     round_to: int = 1
     """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up."""
+    coupled: bool | None = None
+    """Whether filters go that residual sums, concatenations and multiplications tie to other layers', and those of
+    stems, transitions and heads: yes or no. [default: no]"""
+
+    @property
+    def selection(self) -> Selection:
+        """Which layers."""
+        return replace(super().selection, coupled=bool(self.coupled))
 
     def __post_init__(self) -> None:
         super().__post_init__()

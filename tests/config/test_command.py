@@ -18,6 +18,8 @@ GIVEN = {
     "a preset's own value said again": "--preset paper-cifar10 --weights w.pth --search.objective eq2",
     "a pipeline with defaults of its own": "--pipeline baseline --repair bn --fine-tune.replay-epochs 2",
     "a target in place of a preset's ratio": "--preset paper-cifar10 --weights w.pth --target macs=0.5",
+    "yes in place of a preset's no": "--preset paper-cifar10 --weights w.pth --prune.coupled yes",
+    "no in place of nothing": "--prune.coupled no",
     "lists, numbers and switches": "--mean 0.1 0.2 0.3 --prune.include 'layer1.*' 'layer2.*' --search.no-share-work "
     "--freeze.stem --fine-tune.no-distil --seed 3 --lr-tolerance 0",
     "what a finished run is not told": "--name x --verbose --log-to mlflow wandb --export onnx",

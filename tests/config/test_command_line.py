@@ -160,6 +160,7 @@ WRONG = {
     "include": (["--prune.include", "linear"], "linear cannot be pruned, nothing reads its filters"),
     "exclude": (["--prune.exclude", "layer9.*"], "matches no prunable layer"),
     "round to": (["--prune.round-to", "128"], "nothing would be removed"),
+    "coupled": (["--prune.coupled", "maybe"], "--prune.coupled'. Expected one of ('yes', 'no')"),
     "ratios": (["--prune.ratios", "none.yaml"], "no such file"),
     "pipeline": (["--pipeline", "ise"], "nearest: ice"),
     "ablation of another": (

@@ -31,7 +31,10 @@ def test_a_preset_is_what_its_options_would_be(name):
         if value != usual[option]:
             group, _, last = option.rpartition(".")
             off = f"--{group}.no-{last}" if group else f"--no-{last}"
-            given += [off] if value is False else [f"--{option}", str(value)]
+            if isinstance(value, bool) and usual[option] is None:  # on, off or neither
+                given += [f"--{option}", "yes" if value else "no"]
+            else:
+                given += [off] if value is False else [f"--{option}", str(value)]
     assert given
     assert parse(RunConfig, given, "p") == asked
 

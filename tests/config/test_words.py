@@ -187,3 +187,12 @@ def test_a_hyperparameter_is_not_taken_for_an_option():
         "final_learning_rate where there are final_epochs"
     )
     assert in_options(UserError("give them one (final.rate)")) == "give them one (--final.rate)"
+
+
+@pytest.mark.parametrize(
+    ("given", "held"), [("", None), ("--prune.coupled yes", True), ("--preset paper-cifar10 --weights w.pth", False)]
+)
+def test_coupled_channels_go_where_they_are_asked_for(given, held):
+    own = parse(RunConfig, given.split(), "p").options.prune
+    assert own.coupled is held
+    assert own.selection.coupled is bool(held)
