@@ -78,6 +78,17 @@ def test_splits_that_do_not_go_together_are_refused():
         HeldDataset({"train": one}, class_names=["ant", "bee"])
 
 
+@pytest.mark.slow
+def test_held_images_go_to_one_ray_after_another():
+    """As where `Study.replay` starts a Ray of its own after that of the search has ended."""
+    dataset = held()
+    for _ in range(2):
+        assert not ray.is_initialized()
+        with ray_session():
+            count = ray.get(ray.remote(num_cpus=0)(lambda own: len(own.at_hand("train"))).remote(dataset))
+            assert count == 21
+
+
 @pytest.fixture(scope="module")
 def ray_running():
     """Whose processes are sent the classes of this file, as they are those of a notebook."""

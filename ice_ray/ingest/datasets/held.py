@@ -94,7 +94,9 @@ class HeldDataset(Dataset):
         }
         if not ray.is_initialized():
             return self.__dict__ | {"_splits": alone}
-        session = ray.get_runtime_context().get_job_id()
+        context = ray.get_runtime_context()
+        # Every Ray that is started here counts its jobs from 1 again.
+        session = f"{context.get_session_name()} {context.get_job_id()}"
         held = {split: images for split, images in self._splits.items() if isinstance(images, ImageSet)}
         for split, images in held.items():
             if self._shared.get(split, ("",))[0] != session:
