@@ -21,7 +21,7 @@ from ice_ray.models.layout import Layout, lay_out
 from ice_ray.models.registry import ModelSpec, call_builder, check_builder
 from ice_ray.models.ties import check_overlaps
 from ice_ray.models.weights import fit_weights
-from ice_ray.pruning.removal import shrink_to
+from ice_ray.pruning.removal import Left, shrink_to
 from ice_ray.tensor_files import read_tensors, write_tensors
 from ice_ray.torch_defaults import usual_defaults
 
@@ -34,7 +34,7 @@ def save_pruned(
     folder: Path | StoragePath,
     spec: ModelSpec,
     image_shape: tuple[int, int, int],
-    widths: dict[str, int],
+    left: Left,
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
     frozen: Sequence[str] = (),
@@ -44,7 +44,7 @@ def save_pruned(
 
     Args:
         spec: how its dense form is built.
-        widths: filters left in each pruned layer.
+        left: filters of the dense model that each pruned layer has: which, or how many where nobody knows which.
         tensors: its state dict.
         facts: metrics, preprocessing, configuration and versions, for people and programs.
         frozen: parameters, by name, that are to require no gradient when it is loaded.
@@ -56,7 +56,8 @@ def save_pruned(
         "schema_version": SCHEMA_VERSION,
         "builder": {"name": spec.name, "num_classes": spec.num_classes},
         "image_shape": list(image_shape),
-        "widths": widths,
+        "widths": {layer: own if isinstance(own, int) else len(own) for layer, own in left.items()},
+        "kept": {layer: list(own) for layer, own in left.items() if not isinstance(own, int)},
         "frozen": list(frozen),
         "layout": layout,
         "sha256": sha256(folder / WEIGHTS),
@@ -102,7 +103,8 @@ def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | Non
         try:
             if description.get("layout") is not None:  # else it is found by trying
                 lay_out(module, description["layout"])
-            shrink_to(module, tuple(description["image_shape"]), description["widths"])
+            left = {**description["widths"], **description.get("kept", {})}
+            shrink_to(module, tuple(description["image_shape"]), left)
             weights, _ = read_tensors(file)
         except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"'{folder}' does not describe a pruned {name} ({error})") from error
@@ -141,6 +143,8 @@ def read_description(folder: StoragePath) -> dict[str, Any]:
             isinstance(builder["name"], str)
             and _is_count(builder["num_classes"])
             and all(isinstance(layer, str) and _is_count(width) for layer, width in widths.items())
+            # Older files do not say which filters are left.
+            and all(_are_indices(own, widths[layer]) for layer, own in description.get("kept", {}).items())
             and len(shape) == 3
             and all(_is_count(size) for size in shape)
             and isinstance(description["sha256"], str)
@@ -151,9 +155,13 @@ def read_description(folder: StoragePath) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(f"'{path}' has schema version {version!r}; this ice_ray reads version {SCHEMA_VERSION}")
     if not usable:
-        raise UserError(f"'{path}' is damaged: builder, widths, frozen, layout or image_shape are not right")
+        raise UserError(f"'{path}' is damaged: builder, widths, kept, frozen, layout or image_shape are not right")
     return dict(description)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
+
+
+def _are_indices(value: object, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(each == 0 or _is_count(each) for each in value)

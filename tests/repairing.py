@@ -9,6 +9,7 @@ from torch import nn
 
 from ice_ray.distributed import SingleProcess
 from ice_ray.models.trace import trace_layers
+from ice_ray.models.units import all_kept
 from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
@@ -62,9 +63,8 @@ def calibration(images: torch.Tensor, size: int = 16) -> Calibration:
 
 
 def repair_context(model, dense, units, norms, order, images: Calibration, key=(0,), **structure) -> RepairContext:
-    return RepairContext(
-        model, lambda: dense, units, Structure(order, norms, **structure), images, SingleProcess(), key
-    )
+    own = Structure(order, norms, units=units, **structure)
+    return RepairContext(model, lambda: dense, units, own, images, SingleProcess(), key, all_kept(units))
 
 
 def scoring(name: str, context: RepairContext) -> ScoringContext:

@@ -17,7 +17,7 @@ def saved(executor, tmp_path):
     outcome = executor.run(executor.root, Prune((("layer1.0.conv1", (0, 3)), ("layer3.0.conv1", tuple(range(50))))))
     snapshot = executor.commit(outcome.snapshot)
     spec = ModelSpec("cifar-resnet8", 10)
-    save_pruned(tmp_path / "m", spec, (3, 8, 8), snapshot.widths, snapshot.tensors, {"metrics": {"accuracy": 1.0}})
+    save_pruned(tmp_path / "m", spec, (3, 8, 8), snapshot.kept, snapshot.tensors, {"metrics": {"accuracy": 1.0}})
     return tmp_path / "m", executor.module(outcome.snapshot)
 
 
@@ -30,6 +30,16 @@ def test_same_logits(saved):
     torch.testing.assert_close(loaded(images), live.eval()(images), rtol=0, atol=0)
     assert loaded.get_submodule("layer3.0.conv1").out_channels == 14
     assert json.loads((folder / DESCRIPTION).read_text())["metrics"] == {"accuracy": 1.0}
+
+
+def test_it_says_which_filters_are_left_and_older_files_that_do_not_are_read_all_the_same(saved):
+    folder, live = saved
+    content = json.loads((folder / DESCRIPTION).read_text())
+    assert content["kept"]["layer1.0.conv1"] == [1, 2, *range(4, 16)]
+    assert {layer: len(own) for layer, own in content["kept"].items()} == content["widths"]
+    edit(folder, lambda content: content.pop("kept"))
+    images = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(load_pruned(folder)(images), live.eval()(images), rtol=0, atol=0)
 
 
 def test_a_model_of_the_user_s_own_needs_its_function_and_the_file_cannot_name_one(saved):
@@ -57,6 +67,11 @@ def edit(folder, change):
         lambda c: c["widths"].update({"layer1.0.conv1": "8"}),
         lambda c: c["widths"].update({"layer1.0.conv1": 9}),
         lambda c: c["widths"].update({"nowhere": 9}),
+        lambda c: c["kept"].update({"layer1.0.conv1": [0, 1]}),
+        lambda c: c["kept"].update({"layer1.0.conv1": [*range(13), 16]}),
+        lambda c: c["kept"].update({"layer1.0.conv1": [*range(13), "13"]}),
+        lambda c: c["kept"].update({"layer1.0.conv1": 14}),
+        lambda c: c["kept"].update({"nowhere": [0]}),
         lambda c: c.update(schema_version=99),
         lambda c: c.update(image_shape=[3, -8, 8]),
         lambda c: c.update(image_shape=[1, 8, 8]),

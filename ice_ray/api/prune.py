@@ -38,7 +38,6 @@ from ice_ray.pipelines.registry import build_pipeline, pipeline_named
 from ice_ray.progress import progress_bar
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion
-from ice_ray.pruning.removal import widths_of
 from ice_ray.torch_defaults import usual_defaults
 from ice_ray.training.config import Precision, PrecisionChoice
 from ice_ray.training.fine_tune import Recipe
@@ -161,6 +160,7 @@ def prune(
     seconds = state.pruning_seconds("wall", 1.0)
     state, _ = method.finish(executor, state, preparation)
     module = freeze(copied(executor.module(state.snapshot)), network.frozen)
+    kept = executor.filters_left(state.snapshot)
     network.tie(module)
     accuracy = executor.accuracy(module, to_device(data.validation, chosen))
     for harm in harms_of(state.records, type(point), own.final_training, accuracy, len(data.validation)):
@@ -169,7 +169,8 @@ def prune(
     description = {
         "builder": {"name": name_of(model), "num_classes": _classes(dense, data.train.image_shape)},
         "image_shape": list(data.train.image_shape),
-        "widths": widths_of(module, network.steps),
+        "widths": {layer: len(filters) for layer, filters in kept.items()},
+        "kept": {layer: list(filters) for layer, filters in kept.items()},
         "frozen": list(network.frozen),
         "layout": network.layout,
         "metrics": {

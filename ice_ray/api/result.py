@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ice_ray.export_formats import Format
 
-_REBUILDING = ("schema_version", "builder", "image_shape", "widths", "frozen", "layout", "sha256")
+_REBUILDING = ("schema_version", "builder", "image_shape", "widths", "kept", "frozen", "layout", "sha256")
 """What `model.json` says beside the facts that a saved model is written with."""
 
 
@@ -194,7 +194,7 @@ class Result:
                 own,
                 ModelSpec(**known["builder"]),
                 self.image_shape,
-                self.widths,
+                {**known["widths"], **known.get("kept", {})},
                 self.model.state_dict(),
                 facts,
                 known["frozen"],

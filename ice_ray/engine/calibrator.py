@@ -16,6 +16,7 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.work import forward_flops, refit_flops
 from ice_ray.models.resume import Activations, ResumePoint
 from ice_ray.models.trace import LayerTrace
+from ice_ray.models.units import Kept
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair.calibration_images import CalibrationImages
@@ -63,22 +64,24 @@ class Calibrator:
         for cache in self._activation_caches:
             cache.forget()
 
-    def context(self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId) -> RepairContext:
+    def context(self, model: nn.Module, kept: Kept, action: Score | Repair, snapshot: SnapshotId) -> RepairContext:
         """What an action looks at. What it has to know of the network's structure is found the first time anybody asks:
         no cost of any action.
+
+        Args:
+            kept: by layer that owns filters, which of the dense network's the model has.
         """
         network, step = self._network, action.step
         units, branches = network.steps[step - 1].units if step else network.units, frozenset[str]()
         if isinstance(action, Repair) or criterion_named(action.criterion).problems(units):
             branches, _ = network.residual_branches, network.resume_points
         order, answers = [trace.name for trace in network.traces], network.answers
-        structure = Structure(
-            order, network.norms, branches, answers if step == len(network.steps) else None, network.fixed_layers
-        )
+        at_last = answers if step == len(network.steps) else None
+        structure = Structure(order, network.norms, branches, at_last, network.fixed_layers, network.units)
         activations, shard = self._activations(model, action, snapshot), self._collective.shard
         images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, activations)
         key = (self._seed, "step", step)
-        return RepairContext(model, self._dense, units, structure, images, self._collective, key)
+        return RepairContext(model, self._dense, units, structure, images, self._collective, key, kept)
 
     def score(self, action: Score, context: RepairContext, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.

@@ -26,7 +26,7 @@ from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.anatomy import dissect, is_layer
 from ice_ray.pruning.freezing import freezable_layers
-from ice_ray.pruning.removal import Widths, shrink_to
+from ice_ray.pruning.removal import Left, shrink_to
 from ice_ray.pruning.selection import Selection
 from ice_ray.pruning.verification import faulty_layers, untrainable_layers
 
@@ -143,10 +143,12 @@ class DenseNetwork:
         """Make names that shared one tensor in the given module share one in a copy of it, in place."""
         join(module, self._ties)
 
-    def build_pruned(self, widths: Widths, device: torch.device) -> nn.Module:
-        """A fresh copy with these widths, whose weights are then to be loaded; gradients as in `build`."""
+    def build_pruned(self, left: Left, device: torch.device) -> nn.Module:
+        """A fresh copy with these filters of the units' layers, whose weights are then to be loaded; gradients as in
+        `build`.
+        """
         module = freeze(copied(self._module), self.fixed)
-        shrink_to(module, self.image_shape, widths)
+        shrink_to(module, self.image_shape, left)
         module.to(device)
         self.tie(module)
         lay_out(module)

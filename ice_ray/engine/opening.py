@@ -18,7 +18,7 @@ from ice_ray.models.asking import check_answers, copied_to_cpu
 from ice_ray.models.kinds import check_finite, plain_module
 from ice_ray.models.layout import Layout, laid_out
 from ice_ray.models.ties import check_overlaps
-from ice_ray.pruning.removal import Widths
+from ice_ray.pruning.removal import Left
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.config import Precision
 from ice_ray.training.precision import autocast
@@ -88,23 +88,23 @@ def open_module(
     return dataclasses.replace(opening, note=f"{cause}: {_GOES_ON}")
 
 
-def trained_for_a_step(opening: Opening, widths: Widths, precision: Precision, name: str = "the model") -> Opening:
-    """The same, once it has borne a step of training on a CPU, dense and with these widths; or in another layout, where
-    it does not bear that in its own.
+def trained_for_a_step(opening: Opening, left: Left, precision: Precision, name: str = "the model") -> Opening:
+    """The same, once it has borne a step of training on a CPU, dense and with these filters; or in another layout,
+    where it does not bear that in its own.
 
     Raises:
         UserError: it ends the process that it is in, with what mends that, or cannot be trained.
     """
     network = opening.network
-    cause = _death(network, widths, precision, name)
+    cause = _death(network, left, precision, name)
     if cause is None:
         return opening
     said = f"{name} ended the process that trained it for a step in {precision} on the CPU ({cause})"
     if network.layout != "contiguous":
         other = _contiguous(opening, name)
-        if other is not None and _death(other.network, widths, precision, name) is None:
+        if other is not None and _death(other.network, left, precision, name) is None:
             return dataclasses.replace(other, note=f"{said}: {_GOES_ON}")
-    helps = precision != "fp32" and _death(network, widths, "fp32", name) is None
+    helps = precision != "fp32" and _death(network, left, "fp32", name) is None
     raise UserError(f"{said}; {'take precision fp32, which it survives' if helps else _NO_HELP}")
 
 
@@ -115,10 +115,10 @@ def _contiguous(opening: Opening, name: str) -> Opening | None:
         return None
 
 
-def _death(network: DenseNetwork, widths: Widths, precision: Precision, name: str) -> str | None:
+def _death(network: DenseNetwork, left: Left, precision: Precision, name: str) -> str | None:
     try:
         _tried(
-            lambda: _steps(network, widths, precision),
+            lambda: _steps(network, left, precision),
             SECONDS_TO_TRY,
             name,
             f"cannot be trained for a step in {precision}",
@@ -128,11 +128,11 @@ def _death(network: DenseNetwork, widths: Widths, precision: Precision, name: st
     return None
 
 
-def _steps(network: DenseNetwork, widths: Widths, precision: Precision) -> None:
+def _steps(network: DenseNetwork, left: Left, precision: Precision) -> None:
     _, height, width = network.image_shape
     count = max(2, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
     noise = torch.randn(count, *network.image_shape, generator=torch.Generator().manual_seed(0))
-    for model in (network.build(_CPU), network.build_pruned(widths, _CPU)):
+    for model in (network.build(_CPU), network.build_pruned(left, _CPU)):
         images = laid_out(noise, network.layout)
         with torch.enable_grad():
             with autocast(precision, _CPU):

@@ -22,17 +22,17 @@ class Snapshot:
 
     Attributes:
         id: digest of its history.
-        widths: filters left in each unit's layer.
+        kept: by layer that owns filters of a unit, which of the dense network's are left.
         tensors: its state dict, on the CPU.
     """
 
     id: SnapshotId
-    widths: dict[str, int]
+    kept: dict[str, tuple[int, ...]]
     tensors: dict[str, Tensor]
 
     def save(self, path: Path | StoragePath) -> None:
         """Write a safetensors file, under a temporary name first."""
-        write_tensors(path, self.tensors, {"id": self.id, "widths": json.dumps(self.widths)})
+        write_tensors(path, self.tensors, {"id": self.id, "kept": json.dumps(self.kept)})
 
     @classmethod
     def load(cls, path: Path | StoragePath) -> Snapshot:
@@ -44,8 +44,9 @@ class Snapshot:
         try:
             with storage_path(path).on_disk() as own:
                 tensors, metadata = read_tensors(own)
-            return cls(metadata["id"], json.loads(metadata["widths"]), tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            kept = {layer: tuple(filters) for layer, filters in json.loads(metadata["kept"]).items()}
+            return cls(metadata["id"], kept, tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"snapshot '{path}' cannot be read ({error})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,12 +41,26 @@ from ice_ray.engine.work import Stopwatch, forward_flops
 from ice_ray.errors import OutOfMemoryError
 from ice_ray.models.copies import fill, reinitialise
 from ice_ray.models.ties import copies_of
+from ice_ray.models.units import Kept, all_kept, kept_without
 from ice_ray.pruning.freezing import weight_changes
 from ice_ray.pruning.masking import mask_smallest, weight_norm
-from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.pruning.removal import remove_filters
 from ice_ray.randomness import generator
 from ice_ray.training.evaluate import count_correct, evaluation_batch
 from ice_ray.training.fine_tune import Recipe
+
+
+@dataclass(frozen=True)
+class _Live:
+    """The network that is worked on.
+
+    Attributes:
+        kept: by layer that owns filters, which of the dense network's it has.
+    """
+
+    snapshot: SnapshotId
+    model: nn.Module
+    kept: Kept
 
 
 class TorchExecutor:
@@ -88,7 +103,7 @@ class TorchExecutor:
         self._part = FixedSample(self._data.validation, (seed, "part"))
         self._collective = collective or SingleProcess()
         self.root: SnapshotId = root_id(self._identity())
-        self._live: tuple[SnapshotId, nn.Module] | None = None
+        self._live: _Live | None = None
         self._unpruned: nn.Module | None = None
         together, dense = self._collective, self._dense
         self._calibrator = Calibrator(network, self._data, recipe.precision, seed, together, dense)
@@ -131,8 +146,8 @@ class TorchExecutor:
 
     def commit(self, snapshot: SnapshotId) -> Snapshot:
         """Put a snapshot into the store, from which it can be acted on again or saved."""
-        model = self._make_live(snapshot)
-        content = Snapshot(snapshot, widths_of(model, self.network.steps), _on_cpu(model))
+        live = self._make_live(snapshot)
+        content = Snapshot(snapshot, {layer: tuple(own) for layer, own in live.kept.items()}, _on_cpu(live.model))
         self.store.put(content)
         return content
 
@@ -144,11 +159,17 @@ class TorchExecutor:
 
     def holds(self, snapshot: SnapshotId) -> bool:
         """Whether the snapshot can be acted on: it is live, committed or the root."""
-        return snapshot == self.root or (self._live is not None and self._live[0] == snapshot) or snapshot in self.store
+        is_live = self._live is not None and self._live.snapshot == snapshot
+        return is_live or snapshot == self.root or snapshot in self.store
 
     def module(self, snapshot: SnapshotId) -> nn.Module:
         """The live module of a snapshot; the executor goes on using it, so copy what is to be kept."""
-        return self._make_live(snapshot)
+        return self._make_live(snapshot).model
+
+    def filters_left(self, snapshot: SnapshotId) -> dict[str, tuple[int, ...]]:
+        """By a unit's layer, which of the dense network's filters a snapshot has: what `build_pruned` takes."""
+        kept = self._make_live(snapshot).kept
+        return {unit.layer: tuple(kept[unit.layer]) for unit in self.network.units}
 
     def accuracy(self, model: nn.Module, images: ImageSource) -> float:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""
@@ -177,11 +198,14 @@ class TorchExecutor:
         return Measured(100.0 * correct / seen, seen, reached)
 
     def _carry_out(self, snapshot: SnapshotId, action: Action) -> Outcome:
-        model = self._make_live(snapshot)
+        live = self._make_live(snapshot)
+        model, kept = live.model, live.kept
         if isinstance(action, (Prune, Mask, Reinitialise, FineTune)):
             self._calibrator.forget()
         self._live = None  # an action that fails half-way leaves no network behind that could be mistaken for one
-        context = self._calibrator.context(model, action, snapshot) if isinstance(action, (Score, Repair)) else None
+        context = None
+        if isinstance(action, (Score, Repair)):
+            context = self._calibrator.context(model, kept, action, snapshot)
         prepared = self.fine_tuner.prepare(action, self.root) if isinstance(action, FineTune) else None
         watch = Stopwatch(self.device)
         flops = 0.0
@@ -193,6 +217,7 @@ class TorchExecutor:
                 value, flops = self._calibrator.score(action, context, snapshot)
             case Prune():
                 remove_filters(model, self.network.image_shape, dict(action.removed))
+                kept = kept_without(self.network.units, kept, dict(action.removed))
                 after = next_id(snapshot, action)
             case Mask():
                 mask_smallest(model, action.share)
@@ -204,6 +229,7 @@ class TorchExecutor:
                 assert context is not None
                 after = next_id(snapshot, action)
                 value, flops = self._calibrator.repair(action, context, snapshot, after)
+                kept = kept_without(self.network.units, kept, dict(action.removed))
             case Measure():
                 images = self._data.validation if action.images is None else self._part.take(action.images)
                 value = self._measure(model, images, action)
@@ -228,21 +254,22 @@ class TorchExecutor:
         if prepared is not None:
             seconds += prepared.inherited_seconds
             self.fine_tuner.keep_answers(prepared)
-        self._live = (after, model)
+        self._live = _Live(after, model, kept)
         return Outcome(after, value, Cost(seconds, flops))
 
-    def _make_live(self, snapshot: SnapshotId) -> nn.Module:
-        if self._live is None or self._live[0] != snapshot:
-            self._live = (snapshot, self._rebuild(snapshot))
-        return self._live[1]
+    def _make_live(self, snapshot: SnapshotId) -> _Live:
+        if self._live is None or self._live.snapshot != snapshot:
+            self._live = self._rebuild(snapshot)
+        return self._live
 
-    def _rebuild(self, snapshot: SnapshotId) -> nn.Module:
+    def _rebuild(self, snapshot: SnapshotId) -> _Live:
+        units = self.network.units
         if snapshot == self.root:
-            return self.network.build(self.device)
+            return _Live(snapshot, self.network.build(self.device), all_kept(units))
         content = self.store.get(snapshot)
-        model = self.network.build_pruned(content.widths, self.device)
+        model = self.network.build_pruned({unit.layer: content.kept[unit.layer] for unit in units}, self.device)
         fill(model, content.tensors)
-        return model
+        return _Live(snapshot, model, content.kept)
 
     def _dense(self) -> nn.Module:
         """The network before pruning, as it was built: with its batch norms, in eval mode."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 FilterMap = tuple[str, tuple[int, ...]]
 """A layer, and for each of its filters (or of its input channels) a filter of another layer, or -1 for none."""
+
+Kept = Mapping[str, Sequence[int]]
+"""By layer that owns filters, which of those of the dense network it still has, ascending."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,35 @@ class PruningStep:
     def name(self) -> str:
         """The pruned layers, for people."""
         return " + ".join(unit.layer for unit in self.units)
+
+
+def all_kept(units: Iterable[PrunableUnit]) -> dict[str, tuple[int, ...]]:
+    """What the dense network has."""
+    return _by_owner(units, {unit.layer: tuple(range(unit.filters)) for unit in units})
+
+
+def kept_without(units: Iterable[PrunableUnit], kept: Kept, removed: Kept) -> dict[str, tuple[int, ...]]:
+    """What is left after a removal.
+
+    Args:
+        units: all of the network's.
+        removed: by a unit's layer, indices of filters as the layer is now.
+    """
+    left = {}
+    for unit in units:
+        gone = set(removed.get(unit.layer, ()))
+        left[unit.layer] = tuple(index for now, index in enumerate(kept[unit.layer]) if now not in gone)
+    return _by_owner(units, left)
+
+
+def _by_owner(units: Iterable[PrunableUnit], kept: Kept) -> dict[str, tuple[int, ...]]:
+    """From the units' own layers to all that lose filters with them."""
+    found: dict[str, tuple[int, ...]] = {}
+    for unit in units:
+        own = set(kept[unit.layer])
+        for owner in (unit.layer, *unit.gates):
+            found[owner] = tuple(kept[unit.layer])
+        for owner, roots in unit.coupled:
+            left = found.get(owner, range(len(roots)))  # some of a layer's filters may go with another unit
+            found[owner] = tuple(index for index in left if roots[index] < 0 or roots[index] in own)
+    return found

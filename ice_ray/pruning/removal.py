@@ -13,8 +13,8 @@ from ice_ray.models.units import PruningStep
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
-Widths = Mapping[str, int]
-"""Filters that are left in each unit's layer."""
+Left = Mapping[str, int | Sequence[int]]
+"""Filters of the dense network that are left in each unit's layer: how many (the last of each run go), or which."""
 
 
 def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed: Mapping[str, Sequence[int]]) -> None:
@@ -54,28 +54,38 @@ def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.
         lay_out(model)
 
 
-def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], widths: Widths) -> None:
-    """Give a dense model, in place, the widths of a pruned one, whose weights are then to be loaded.
+def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], left: Left) -> None:
+    """Give a dense model, in place, the filters of a pruned one, whose weights are then to be loaded.
 
     Raises:
-        ValueError: a layer that is not there, or a width that no removal leads to.
+        ValueError: a layer that is not there, or filters that no removal leaves.
     """
     with surgery(model, image_shape) as graph:
         modules = dict(model.named_modules())
         surplus: dict[str, list[int]] = {}
-        for layer, width in widths.items():
+        for layer, own in left.items():
+            width = own if isinstance(own, int) else len(own)
             coupling = coupling_of(graph, layer, modules) if layer in modules else "there is none"
             if isinstance(coupling, str):
                 raise ValueError(f"layer '{layer}' cannot have {width} filters: {coupling}")
             if not 0 < width <= coupling.filters or width % coupling.groups:
                 raise ValueError(f"layer '{layer}' cannot have {width} of its {coupling.filters} filters")
-            surplus[layer] = _last_of_each_run(coupling, width)
+            surplus[layer] = _last_of_each_run(coupling, width) if isinstance(own, int) else _others(coupling, own)
         remove_from(model, graph, surplus)
 
 
 def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:
     run, kept = coupling.filters // coupling.groups, width // coupling.groups
     return [start + position for start in range(0, coupling.filters, run) for position in range(kept, run)]
+
+
+def _others(coupling: Coupling, kept: Sequence[int]) -> list[int]:
+    run, groups = coupling.filters // coupling.groups, coupling.groups
+    position, width = sorted(set(kept)), len(kept) // groups
+    alike = [start + each for start in range(0, coupling.filters, run) for each in position[:width]]
+    if list(kept) != alike:
+        raise ValueError(f"layer '{coupling.layer}' cannot have just these of its {coupling.filters} filters")
+    return [index for index in range(coupling.filters) if index not in set(kept)]
 
 
 def widths_of(model: nn.Module, steps: Sequence[PruningStep]) -> dict[str, int]:

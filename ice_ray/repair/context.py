@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from ice_ray.models.units import PrunableUnit
+from ice_ray.models.units import Kept, PrunableUnit, kept_without
 from ice_ray.repair.calibration_images import CalibrationImages
 
 
@@ -32,6 +33,7 @@ class Structure:
         residual_branches: layers whose output, behind the norm, is but a term of a sum.
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
         fixed: layers whose weights no repair may change.
+        units: all that may lose filters, of every step.
     """
 
     order: Sequence[str]
@@ -39,6 +41,7 @@ class Structure:
     residual_branches: Collection[str] = ()
     answers: str | None = None
     fixed: Collection[str] = ()
+    units: Sequence[PrunableUnit] = ()
 
     def own_norm(self, layer: str) -> str | None:
         """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
@@ -58,6 +61,7 @@ class RepairContext:
         images: that are looked at.
         reduction: over processes.
         key: (seed, step, ...) that names random choices.
+        kept: by layer that owns filters, which of the dense network's the network has. Of other layers it has all.
     """
 
     model: nn.Module
@@ -67,7 +71,22 @@ class RepairContext:
     images: CalibrationImages
     reduction: Reduction
     key: tuple[int | str, ...]
+    kept: Kept
 
     def filters(self, layer: str, of_dense: bool = False) -> int:
         """How many a layer has now, or had in the dense network."""
         return len((self.dense() if of_dense else self.model).get_parameter(f"{layer}.weight"))
+
+    def without(self, removed: Kept) -> RepairContext:
+        """After a removal.
+
+        Args:
+            removed: by a unit's layer, indices of filters as the layer was.
+        """
+        return replace(self, kept=kept_without(self.structure.units, self.kept, removed))
+
+    def outputs(self, layer: str) -> Tensor:
+        """(filters,) int64, on the network's device: which of the dense network's filters a layer has."""
+        weight = self.model.get_parameter(f"{layer}.weight")
+        kept = self.kept[layer] if layer in self.kept else range(len(weight))
+        return torch.tensor(kept, dtype=torch.int64, device=weight.device)

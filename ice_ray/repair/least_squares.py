@@ -6,7 +6,6 @@ All is fitted as it comes out of the batch norm behind a layer, whose factors st
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +103,7 @@ class Problem:
         fitted: over three of four images; held_out: over the others.
         norm: behind the layer, in the network as it stands.
         images, given: some of this process's images, and what the layer reads of them.
+        outputs: (filters,) int64, which of the dense network's filters the layer has.
     """
 
     fitted: NormalEquations
@@ -111,6 +111,7 @@ class Problem:
     norm: ChannelNorm
     images: Tensor
     given: Tensor
+    outputs: Tensor
 
     @property
     def whole(self) -> NormalEquations:
@@ -118,19 +119,17 @@ class Problem:
         return self.fitted.merged(self.held_out)
 
 
-def problem_of(context: RepairContext, layer: str, outputs: Tensor) -> Problem:
+def problem_of(context: RepairContext, layer: str) -> Problem:
     """The least-squares problem of a layer in the network as it stands.
 
     What it is to give is what it gives in the dense network, behind its norm; where that is added to something, what
-    makes the sum what it is there. A constant is fitted where the layer has a bias or a norm that takes it up.
-
-    Args:
-        outputs: (filters,) int64, which of the dense layer's filters the layer still has.
+    makes the sum what it is there; of the filters that it still has. A constant is fitted where the layer has a bias or
+    a norm that takes it up.
     """
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
     weight, groups = own.weight, getattr(own, "groups", 1)
-    dense, structure = context.dense(), context.structure
+    dense, structure, outputs = context.dense(), context.structure, context.outputs(layer)
     behind, own_norm = structure.norms.get(layer), structure.own_norm(layer)
     norm, dense_norm = (norm_behind(network, layer, own_norm) for network in (context.model, dense))
     is_known = (behind is None or norm.module is not None) and norm.is_affine
@@ -162,7 +161,7 @@ def problem_of(context: RepairContext, layer: str, outputs: Tensor) -> Problem:
     for equations in (fitted, held_out):
         equations.reduce(context.reduction)
     assert some is not None
-    return Problem(fitted, held_out, norm, *some)
+    return Problem(fitted, held_out, norm, *some, outputs)
 
 
 def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, float]:
@@ -202,13 +201,3 @@ def readers_of(context: RepairContext) -> list[str]:
     order = context.structure.order
     readers, runs = {reader for unit in context.units for reader in unit.consumers}, Counter(order)
     return [layer for layer in order if layer in readers and runs[layer] == 1]
-
-
-def outputs_left(context: RepairContext, layer: str, removed: Mapping[str, Sequence[int]]) -> Tensor | None:
-    """Which of its dense filters a layer has after this step's removal; None where earlier steps took some too, so that
-    nobody knows any more.
-    """
-    gone = set(removed.get(layer, ()))
-    left = [index for index in range(context.filters(layer, of_dense=True)) if index not in gone]
-    device = context.model.get_parameter(f"{layer}.weight").device
-    return torch.tensor(left, device=device) if len(left) == context.filters(layer) else None

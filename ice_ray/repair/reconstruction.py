@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -40,8 +40,7 @@ def reconstruct(
     targets is left unexplained than there was, nothing is changed.
 
     Args:
-        refitted: the readers that take part; their outputs are as many as in the dense network, or another of the
-            step's removals has taken some.
+        refitted: the readers that take part.
         epochs: passes over the calibration images.
 
     Returns:
@@ -61,7 +60,7 @@ def reconstruct(
             after = before
             for own, value in zip(parameters, kept, strict=True):
                 own.data.copy_(value)
-    return {end.module: (was, now) for end, was, now in zip(ends, before, after, strict=True)}, aim.held
+    return {end.module: (was, now) for end, was, now in zip(ends.values(), before, after, strict=True)}, aim.held
 
 
 def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
@@ -91,14 +90,15 @@ class _Aim:
     """What the step's layers are to give for each calibration image, and how far from it they are.
 
     Args:
-        ends: where it is looked at, in either network.
+        ends: by layer, where it is looked at, in either network.
 
     Attributes:
         held: whether all processes hold what is aimed at.
     """
 
-    def __init__(self, context: RepairContext, ends: Sequence[End]) -> None:
-        self._context, self._images, self._ends = context, context.images, ends
+    def __init__(self, context: RepairContext, ends: Mapping[str, End]) -> None:
+        self._context, self._images, self._ends = context, context.images, tuple(ends.values())
+        self._left = [_channels_left(context, layer) for layer in ends]
         self._own = self._images.held.nonzero().flatten()
         self._targets: list[Tensor] = []
         room, parts = float(MOST_BYTES), list[list[Tensor]]()
@@ -141,7 +141,10 @@ class _Aim:
             rows = torch.searchsorted(self._own, indices).to(self._device)
             return [each[rows] for each in self._targets]
         with torch.no_grad():
-            return self._given(self._context.dense(), indices)
+            found = self._given(self._context.dense(), indices)
+        return [
+            each if left is None else each.index_select(*left) for each, left in zip(found, self._left, strict=True)
+        ]
 
     def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
         with self._images.passing(network, indices) as images:
@@ -151,18 +154,24 @@ class _Aim:
         return self._own.split(_AT_ONCE) if len(self._own) else ()
 
 
-def _ends(context: RepairContext, refitted: Collection[str]) -> list[End]:
-    """Behind the readers that have all their outputs: those of the step's own layers are not as wide as before."""
+def _ends(context: RepairContext, refitted: Collection[str]) -> dict[str, End]:
+    """Behind the readers, by layer, but for those that are pruned in the step themselves."""
     inner = {name for unit in context.units for name in (unit.layer, *unit.gates)}
-    structure, found = context.structure, []
+    structure, found = context.structure, dict[str, End]()
     for reader in structure.order:
-        is_whole = reader in refitted and context.filters(reader) == context.filters(reader, of_dense=True)
-        if not is_whole or reader in inner:
-            continue
-        norm = structure.own_norm(reader)
-        is_alone = norm is not None or structure.norms.get(reader) is None
-        found.append(End(norm or reader, is_alone and reader in structure.residual_branches))
+        if reader in refitted and reader not in inner:
+            norm = structure.own_norm(reader)
+            is_alone = norm is not None or structure.norms.get(reader) is None
+            found[reader] = End(norm or reader, is_alone and reader in structure.residual_branches)
     return found
+
+
+def _channels_left(context: RepairContext, layer: str) -> tuple[int, Tensor] | None:
+    """Which of the dense network's channels there are behind a layer, and in which dimension; None where all are."""
+    outputs = context.outputs(layer)
+    if len(outputs) == context.filters(layer, of_dense=True):
+        return None
+    return (1 if isinstance(context.model.get_submodule(layer), nn.Conv2d) else -1), outputs
 
 
 def _parameters(context: RepairContext, refitted: Collection[str]) -> list[nn.Parameter]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.config import RepairKind
 from ice_ray.repair.context import RepairContext
-from ice_ray.repair.least_squares import can_be_refitted, outputs_left, problem_of, readers_of, refit
+from ice_ray.repair.least_squares import can_be_refitted, problem_of, readers_of, refit
 from ice_ray.repair.reconstruction import reconstruct
 from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
 
@@ -74,7 +72,7 @@ def repair(
         assign(model, values)
     remove()
     first = min(widths, key=order.index)
-    gone = dict(removed) | {gate: removed.get(unit.layer, ()) for unit in context.units for gate in unit.gates}
+    context = context.without(removed)
     before, after, errors = [*ready, *(readers[:1] if whole is not None else ())], list[str](), Errors()
     missed = consumers - set(readers)
 
@@ -84,8 +82,7 @@ def repair(
         recalibrate(model, context.images, context.reduction, first, last, settled)
 
     for reader in readers:
-        outputs = outputs_left(context, reader, gone)
-        if outputs is None or reader in structure.fixed or not can_be_refitted(model.get_submodule(reader)):
+        if reader in structure.fixed or not can_be_refitted(model.get_submodule(reader)):
             missed.add(reader)
             continue
         problem = None
@@ -93,9 +90,9 @@ def repair(
             estimate(reader)  # fitted to what it will read
         elif whole is not None and reader == readers[0]:
             (read,) = (unit.layer for unit in context.units if reader in unit.consumers)
-            problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()), outputs)
+            problem = remaining_problem(context, reader, whole, widths[read], removed.get(read, ()))
         if problem is None:
-            problem = problem_of(context, reader, outputs)
+            problem = problem_of(context, reader)
             after.append(reader)
         errors[reader] = refit(context, reader, problem)
     misses = not consumers or not consumers <= set(errors)
@@ -107,6 +104,5 @@ def repair(
     last = structure.answers if kind != "bn" and structure.answers not in structure.fixed else None
     if last is not None and last not in errors and can_be_refitted(model.get_submodule(last)):
         after.append(last)
-        outputs = torch.arange(context.filters(last, of_dense=True))
-        errors[last] = refit(context, last, problem_of(context, last, outputs))
+        errors[last] = refit(context, last, problem_of(context, last))
     return Repaired(errors, reconstructed, held, tuple(before), tuple(after), misses)

@@ -35,10 +35,9 @@ class StepProblems:
             touched = {layer: [layer, *filter(None, [norms.get(layer)])] for layer in layers}
             with _restored(context.model, [each for own in touched.values() for each in own]):
                 for layer in layers:
-                    filters = context.filters(layer, of_dense=True)
                     may_be = layer not in fixed and can_be_refitted(context.model.get_submodule(layer))
-                    if context.filters(layer) == filters and may_be and not _reads_the_same(context, layer):
-                        refit(context, layer, problem_of(context, layer, torch.arange(filters)))
+                    if may_be and not _reads_the_same(context, layer):
+                        refit(context, layer, problem_of(context, layer))
                         values = _tensors(context.model, touched[layer])
                         found[layer] = {name: tensor.clone() for name, tensor in values.items()}
             self._ready = found
@@ -46,10 +45,10 @@ class StepProblems:
 
     def of_reader(self, context: RepairContext, layer: str) -> Problem | None:
         """That of a layer that reads filters of the step, with the step's layers made ready. None where it cannot be
-        refitted, has lost outputs of its own, or does not read whole filters in their order.
+        refitted, or does not read whole filters in their order.
         """
         own = context.model.get_submodule(layer)
-        if not can_be_refitted(own) or context.filters(layer) != context.filters(layer, of_dense=True):
+        if not can_be_refitted(own):
             return None
         read = [unit for unit in context.units if layer in unit.consumers]
         if len(read) != 1 or _inputs_of(own) % context.filters(read[0].layer):
@@ -58,7 +57,7 @@ class StepProblems:
             values = {name: value for each in self.ready(context).values() for name, value in each.items()}
             with _restored(context.model, {name.rpartition(".")[0] for name in values}):
                 assign(context.model, values)
-                self._readers[layer] = problem_of(context, layer, torch.arange(context.filters(layer)))
+                self._readers[layer] = problem_of(context, layer)
         return self._readers[layer]
 
 
@@ -100,14 +99,13 @@ def _tensors(model: nn.Module, modules: Iterable[str]) -> dict[str, Tensor]:
 
 
 def remaining_problem(
-    context: RepairContext, layer: str, problem: Problem, filters: int, gone: Sequence[int], outputs: Tensor
+    context: RepairContext, layer: str, problem: Problem, filters: int, gone: Sequence[int]
 ) -> Problem | None:
     """A whole problem without the inputs that came from filters that have gone since; None where what is left does not
     read as before (a norm over channels stands between).
 
     Args:
         filters: how many there were.
-        outputs: which of the layer's own are left.
     """
     own = context.model.get_submodule(layer)
     groups, device = int(getattr(own, "groups", 1)), problem.given.device
@@ -125,11 +123,13 @@ def remaining_problem(
     area = own.get_parameter("weight")[0, 0].numel()
     within = left.view(groups, -1) % (features // groups)
     columns = (within[:, :, None] * area + torch.arange(area, device=device)).flatten(1)
-    kept = outputs.to(device).view(groups, -1)
-    rows = kept - kept.new_tensor(range(groups))[:, None] * (problem.fitted.outputs)
+    outputs = context.outputs(layer)
+    kept = torch.searchsorted(problem.outputs, outputs).view(groups, -1)
+    rows = kept - kept.new_tensor(range(groups))[:, None] * problem.fitted.outputs
     left_of = {name: getattr(problem, name).restricted(columns, rows) for name in ("fitted", "held_out")}
     norm = norm_behind(context.model, layer, context.structure.own_norm(layer))
-    return replace(problem, norm=replace(norm, heard=problem.norm.heard[kept.flatten()]), **left_of)
+    norm = replace(norm, heard=problem.norm.heard[kept.flatten()])
+    return replace(problem, norm=norm, outputs=outputs, **left_of)
 
 
 def _inputs_of(layer: nn.Module) -> int:

@@ -61,9 +61,10 @@ def _measured(
     dense = executor.network.build(device)
     pruned = executor.module(snapshot.id)
     widths = {unit.layer: unit.filters for unit in executor.network.units}
+    left = {layer: len(filters) for layer, filters in executor.filters_left(snapshot.id).items()}
     facts = [
         _measure(executor, dense, workload, test, known.dense) | {"widths": widths},
-        _measure(executor, pruned, workload, test, known.pruned) | {"widths": widths | snapshot.widths},
+        _measure(executor, pruned, workload, test, known.pruned) | {"widths": left},
     ]
     for batch in _BATCHES:
         shape, precision = executor.network.image_shape, executor.recipe.precision

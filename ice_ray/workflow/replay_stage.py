@@ -99,7 +99,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "commands": context.commands,
         **environment(),
     }
-    own = plan.spec, plan.image_shape, snapshot.widths, snapshot.tensors
+    left = {layer: snapshot.kept[layer] for layer in assessment["pruned"]["widths"]}
+    own = plan.spec, plan.image_shape, left, snapshot.tensors
     save_pruned(folder.pruned_model, *own, facts, plan.frozen, plan.layout)
     summary = {
         **assessment,

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ice_ray.engine.actions import FineTune, Measure, Prune, Score, UnprunedShare
+from ice_ray.engine.actions import FineTune, Measure, Prune, Repair, Score, UnprunedShare
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import DivergedError, RunError
@@ -55,6 +55,30 @@ def test_going_back_to_a_committed_snapshot_gives_the_same_bits(executor):
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+def removing(kind: str | None, *removed: tuple[str, tuple[int, ...]]) -> Prune | Repair:
+    return Prune(removed) if kind is None else Repair(2, kind, removed, 100, 0.5)
+
+
+@pytest.mark.parametrize("kind", [None, "bn", "least-squares", "reconstruction"])
+def test_a_snapshot_knows_which_of_the_dense_filters_are_left(executor, network, tmp_path, kind):
+    """Also where it has been stored and taken up again in between; and what follows has the same bits."""
+    again = TorchExecutor(network, executor._data, executor.recipe, 0, CPU)
+    first, second = (removing(kind, ("layer2.0.conv1", gone)) for gone in ((0, 3, 31), (0, 1, 2, 27)))
+    unbroken = executor.run(executor.run(executor.root, first).snapshot, second).snapshot
+    again.commit(again.run(again.root, first).snapshot).save(tmp_path / "s.safetensors")
+    executor.commit(unbroken)
+    stored = Snapshot.load(tmp_path / "s.safetensors")
+    assert stored.kept["layer2.0.conv1"] == (1, 2, *range(4, 31))
+    other = TorchExecutor(network, executor._data, executor.recipe, 0, CPU)
+    other.store.put(stored)
+    resumed = other.commit(other.run(stored.id, second).snapshot)
+    own = executor.store.get(unbroken)
+    assert own.kept["layer2.0.conv1"] == (*range(5, 29), 30)
+    assert resumed.kept == own.kept
+    assert executor.filters_left(unbroken) == own.kept
+    assert all(torch.equal(resumed.tensors[name], value) for name, value in own.tensors.items())
+
+
 def test_a_snapshot_that_was_never_committed_is_refused(executor):
     pruned = executor.run(executor.root, PRUNE).snapshot
     executor.run(pruned, FINE_TUNE)
@@ -75,7 +99,7 @@ def test_a_snapshot_on_disk_comes_back_whole(executor, tmp_path):
     saved = executor.commit(executor.run(executor.root, PRUNE).snapshot)
     saved.save(tmp_path / "s.safetensors")
     loaded = Snapshot.load(tmp_path / "s.safetensors")
-    assert (loaded.id, loaded.widths) == (saved.id, saved.widths)
+    assert (loaded.id, loaded.kept) == (saved.id, saved.kept)
     assert all(torch.equal(loaded.tensors[key], saved.tensors[key]) for key in saved.tensors)
     whole = (tmp_path / "s.safetensors").read_bytes()
     (tmp_path / "s.safetensors").write_bytes(whole[: len(whole) // 2])

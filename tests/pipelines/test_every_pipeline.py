@@ -91,7 +91,8 @@ def test_it_takes_what_it_is_asked_to_and_says_what_it_did(ran, preparation, net
     assert records[-1].unpruned_share == network.unpruned_share(model, counting)
     assert records[-1].accuracy == executor.accuracy(model, executor._data.validation)
     assert all(record.drop == accuracy_drop(preparation.original_accuracy, record.accuracy) for record in records)
-    widths = executor.store.get(states[-1].snapshot).widths
+    kept = executor.store.get(states[-1].snapshot).kept
+    widths = {layer: len(own) for layer, own in kept.items()}
     left, before = sum(widths.values()), sum(unit.filters for unit in network.units)
     if case == "aap":
         assert network.unpruned_share(model, "parameters") >= 0.5

@@ -51,7 +51,7 @@ def test_each_phase_takes_the_same_share_of_what_remains():
 def test_sparsities_are_what_the_phases_ask_for(executor, preparation):
     """Of 16 + 32 + 64 = 112 filters 84 are left after the first of two phases to 9/16, then 63."""
     states = run(executor, pipeline(goal=1 - 9 / 16, phases=2), preparation)
-    left = [sum(executor.store.get(state.snapshot).widths.values()) for state in states[1:]]
+    left = [sum(map(len, executor.store.get(state.snapshot).kept.values())) for state in states[1:]]
     assert left == [84, 63]
     assert [record.filters_removed for record in states[-1].records] == [28, 21]
     masked = run(executor, pipeline(goal=0.75, phases=2, form="unstructured"), preparation)
@@ -71,7 +71,7 @@ def test_filters_are_ranked_by_root_mean_square_over_all_layers(executor, prepar
     }
     gone = sorted(values, key=values.__getitem__)[:56]
     state = run(executor, pipeline(), preparation)[-1]
-    widths = executor.store.get(state.snapshot).widths
+    widths = {layer: len(own) for layer, own in executor.store.get(state.snapshot).kept.items()}
     assert {layer: dense - sum(name == layer for name, _ in gone) for layer, dense in (
         ("layer1.0.conv1", 16), ("layer2.0.conv1", 32), ("layer3.0.conv1", 64),
     )} == widths  # fmt: skip

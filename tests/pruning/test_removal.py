@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ice_ray.models.registry import ModelSpec
+from ice_ray.models.units import PrunableUnit, all_kept, kept_without
 from ice_ray.pruning.removal import remove_filters, shrink_to, widths_of
 
 SHAPE = (3, 16, 16)
@@ -96,6 +99,47 @@ def test_a_dense_model_takes_the_shape_of_a_pruned_one(network):
     fresh.load_state_dict(pruned.state_dict())
     images = torch.randn(4, *network.image_shape)
     assert torch.equal(fresh.eval()(images), pruned.eval()(images))
+
+
+def test_a_dense_model_keeps_the_filters_that_are_named(network):
+    """Without loading anything it is the pruned model itself."""
+    removed = {"layer1.0.conv1": [0, 7], "layer3.0.conv1": list(range(3, 43))}
+    pruned = network.build(torch.device("cpu"))
+    remove_filters(pruned, network.image_shape, removed)
+    kept = kept_without(network.units, all_kept(network.units), removed)
+    fresh = network.build_pruned(kept, torch.device("cpu")).state_dict()
+    assert fresh.keys() == pruned.state_dict().keys()
+    assert all(torch.equal(fresh[name], value) for name, value in pruned.state_dict().items())
+
+
+@given(st.data())
+def test_what_is_kept_after_several_removals_is_what_each_left_of_the_one_before(drawn):
+    """Oracle: a list from which items are deleted."""
+    unit = PrunableUnit("root", drawn.draw(st.integers(1, 12)), ("reader",), gates=("gate",))
+    own, kept = list(range(unit.filters)), all_kept([unit])
+    for _ in range(3):
+        removed = drawn.draw(st.sets(st.integers(0, max(0, len(own) - 1)), max_size=len(own)))
+        kept = kept_without([unit], kept, {"root": sorted(removed)})
+        for index in sorted(removed, reverse=True):
+            if own:
+                del own[index]
+    assert kept == {"root": tuple(own), "gate": tuple(own)}
+
+
+def test_layers_that_are_coupled_keep_what_goes_with_nothing_that_has_gone():
+    """By hand: an option-A stage of 4 in the middle of one of 8, and a layer of which each half goes with another."""
+    wide = PrunableUnit("wide", 8, ("reader",), coupled=(("narrow", (2, 3, 4, 5)), ("halves", (0, 1, -1, -1))))
+    other = PrunableUnit("other", 2, ("reader",), coupled=(("halves", (-1, -1, 0, 1)),))
+    kept = kept_without([wide, other], all_kept([wide, other]), {"wide": [0, 3, 7], "other": [1]})
+    assert kept == {"wide": (1, 2, 4, 5, 6), "narrow": (0, 2, 3), "other": (0,), "halves": (1, 2)}
+    again = kept_without([wide, other], kept, {"wide": [0, 1]})
+    assert again == {"wide": (4, 5, 6), "narrow": (2, 3), "other": (0,), "halves": (2,)}
+
+
+@pytest.mark.parametrize("kept", [(), (1, 0), (0, 0), (15, 16), (-1, 3)])
+def test_filters_that_no_removal_leaves_are_refused(kept):
+    with pytest.raises(ValueError, match="cannot have"):
+        shrink_to(resnet(), SHAPE, {"layer1.0.conv1": kept})
 
 
 @pytest.mark.parametrize("widths", [{"layer9.conv1": 3}, {"layer1.0.conv1": 0}, {"layer1.0.conv1": 17}, {"linear": 3}])

@@ -16,7 +16,7 @@ from ice_ray.trials.trial_store import TrialProgress, TrialStore
 
 
 def network(name: str) -> Snapshot:
-    return Snapshot(name, {"conv": 3}, {"conv.weight": torch.arange(12.0).reshape(3, 2, 2)})
+    return Snapshot(name, {"conv": (0, 2, 3)}, {"conv.weight": torch.arange(12.0).reshape(3, 2, 2)})
 
 
 def record(name: str) -> ActionRecord:
