@@ -80,6 +80,8 @@ def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:
 
 
 def _others(coupling: Coupling, kept: Sequence[int]) -> list[int]:
+    if beyond := [index for index in kept if not 0 <= index < coupling.filters]:
+        raise ValueError(f"layer '{coupling.layer}' cannot have filter {beyond[-1]}: it has {coupling.filters}")
     run, groups = coupling.filters // coupling.groups, coupling.groups
     position, width = sorted(set(kept)), len(kept) // groups
     alike = [start + each for start in range(0, coupling.filters, run) for each in position[:width]]

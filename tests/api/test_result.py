@@ -118,7 +118,7 @@ def test_a_builder_that_gives_the_dense_model_itself_leaves_it_whole(dense, resu
         (Net, r"builder 'Net' cannot be called with nothing.*builder=lambda: Net\(\.\.\.\)"),
         (3, "builder is of type int"),
         (Net(8), "builder is of type Net: give a function or class"),
-        (lambda: Net(4), r"stem.weight is \(8, 3, 3, 3\) where the model has \(4, 3, 3, 3\)"),
+        (lambda: Net(4), "layer 'inner' cannot have filter 15: it has 8"),
         (lambda: "net", "what the builder returns is of type str"),
     ],
 )
