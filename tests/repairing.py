@@ -32,7 +32,7 @@ class Calibration:
         given: (images, labels) of every batch, from the start at every call.
     """
 
-    rank = 0
+    rank, views = 0, 1
 
     def __init__(self, given) -> None:
         self.batches = given
@@ -48,6 +48,13 @@ class Calibration:
     @property
     def held(self) -> torch.Tensor:
         return torch.ones(self.count, dtype=torch.bool)
+
+    @contextmanager
+    def moving(self):
+        yield
+
+    def move_to(self, layer):
+        pass
 
     @contextmanager
     def resuming(self, network, batch):

@@ -6,8 +6,7 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable
 
 from torch import nn
 
@@ -51,11 +50,11 @@ class ActivationCache:
             self._of, self._held = of, held
         return held
 
-    def rename(self, before: Hashable, after: Hashable, removed: Mapping[str, Any]) -> None:
-        """Filters were removed, by layer, and the layers behind repaired: activations from before the first of these
-        layers are valid in the resulting network, whose name is `after`.
+    def rename(self, before: Hashable, after: Hashable, cut: Iterable[str]) -> None:
+        """Filters of these layers were removed, and the layers behind repaired: activations from before the first of
+        them are valid in the resulting network, whose name is `after`.
         """
-        if self._of == before and not any(self._held[0].resume_point.is_behind(layer) for layer in removed):
+        if self._of == before and not any(self._held[0].resume_point.is_behind(layer) for layer in cut):
             self._of = after
         else:
             self.forget()

@@ -86,9 +86,16 @@ def evaluation_indices(count: int, batch_size: int, shard: Shard) -> tuple[Tenso
     return _own_indices([min(whole, count - start) for start in range(0, count, whole)], shard)
 
 
-def normalised(images: ImageSet, preprocessing: Preprocessing) -> Tensor:
-    """All of them in one batch, (n, C, H, W) float32."""
-    return _Normalisation(preprocessing, images.device)(images.images)
+def normalised(images: ImageSet, preprocessing: Preprocessing, mirrored: Tensor | None = None) -> Tensor:
+    """All of them in one batch, (n, C, H, W) float32.
+
+    Args:
+        mirrored: (n,) bool, on the CPU, which of them left to right. [default: none]
+    """
+    pixels = images.images
+    if mirrored is not None and mirrored.any():
+        pixels = torch.where(mirrored.to(pixels.device)[:, None, None, None], pixels.flip(2), pixels)
+    return _Normalisation(preprocessing, images.device)(pixels)
 
 
 def _own_indices(rows: list[int], shard: Shard) -> tuple[Tensor, list[int]]:

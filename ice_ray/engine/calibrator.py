@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -28,7 +29,9 @@ from ice_ray.training.precision import autocast
 
 _FLOAT_BYTES = 4
 MOST_BYTES = 256 * 2**20
-"""Of activations that a process holds for a network between two steps: more are computed again in every pass."""
+"""Of activations that a process holds for a network between two steps, and as much of those of mirrored images: more
+are computed again in every pass.
+"""
 
 
 class Calibrator:
@@ -56,12 +59,13 @@ class Calibrator:
         self._collective, self._dense = collective, dense
         self._images = FixedSample(data.train, (seed, "calibration"))
         self._problems: tuple[tuple[SnapshotId, int, int], StepProblems] | None = None
-        self._activation_caches = ActivationCache(), ActivationCache()  # in the network as it stands, in the dense one
+        # In the network as it stands and in the dense one; of the images as they are, and of mirrored ones.
+        self._activation_caches = {key: ActivationCache() for key in itertools.product((False, True), repeat=2)}
 
     def forget(self) -> None:
         """What is known is of a network that is no more. Of the dense one, too, nothing is held: others need memory."""
         self._problems = None
-        for cache in self._activation_caches:
+        for cache in self._activation_caches.values():
             cache.forget()
 
     def context(self, model: nn.Module, kept: Kept, action: Score | Repair, snapshot: SnapshotId) -> RepairContext:
@@ -74,12 +78,14 @@ class Calibrator:
         network, step = self._network, action.step
         units, branches = network.steps[step - 1].units if step else network.units, frozenset[str]()
         if isinstance(action, Repair) or criterion_named(action.criterion).problems(units):
-            branches, _ = network.residual_branches, network.resume_points
+            branches, _ = network.residual_branches, (network.resume_points, network.inner_resume_points)
         order, answers = [trace.name for trace in network.traces], network.answers
         at_last = answers if step == len(network.steps) else None
-        structure = Structure(order, network.norms, branches, at_last, network.fixed_layers, network.units)
+        positions = {trace.name: trace.positions for trace in network.traces}
+        structure = Structure(order, network.norms, branches, at_last, network.fixed_layers, network.units, positions)
         activations, shard = self._activations(model, action, snapshot), self._collective.shard
-        images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, activations)
+        points = self._inner_points(action) if any(unit.is_spread for unit in units) else {}
+        images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, activations, points)
         key = (self._seed, "step", step)
         return RepairContext(model, self._dense, units, structure, images, self._collective, key, kept)
 
@@ -121,7 +127,10 @@ class Calibrator:
             action.epochs,
         )
         self._problems = None
-        self._activation_caches[0].rename((snapshot, action.images), (after, action.images), removed)
+        for mirrored in (False, True):
+            own = self._activation_caches[False, mirrored]
+            cut = [owner for unit in context.units if unit.layer in removed for owner in unit.owners]
+            own.rename((snapshot, action.images), (after, action.images), cut)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
             tensor.copy_(self._collective.agree(tensor))
         was_charged = action.criterion is not None and bool(criterion_named(action.criterion).problems(context.units))
@@ -130,7 +139,7 @@ class Calibrator:
         if repaired.norms_estimated:
             per_image += forward_flops(model, self._run_through(action))
         if repaired.reconstructed:
-            per_image += self._reconstruction_flops(model, action, repaired)
+            per_image += self._reconstruction_flops(model, action, repaired, context.images.views)
         return repaired, per_image * min(action.images, len(self._data.train))
 
     def _problems_of(self, action: Score | Repair, snapshot: SnapshotId) -> StepProblems:
@@ -140,34 +149,62 @@ class Calibrator:
         return self._problems[1]
 
     def _refit_flops(self, context: RepairContext, action: Score | Repair, layers: Iterable[str]) -> float:
-        """Of one calibration image: what it takes to set up these layers' problems."""
-        traces = self._run_through(action)
-        return sum(refit_flops(context.model, self._dense(), traces, layer) for layer in layers)
+        """Of one calibration image: what it takes to set up these layers' problems. In a step that reaches beyond a
+        block passes begin shortly before each, and are moved on as far as the last.
+        """
+        model, dense, asked = context.model, self._dense(), list(layers)
+        if not context.is_spread:
+            return sum(refit_flops(model, dense, self._run_through(action), layer) for layer in asked)
+        return sum(
+            (refit_flops(model, dense, self._from(action, layer), layer) for layer in asked),
+            start=self._moving_flops(model, action, asked),
+        )
 
-    def _reconstruction_flops(self, model: nn.Module, action: Repair, repaired: Repaired) -> float:
+    def _moving_flops(self, model: nn.Module, action: Score | Repair, layers: Sequence[str]) -> float:
+        """Of one calibration image: what it takes in both networks to come to where passes begin for the last of the
+        layers.
+        """
+        behind = {trace.name for layer in layers[-1:] for trace in self._from(action, layer)}
+        passed = [trace for trace in self._run_through(action) if trace.name not in behind]
+        return sum(forward_flops(network, passed) for network in (model, self._dense()))
+
+    def _from(self, action: Score | Repair, layer: str) -> list[LayerTrace]:
+        """What passes run through in a step that reaches beyond a block when they are to come to a layer."""
+        point = self._inner_points(action).get(layer)
+        return [trace for trace in self._network.traces if point is None or not point.is_behind(trace.name)]
+
+    def _reconstruction_flops(self, model: nn.Module, action: Repair, repaired: Repaired, views: int) -> float:
         """Of one calibration image: passes that measure what is left before and after, and per epoch one and, from the
-        step's first layer on, the way back, which takes twice as long. The dense network's once, where that is held.
+        step's first layer on, the way back, which takes twice as long. The dense network's once for each view of it,
+        where that is held. Mirrored ones come from where the step before began, as the others have for the refit.
         """
         units = self._network.steps[action.step - 1].units
-        layers = {name for unit in units for name in (unit.layer, *unit.consumers)}
+        is_spread = any(unit.is_spread for unit in units)
         point = self._resume_point(action.step, action.images)
-        traces = [each for each in self._network.traces if point is None or not point.is_behind(each.name)]
-        first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
-        passed, trained = traces[: last + 1], traces[first : last + 1]
-        passes = 2 + action.epochs
-        dense = forward_flops(self._dense(), passed) * (1 if repaired.targets_held else 1 + passes)
-        return dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
+        behind = [each for each in self._network.traces if point is None or not point.is_behind(each.name)]
+        total = 0.0
+        for layers in repaired.trained:
+            traces = self._from(action, layers[0]) if is_spread else behind
+            first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
+            passed, trained = traces[: last + 1], traces[first : last + 1]
+            passes = 2 + action.epochs
+            dense = forward_flops(self._dense(), passed) * (views if repaired.targets_held else views + passes)
+            total += dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
+        if is_spread:
+            return total + (views - 1) * self._moving_flops(model, action, [each[0] for each in repaired.trained])
+        own = [trace for trace in self._run_through(action) if point is not None and point.is_behind(trace.name)]
+        return total + (views - 1) * (forward_flops(self._dense(), own) + forward_flops(model, own))
 
     def _activations(
         self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId
-    ) -> Callable[[nn.Module, Iterable[Batch]], Sequence[Activations] | None]:
+    ) -> Callable[[nn.Module, Iterable[Batch], bool], Sequence[Activations] | None]:
         """Of the batches in a step's network and in the dense one, where the step begins; None if too much to hold."""
 
-        def activations(network: nn.Module, batches: Iterable[Batch]) -> Sequence[Activations] | None:
+        def activations(network: nn.Module, batches: Iterable[Batch], mirrored: bool) -> Sequence[Activations] | None:
             point = self._resume_point(action.step, action.images)
             if point is None:
                 return None
-            cache = self._activation_caches[0 if network is model else 1]
+            cache = self._activation_caches[network is not model, mirrored]
             return cache.at(point, network, (snapshot, action.images) if network is model else action.images, batches)
 
         return activations
@@ -175,8 +212,16 @@ class Calibrator:
     def _resume_point(self, step: int, images: int) -> ResumePoint | None:
         """Where passes of a step begin, if what stands there may be held."""
         point = self._network.resume_points.get(step)
+        return point if point is not None and self._may_be_held(point, images) else None
+
+    def _inner_points(self, action: Score | Repair) -> dict[str, ResumePoint]:
+        """By layer, where passes may begin in a step that reaches beyond a block."""
+        points = self._network.inner_resume_points
+        return {layer: point for layer, point in points.items() if self._may_be_held(point, action.images)}
+
+    def _may_be_held(self, point: ResumePoint, images: int) -> bool:
         own = math.ceil(min(images, len(self._data.train)) / self._collective.shard.world)
-        return point if point is not None and point.size * own * _FLOAT_BYTES <= MOST_BYTES else None
+        return point.size * own * _FLOAT_BYTES <= MOST_BYTES
 
     def _run_through(self, action: Score | Repair) -> list[LayerTrace]:
         """What passes of a step's network run through at most: from the resume point of the step before, whence the

@@ -170,16 +170,30 @@ class DenseNetwork:
     @cached_property
     def resume_points(self) -> dict[int, ResumePoint]:
         """By step number, the last point before the step at which its passes may resume."""
-        order = list(dict.fromkeys(trace.name for trace in self.traces))
-        first = {step.number: min((unit.layer for unit in step.units), key=order.index) for step in self.steps}
+        order = self._order
+        first = {
+            step.number: min((layer for unit in step.units for layer in unit.owners), key=order.index)
+            for step in self.steps
+        }
         found = find_resume_points(self._module, self.image_shape, sorted(first.values(), key=order.index))
         return {number: found[layer] for number, layer in first.items() if layer in found}
 
     @cached_property
+    def inner_resume_points(self) -> dict[str, ResumePoint]:
+        """By layer, the last point before it at which passes may resume; empty where no step reaches beyond a block."""
+        spread = [unit for unit in self.units if unit.is_spread]
+        return find_resume_points(self._module, self.image_shape, self._order) if spread else {}
+
+    @property
+    def _order(self) -> list[str]:
+        return list(dict.fromkeys(trace.name for trace in self.traces))
+
+    @cached_property
     def residual_branches(self) -> frozenset[str]:
         """The layers that end residual branches (`find_residual_branches`)."""
-        readers = dict.fromkeys(reader for unit in self.units for reader in unit.consumers)
-        ends = {reader: self.norms.get(reader) or reader for reader in readers}
+        owners = [layer for unit in self.units if unit.is_spread for layer in unit.owners]
+        layers = dict.fromkeys([*(reader for unit in self.units for reader in unit.consumers), *owners])
+        ends = {layer: self.norms.get(layer) or layer for layer in layers}
         return find_residual_branches(self._module, self.image_shape, ends)
 
     @property

@@ -117,7 +117,7 @@ def chosen(all_activations: Sequence[Activations], sizes: Sequence[int], rows: T
     """
     resume_point, shapes = all_activations[0].resume_point, all_activations[0].shapes
     parts, start = [], 0
-    for activations, count in zip(all_activations, sizes, strict=True):
+    for activations, count in zip(all_activations, sizes, strict=False):
         if any(shape[:1] != (count,) for shape in (activations.output.shape, *activations.shapes.values())):
             return None
         inside = rows[(rows >= start) & (rows < start + count)] - start

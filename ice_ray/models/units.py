@@ -60,6 +60,13 @@ class PrunableUnit:
         """
         return (self.layer, *self.gates, *(layer for layer, _ in self.coupled))
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether filters of several layers go together, or are read as a part of something: all over the network,
+        perhaps.
+        """
+        return bool(self.coupled or self.columns)
+
 
 @dataclass(frozen=True)
 class PruningStep:
@@ -104,3 +111,46 @@ def _by_owner(units: Iterable[PrunableUnit], kept: Kept) -> dict[str, tuple[int,
             left = found.get(owner, range(len(roots)))  # some of a layer's filters may go with another unit
             found[owner] = tuple(index for index in left if roots[index] < 0 or roots[index] in own)
     return found
+
+
+def rows_now(unit: PrunableUnit, kept: Kept) -> tuple[FilterMap, ...]:
+    """The layers whose filters are a unit's own, its root first and gates left out: for each filter that such a layer
+    has now, the place of the root's filter with which it goes as the root is now, or -1.
+
+    Args:
+        kept: as the network is now.
+    """
+    place = _places(unit, kept)
+    own = (unit.layer, tuple(range(len(place))))
+    others = ((layer, tuple(place.get(roots[index], -1) for index in kept[layer])) for layer, roots in unit.coupled)
+    return (own, *others)
+
+
+def columns_now(
+    units: Iterable[PrunableUnit], unit: PrunableUnit, reader: str, kept: Kept, inputs: int
+) -> tuple[int, ...] | None:
+    """For each input channel (or feature) that a reader has now, the place of the filter that it reads, as the unit's
+    layer is now, or -1 where it reads something else. None where it does not read whole filters in their order.
+
+    Args:
+        units: all of the network's.
+        kept: as the network is now.
+        inputs: how many the reader has now.
+    """
+    place = _places(unit, kept)
+    found = dict(unit.columns).get(reader)
+    if found is None:
+        each, rest = divmod(inputs, len(place))
+        return None if rest else tuple(now for now in range(len(place)) for _ in range(each))
+    others = [(dict(other.columns)[reader], set(kept[other.layer])) for other in units if reader in dict(other.columns)]
+    left = [
+        root
+        for column, root in enumerate(found)
+        if all(roots[column] < 0 or roots[column] in own for roots, own in others)
+    ]
+    return tuple(place.get(root, -1) for root in left) if len(left) == inputs else None
+
+
+def _places(unit: PrunableUnit, kept: Kept) -> dict[int, int]:
+    """Where each filter that is left of a unit's layer is now."""
+    return {index: now for now, index in enumerate(kept[unit.layer])}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ice_ray.models.units import Kept, PrunableUnit, kept_without
+from ice_ray.models.units import Kept, PrunableUnit, columns_now, kept_without, rows_now
 from ice_ray.repair.calibration_images import CalibrationImages
 
 
@@ -34,6 +34,7 @@ class Structure:
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
         fixed: layers whose weights no repair may change.
         units: all that may lose filters, of every step.
+        positions: of each layer's output, in an image.
     """
 
     order: Sequence[str]
@@ -42,6 +43,7 @@ class Structure:
     answers: str | None = None
     fixed: Collection[str] = ()
     units: Sequence[PrunableUnit] = ()
+    positions: Mapping[str, int] = field(default_factory=dict)
 
     def own_norm(self, layer: str) -> str | None:
         """The norm behind a layer, if it is behind no other: its statistics can then go with the layer's weights."""
@@ -90,3 +92,36 @@ class RepairContext:
         weight = self.model.get_parameter(f"{layer}.weight")
         kept = self.kept[layer] if layer in self.kept else range(len(weight))
         return torch.tensor(kept, dtype=torch.int64, device=weight.device)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the step reaches beyond a block: filters of several layers go together, or are read as a part of
+        something.
+        """
+        return any(unit.is_spread for unit in self.units)
+
+    def columns(self, unit: PrunableUnit, reader: str) -> Tensor | None:
+        """(input channels or features,) int64 of a reader: which of a unit's filters each of them reads, counted as
+        they are now, or -1. None where that is not known.
+        """
+        layer = self.model.get_submodule(reader)
+        weight = layer.get_parameter("weight")
+        inputs = weight.shape[1] * int(getattr(layer, "groups", 1))
+        found = columns_now(self.structure.units, unit, reader, self.kept, inputs)
+        return None if found is None else torch.tensor(found, dtype=torch.int64, device=weight.device)
+
+    def freed(self, unit: PrunableUnit) -> Tensor:
+        """(filters,) float64: multiply-adds of an image that go with each of a unit's filters as it is now."""
+        model, positions = self.model, self.structure.positions
+        freed = torch.zeros(len(self.kept[unit.layer]), dtype=torch.float64)
+        for layer, places in rows_now(unit, self.kept):
+            weights = model.get_parameter(f"{layer}.weight")[0].numel()
+            own = torch.tensor(places)
+            freed += torch.bincount(own[own >= 0], minlength=len(freed)) * weights * positions.get(layer, 1)
+        for reader in unit.consumers:
+            columns = self.columns(unit, reader)
+            if columns is not None:
+                weights = model.get_parameter(f"{reader}.weight").numel() // len(columns)
+                own = columns[columns >= 0].cpu()
+                freed += torch.bincount(own, minlength=len(freed)) * weights * positions.get(reader, 1)
+        return freed

@@ -23,36 +23,37 @@ from ice_ray.training.schedules.linear import linear
 
 RATE, BATCH = 0.1, 32
 MOST_BYTES = 256 * 2**20
-"""Of the dense network's outputs that a process holds while a step is reconstructed; beyond that they are computed anew
-for every batch.
+"""Of the dense network's outputs that a process holds while a step is reconstructed, and as much of those for mirrored
+images; beyond that they are computed anew for every batch.
 """
 _AT_ONCE = 128
 
 
 def reconstruct(
-    context: RepairContext, refitted: Collection[str], epochs: float
+    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float
 ) -> tuple[dict[str, tuple[float, float]], bool]:
-    """Train, in place, the layers of a step and those that read them, with the factors and shifts of the norms behind,
-    towards what the readers outside the step give in the dense network; where that is a term of a sum, towards the sum.
+    """Train, in place, layers of a network, with the factors and shifts of the norms behind, towards what some of them
+    give in the dense network, of the filters that they still have; where that is a term of a sum, towards the sum.
 
     Adam, on batches of the calibration images over all processes, the rate up to `RATE` of each tensor's root mean
-    square (one of zeros stays) and down to nothing. All norms keep their statistics. Where no less of these images'
-    targets is left unexplained than there was, nothing is changed.
+    square (one of zeros stays) and down to nothing. Where training mirrors images, each is looked at as it is and
+    mirrored by turns, half of them mirrored in the first epoch. All norms keep their statistics. Where no less of these
+    images' targets is left unexplained than there was, nothing is changed.
 
     Args:
-        refitted: the readers that take part.
+        layers: that are trained: those of them whose weights are their own and may change, and that run once.
+        ends: layers that the others lead to.
         epochs: passes over the calibration images.
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
         and after; empty where there is nothing that could be aimed at. And whether all processes held the targets.
     """
-    ends = _ends(context, refitted)
-    if not ends:
+    found, parameters = _ends(context, ends), _parameters(context, layers)
+    if not found or not parameters:
         return {}, True
-    parameters = _parameters(context, refitted)
     with _training(context.model, parameters):
-        aim = _Aim(context, ends)
+        aim = _Aim(context, found)
         before, kept = aim.errors(), [each.detach().clone() for each in parameters]
         _descend(context, parameters, aim, epochs)
         after = aim.errors()
@@ -60,7 +61,7 @@ def reconstruct(
             after = before
             for own, value in zip(parameters, kept, strict=True):
                 own.data.copy_(value)
-    return {end.module: (was, now) for end, was, now in zip(ends.values(), before, after, strict=True)}, aim.held
+    return {end.module: (was, now) for end, was, now in zip(found.values(), before, after, strict=True)}, aim.held
 
 
 def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
@@ -69,15 +70,17 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
     optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
     per_epoch = math.ceil(images.count / BATCH)
     steps = max(1, round(per_epoch * epochs))
+    first = torch.randint(images.views, (images.count,), generator=generator(*context.key, "mirrored"))
     for step in range(steps):
         epoch, number = divmod(step, per_epoch)
         if not number:
             shuffled = torch.randperm(images.count, generator=generator(*context.key, "reconstruction", epoch))
-        indices = shuffled[number * BATCH : (number + 1) * BATCH].sort().values
+        which = shuffled[number * BATCH : (number + 1) * BATCH]
+        indices = (which + images.count * ((first[which] + epoch) % images.views)).sort().values
         for group in optimizer.param_groups:
             group["lr"] = RATE * group["size"] * linear((step + 0.5) / steps)
         optimizer.zero_grad(set_to_none=True)
-        own = indices[images.held[indices]]
+        own = indices[images.held[indices % images.count]]
         if len(own):
             (aim.loss(own) / len(indices)).backward()
         for each in parameters:
@@ -99,16 +102,17 @@ class _Aim:
     def __init__(self, context: RepairContext, ends: Mapping[str, End]) -> None:
         self._context, self._images, self._ends = context, context.images, tuple(ends.values())
         self._left = [_channels_left(context, layer) for layer in ends]
-        self._own = self._images.held.nonzero().flatten()
+        own = self._images.held.nonzero().flatten()
+        self._own, self._views = own, [own + view * self._images.count for view in range(self._images.views)]
         self._targets: list[Tensor] = []
-        room, parts = float(MOST_BYTES), list[list[Tensor]]()
+        room, parts = float(MOST_BYTES) * len(self._views), list[list[Tensor]]()
         squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
-        for indices in self._parts():
+        for indices in (part for view in self._views for part in self._parts(view)):
             wanted = self._wanted(indices)
             squares += torch.stack([each.double().square().sum() for each in wanted])
             room -= sum(each.nbytes for each in wanted)
             parts = [*parts, wanted] if room >= 0 else []
-        self._scales = (context.reduction.sum(squares) / self._images.count).tolist()
+        self._scales = (context.reduction.sum(squares) / (self._images.count * len(self._views))).tolist()
         self._targets = [torch.cat(each) for each in zip(*parts, strict=True)]
         lacking = torch.tensor(float(room < 0), dtype=torch.float64, device=self._device)
         self.held = not float(context.reduction.max(lacking))
@@ -125,9 +129,11 @@ class _Aim:
 
     @torch.no_grad()
     def errors(self) -> list[float]:
-        """Per end, the share of the targets' mean square that is not reproduced, over all images of all processes."""
+        """Per end, the share of the targets' mean square that is not reproduced, over all images of all processes, none
+        of them mirrored.
+        """
         total = torch.zeros(len(self._ends), dtype=torch.float64, device=self._device)
-        for indices in self._parts():
+        for indices in self._parts(self._own):
             total += self._shares(indices).double()
         return (self._context.reduction.sum(total) / self._images.count).tolist()
 
@@ -138,7 +144,9 @@ class _Aim:
 
     def _wanted(self, indices: Tensor) -> list[Tensor]:
         if self._targets:
-            rows = torch.searchsorted(self._own, indices).to(self._device)
+            count = self._images.count
+            rows = torch.searchsorted(self._own, indices % count) + len(self._own) * (indices >= count)
+            rows = rows.to(self._device)
             return [each[rows] for each in self._targets]
         with torch.no_grad():
             found = self._given(self._context.dense(), indices)
@@ -150,19 +158,17 @@ class _Aim:
         with self._images.passing(network, indices) as images:
             return outputs_at(network, self._ends, images)
 
-    def _parts(self) -> Sequence[Tensor]:
-        return self._own.split(_AT_ONCE) if len(self._own) else ()
+    def _parts(self, indices: Tensor) -> Sequence[Tensor]:
+        return indices.split(_AT_ONCE) if len(indices) else ()
 
 
-def _ends(context: RepairContext, refitted: Collection[str]) -> dict[str, End]:
-    """Behind the readers, by layer, but for those that are pruned in the step themselves."""
-    inner = {name for unit in context.units for name in (unit.layer, *unit.gates)}
+def _ends(context: RepairContext, layers: Collection[str]) -> dict[str, End]:
+    """By layer, behind its norm if that is its own."""
     structure, found = context.structure, dict[str, End]()
-    for reader in structure.order:
-        if reader in refitted and reader not in inner:
-            norm = structure.own_norm(reader)
-            is_alone = norm is not None or structure.norms.get(reader) is None
-            found[reader] = End(norm or reader, is_alone and reader in structure.residual_branches)
+    for layer in layers:
+        norm = structure.own_norm(layer)
+        is_alone = norm is not None or structure.norms.get(layer) is None
+        found[layer] = End(norm or layer, is_alone and layer in structure.residual_branches)
     return found
 
 
@@ -174,13 +180,12 @@ def _channels_left(context: RepairContext, layer: str) -> tuple[int, Tensor] | N
     return (1 if isinstance(context.model.get_submodule(layer), nn.Conv2d) else -1), outputs
 
 
-def _parameters(context: RepairContext, refitted: Collection[str]) -> list[nn.Parameter]:
+def _parameters(context: RepairContext, layers: Collection[str]) -> list[nn.Parameter]:
     """What is trained: of layers that run once, and of norms that are behind no other layer."""
-    of_step = {name for unit in context.units for name in (unit.layer, *unit.gates)} | set(refitted)
     structure, runs, found = context.structure, Counter(context.structure.order), dict[int, nn.Parameter]()
     for layer in dict.fromkeys(structure.order):
         own = context.model.get_submodule(layer)
-        if layer in of_step and runs[layer] == 1 and layer not in structure.fixed and can_be_refitted(own):
+        if layer in layers and runs[layer] == 1 and layer not in structure.fixed and can_be_refitted(own):
             norm = structure.own_norm(layer)
             modules = [own] if norm is None else [own, context.model.get_submodule(norm)]
             found |= {id(each): each for module in modules for each in module.parameters() if each.requires_grad}

@@ -4,8 +4,9 @@ trained by themselves towards the dense network's outputs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.config import RepairKind
@@ -24,6 +25,7 @@ class Repaired:
     Attributes:
         refitted: per refitted reader, and the layer that answers, of its targets about their means.
         reconstructed: by the module behind which a step is looked at.
+        trained: the layers of each reconstruction.
         targets_held: whether what a reconstruction aims at was computed once; else for every batch.
         set_up_before, set_up_after: layers whose least-squares problem was set up before and after the removal.
         norms_estimated: whether norms were, in whole passes.
@@ -31,6 +33,7 @@ class Repaired:
 
     refitted: Errors = field(default_factory=dict)
     reconstructed: Errors = field(default_factory=dict)
+    trained: tuple[tuple[str, ...], ...] = ()
     targets_held: bool = True
     set_up_before: tuple[str, ...] = ()
     set_up_after: tuple[str, ...] = ()
@@ -55,12 +58,19 @@ def repair(
     answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well. `reconstruction`
     begins with that, and then trains the step's layers and their readers together, if all of these were refitted.
 
+    Where filters of several layers go together, or a reader reads more than them, the step may reach through the whole
+    network. There it is gone through once, block after block: all layers that lose or read filters are refitted, then
+    the block is trained (`Section`), then passes begin behind it.
+
     Args:
         problems: of the network before the removal.
         removed: per layer, the filters that go.
         remove: takes them.
         epochs: of a reconstruction.
     """
+    if context.is_spread and kind != "bn":
+        remove()
+        return _through(context.without(removed), kind, epochs)
     model, structure = context.model, context.structure
     order = structure.order
     consumers = {reader for unit in context.units for reader in unit.consumers}
@@ -82,7 +92,7 @@ def repair(
         recalibrate(model, context.images, context.reduction, first, last, settled)
 
     for reader in readers:
-        if reader in structure.fixed or not can_be_refitted(model.get_submodule(reader)):
+        if not _may_be_refitted(context, reader):
             missed.add(reader)
             continue
         problem = None
@@ -96,13 +106,99 @@ def repair(
             after.append(reader)
         errors[reader] = refit(context, reader, problem)
     misses = not consumers or not consumers <= set(errors)
-    reconstructed, held = Errors(), True
+    reconstructed, trained, held = Errors(), list[str](), True
     if misses:
         estimate(None)
     elif kind == "reconstruction":
-        reconstructed, held = reconstruct(context, errors, epochs)
-    last = structure.answers if kind != "bn" and structure.answers not in structure.fixed else None
-    if last is not None and last not in errors and can_be_refitted(model.get_submodule(last)):
-        after.append(last)
-        errors[last] = refit(context, last, problem_of(context, last))
-    return Repaired(errors, reconstructed, held, tuple(before), tuple(after), misses)
+        owners = {name for unit in context.units for name in unit.owners}
+        trained = [layer for layer in dict.fromkeys(order) if layer in owners | set(errors)]
+        ends = [layer for layer in dict.fromkeys(order) if layer in errors and layer not in owners]
+        reconstructed, held = reconstruct(context, trained, ends, epochs)
+    if kind != "bn":
+        after += _answering_last(context, errors)
+    return Repaired(
+        errors, reconstructed, (tuple(trained),) if reconstructed else (), held, tuple(before), tuple(after), misses
+    )
+
+
+def _answering_last(context: RepairContext, errors: Errors) -> list[str]:
+    """After the last step the layer that gives the answers is refitted, if it has not been; which that was."""
+    last = context.structure.answers
+    if last is None or last in errors or not _may_be_refitted(context, last):
+        return []
+    errors[last] = refit(context, last, problem_of(context, last))
+    return [last]
+
+
+def _may_be_refitted(context: RepairContext, layer: str) -> bool:
+    return layer not in context.structure.fixed and can_be_refitted(context.model.get_submodule(layer))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a network, in the order in which it runs, that is repaired before what comes behind it.
+
+    Attributes:
+        layers: all of it.
+        touched: those of them that lose filters or read filters that go.
+        ends: behind which it is to give what it gives in the dense network; none where refits alone do as well.
+    """
+
+    layers: tuple[str, ...]
+    touched: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+def sections(context: RepairContext) -> list[Section]:
+    """Of what lies between the first and the last layer that a step touches. A section ends behind a residual branch,
+    of which its layers make the sum what it is. Where there is none, it ends before another layer that reads filters.
+    """
+    structure, runs = context.structure, Counter(context.structure.order)
+    readers = {reader for unit in context.units for reader in unit.consumers}
+    owners = {owner for unit in context.units for owner in unit.owners}
+    order = list(dict.fromkeys(structure.order))
+    places = [place for place, layer in enumerate(order) if layer in readers | owners]
+    within, branches = order[places[0] : places[-1] + 1], set(structure.residual_branches)
+    last_branch = max((place for place, layer in enumerate(within) if layer in branches), default=-1)
+    parts: list[list[str]] = [[]]
+    for place, layer in enumerate(within):
+        part = parts[-1]
+        is_behind_sum = bool(part) and part[-1] in branches and layer not in branches
+        if is_behind_sum or (place > last_branch and layer in readers and readers & set(part)):
+            parts.append([])
+        parts[-1].append(layer)
+    found = []
+    for part in parts:
+        touched = tuple(each for each in part if each in readers | owners and runs[each] == 1)
+        ends = [each for each in part if each in branches]
+        if not ends and owners & set(part):
+            ends = [each for each in touched if each in readers]
+        if touched:
+            found.append(Section(tuple(part), touched, tuple(ends) if len(part) > 1 else ()))
+    return found
+
+
+def _through(context: RepairContext, kind: RepairKind, epochs: float) -> Repaired:
+    """The repair of a step that reaches beyond a block, after the removal."""
+    model, structure = context.model, context.structure
+    readers = {reader for unit in context.units for reader in unit.consumers}
+    errors, reconstructed, trained, held = Errors(), Errors(), list[tuple[str, ...]](), True
+    with context.images.moving():
+        for section in sections(context):
+            context.images.move_to(section.layers[0])
+            for layer in section.touched:
+                if _may_be_refitted(context, layer):
+                    errors[layer] = refit(context, layer, problem_of(context, layer))
+            if kind == "reconstruction" and section.ends:
+                own = replace(context, key=(*context.key, section.layers[0]))
+                found, holds = reconstruct(own, section.layers, section.ends, epochs)
+                reconstructed |= found
+                trained += [section.layers] if found else []
+                held = held and holds
+    after = [*errors, *_answering_last(context, errors)]
+    misses = not readers <= set(errors)
+    if misses:
+        settled = [norm for norm in map(structure.norms.get, errors) if norm is not None]
+        first = min((owner for unit in context.units for owner in unit.owners), key=structure.order.index)
+        recalibrate(model, context.images, context.reduction, first, None, settled)
+    return Repaired(errors, reconstructed, tuple(trained), held, (), tuple(after), misses)

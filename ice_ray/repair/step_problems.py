@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -26,8 +26,11 @@ class StepProblems:
     def ready(self, context: RepairContext) -> Mapping[str, Mapping[str, Tensor]]:
         """By layer of the step, in the order in which they run: weights, and statistics of its norm, by name, with
         which it best reproduces the dense network's outputs from what it reads now, those before it made ready.
-        Without layers that read what they read there.
+        Without layers that read what they read there; in a step that reaches beyond a block, none, as all of its layers
+        are refitted in the end.
         """
+        if context.is_spread:
+            return {}
         if self._ready is None:
             found: dict[str, dict[str, Tensor]] = {}
             norms, fixed = context.structure.norms, context.structure.fixed
@@ -43,6 +46,17 @@ class StepProblems:
             self._ready = found
         return self._ready
 
+    def of_readers(self, context: RepairContext, layers: Collection[str]) -> dict[str, Problem]:
+        """Those of several layers that read filters of the step, where they have one."""
+        found = {}
+        with context.images.moving():
+            for layer in sorted(layers, key=context.structure.order.index) if context.is_spread else layers:
+                if context.is_spread:
+                    context.images.move_to(layer)
+                if (problem := self.of_reader(context, layer)) is not None:
+                    found[layer] = problem
+        return found
+
     def of_reader(self, context: RepairContext, layer: str) -> Problem | None:
         """That of a layer that reads filters of the step, with the step's layers made ready. None where it cannot be
         refitted, or does not read whole filters in their order.
@@ -51,7 +65,7 @@ class StepProblems:
         if not can_be_refitted(own):
             return None
         read = [unit for unit in context.units if layer in unit.consumers]
-        if len(read) != 1 or _inputs_of(own) % context.filters(read[0].layer):
+        if any(context.columns(unit, layer) is None for unit in read) or (len(read) > 1 and not context.is_spread):
             return None
         if layer not in self._readers:
             values = {name: value for each in self.ready(context).values() for name, value in each.items()}
@@ -130,8 +144,3 @@ def remaining_problem(
     norm = norm_behind(context.model, layer, context.structure.own_norm(layer))
     norm = replace(norm, heard=problem.norm.heard[kept.flatten()])
     return replace(problem, norm=norm, outputs=outputs, **left_of)
-
-
-def _inputs_of(layer: nn.Module) -> int:
-    """Features that a layer reads, all groups together."""
-    return layer.get_parameter("weight").shape[1] * int(getattr(layer, "groups", 1))

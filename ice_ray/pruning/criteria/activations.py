@@ -43,7 +43,11 @@ class StreamingCriterion(Criterion):
 
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
         device = next(context.model.parameters()).device
-        statistics = {unit.layer: self.statistic(len(context.weight(unit)), device) for unit in context.units}
+        statistics = {
+            layer: self.statistic(len(places), device)
+            for unit in context.units
+            for layer, places in context.rows_of(unit)
+        }
         with _observed(context, self.needs_gradients) as outputs:
             for images, labels in context.batches():
                 with torch.set_grad_enabled(self.needs_gradients):
@@ -57,14 +61,16 @@ class StreamingCriterion(Criterion):
                     maps = _maps(output.detach(), first).relu()
                     statistics[layer].update(maps, _maps(gradient, first) if self.needs_gradients else None)
                 outputs.clear()
-        return {layer: statistic.scores(context.reduction) for layer, statistic in statistics.items()}
+        scores = {layer: statistic.scores(context.reduction) for layer, statistic in statistics.items()}
+        return context.summed(scores.get)
 
 
 @contextmanager
 def _observed(context: ScoringContext, needs_gradients: bool) -> Iterator[list[tuple[str, Tensor]]]:
     """Catch the units' normalised outputs while the block runs: (layer, output) of every call."""
     outputs: list[tuple[str, Tensor]] = []
-    paths = {unit.layer: context.norms.get(unit.layer) or unit.layer for unit in context.units}
+    layers = [layer for unit in context.units for layer, _ in context.rows_of(unit)]
+    paths = {layer: context.norms.get(layer) or layer for layer in layers}
     required = {parameter: parameter.requires_grad for parameter in context.model.parameters()}
     context.model.requires_grad_(False)  # only the activations' gradients are wanted, in frozen layers too
     handles = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from ice_ray.data.batches import Batch
-from ice_ray.models.units import PrunableUnit
+from ice_ray.models.units import FilterMap, PrunableUnit, rows_now
 from ice_ray.repair.context import Reduction, RepairContext
 from ice_ray.repair.least_squares import Problem
 from ice_ray.repair.step_problems import StepProblems
@@ -32,6 +33,11 @@ class ScoringContext:
         dense: the network as it was before anything was pruned, in eval mode; not to be changed.
         problems: of each layer that the criterion has asked for (`Criterion.problems`), the least-squares problem of
             giving what it gave in the dense network; of those that can be refitted.
+        rows: of each unit, by its layer: for every layer whose filters go with it, its own first, which of the unit's
+            filters each of that layer's goes with, or -1. Units without an entry have their own layer's filters alone.
+        columns: likewise, for the readers that read whole filters: (channels,) int64, which of the unit's filters each
+            of their input channels reads, or -1.
+        freed: likewise, (filters,) float64: multiply-adds of an image that go with each filter.
     """
 
     model: nn.Module
@@ -42,22 +48,84 @@ class ScoringContext:
     reduction: Reduction
     dense: Callable[[], nn.Module]
     problems: Mapping[str, Problem] = field(default_factory=dict)
+    rows: Mapping[str, tuple[FilterMap, ...]] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    freed: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, context: RepairContext, problems: StepProblems, asked: Iterable[str]) -> ScoringContext:
+    def of(cls, context: RepairContext, problems: StepProblems, asked: Collection[str]) -> ScoringContext:
         """Of the network that a repair would be given, with the problems of some of its layers."""
-        found = {layer: problem for layer in asked if (problem := problems.of_reader(context, layer)) is not None}
-        norms, batches = context.structure.norms, context.images.batches
-        return cls(context.model, context.units, norms, context.key, batches, context.reduction, context.dense, found)
+        return cls(
+            context.model,
+            context.units,
+            context.structure.norms,
+            context.key,
+            context.images.batches,
+            context.reduction,
+            context.dense,
+            problems.of_readers(context, asked),
+            {unit.layer: rows_now(unit, context.kept) for unit in context.units},
+            {
+                unit.layer: {
+                    reader: columns
+                    for reader in unit.consumers
+                    if (columns := context.columns(unit, reader)) is not None
+                }
+                for unit in context.units
+            },
+            {unit.layer: context.freed(unit) for unit in context.units},
+        )
 
     def weight(self, unit: PrunableUnit) -> Tensor:
-        """(filters, weights of each) float32: a unit's weights, a row per filter."""
-        return self.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1)
+        """(filters, weights of each) float32: a unit's weights, a row per filter. Those of all layers whose filters go
+        together stand side by side, zeros where a layer has none that goes with a filter.
+        """
+        own = self.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1)
+        others = [
+            gathered(len(own), self.model.get_parameter(f"{layer}.weight").detach().float().flatten(1), places)
+            for layer, places in self.rows_of(unit)[1:]
+        ]
+        return torch.cat([own, *others], dim=1) if others else own
+
+    def rows_of(self, unit: PrunableUnit) -> tuple[FilterMap, ...]:
+        """A unit's `rows`."""
+        own = range(len(self.model.get_parameter(f"{unit.layer}.weight")))
+        return self.rows.get(unit.layer, ((unit.layer, tuple(own)),))
+
+    def summed(self, of: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+        """By unit (filters,): of each filter's own score and those of the filters of other layers that go with it.
+
+        Args:
+            of: by layer, a score for each of its filters; None where it has none.
+        """
+        found = {}
+        for unit in self.units:
+            own = of(unit.layer)
+            assert own is not None
+            for layer, places in self.rows_of(unit)[1:]:
+                other = of(layer)
+                own = own if other is None else own + gathered(len(own), other, places)
+            found[unit.layer] = own
+        return found
+
+
+def gathered(filters: int, values: Tensor, places: Sequence[int]) -> Tensor:
+    """(filters, ...) from the values (n, ...) of another layer's filters: the sum of those that go with each.
+
+    Args:
+        places: (n,) which filter each goes with, or -1.
+    """
+    where = torch.tensor(places, device=values.device)
+    own = where >= 0
+    return values.new_zeros(filters, *values.shape[1:]).index_add_(0, where[own], values[own])
 
 
 class Criterion(ABC):
     """Scores the filters of one step's units. A new criterion is a class in a file beside this one and a line in the
     registry.
+
+    Where filters of several layers go together, all of them count: `ScoringContext.weight` has them side by side, and
+    `summed` adds up what is known of each layer.
     """
 
     passes: float = 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ class Residual(Criterion):
     """Scores are places in an order: 0 goes first.
 
     From all filters, the one goes whose absence raises least the error with which the layers that read them, refitted,
-    reproduce what they gave in the dense network; then the next, given that the first is gone. A layer of a step is
-    looked at with the others of the step whole.
+    reproduce what they gave in the dense network; then the next, given that the first is gone. Where filters are not
+    all worth as many multiply-adds, because one takes along what another does not, the rise for each of these counts.
+    A layer of a step is looked at with the others of the step whole.
     """
 
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
@@ -29,15 +31,19 @@ class Residual(Criterion):
         return dict.fromkeys(reader for unit in units for reader in unit.consumers)
 
     def _order(self, context: ScoringContext, unit: PrunableUnit) -> Tensor:
-        filters = len(context.weight(unit))
-        problems = [context.problems[reader] for reader in unit.consumers if reader in context.problems]
-        eliminations = [Elimination(problem.whole, filters) for problem in problems]
+        freed = context.freed[unit.layer]
+        filters, alike = len(freed), bool((freed == freed[0]).all())
+        eliminations = [
+            Elimination(context.problems[reader].whole, columns, filters)
+            for reader, columns in context.columns[unit.layer].items()
+            if reader in context.problems
+        ]
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
         order = torch.zeros(filters)
         for position in range(filters):
             rises = torch.stack([elimination.rises() for elimination in eliminations]).sum(dim=0)
-            goes = int(rises.argmin())
+            goes = int((rises if alike else rises / freed.to(rises.device)).argmin())
             order[goes] = position
             for elimination in eliminations:
                 elimination.remove(goes)
@@ -51,14 +57,25 @@ class Elimination:
     left of G^-1 and W follows by a block of the inverse (as in optimal brain surgery).
 
     Args:
-        filters: how many channels there are to take; each has as many neighbouring inputs, within its group.
+        columns: (channels,) int64, which filter each of the reader's input channels comes from, all groups together; -1
+            for those that never go. Each is as many neighbouring inputs of a group.
+        filters: how many there are to take.
     """
 
-    def __init__(self, equations: NormalEquations, filters: int) -> None:
+    def __init__(self, equations: NormalEquations, columns: Tensor, filters: int) -> None:
         xx, xy, yy = equations.moments()
         groups, inputs, _ = xx.shape
-        self._per_group = filters // groups
-        self._size = inputs // self._per_group
+        per_group = len(columns) // groups
+        area = inputs // per_group
+        self._blocks: dict[int, list[_Block]] = {}  # by filter
+        for group, own in enumerate(columns.view(groups, per_group).tolist()):
+            places: dict[int, list[int]] = {}
+            for channel, which in enumerate(own):
+                places.setdefault(which, []).extend(range(channel * area, (channel + 1) * area))
+            for which, found in places.items():
+                if which >= 0:
+                    self._blocks.setdefault(which, []).append(_Block(group, found))
+        self._alike = _alike(self._blocks, xx.device)
         self._inverse = torch.linalg.inv(equations.damped(_RIDGE))
         self._weights = self._inverse @ xy
         self._scale = yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
@@ -68,26 +85,54 @@ class Elimination:
         """(filters,) how much each filter's going raises the error, over the targets' mean square; infinite where it
         is gone.
         """
-        blocks = self._blocks()
-        own = self._weights.unflatten(1, (self._per_group, self._size)).flatten(0, 1)
-        rises: Tensor = (own * torch.linalg.solve(blocks, own)).sum(dim=(1, 2)) / self._scale
+        rises = torch.zeros(len(self._gone), dtype=torch.float64, device=self._gone.device)
+        for which, groups, inputs in self._alike:
+            own = self._weights[groups[:, None], inputs]
+            blocks = self._inverse[groups[:, None, None], inputs[:, :, None], inputs[:, None, :]]
+            rises.index_add_(0, which, (own * torch.linalg.solve(blocks, own)).sum(dim=(1, 2)) / self._scale)
         return rises.masked_fill(self._gone, torch.inf)
 
     def remove(self, which: int) -> None:
         """A filter goes."""
-        group, channel = divmod(which, self._per_group)
-        position = slice(channel * self._size, (channel + 1) * self._size)
-        inverse, weights = self._inverse[group], self._weights[group]
-        across = torch.linalg.solve(inverse[position, position], inverse[position])  # (size, inputs)
-        weights -= inverse[:, position] @ torch.linalg.solve(inverse[position, position], weights[position])
-        inverse -= inverse[:, position] @ across
-        # So that its block can still be solved with.
-        inverse[position], inverse[:, position], weights[position] = 0, 0, 0
-        inverse[position, position] = torch.eye(self._size, dtype=inverse.dtype, device=inverse.device)
+        for block in self._blocks.get(which, ()):
+            position = block.position
+            inverse, weights = self._inverse[block.group], self._weights[block.group]
+            own = inverse[position][:, position]
+            across = torch.linalg.solve(own, inverse[position])  # (size, inputs)
+            weights -= inverse[:, position] @ torch.linalg.solve(own, weights[position])
+            inverse -= inverse[:, position] @ across
+            # So that its block can still be solved with.
+            inverse[position], inverse[:, position], weights[position] = 0, 0, 0
+            places = torch.tensor(block.inputs, device=inverse.device)
+            inverse[places, places] = 1.0
         self._gone[which] = True
 
-    def _blocks(self) -> Tensor:
-        """(filters, size, size): each filter's own block of the inverse."""
-        grid = self._inverse.unflatten(2, (self._per_group, self._size)).unflatten(1, (self._per_group, self._size))
-        blocks: Tensor = grid.diagonal(dim1=1, dim2=3)  # (groups, size, size, channels)
-        return blocks.movedim(-1, 1).flatten(0, 1)
+
+@dataclass(frozen=True)
+class _Block:
+    """A filter's inputs within one group of a reader, ascending."""
+
+    group: int
+    inputs: list[int]
+
+    @property
+    def position(self) -> slice | list[int]:
+        """To index with: neighbours can be looked at without a copy."""
+        first, last = self.inputs[0], self.inputs[-1]
+        return slice(first, last + 1) if last - first + 1 == len(self.inputs) else self.inputs
+
+
+def _alike(blocks: Mapping[int, Sequence[_Block]], device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """By size of their blocks, which are solved together: filters (n,), groups (n,) and inputs (n, size)."""
+    sizes: dict[int, list[tuple[int, _Block]]] = {}
+    for which in sorted(blocks):
+        for block in blocks[which]:
+            sizes.setdefault(len(block.inputs), []).append((which, block))
+    return [
+        (
+            torch.tensor([which for which, _ in found], device=device),
+            torch.tensor([block.group for _, block in found], device=device),
+            torch.tensor([block.inputs for _, block in found], device=device),
+        )
+        for found in sizes.values()
+    ]

@@ -40,10 +40,12 @@ class BatchNormScale(Criterion):
     """
 
     def score(self, context: ScoringContext) -> dict[str, Tensor]:
-        return {
-            unit.layer: context.model.get_parameter(f"{context.norms[unit.layer]}.weight").detach().float().abs()
-            for unit in context.units
-        }
+        def scale(layer: str) -> Tensor | None:
+            norm = context.norms.get(layer)
+            factor = None if norm is None else getattr(context.model.get_submodule(norm), "weight", None)
+            return None if factor is None else factor.detach().float().abs()
+
+        return context.summed(scale)
 
     def objection(self, unit: PrunableUnit, norm: nn.Module | None) -> str | None:
         scaled = getattr(norm, "weight", None) is not None
