@@ -12,15 +12,18 @@ WIDTHS = (16, 32, 64)
 class PaddedShortcut(nn.Module):
     """Option A: every second row and column, zero channels added on both sides.
 
-    Shapes: (N, C, H, W) to (N, C + 2 x padding, H/2, W/2).
+    Shapes: (N, C, H, W) to (N, before + C + after, H/2, W/2).
+
+    Attributes:
+        before, after: zero channels; pruning takes some of them away where channels of the sum behind go.
     """
 
     def __init__(self, padding: int) -> None:
         super().__init__()
-        self.padding = padding
+        self.before = self.after = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import leaving_nothing
+from ice_ray.models.units import FilterMap
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
 from ice_ray.pruning.torch_pruning import FlattenIndexMapping, channel_norm_pruners, cuts
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
@@ -40,7 +41,7 @@ _TIES = {
 
 @dataclass(frozen=True)
 class Coupling:
-    """What removing filters of a layer takes along.
+    """What removing filters of a layer takes along; `coupled`, `columns` and `fixed` are a `PrunableUnit`'s.
 
     Attributes:
         layer: module path.
@@ -58,6 +59,9 @@ class Coupling:
     gates: tuple[str, ...]
     groups: int
     cut: tuple[str, ...] = ()
+    coupled: tuple[FilterMap, ...] = ()
+    columns: tuple[FilterMap, ...] = ()
+    fixed: tuple[int, ...] = ()
 
 
 def filters_of(module: nn.Module) -> int:

@@ -1,0 +1,619 @@
+"""Which channels of a network are one, followed through a forward pass: every channel that a layer gives has a label, and
+operations move labels (a slice, a shuffle, a concatenation) or tie them (a sum, a product).
+
+Torch-Pruning's graph has an edge for every operation and guesses from widths what a reshape does to channels. Here a
+tensor of labels goes through the very reshape instead, beside every tensor of the pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ice_ray.models.answers import logits_of
+from ice_ray.models.cifar import PaddedShortcut
+from ice_ray.models.copies import leaving_nothing
+from ice_ray.pruning.torch_pruning import cuts
+
+Side = Literal["gives", "reads", "each", "before", "after"]
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+OUTPUTS = "nothing reads its filters: they are the model's outputs"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A run of channels of a module, or of a bare parameter.
+
+    Attributes:
+        name: module path, or the parameter's name.
+        side: the channels are the filters that it gives; the inputs that it reads; each is treated by itself (a norm, a
+            depthwise convolution, a bare parameter); or they are zeros `before` and `after` those that it is given.
+        labels: of each channel; 0 where it is no channel of any layer.
+    """
+
+    name: str
+    side: Side
+    labels: Labels
+
+
+@dataclass
+class ChannelTrace:
+    """What a forward pass tells.
+
+    Attributes:
+        parts: of the network, in running order.
+        classes: by label, the number of the channel that it is: labels that are tied have the same.
+        held: by channel, why it cannot go.
+        multiplied: labels that nothing but multiplications ties.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    classes: Labels = field(default_factory=lambda: np.zeros(1, np.int64))
+    held: dict[int, str] = field(default_factory=dict)
+    multiplied: frozenset[int] = frozenset()
+
+    def channels(self, part: Part) -> list[int]:
+        """The channel that each of a part's is; -1 where it is none of any layer."""
+        return [int(self.classes[label]) if label else -1 for label in part.labels]
+
+
+def trace_channels(model: nn.Module, image_shape: tuple[int, int, int]) -> ChannelTrace:
+    """Follow the channels of every layer through one image of zeros (C, H, W).
+
+    Args:
+        model: in eval mode; it is left as it is.
+    """
+    follower = _Follower(model)
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad(), leaving_nothing(model), follower.hooked(), follower:
+        logits = logits_of(model(image))
+    follower.hold(follower.labels_of(logits), OUTPUTS)
+    return follower.found()
+
+
+class _Follower(TorchDispatchMode):
+    """Gives every tensor of a pass its labels, and notes what is tied."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._labels: dict[int, Tensor] = {}
+        self._alive: list[Tensor] = []  # so that no two of them share an id
+        self._count = 0
+        self._within = 0
+        self._parts: dict[tuple[str, Side], Part] = {}
+        self._ties: list[tuple[Tensor, Tensor]] = []
+        self._added: list[Tensor] = []
+        self._held: list[tuple[Tensor, str]] = []
+        self._alike: list[tuple[Tensor, Tensor, str]] = []
+        self._bare = {id(each): name for name, each in self._bare_parameters()}
+
+    def found(self) -> ChannelTrace:
+        """What the pass has told."""
+        classes = self._joined()
+        for labels, first, reason in self._alike:
+            apart = torch.from_numpy(classes[labels] != classes[first])
+            if bool(apart.any()):
+                self.hold(labels, reason)
+        held: dict[int, str] = {}
+        for labels, reason in self._held:
+            for label in np.unique(labels.numpy()):
+                if label:
+                    held.setdefault(int(classes[label]), reason)
+        tied = {int(label) for pair in self._ties for labels in pair for label in np.unique(labels.numpy())}
+        added = {int(label) for labels in self._added for label in np.unique(labels.numpy())}
+        return ChannelTrace(list(self._parts.values()), classes, held, frozenset(tied - added))
+
+    def _joined(self) -> Labels:
+        pairs = [torch.stack([one.reshape(-1), other.reshape(-1)]).numpy() for one, other in self._ties]
+        ends = np.unique(np.concatenate([np.zeros((2, 1), np.int64), *pairs], axis=1), axis=1)
+        size = self._count + 1
+        graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(size, size))
+        return connected_components(graph, directed=False)[1].astype(np.int64)
+
+    # Labels of tensors
+
+    def labels_of(self, tensor: Tensor) -> Tensor | None:
+        """Those of a tensor's elements, of its shape; None where it holds no channel of any layer."""
+        known = self._labels.get(id(tensor))
+        if known is None and id(tensor) in self._bare:
+            known = self._fresh(tensor.numel()).view(tensor.shape)
+            self._give(tensor, known)
+            self._note(self._bare[id(tensor)], "each", known.reshape(-1))
+        return known
+
+    def _give(self, tensor: Tensor, labels: Tensor | None) -> None:
+        if labels is None or not bool(labels.any()):
+            return
+        self._labels[id(tensor)] = _narrowed(labels).expand(tensor.shape)
+        self._alive.append(tensor)
+
+    def _fresh(self, count: int) -> Tensor:
+        self._count += count
+        return torch.arange(self._count - count + 1, self._count + 1)
+
+    def _note(self, name: str, side: Side, labels: Tensor) -> None:
+        """A part; met again, it is tied to what it was."""
+        known = self._parts.get((name, side))
+        if known is None:
+            self._parts[name, side] = Part(name, side, labels.numpy().copy())
+        else:
+            self._tie(torch.from_numpy(known.labels), labels, f"{name}, which runs twice")
+
+    def hold(self, labels: Tensor | None, reason: str) -> None:
+        """Channels that cannot go."""
+        if labels is not None:
+            self._held.append((_narrowed(labels).reshape(-1), reason))
+
+    def _tie(self, one: Tensor, other: Tensor, operation: str, multiplies: bool = False) -> None:
+        """Channels that go together; what meets no channel cannot go."""
+        both = (one > 0) & (other > 0)
+        if bool(both.any()):
+            pair = (one[both], other[both])
+            self._ties.append(pair)
+            if not multiplies:
+                self._added.extend(pair)
+        for given, beside in ((one, other), (other, one)):
+            alone = given[(given > 0) & (beside == 0)]
+            if len(alone):
+                self._held.append((alone, f"{operation} joins it to what no layer's filters give"))
+
+    def _tie_along(self, labels: Tensor, dim: int, operation: str) -> Tensor:
+        """Labels with those along a dimension tied to the first."""
+        first = labels.select(dim, 0).unsqueeze(dim)
+        if labels.shape[dim] > 1:
+            one, other = torch.broadcast_tensors(first, labels.narrow(dim, 1, labels.shape[dim] - 1))
+            self._tie(one, other, operation)
+        return first.expand(labels.shape)
+
+    def _rectangular(self, labels: Tensor, operation: str, keep: int | None = None) -> Tensor:
+        """Labels that vary along one dimension alone, the longest: what is cut must leave equally long rows."""
+        varying = _varying(labels)
+        if len(varying) > 1:
+            keep = max(varying, key=lambda dim: labels.shape[dim]) if keep is None else keep
+            for dim in varying:
+                if dim != keep:
+                    labels = self._tie_along(labels, dim, operation)
+        return labels
+
+    # Modules
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """While the block runs, layers and norms tell what they read and give."""
+        with ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                if (rule := _rule_of(module)) is not None:
+                    before, after = self._around(name, rule)
+                    stack.callback(module.register_forward_pre_hook(before).remove)
+                    stack.callback(module.register_forward_hook(after).remove)
+            yield
+
+    def _around(self, name: str, rule: _Rule) -> tuple[Callable[..., None], Callable[..., None]]:
+        def before(*_: object) -> None:
+            self._within += 1
+
+        def after(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            self._within -= 1
+            if not self._within:
+                tensors = [each for each in given if isinstance(each, Tensor)]
+                labels = [self.labels_of(each) for each in tensors]
+                result = rule(self, name, module, labels, output)
+                if isinstance(output, Tensor):
+                    self._give(output, result)
+
+        return before, after
+
+    def _bare_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of modules that no rule is for."""
+        for path, module in self._model.named_modules():
+            inside = any(_rule_of(each) is not None for each in _around(self._model, path))
+            for name, parameter in () if inside else module.named_parameters(recurse=False):
+                yield f"{path}.{name}" if path else name, parameter
+
+    def channels_at(self, labels: Tensor | None, dim: int, name: str) -> Tensor | None:
+        """The labels along a dimension, which must be the same at all of its positions."""
+        if labels is None:
+            return None
+        others = [each for each in _varying(labels) if each != dim % labels.ndim]
+        if others:
+            self.hold(labels, f"{name} reads them in an order that cannot be followed")
+        for each in range(labels.ndim):
+            if each != dim % labels.ndim:
+                labels = labels.narrow(each, 0, 1)
+        return labels.reshape(-1)
+
+    def layer(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
+        """A convolution or linear layer."""
+        is_conv = isinstance(module, nn.Conv2d)
+        dim = output.ndim - 3 if is_conv else -1
+        read = self.channels_at(labels[0] if labels else None, dim, name)
+        groups, inputs = (module.groups, module.in_channels) if is_conv else (1, module.in_features)  # type: ignore[union-attr]
+        width = output.shape[dim]
+        if is_conv and groups == inputs > 1:
+            if read is None:
+                return None
+            self._note(name, "each", read)
+            return _along(read.repeat_interleave(width // groups), output, dim)
+        if groups > 1 and read is not None:
+            self._tie_along(read.view(groups, -1), 0, f"{name}, whose groups must stay equal,")
+        if read is not None:
+            self._note(name, "reads", read)
+        known = self._parts.get((name, "gives"))
+        given = self._fresh(width) if known is None else torch.from_numpy(known.labels)
+        self._note(name, "gives", given)
+        if groups > 1:
+            self._tie_along(given.view(groups, -1), 0, f"{name}, whose groups must stay equal,")
+        own = {**module._parameters, **module._buffers}
+        for tensor_name, tensor in own.items():
+            if tensor is not None and tensor_name not in ("weight", "bias") and width in tensor.shape:
+                self.hold(given, f"{name} has {tensor_name} beside its weight, which nothing would cut with its filters")
+        return _along(given, output, dim)
+
+    def norm(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
+        """What treats every channel by itself, with tensors of its own."""
+        read = self.channels_at(labels[0], min(1, output.ndim - 1), name)
+        if read is None or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
+            return labels[0]
+        if isinstance(module, nn.GroupNorm):
+            self._tie_along(read.view(module.num_groups, -1), 0, f"{name}, whose groups must stay equal,")
+        self._note(name, "each", read)
+        return labels[0]
+
+    def layer_norm(self, name: str, module: nn.Module, labels: list[Tensor | None], _: Tensor) -> Tensor | None:
+        """A norm over channels: with fewer of them each is divided by another number, dead ones or not."""
+        self.hold(labels[0], f"{name}, a layer norm, divides each by all of them together")
+        return labels[0]
+
+    def attention(self, name: str, _: nn.Module, labels: list[Tensor | None], __: object) -> None:
+        """Torch's own attention, whose weights are used outside of its layers."""
+        for each in labels:
+            self.hold(each, f"{name}, an attention, reads them")
+
+    def padding(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
+        """Zeros before and after channels, whose numbers can be changed."""
+        read = self.channels_at(labels[0], 1, name)
+        if read is None:
+            return None
+        assert isinstance(module, PaddedShortcut)
+        before, after = self._fresh(module.before), self._fresh(module.after)
+        self._note(name, "before", before)
+        self._note(name, "after", after)
+        return _along(torch.cat([before, read, after]), output, 1)
+
+    # Operations
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        keywords = dict(kwargs or {})
+        result = func(*args, **keywords)
+        if self._within:
+            return result
+        flat, shape = tree_flatten((list(args), keywords))
+        labels = [self.labels_of(each) if isinstance(each, Tensor) else None for each in flat]
+        if any(each is not None for each in labels):
+            given = _Operation(func, flat, labels, shape, result)
+            outputs = result if isinstance(result, (tuple, list)) else [result]
+            found = self._outcome(given)
+            for tensor, own in zip(outputs, found, strict=False):
+                if isinstance(tensor, Tensor):
+                    self._give(tensor, own)
+        return result
+
+    def _outcome(self, given: _Operation) -> Sequence[Tensor | None]:
+        name = given.name
+        if name in _AS_IT_IS:
+            return [given.first]
+        if name in _MOVES:
+            return self._moved(given)
+        if name in _RESAMPLES:
+            return self._resampled(given)
+        if name in _REDUCES:
+            return self._reduced(given)
+        if name in ("_softmax", "_log_softmax"):
+            dim = int(given.flat[1])
+            first = given.first.select(dim, 0).unsqueeze(dim).expand(given.first.shape)
+            self._alike.append((given.first, first, "a softmax over its channels couples it to others"))
+            return [given.first]
+        if name == "constant_pad_nd":
+            return [self._padded(given)]
+        if torch.Tag.pointwise in given.func.tags or name in _ELEMENTWISE:
+            return [self._elementwise(given)]
+        for each in given.labels:
+            self.hold(each, f"{_WORDS.get(name, f'the operation {name}')} reads them")
+        return []
+
+    def _elementwise(self, given: _Operation) -> Tensor | None:
+        shape = given.result.shape
+        operands = [
+            (tensor, torch.zeros(tensor.shape, dtype=torch.int64) if labels is None else labels)
+            for tensor, labels in zip(given.flat, given.labels, strict=True)
+            if isinstance(tensor, Tensor) and tensor.numel() > 1 or labels is not None
+        ]
+        # What varies least first: a bare parameter has a label for each of its elements.
+        operands.sort(key=lambda each: (not bool(each[1].any()), len(_varying(each[1]))))
+        multiplies = given.name in ("mul", "div")
+        result = operands[0][1].expand(shape)
+        for tensor, labels in operands[1:]:
+            one, other = result, labels.expand(shape)
+            spans = [dim for dim in range(1 - len(shape) - 1, 0) if -dim <= tensor.ndim and tensor.shape[dim] > 1]
+            varying = {dim - len(shape) for dim in _varying(result)}
+            if not bool(labels.any()) and not varying & set(spans):
+                continue  # one number for all of the channels
+            operation = _WORDS.get(given.name, f"the operation {given.name}")
+            mine, theirs = _narrowed_together(one, other)
+            self._tie(mine, theirs, operation, multiplies)
+            result = torch.where(one > 0, one, other)
+        return result
+
+    def _moved(self, given: _Operation) -> Sequence[Tensor | None]:
+        name, first = given.name, given.first
+        words = _WORDS.get(name, f"the operation {name}")
+        if name in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
+            return [self._rectangular(first.reshape(given.result.shape), "a reshape")]
+        if name in ("cat", "stack"):
+            joined = given.again()
+            assert isinstance(joined, Tensor)
+            dim = given.dim % joined.ndim
+            varying = [each for each in _varying(joined) if each != dim]
+            if varying and dim in _varying(joined):
+                joined = self._rectangular(joined, words, max(varying, key=lambda each: joined.shape[each]))
+            return [joined]
+        if name in ("split", "split_with_sizes", "unbind", "slice", "select", "index", "index_select"):
+            return self._taken(given, words)
+        result = given.again()
+        return [result] if isinstance(result, Tensor) else list(result)
+
+    def _taken(self, given: _Operation, words: str) -> Sequence[Tensor | None]:
+        """A part of a tensor, or several: of its channels only equal runs may be taken, and go alike."""
+        first = given.first
+        result = given.again()
+        parts = [result] if isinstance(result, Tensor) else list(result)
+        dim = given.dim % first.ndim
+        if dim not in _varying(first) and given.name != "index":
+            return parts
+        if given.name in ("split", "split_with_sizes") and len({each.shape[dim] for each in parts}) == 1:
+            runs = first.unflatten(dim, (len(parts), -1))
+        elif given.name == "slice" and parts[0].shape == first.shape:
+            return parts
+        elif given.name == "slice" and first.shape[dim] % parts[0].shape[dim] == 0 and given.starts_a_run:
+            runs = first.unflatten(dim, (first.shape[dim] // parts[0].shape[dim], -1))
+        else:
+            if len(_varying(first)):
+                self.hold(first, f"{words} takes some of them by their numbers")
+            return parts
+        self._tie_along(runs, dim, words)
+        return parts
+
+    def _padded(self, given: _Operation) -> Tensor | None:
+        amounts, first = list(given.flat_list), given.first
+        sizes = [(amounts[2 * each], amounts[2 * each + 1]) for each in range(len(amounts) // 2)]
+        for number, (before, after) in enumerate(sizes):
+            dim = first.ndim - 1 - number
+            if dim not in _varying(first):
+                if before > 0 or after > 0:
+                    shape = [*first.shape]
+                    shape[dim] += before + after
+                    first = first.narrow(dim, 0, 1).expand(shape)
+                elif before or after:
+                    first = first.narrow(dim, 0, first.shape[dim] + before + after)
+                continue
+            if before < 0 or after < 0:
+                self.hold(first, "a crop takes some of them by their numbers")
+                return None
+            zeros = self._fresh(before + after)
+            self.hold(zeros, "a padding with a number of zero channels that its forward pass holds")
+            shape = [1] * first.ndim
+            shape[dim] = -1
+            rest = [*first.shape]
+            ends = []
+            for count, run in ((before, zeros[:before]), (after, zeros[before:])):
+                rest[dim] = count
+                ends.append(run.view(shape).expand(rest))
+            first = torch.cat([ends[0], first, ends[1]], dim)
+        return first
+
+    def _resampled(self, given: _Operation) -> Sequence[Tensor | None]:
+        first = given.first
+        results = given.result if isinstance(given.result, (tuple, list)) else [given.result]
+        if {first.ndim - 1, first.ndim - 2} & set(_varying(first)):
+            self.hold(first, f"the operation {given.name} mixes them")
+            return []
+        first = first[..., :1, :1]
+        return [first.expand(*first.shape[:-2], *each.shape[-2:]) for each in results]
+
+    def _reduced(self, given: _Operation) -> Sequence[Tensor | None]:
+        first, name = given.first, given.name
+        dims = given.reduced_dims
+        varying = set(_varying(first)) & set(dims)
+        if varying:
+            if name == "sum" and set(_varying(first)) - varying:
+                for dim in varying:
+                    first = self._tie_along(first, dim, "a sum")
+            else:
+                self.hold(first, f"{_WORDS.get(name, f'the operation {name}')} goes over its channels")
+        for dim in sorted(dims, reverse=True):
+            first = first.narrow(dim, 0, 1)
+            if not given.keeps_dims:
+                first = first.squeeze(dim)
+        count = len(given.result) if isinstance(given.result, (tuple, list)) else 1
+        return [first] * count
+
+
+_Rule = Callable[["_Follower", str, Any, list[Any], Any], Any]
+
+
+def _rule_of(module: nn.Module) -> _Rule | None:
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        return _Follower.layer
+    if isinstance(module, nn.LayerNorm):
+        return _Follower.layer_norm
+    if isinstance(module, nn.MultiheadAttention):
+        return _Follower.attention
+    if isinstance(module, PaddedShortcut):
+        return _Follower.padding
+    if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module):
+        return _Follower.norm
+    return None
+
+
+def _around(model: nn.Module, path: str) -> Iterator[nn.Module]:
+    """A module and those around it."""
+    while path:
+        yield model.get_submodule(path)
+        path = path.rpartition(".")[0]
+    yield model
+
+
+_AS_IT_IS = {
+    *("clone", "detach", "alias", "_to_copy", "contiguous", "lift_fresh", "dropout", "native_dropout"),
+    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "cumsum_of_positions"),
+}
+_MOVES = {
+    *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand"),
+    *("split", "split_with_sizes", "unbind", "slice", "select", "index", "index_select", "cat", "stack", "flip", "roll"),
+    *("repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+}
+_ELEMENTWISE = {"hardswish", "rsub", "prelu", "_prelu_kernel", "masked_fill", "log_sigmoid_forward"}
+_RESAMPLES = {
+    *("max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"),
+    *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d"),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d", "replication_pad2d"),
+}
+_REDUCES = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "prod", "linalg_vector_norm", "norm"}
+_WORDS = {
+    "add": "a sum",
+    "sub": "a difference",
+    "mul": "a product",
+    "div": "a quotient",
+    "cat": "a concatenation",
+    "stack": "a stack",
+    "split": "a split",
+    "split_with_sizes": "a split",
+    "slice": "a slice",
+    "mean": "a mean",
+    "bmm": "a product of matrices",
+    "mm": "a product of matrices",
+    "addmm": "a product of matrices",
+    "native_layer_norm": "a layer norm",
+    "_fused_rms_norm": "a norm over channels",
+    "linalg_vector_norm": "a norm",
+    "convolution": "a convolution outside the layers",
+    "_scaled_dot_product_flash_attention_for_cpu": "an attention",
+    "_scaled_dot_product_attention_math": "an attention",
+}
+
+
+class _Operation:
+    """A call of one of torch's operations, and the labels of what it is given."""
+
+    def __init__(self, func: Any, flat: list[Any], labels: list[Tensor | None], shape: Any, result: Any) -> None:
+        self.func, self.flat, self.labels, self._shape, self.result = func, flat, labels, shape, result
+        self.name = str(func._schema.name).partition("::")[2]
+        if self.name.endswith("_") and not self.name.endswith("__"):
+            self.name = self.name[:-1]
+
+    @property
+    def first(self) -> Tensor:
+        """The labels of the first tensor that has any."""
+        return next(each for each in self.labels if each is not None)
+
+    def again(self) -> Any:
+        """What it makes of labels; of tensors without any, of zeros. Numbers of elements stay as they are."""
+        given = [
+            torch.zeros(each.shape, dtype=torch.int64)
+            if isinstance(each, Tensor) and each.is_floating_point() and labels is None
+            else each
+            if labels is None
+            else labels
+            for each, labels in zip(self.flat, self.labels, strict=True)
+        ]
+        args, keywords = tree_unflatten(given, self._shape)
+        return self.func(*args, **keywords)
+
+    def _argument(self, name: str, default: Any) -> Any:
+        args, keywords = tree_unflatten(self.flat, self._shape)
+        for number, each in enumerate(self.func._schema.arguments):
+            if each.name == name:
+                return keywords.get(name, args[number] if number < len(args) else default)
+        return default
+
+    @property
+    def dim(self) -> int:
+        """The dimension that it works along."""
+        return int(self._argument("dim", 0))
+
+    @property
+    def flat_list(self) -> Sequence[int]:
+        """The numbers of a padding."""
+        return [int(each) for each in self._argument("pad", ())]
+
+    @property
+    def starts_a_run(self) -> bool:
+        """Whether a slice begins where one of equally long runs does."""
+        start, step = self._argument("start", 0) or 0, self._argument("step", 1)
+        size, taken = self.first.shape[self.dim], self.result.shape[self.dim]
+        return step == 1 and (start % size) % taken == 0
+
+    @property
+    def reduced_dims(self) -> list[int]:
+        """The dimensions that a reduction goes over."""
+        dims = self._argument("dim", None)
+        count = self.first.ndim
+        if dims is None or dims == []:
+            return list(range(count))
+        return [int(each) % count for each in (dims if isinstance(dims, (list, tuple)) else [dims])]
+
+    @property
+    def keeps_dims(self) -> bool:
+        """Whether they stay, of size one."""
+        return bool(self._argument("keepdim", False))
+
+
+def _varying(labels: Tensor) -> list[int]:
+    """The dimensions along which labels are not all the same."""
+    found = []
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1 and labels.stride(dim):
+            own = _narrowed(labels)
+            if own.shape[dim] > 1 and bool((own != own.narrow(dim, 0, 1)).any()):
+                found.append(dim)
+    return found
+
+
+def _narrowed(labels: Tensor) -> Tensor:
+    """Labels with one element along every dimension along which they are the same."""
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1 and not labels.stride(dim):
+            labels = labels.narrow(dim, 0, 1)
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1 and bool((labels == labels.narrow(dim, 0, 1)).all()):
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def _narrowed_together(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of two of one shape, where neither varies."""
+    mine, theirs = torch.broadcast_tensors(_narrowed(one), _narrowed(other))
+    return mine, theirs
+
+
+def _along(labels: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """A channel's label at all of its positions."""
+    shape = [1] * tensor.ndim
+    shape[dim] = -1
+    return labels.view(shape).expand(tensor.shape)
