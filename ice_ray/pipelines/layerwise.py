@@ -65,7 +65,7 @@ def choose_removal(
     """The filters of the lowest scores of each unit of the step, and the outcome of scoring."""
     scored = executor.run(snapshot, Score(step, config.criterion, config.calibration_images))
     removed = tuple(
-        (unit.layer, lowest(scored.value[unit.layer], config.amounts.removed(unit), unit.groups))
+        (unit.layer, lowest(scored.value[unit.layer], config.amounts.removed(unit), unit.groups, unit.fixed))
         for unit in executor.network.steps[step - 1].units
     )
     return removed, scored

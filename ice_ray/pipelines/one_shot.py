@@ -43,7 +43,7 @@ class OneShotPipeline(Pipeline):
         scored = executor.run(state.snapshot, Score(0, self.config.criterion, self.config.calibration_images))
         amounts = self.config.amounts
         gone = {
-            unit.layer: lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups)
+            unit.layer: lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups, unit.fixed)
             for unit in executor.network.units
         }
         removal = remove(executor, state.snapshot, gone, scored.cost)

@@ -35,12 +35,15 @@ class Amounts:
         return next((ratio for pattern, ratio in self.by_layer if fnmatch.fnmatchcase(layer, pattern)), self.ratio)
 
     def removed(self, unit: PrunableUnit) -> int:
-        """How many of a unit's filters go: ceil(ratio x filters), less where groups or rounding ask for it."""
+        """How many of a unit's filters go: ceil(ratio x filters), less where groups, filters that must stay or rounding
+        ask for it.
+        """
         run = unit.filters // unit.groups
         removed = removed_count(self.ratio_of(unit.layer), run)
         # Kept widths are multiples of round_to over all runs together.
         multiple = self.round_to // math.gcd(self.round_to, unit.groups)
-        kept = min(run, -(-(run - removed) // multiple) * multiple)
+        fixed = len(unit.fixed) // unit.groups
+        kept = min(run, -(-max(run - removed, fixed) // multiple) * multiple)
         return (run - kept) * unit.groups
 
     def losing(self, steps: Sequence[PruningStep]) -> tuple[PruningStep, ...]:

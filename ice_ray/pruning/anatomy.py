@@ -12,6 +12,8 @@ from torch import nn
 from ice_ray.errors import UserError
 from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import PrunableUnit, PruningStep
+from ice_ray.pruning.channel_trace import trace_channels
+from ice_ray.pruning.coupled_sets import coupled_sets
 from ice_ray.pruning.coupling import OUTPUTS, Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
@@ -72,15 +74,51 @@ def dissect(
     refused |= {gate: f"it goes with {c.layer}, which it gates" for c in couplings for gate in c.gates}
     refused |= faulty
     refused |= {name: "the trace has not met it" for name, m in modules.items() if is_layer(m) and name not in found}
-    chosen = selection.choose(possible, usual, refused)
+    sets = _sets(model, image_shape, layers, couplings, refused, faulty, tied) if selection.coupled else []
+    every = couplings + sets
+    held |= {coupling.layer: why for coupling in sets if (why := _held(coupling, frozen))}
+    possible += [coupling.layer for coupling in sets]
+    wanted = [layer for layer in possible if layer not in held] if selection.coupled else usual
+    chosen = selection.choose(possible, wanted, refused)
     for layer in possible:
         if layer not in chosen:
-            asked = layer in usual or bool(selection.include)
+            asked = layer in wanted or bool(selection.include)
             refused[layer] = _LEFT_OUT if asked else held.get(layer, _OUTSIDE)
     if not chosen:
         raise UserError(_nothing(refused))
     outside = tuple(layer for layer in possible if layer not in chosen and layer not in held)
-    return Anatomy(_steps([c for c in couplings if c.layer in chosen], set(usual), blocks), refused, outside)
+    if selection.coupled:  # after the steps of the blocks
+        every.sort(key=lambda coupling: (coupling.layer not in usual, layers.index(coupling.layer)))
+    steps = _steps([coupling for coupling in every if coupling.layer in chosen], set(usual), blocks)
+    return Anatomy(steps, refused, outside)
+
+
+def _sets(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    layers: Sequence[str],
+    couplings: Sequence[Coupling],
+    refused: dict[str, str],
+    faulty: dict[str, str],
+    tied: Mapping[str, str],
+) -> list[Coupling]:
+    """The coupled sets of filters that may go beside those that nothing couples; reasons for others are added."""
+    alone = {layer for coupling in couplings for layer in (coupling.layer, *coupling.gates)}
+    found = {
+        layer: own for layer, own in coupled_sets(trace_channels(model, image_shape)).items() if layer not in alone
+    }
+    refused |= {layer: own for layer, own in found.items() if isinstance(own, str)}
+    sets = []
+    for layer, own in found.items():
+        if isinstance(own, Coupling):
+            refused.pop(layer, None)
+            if (why := _tied(own, tied)) is not None:
+                refused[layer] = faulty[layer] = why
+            elif layer in faulty:
+                refused[layer] = faulty[layer]
+            else:
+                sets.append(own)
+    return sets
 
 
 def is_choice(reason: str) -> bool:
@@ -123,8 +161,12 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
     for coupling in couplings:
         layer, block = coupling.layer, blocks.of(coupling.layer)
         inner = tuple(reader for reader in coupling.readers if blocks.of(reader) == block)
-        unit = PrunableUnit(layer, coupling.filters, coupling.readers, inner, coupling.groups, coupling.gates)
-        grouped.setdefault(block if layer in usual and not blocks.is_chain(block) else layer, []).append(unit)
+        unit = PrunableUnit(
+            *(layer, coupling.filters, coupling.readers, inner, coupling.groups, coupling.gates),
+            *(coupling.coupled, coupling.columns, coupling.fixed),
+        )
+        of_block = layer in usual and not blocks.is_chain(block)
+        grouped.setdefault(block if of_block else layer, []).append(unit)
     return tuple(PruningStep(number, tuple(units)) for number, units in enumerate(grouped.values(), start=1))
 
 

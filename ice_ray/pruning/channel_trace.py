@@ -1,5 +1,5 @@
-"""Which channels of a network are one, followed through a forward pass: every channel that a layer gives has a label, and
-operations move labels (a slice, a shuffle, a concatenation) or tie them (a sum, a product).
+"""Which channels of a network are one, followed through a forward pass: every channel that a layer gives has a label,
+and operations move labels (a slice, a shuffle, a concatenation) or tie them (a sum, a product).
 
 Torch-Pruning's graph has an edge for every operation and guesses from widths what a reshape does to channels. Here a
 tensor of labels goes through the very reshape instead, beside every tensor of the pass.
@@ -7,8 +7,7 @@ tensor of labels goes through the very reshape instead, beside every tensor of t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -88,7 +87,7 @@ class _Follower(TorchDispatchMode):
     """Gives every tensor of a pass its labels, and notes what is tied."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
         self._labels: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []  # so that no two of them share an id
@@ -122,14 +121,15 @@ class _Follower(TorchDispatchMode):
         ends = np.unique(np.concatenate([np.zeros((2, 1), np.int64), *pairs], axis=1), axis=1)
         size = self._count + 1
         graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(size, size))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        classes: Labels = connected_components(graph, directed=False)[1].astype(np.int64)
+        return classes
 
     # Labels of tensors
 
     def labels_of(self, tensor: Tensor) -> Tensor | None:
         """Those of a tensor's elements, of its shape; None where it holds no channel of any layer."""
         known = self._labels.get(id(tensor))
-        if known is None and id(tensor) in self._bare:
+        if known is None and id(tensor) in self._bare and tensor.numel() > 1:
             known = self._fresh(tensor.numel()).view(tensor.shape)
             self._give(tensor, known)
             self._note(self._bare[id(tensor)], "each", known.reshape(-1))
@@ -238,20 +238,24 @@ class _Follower(TorchDispatchMode):
 
     def layer(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
         """A convolution or linear layer."""
-        is_conv = isinstance(module, nn.Conv2d)
-        dim = output.ndim - 3 if is_conv else -1
+        dim, groups, is_depthwise = -1, 1, False
+        if isinstance(module, nn.Conv2d):
+            dim, groups = output.ndim - 3, module.groups
+            # A grouped one that has one input a group left is none: its outputs can go one by one.
+            is_depthwise = groups == module.in_channels == module.out_channels > 1
         read = self.channels_at(labels[0] if labels else None, dim, name)
-        groups, inputs = (module.groups, module.in_channels) if is_conv else (1, module.in_features)  # type: ignore[union-attr]
         width = output.shape[dim]
-        if is_conv and groups == inputs > 1:
+        if is_depthwise:
             if read is None:
                 return None
             self._note(name, "each", read)
-            return _along(read.repeat_interleave(width // groups), output, dim)
+            return _along(read, output, dim)
         if groups > 1 and read is not None:
             self._tie_along(read.view(groups, -1), 0, f"{name}, whose groups must stay equal,")
         if read is not None:
             self._note(name, "reads", read)
+        if width == 1:
+            return None  # the only filter of a layer stays, and multiplies or is added to any number of others
         known = self._parts.get((name, "gives"))
         given = self._fresh(width) if known is None else torch.from_numpy(known.labels)
         self._note(name, "gives", given)
@@ -260,7 +264,9 @@ class _Follower(TorchDispatchMode):
         own = {**module._parameters, **module._buffers}
         for tensor_name, tensor in own.items():
             if tensor is not None and tensor_name not in ("weight", "bias") and width in tensor.shape:
-                self.hold(given, f"{name} has {tensor_name} beside its weight, which nothing would cut with its filters")
+                self.hold(
+                    given, f"{name} has {tensor_name} beside its weight, which nothing would cut with its filters"
+                )
         return _along(given, output, dim)
 
     def norm(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
@@ -308,7 +314,12 @@ class _Follower(TorchDispatchMode):
         if any(each is not None for each in labels):
             given = _Operation(func, flat, labels, shape, result)
             outputs = result if isinstance(result, (tuple, list)) else [result]
-            found = self._outcome(given)
+            try:
+                found = self._outcome(given)
+            except (RuntimeError, ValueError, IndexError, TypeError):  # arguments of a kind that no rule knows
+                found = []
+                for each in labels:
+                    self.hold(each, f"the operation {given.name} reads them in a way that cannot be followed")
             for tensor, own in zip(outputs, found, strict=False):
                 if isinstance(tensor, Tensor):
                     self._give(tensor, own)
@@ -316,7 +327,7 @@ class _Follower(TorchDispatchMode):
 
     def _outcome(self, given: _Operation) -> Sequence[Tensor | None]:
         name = given.name
-        if name in _AS_IT_IS:
+        if name in _AS_IT_IS or (name == "as_strided" and given.is_row):
             return [given.first]
         if name in _MOVES:
             return self._moved(given)
@@ -342,7 +353,7 @@ class _Follower(TorchDispatchMode):
         operands = [
             (tensor, torch.zeros(tensor.shape, dtype=torch.int64) if labels is None else labels)
             for tensor, labels in zip(given.flat, given.labels, strict=True)
-            if isinstance(tensor, Tensor) and tensor.numel() > 1 or labels is not None
+            if labels is not None or (isinstance(tensor, Tensor) and tensor.numel() > 1)
         ]
         # What varies least first: a bare parameter has a label for each of its elements.
         operands.sort(key=lambda each: (not bool(each[1].any()), len(_varying(each[1]))))
@@ -375,6 +386,10 @@ class _Follower(TorchDispatchMode):
             return [joined]
         if name in ("split", "split_with_sizes", "unbind", "slice", "select", "index", "index_select"):
             return self._taken(given, words)
+        if name in ("channel_shuffle", "pixel_shuffle"):
+            count = int(given.flat[1])
+            dim, runs = first.ndim - 3, (count, -1) if name == "channel_shuffle" else (-1, count**2)
+            self._tie_along(first.unflatten(dim, runs), dim if name == "channel_shuffle" else dim + 1, words)
         result = given.again()
         return [result] if isinstance(result, Tensor) else list(result)
 
@@ -479,22 +494,26 @@ def _around(model: nn.Module, path: str) -> Iterator[nn.Module]:
     yield model
 
 
-_AS_IT_IS = {
-    *("clone", "detach", "alias", "_to_copy", "contiguous", "lift_fresh", "dropout", "native_dropout"),
-    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "cumsum_of_positions"),
-}
-_MOVES = {
-    *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand"),
-    *("split", "split_with_sizes", "unbind", "slice", "select", "index", "index_select", "cat", "stack", "flip", "roll"),
-    *("repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
-}
-_ELEMENTWISE = {"hardswish", "rsub", "prelu", "_prelu_kernel", "masked_fill", "log_sigmoid_forward"}
-_RESAMPLES = {
-    *("max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"),
-    *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d"),
-    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d", "replication_pad2d"),
-}
-_REDUCES = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "prod", "linalg_vector_norm", "norm"}
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_AS_IT_IS = _names(
+    "clone detach alias _to_copy contiguous lift_fresh dropout native_dropout "
+    "zeros_like ones_like empty_like full_like rand_like randn_like"
+)
+_MOVES = _names(
+    "view _unsafe_view reshape _reshape_alias permute transpose t unsqueeze squeeze expand split split_with_sizes "
+    "unbind slice select index index_select cat stack flip repeat pixel_shuffle pixel_unshuffle channel_shuffle"
+)
+"""Not those with which the channels that are left come to lie otherwise than they did beside the others (roll)."""
+_ELEMENTWISE = _names("hardswish rsub prelu _prelu_kernel masked_fill log_sigmoid_forward")
+_RESAMPLES = _names(
+    "max_pool2d max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d "
+    "_upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "reflection_pad2d replication_pad2d"
+)
+_REDUCES = _names("mean sum amax amin max min var std var_mean prod linalg_vector_norm norm")
 _WORDS = {
     "add": "a sum",
     "sub": "a difference",
@@ -563,11 +582,17 @@ class _Operation:
         return [int(each) for each in self._argument("pad", ())]
 
     @property
+    def is_row(self) -> bool:
+        """Whether what it gives has the shape of what it is given, and but one dimension: there is one order then."""
+        shape = self.first.shape
+        return bool(self.result.shape == shape and max(shape, default=1) == self.first.numel())
+
+    @property
     def starts_a_run(self) -> bool:
         """Whether a slice begins where one of equally long runs does."""
         start, step = self._argument("start", 0) or 0, self._argument("step", 1)
         size, taken = self.first.shape[self.dim], self.result.shape[self.dim]
-        return step == 1 and (start % size) % taken == 0
+        return bool(step == 1 and (start % size) % taken == 0)
 
     @property
     def reduced_dims(self) -> list[int]:

@@ -62,7 +62,7 @@ def _coupling(trace: ChannelTrace, channels: Channels, root: Part, members: Sequ
     readers = [part for part in touched if part.side == "reads"]
     if not readers:
         return "nothing reads its filters that could do with fewer"
-    kept = {each for each in own if each in trace.held} | _spared(touched, channels, free)
+    kept = {each for each in own if each in trace.held} | _spared(touched, channels, free, set(own))
     fixed = tuple(number for number, each in enumerate(own) if each in kept)
     if len(fixed) == len(own):
         return "each of its filters is needed, for one of the layers that go with it has no other"
@@ -113,12 +113,12 @@ def _in_order(columns: FilterMap, filters: int) -> bool:
     return not rest and columns[1] == tuple(number // features for number in range(len(columns[1])))
 
 
-def _spared(touched: Iterable[Part], channels: Channels, free: Collection[int]) -> set[int]:
+def _spared(touched: Iterable[Part], channels: Channels, free: set[int], every: set[int]) -> set[int]:
     """Channels that stay so that nothing which has but some of them is left without any."""
     spared: set[int] = set()
     for part in sorted(touched, key=lambda part: len(part.labels)):
         own = set(channels[part])
-        if part.side not in ("before", "after") and own < set(free) and not own & spared:
+        if part.side not in ("before", "after") and own <= free and own != every and not own & spared:
             spared.add(channels[part][0])
     return spared
 
@@ -150,9 +150,7 @@ def channels_of(trace: ChannelTrace, removed: Mapping[str, Sequence[int]]) -> se
 def columns_of(trace: ChannelTrace, gone: Collection[int]) -> dict[str, list[int]]:
     """Per reader, the input channels that go."""
     return {
-        part.name: places
-        for part in trace.parts
-        if part.side == "reads" and (places := _places(trace, part, gone))
+        part.name: places for part in trace.parts if part.side == "reads" and (places := _places(trace, part, gone))
     }
 
 
@@ -193,13 +191,11 @@ def _cut_layer(module: nn.Conv2d | nn.Linear, part: Part, kept: Tensor) -> None:
         return
     if part.side == "each":
         assert isinstance(module, nn.Conv2d)  # depthwise
-        each = module.out_channels // module.groups
         module.in_channels = module.groups = width
-        kept = (kept[:, None] * each + torch.arange(each)).flatten()
     for name in ("weight", "bias"):
         if module._parameters.get(name) is not None:
             _take(module, name, 0, kept)
-    setattr(module, "out_channels" if isinstance(module, nn.Conv2d) else "out_features", len(kept))
+    setattr(module, "out_channels" if isinstance(module, nn.Conv2d) else "out_features", width)
 
 
 def _cut_norm(module: nn.Module, width: int, kept: Tensor) -> None:

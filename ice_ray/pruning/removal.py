@@ -10,6 +10,8 @@ from torch import nn
 from ice_ray.models.frozen import freeze
 from ice_ray.models.layout import lay_out, mark_layout
 from ice_ray.models.units import PruningStep
+from ice_ray.pruning.channel_trace import trace_channels
+from ice_ray.pruning.coupled_sets import channels_of, coupled_sets, cut_out
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
@@ -26,15 +28,33 @@ def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed:
         removed: per layer (module path), the indices of the filters (hidden units) to remove, as the layer is now.
     """
     with surgery(model, image_shape) as graph:
-        remove_from(model, graph, removed)
+        remove_from(model, image_shape, graph, removed)
 
 
-def remove_from(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
+def remove_from(
+    model: nn.Module, image_shape: tuple[int, int, int], graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]
+) -> None:
     """The same within `surgery`, whose graph it is."""
     modules = dict(model.named_modules())
+    alone, coupled = parted(graph, modules, removed)
+    for layer, filters in alone.items():
+        removal_group(graph, modules[layer], sorted(filters)).prune()
+    if coupled:
+        trace = trace_channels(model, image_shape)
+        cut_out(model, trace, channels_of(trace, coupled))
+
+
+def parted(
+    graph: tp.DependencyGraph, modules: Mapping[str, nn.Module], removed: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Sequence[int]], dict[str, Sequence[int]]]:
+    """What is to go, by whether nothing couples it to other layers' filters, or something does."""
+    alone: dict[str, Sequence[int]] = {}
+    coupled: dict[str, Sequence[int]] = {}
     for layer, filters in removed.items():
         if filters:
-            removal_group(graph, modules[layer], sorted(filters)).prune()
+            is_alone = isinstance(coupling_of(graph, layer, modules), Coupling)
+            (alone if is_alone else coupled)[layer] = filters
+    return alone, coupled
 
 
 @contextmanager
@@ -63,20 +83,31 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], left: Left) -
     with surgery(model, image_shape) as graph:
         modules = dict(model.named_modules())
         surplus: dict[str, list[int]] = {}
+        sets: Mapping[str, Coupling | str] | None = None
         for layer, own in left.items():
             width = own if isinstance(own, int) else len(own)
             coupling = coupling_of(graph, layer, modules) if layer in modules else "there is none"
+            if isinstance(coupling, str) and layer in modules:
+                sets = coupled_sets(trace_channels(model, image_shape)) if sets is None else sets
+                found = sets.get(layer, coupling)
+                coupling = found if isinstance(found, Coupling) else coupling
             if isinstance(coupling, str):
                 raise ValueError(f"layer '{layer}' cannot have {width} filters: {coupling}")
             if not 0 < width <= coupling.filters or width % coupling.groups:
                 raise ValueError(f"layer '{layer}' cannot have {width} of its {coupling.filters} filters")
             surplus[layer] = _last_of_each_run(coupling, width) if isinstance(own, int) else _others(coupling, own)
-        remove_from(model, graph, surplus)
+        remove_from(model, image_shape, graph, surplus)
 
 
 def _last_of_each_run(coupling: Coupling, width: int) -> list[int]:
     run, kept = coupling.filters // coupling.groups, width // coupling.groups
-    return [start + position for start in range(0, coupling.filters, run) for position in range(kept, run)]
+    free = [position for position in range(run) if position not in coupling.fixed]
+    if run - kept > len(free):
+        raise ValueError(
+            f"layer '{coupling.layer}' cannot have {width} filters: {len(coupling.fixed)} of them must stay"
+        )
+    gone = free[len(free) - (run - kept) :]
+    return [start + position for start in range(0, coupling.filters, run) for position in gone]
 
 
 def _others(coupling: Coupling, kept: Sequence[int]) -> list[int]:

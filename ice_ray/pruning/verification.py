@@ -11,14 +11,18 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied, unsettled
 from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.units import PrunableUnit, PruningStep
+from ice_ray.pruning.channel_trace import trace_channels
+from ice_ray.pruning.coupled_sets import channels_of, columns_of
 from ice_ray.pruning.coupling import filters_of, removal_group
-from ice_ray.pruning.removal import remove_from, shrink_to, surgery
+from ice_ray.pruning.removal import parted, remove_from, shrink_to, surgery
 from ice_ray.pruning.stand_ins import StandIns
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.randomness import generator
 
 # Of the greatest output. In double precision a fault shows that has faded on its way through many layers.
 _TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+
+_DRAWS = 8
 
 
 def faulty_layers(model: nn.Module, image_shape: tuple[int, int, int], steps: Sequence[PruningStep]) -> dict[str, str]:
@@ -81,10 +85,10 @@ def _difference(
     images = torch.randn(2, *image_shape, generator=generator("verification"), dtype=dtype)
     stand_ins = StandIns(own, images)
     with surgery(own, image_shape) as graph:
-        _silence(own, graph, removed)
+        _silence(own, image_shape, graph, removed)
         before = stand_ins.outputs(images)
         left = {layer: filters_of(own.get_submodule(layer)) - len(filters) for layer, filters in removed.items()}
-        remove_from(own, graph, removed)
+        remove_from(own, image_shape, graph, removed)
     if any(filters_of(own.get_submodule(layer)) != width for layer, width in left.items()):
         return "others of its filters would go with those that are removed"
     after = stand_ins.outputs(images)
@@ -98,23 +102,38 @@ def _difference(
 
 def _half(unit: PrunableUnit) -> tuple[int, ...]:
     """Filters to remove, drawn for each unit, so that channels that are confused with others show. What is left of each
-    run is a prime number that does not divide the run, so that reshapes into equal parts show, too.
+    run is a prime number that does not divide the run, so that reshapes into equal parts show, too; and where it can be
+    helped it is not one stretch, which rolled on would look like itself.
     """
     run = unit.filters // unit.groups
+    free = [position for position in range(run) if position not in unit.fixed]
     kept = next((left for left in range((run + 1) // 2, run) if run % left and _is_prime(left)), run - run // 2)
-    positions = torch.randperm(run, generator=generator("verification", unit.layer))[kept:]
-    return tuple(sorted(int(position) + start for position in positions for start in range(0, unit.filters, run)))
+    count, drawn = min(run - kept, len(free)), generator("verification", unit.layer)
+    for _ in range(_DRAWS):
+        order = torch.randperm(len(free), generator=drawn)[len(free) - count :]
+        positions = {free[int(each)] for each in order}
+        if sum((each + 1) % run not in positions for each in positions) > 1:
+            break
+    return tuple(sorted(position + start for position in positions for start in range(0, unit.filters, run)))
 
 
 def _is_prime(number: int) -> bool:
     return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
-def _silence(model: nn.Module, graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]) -> None:
+def _silence(
+    model: nn.Module, image_shape: tuple[int, int, int], graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]
+) -> None:
     """Zero every reader's weights for the filters."""
     modules = dict(model.named_modules())
+    alone, coupled = parted(graph, modules, removed)
+    if coupled:
+        trace = trace_channels(model, image_shape)
+        with torch.no_grad():
+            for reader, columns in columns_of(trace, channels_of(trace, coupled)).items():
+                _forget(modules[reader], columns)
     with torch.no_grad():
-        for layer, filters in removed.items():
+        for layer, filters in alone.items():
             for item in removal_group(graph, modules[layer], list(filters)):
                 target, reads = item.dep.target.module, item.dep.handler.__name__ == "prune_in_channels"
                 if reads and isinstance(target, (nn.Conv2d, nn.Linear)):
@@ -152,7 +171,8 @@ def _trains(model: nn.Module, image_shape: tuple[int, int, int], units: Sequence
     images = torch.zeros(2, *image_shape)
     try:
         if units:
-            shrink_to(own, image_shape, {unit.layer: unit.filters // unit.groups // 2 * unit.groups for unit in units})
+            halves = {unit: unit.filters // unit.groups // 2 * unit.groups for unit in units}
+            shrink_to(own, image_shape, {unit.layer: max(half, len(unit.fixed)) for unit, half in halves.items()})
         with torch.no_grad():
             own.train()(laid_out(images, layout_of(own)))
     except Exception:  # the network is anybody's

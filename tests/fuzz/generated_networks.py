@@ -797,7 +797,7 @@ def killed(network: Generated, removed: dict[str, Sequence[int]]) -> None:
             while not isinstance(block, Block):
                 place, _, outer = place.rpartition(".")
                 name, block = f"{outer}.{name}", network.get_submodule(place)
-            for each in (name, *block.chains[name]):
+            for each in (name, *block.chains.get(name, ())):
                 _silence(block.get_submodule(each), list(filters))
 
 

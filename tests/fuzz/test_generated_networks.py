@@ -26,6 +26,7 @@ from ice_ray.artifact import load_pruned, save_pruned
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError
 from ice_ray.models.registry import ModelSpec
+from ice_ray.models.units import all_kept, kept_without
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.pruning.selection import Selection
@@ -40,11 +41,21 @@ AMOUNTS = Amounts(0.5)
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_each_is_refused_in_one_line_or_pruned_right(batch, tmp_path):
+    try_all(range(batch, NETWORKS * TIMES, BATCHES), tmp_path, is_coupled=False)
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_so_it_is_where_coupled_channels_go_too(batch, tmp_path):
+    try_all(range(batch, NETWORKS * TIMES, BATCHES), tmp_path, is_coupled=True)
+
+
+def try_all(numbers: Sequence[int], folder: Path, is_coupled: bool) -> None:
+    """Raises AssertionError: some of the networks of these numbers go wrong, or hardly any can be pruned."""
     faults, outcomes = [], Counter[str]()
-    for number in range(batch, NETWORKS * TIMES, BATCHES):
+    for number in numbers:
         network = generated(number, SEED)
         try:
-            outcome = fault_of(network, number, tmp_path / str(number))
+            outcome = fault_of(network, number, folder / str(number), is_coupled)
         except Exception as error:
             outcome = f"{type(error).__name__}: {str(error)[:200]}"
         outcomes[outcome] += 1
@@ -54,9 +65,9 @@ def test_each_is_refused_in_one_line_or_pruned_right(batch, tmp_path):
     assert outcomes["right"] > outcomes.total() / 2
 
 
-def fault_of(network: Generated, number: int, folder: Path) -> str:
+def fault_of(network: Generated, number: int, folder: Path, is_coupled: bool = False) -> str:
     """How it went: right, refused, or what is wrong."""
-    everything = Selection(include=("*",)) if number % 2 else Selection()
+    everything = Selection(include=("*",) if number % 2 else (), coupled=is_coupled)
     try:
         opened, _ = open_network(network, "mine", SHAPE, everything)
         AMOUNTS.check(opened.steps)
@@ -80,7 +91,8 @@ def chosen(network: DenseNetwork, number: int) -> dict[str, tuple[int, ...]]:
     chance, removed = random.Random(f"{SEED} filters {number}"), {}
     for unit in network.units:
         run = unit.filters // unit.groups
-        places = chance.sample(range(run), AMOUNTS.removed(unit) // unit.groups)
+        free = [place for place in range(run) if place not in unit.fixed]
+        places = chance.sample(free, AMOUNTS.removed(unit) // unit.groups)
         removed[unit.layer] = tuple(sorted(start + each for start in range(0, unit.filters, run) for each in places))
     return removed
 
@@ -89,7 +101,7 @@ def dead_filters(opened: DenseNetwork, removed: Mapping[str, Sequence[int]], ima
     """What is wrong where filters go that give nothing."""
     dense = opened.build(torch.device("cpu"))
     assert isinstance(dense, Generated)
-    killed(dense, dict(removed))
+    killed(dense, owned(opened, removed))
     pruned = copy.deepcopy(dense)
     remove_filters(pruned, SHAPE, removed)
     before, after = logits(without_mixing(dense), images), logits(without_mixing(pruned), images)
@@ -97,6 +109,14 @@ def dead_filters(opened: DenseNetwork, removed: Mapping[str, Sequence[int]], ima
         return f"logits of {tuple(after.shape)} where they were {tuple(before.shape)}"
     apart = float((before - after).abs().max() / before.abs().max())
     return "" if apart <= CLOSE else f"dead filters of {list(removed)} changed logits by {apart:.2g} of the greatest"
+
+
+def owned(opened: DenseNetwork, removed: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """By layer, all filters that go: those of the units' own layers, and those that are coupled to them."""
+    kept = kept_without(opened.units, all_kept(opened.units), removed)
+    gates = {gate for unit in opened.units for gate in unit.gates}
+    every = all_kept(opened.units)
+    return {layer: sorted({*every[layer]} - {*own}) for layer, own in kept.items() if layer not in gates}
 
 
 def saved_and_loaded(
@@ -110,11 +130,13 @@ def saved_and_loaded(
     if wrong:
         return f"other widths than asked for: {wrong}"
     spec, tensors = ModelSpec("mine:build", CLASSES), pruned.state_dict()
-    save_pruned(folder, spec, SHAPE, widths, tensors, {}, opened.frozen, opened.layout)
+    every = kept_without(opened.units, all_kept(opened.units), removed)
+    left = {unit.layer: every[unit.layer] for unit in opened.units}
+    save_pruned(folder, spec, SHAPE, left, tensors, {}, opened.frozen, opened.layout)
     loaded = load_pruned(folder, builder=lambda: copy.deepcopy(network))
     if not torch.equal(logits(loaded, images), logits(pruned, images)):
         return "other logits once saved and loaded"
-    if parameters(loaded) != parameters(opened.build_pruned(widths, torch.device("cpu"))):
+    if parameters(loaded) != parameters(opened.build_pruned(left, torch.device("cpu"))):
         return "other parameters than told"
     held = {name for name, each in network.named_parameters() if not each.requires_grad}
     freed = held & {name for name, each in loaded.named_parameters() if each.requires_grad}
