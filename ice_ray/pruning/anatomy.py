@@ -14,7 +14,7 @@ from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.channel_trace import trace_channels
 from ice_ray.pruning.coupled_sets import coupled_sets
-from ice_ray.pruning.coupling import OUTPUTS, Coupling, coupling_of, dependency_graph
+from ice_ray.pruning.coupling import DEPTHWISE, OUTPUTS, Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
 _OUTSIDE = "its filters are read outside its block (stem, transition or head); prune.include takes it all the same"
@@ -60,10 +60,18 @@ def dissect(
     Raises:
         UserError: nothing may be pruned, or a pattern that matches nothing that may.
     """
-    graph = dependency_graph(model, image_shape)
     modules = dict(model.named_modules())
     layers = list(dict.fromkeys(trace.name for trace in traces))
-    found = {layer: coupling_of(graph, layer, modules) for layer in layers}
+    sets = coupled_sets(trace_channels(model, image_shape)) if selection.coupled else {}
+    found: dict[str, Coupling | str]
+    try:
+        graph = dependency_graph(model, image_shape)
+        found = {layer: coupling_of(graph, layer, modules) for layer in layers}
+    except UserError:
+        if not selection.coupled:
+            raise
+        found = {layer: DEPTHWISE for layer in layers if layer not in sets}
+        found |= {layer: own for layer, own in sets.items() if isinstance(own, str) or own.is_alone}
     couplings = _first_owners(coupling for coupling in found.values() if isinstance(coupling, Coupling))
     blocks = Blocks(traces, modules, couplings)
     faulty = {c.layer: why for c in couplings if (why := _tied(c, tied))} | dict(selection.faulty)
@@ -73,12 +81,13 @@ def dissect(
     refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     refused |= {gate: f"it goes with {c.layer}, which it gates" for c in couplings for gate in c.gates}
     refused |= faulty
-    refused |= {name: "the trace has not met it" for name, m in modules.items() if is_layer(m) and name not in found}
-    sets = _sets(model, image_shape, layers, couplings, refused, faulty, tied) if selection.coupled else []
-    every = couplings + sets
-    held |= {coupling.layer: why for coupling in sets if (why := _held(coupling, frozen))}
-    possible += [coupling.layer for coupling in sets]
+    coupled = _coupled(sets, couplings, refused, faulty, tied)
+    every = couplings + coupled
+    held |= {coupling.layer: why for coupling in coupled if (why := _held(coupling, frozen))}
+    possible += [coupling.layer for coupling in coupled]
     wanted = [layer for layer in possible if layer not in held] if selection.coupled else usual
+    known = {*found, *sets}
+    refused |= {name: "the trace has not met it" for name, m in modules.items() if is_layer(m) and name not in known}
     chosen = selection.choose(possible, wanted, refused)
     for layer in possible:
         if layer not in chosen:
@@ -93,10 +102,8 @@ def dissect(
     return Anatomy(steps, refused, outside)
 
 
-def _sets(
-    model: nn.Module,
-    image_shape: tuple[int, int, int],
-    layers: Sequence[str],
+def _coupled(
+    sets: Mapping[str, Coupling | str],
     couplings: Sequence[Coupling],
     refused: dict[str, str],
     faulty: dict[str, str],
@@ -104,11 +111,9 @@ def _sets(
 ) -> list[Coupling]:
     """The coupled sets of filters that may go beside those that nothing couples; reasons for others are added."""
     alone = {layer for coupling in couplings for layer in (coupling.layer, *coupling.gates)}
-    found = {
-        layer: own for layer, own in coupled_sets(trace_channels(model, image_shape)).items() if layer not in alone
-    }
+    found = {layer: own for layer, own in sets.items() if layer not in alone}
     refused |= {layer: own for layer, own in found.items() if isinstance(own, str)}
-    sets = []
+    coupled = []
     for layer, own in found.items():
         if isinstance(own, Coupling):
             refused.pop(layer, None)
@@ -117,8 +122,8 @@ def _sets(
             elif layer in faulty:
                 refused[layer] = faulty[layer]
             else:
-                sets.append(own)
-    return sets
+                coupled.append(own)
+    return coupled
 
 
 def is_choice(reason: str) -> bool:

@@ -19,16 +19,15 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.cifar import PaddedShortcut
 from ice_ray.models.copies import leaving_nothing
+from ice_ray.pruning.coupling import OUTPUTS
 from ice_ray.pruning.torch_pruning import cuts
 
 Side = Literal["gives", "reads", "each", "before", "after"]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
-OUTPUTS = "nothing reads its filters: they are the model's outputs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +84,10 @@ def trace_channels(model: nn.Module, image_shape: tuple[int, int, int]) -> Chann
 
 class _Follower(TorchDispatchMode):
     """Gives every tensor of a pass its labels, and notes what is tied."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to be skipped it would load torch's compiler, seconds of every process
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -219,10 +222,9 @@ class _Follower(TorchDispatchMode):
 
     def _bare_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters of modules that no rule is for."""
-        for path, module in self._model.named_modules():
-            inside = any(_rule_of(each) is not None for each in _around(self._model, path))
-            for name, parameter in () if inside else module.named_parameters(recurse=False):
-                yield f"{path}.{name}" if path else name, parameter
+        ruled = [module for module in self._model.modules() if _rule_of(module) is not None]
+        within = {id(parameter) for module in ruled for parameter in module.parameters()}
+        yield from ((name, each) for name, each in self._model.named_parameters() if id(each) not in within)
 
     def channels_at(self, labels: Tensor | None, dim: int, name: str) -> Tensor | None:
         """The labels along a dimension, which must be the same at all of its positions."""
@@ -309,10 +311,11 @@ class _Follower(TorchDispatchMode):
         result = func(*args, **keywords)
         if self._within:
             return result
-        flat, shape = tree_flatten((list(args), keywords))
+        arguments = [*args, *keywords.values()]
+        flat = [each for given in arguments for each in (given if isinstance(given, (list, tuple)) else [given])]
         labels = [self.labels_of(each) if isinstance(each, Tensor) else None for each in flat]
         if any(each is not None for each in labels):
-            given = _Operation(func, flat, labels, shape, result)
+            given = _Operation(func, args, keywords, flat, labels, result)
             outputs = result if isinstance(result, (tuple, list)) else [result]
             try:
                 found = self._outcome(given)
@@ -486,14 +489,6 @@ def _rule_of(module: nn.Module) -> _Rule | None:
     return None
 
 
-def _around(model: nn.Module, path: str) -> Iterator[nn.Module]:
-    """A module and those around it."""
-    while path:
-        yield model.get_submodule(path)
-        path = path.rpartition(".")[0]
-    yield model
-
-
 def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -540,8 +535,17 @@ _WORDS = {
 class _Operation:
     """A call of one of torch's operations, and the labels of what it is given."""
 
-    def __init__(self, func: Any, flat: list[Any], labels: list[Tensor | None], shape: Any, result: Any) -> None:
-        self.func, self.flat, self.labels, self._shape, self.result = func, flat, labels, shape, result
+    def __init__(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        flat: list[Any],
+        labels: list[Tensor | None],
+        result: Any,
+    ) -> None:
+        self.func, self._args, self._keywords, self.result = func, args, keywords, result
+        self.flat, self.labels = flat, labels
         self.name = str(func._schema.name).partition("::")[2]
         if self.name.endswith("_") and not self.name.endswith("__"):
             self.name = self.name[:-1]
@@ -553,19 +557,21 @@ class _Operation:
 
     def again(self) -> Any:
         """What it makes of labels; of tensors without any, of zeros. Numbers of elements stay as they are."""
-        given = [
-            torch.zeros(each.shape, dtype=torch.int64)
-            if isinstance(each, Tensor) and each.is_floating_point() and labels is None
-            else each
-            if labels is None
-            else labels
-            for each, labels in zip(self.flat, self.labels, strict=True)
-        ]
-        args, keywords = tree_unflatten(given, self._shape)
-        return self.func(*args, **keywords)
+        known = {
+            id(tensor): labels for tensor, labels in zip(self.flat, self.labels, strict=True) if labels is not None
+        }
+
+        def own(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [own(each) for each in value]
+            if isinstance(value, Tensor) and value.is_floating_point() and id(value) not in known:
+                return torch.zeros(value.shape, dtype=torch.int64)
+            return known.get(id(value), value)
+
+        return self.func(*map(own, self._args), **{name: own(value) for name, value in self._keywords.items()})
 
     def _argument(self, name: str, default: Any) -> Any:
-        args, keywords = tree_unflatten(self.flat, self._shape)
+        args, keywords = self._args, self._keywords
         for number, each in enumerate(self.func._schema.arguments):
             if each.name == name:
                 return keywords.get(name, args[number] if number < len(args) else default)

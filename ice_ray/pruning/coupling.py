@@ -22,6 +22,7 @@ from ice_ray.pruning.torch_pruning import FlattenIndexMapping, channel_norm_prun
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 
 Prunable = nn.Conv2d | nn.Linear
+DEPTHWISE = "it is depthwise: its filters go with those of the layer it follows"
 OUTPUTS = "nothing reads its filters: they are the model's outputs"
 # More than flattening leads to: a filter of 64x64 positions, read four times.
 _MOST_CHANNELS_A_FILTER = 16_384
@@ -62,6 +63,11 @@ class Coupling:
     coupled: tuple[FilterMap, ...] = ()
     columns: tuple[FilterMap, ...] = ()
     fixed: tuple[int, ...] = ()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether its filters are in no order of their own in another layer, and all may go."""
+        return not (self.coupled or self.columns or self.fixed)
 
 
 def filters_of(module: nn.Module) -> int:
@@ -138,7 +144,7 @@ def coupling_of(graph: tp.DependencyGraph, layer: str, modules: Mapping[str, nn.
     if not isinstance(module, (nn.Conv2d, nn.Linear)):
         return f"it is a {type(module).__name__}, not a convolution or a linear layer"
     if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-        return "it is depthwise: its filters go with those of the layer it follows"
+        return DEPTHWISE
     try:
         group = removal_group(graph, module, [0])
     except (EntangledError, ZeroDivisionError, IndexError):

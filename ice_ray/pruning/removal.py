@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from ice_ray.errors import UserError
 from ice_ray.models.frozen import freeze
 from ice_ray.models.layout import lay_out, mark_layout
 from ice_ray.models.units import PruningStep
@@ -32,7 +33,10 @@ def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed:
 
 
 def remove_from(
-    model: nn.Module, image_shape: tuple[int, int, int], graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    graph: tp.DependencyGraph | None,
+    removed: Mapping[str, Sequence[int]],
 ) -> None:
     """The same within `surgery`, whose graph it is."""
     modules = dict(model.named_modules())
@@ -45,28 +49,34 @@ def remove_from(
 
 
 def parted(
-    graph: tp.DependencyGraph, modules: Mapping[str, nn.Module], removed: Mapping[str, Sequence[int]]
+    graph: tp.DependencyGraph | None, modules: Mapping[str, nn.Module], removed: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, Sequence[int]], dict[str, Sequence[int]]]:
     """What is to go, by whether nothing couples it to other layers' filters, or something does."""
     alone: dict[str, Sequence[int]] = {}
     coupled: dict[str, Sequence[int]] = {}
     for layer, filters in removed.items():
         if filters:
-            is_alone = isinstance(coupling_of(graph, layer, modules), Coupling)
+            is_alone = graph is not None and isinstance(coupling_of(graph, layer, modules), Coupling)
             (alone if is_alone else coupled)[layer] = filters
     return alone, coupled
 
 
 @contextmanager
-def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph]:
-    """The graph of a model that is to be cut; afterwards its mode and its trainable parameters are as before."""
+def surgery(model: nn.Module, image_shape: tuple[int, int, int]) -> Iterator[tp.DependencyGraph | None]:
+    """The graph of a model that is to be cut, None where there is none; afterwards its mode and its trainable
+    parameters are as before.
+    """
     mark_layout(model, image_shape)
     requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     freeze(model, ())  # the graph is traced through autograd
     was_training = model.training
     model.eval()  # tracing must not move running statistics
     try:
-        yield dependency_graph(model, image_shape)
+        try:
+            graph = dependency_graph(model, image_shape)
+        except UserError:  # coupled channels are followed without it
+            graph = None
+        yield graph
     finally:
         model.train(was_training)
         for name, parameter in model.named_parameters():
@@ -86,7 +96,9 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], left: Left) -
         sets: Mapping[str, Coupling | str] | None = None
         for layer, own in left.items():
             width = own if isinstance(own, int) else len(own)
-            coupling = coupling_of(graph, layer, modules) if layer in modules else "there is none"
+            coupling: Coupling | str = "there is none"
+            if layer in modules:
+                coupling = coupling_of(graph, layer, modules) if graph is not None else "the graph has not got it"
             if isinstance(coupling, str) and layer in modules:
                 sets = coupled_sets(trace_channels(model, image_shape)) if sets is None else sets
                 found = sets.get(layer, coupling)

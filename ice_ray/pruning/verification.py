@@ -122,7 +122,10 @@ def _is_prime(number: int) -> bool:
 
 
 def _silence(
-    model: nn.Module, image_shape: tuple[int, int, int], graph: tp.DependencyGraph, removed: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    graph: tp.DependencyGraph | None,
+    removed: Mapping[str, Sequence[int]],
 ) -> None:
     """Zero every reader's weights for the filters."""
     modules = dict(model.named_modules())

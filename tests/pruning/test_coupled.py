@@ -431,6 +431,22 @@ def test_what_cannot_go_is_refused_with_the_operation(build, layer, reason):
     assert reason in refused
 
 
+def test_reshapes_that_the_graph_chokes_on_are_followed_all_the_same():
+    """ShuffleNet: halves, of which one is read, shuffled with the other."""
+    models = pytest.importorskip("torchvision").models
+    model = unsettled(models.shufflenet_v2_x0_5(num_classes=4))
+    shape = (3, 32, 32)
+    with pytest.raises(UserError, match="cannot be traced"):
+        DenseNetwork(model, shape)
+    network, selection = DenseNetwork.verified(model, shape, COUPLED)
+    assert not selection.faulty
+    assert {"conv1.0", "stage2.1.branch2.0", "stage4.3.branch2.0", "conv5.0"} <= {unit.layer for unit in network.units}
+    assert "tied to each other" in network.refused["stage3.0.branch1.2"]
+    left = {unit.layer: unit.filters - Amounts(0.5).removed(unit) for unit in network.units}
+    pruned = network.build_pruned(left, CPU)
+    assert pruned(torch.rand(1, *shape)).shape == (1, 4)
+
+
 def test_without_being_asked_for_nothing_coupled_goes():
     for name in NETWORKS:
         try:
