@@ -22,7 +22,7 @@ from ice_ray.engine.threshold import Threshold
 from ice_ray.repair.repair import Repaired
 
 COST = Cost(0.1, 3e9)
-REPAIRS = Repaired({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, False, ("a",), ("b",), True)
+REPAIRS = Repaired({"a": (0.3, 0.1)}, {"b": (0.2, float("inf"))}, (("a", "b"),), False, ("a",), ("b",), True)
 RECORDS = [
     ActionRecord("root", Score(1, "l1"), Outcome("root", {"is": torch.tensor([0.1, float("inf"), 1e-38])}, COST)),
     ActionRecord("root", Prune((("a.conv", (0, 2)), ("b", ()))), Outcome("p", None, COST), seconds=0.25),

@@ -16,10 +16,11 @@ from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.models.partial_forward import reads_and_gives
 from ice_ray.models.trace import trace_layers
-from ice_ray.models.units import PrunableUnit, PruningStep, columns_now, rows_now
+from ice_ray.models.units import PrunableUnit, columns_now, rows_now
 from ice_ray.pruning.criteria import criterion_named
 from ice_ray.pruning.criteria.residual import Elimination
 from ice_ray.pruning.removal import remove_filters
+from ice_ray.pruning.selection import Selection
 from ice_ray.repair.normal_equations import NormalEquations, Positions, input_rows, output_rows, positions_of
 from ice_ray.repair.repair import repair, sections
 from ice_ray.repair.step_problems import StepProblems
@@ -298,12 +299,16 @@ def test_criteria_of_activations_add_up_those_of_every_layer(name):
 
 @pytest.fixture
 def coupled_network(data):
-    """Blocks first, then the stream."""
+    """Its steps are those of two blocks, of the stream, and of the layer behind."""
     torch.manual_seed(0)
-    network = DenseNetwork(with_pictures_of(data, Residual()), data.train.image_shape)
-    _, unit = residual()
-    steps = [step for step in network.steps if step.units[0].layer.startswith("blocks")]
-    network.steps = (*steps, PruningStep(len(steps) + 1, (unit,)))
+    model = with_pictures_of(data, Residual())
+    network = DenseNetwork(model, data.train.image_shape, Selection(coupled=True))
+    assert [[unit.layer for unit in step.units] for step in network.steps] == [
+        ["blocks.0.conv1"],
+        ["blocks.1.conv1"],
+        ["stem"],
+        ["behind"],
+    ]
     return network
 
 
@@ -322,10 +327,11 @@ STREAM = Repair(3, "reconstruction", (("stem", (0, 3)),), 100, 1.0, "residual")
 BLOCKS = [Repair(number, "reconstruction", ((f"blocks.{number - 1}.conv1", (1, 2)),), 100, 1.0) for number in (1, 2)]
 
 
-@pytest.mark.parametrize("actions", [[*BLOCKS, STREAM], [STREAM, *BLOCKS], [STREAM, BLOCKS[0], STREAM]])
-def test_every_order_of_steps_works_and_a_run_that_was_stopped_goes_on_with_the_same_bits(
-    coupled_network, data, actions
-):
+BEHIND = Repair(4, "reconstruction", (("behind", (1,)),), 100, 1.0)
+
+
+@pytest.mark.parametrize("actions", [[*BLOCKS, STREAM, BEHIND], [BEHIND, STREAM, *BLOCKS], [STREAM, BLOCKS[0], STREAM]])
+def test_every_order_works_and_a_run_that_was_stopped_goes_on_with_the_same_bits(coupled_network, data, actions):
     executor = executor_of(coupled_network, data)
     snapshot = executor.root
     for action in actions:
@@ -335,6 +341,16 @@ def test_every_order_of_steps_works_and_a_run_that_was_stopped_goes_on_with_the_
         assert not outcome.value.norms_estimated
         assert outcome.cost.flops > 0
         snapshot = outcome.snapshot
+    whole = executor.commit(snapshot)
+    stored, snapshot = None, executor.root
+    for action in actions:
+        other = executor_of(coupled_network, data)
+        if stored is not None:
+            other.store.put(stored)
+        stored = other.commit(other.run(snapshot, action).snapshot)
+        snapshot = stored.id
+    assert whole.kept == stored.kept
+    assert all(torch.equal(stored.tensors[name], value) for name, value in whole.tensors.items())
 
 
 def test_passes_that_begin_within_a_step_change_no_bit(coupled_network, data, monkeypatch):

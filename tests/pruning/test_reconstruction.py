@@ -1,5 +1,7 @@
 """A step's layers trained by themselves: what they aim at, what they may touch, and what must never become worse."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from ice_ray.data.batches import Shard, evaluation_batches
 from ice_ray.engine.actions import Repair, Score
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.models.partial_forward import End, outputs_at
 from ice_ray.pruning.selection import lowest
 from ice_ray.repair import reconstruction
 from ice_ray.training.fine_tune import Recipe
@@ -141,6 +144,55 @@ def test_every_epoch_costs_the_same(network, data):
     least = repaired(executor, "least-squares")[1].cost.flops
     assert least < one < two < three
     assert three - two == pytest.approx(two - one)
+
+
+def mirroring(network: DenseNetwork, data) -> TorchExecutor:
+    """Where training mirrors images."""
+    return fresh(network, replace(data, preprocessing=replace(data.preprocessing, flip=True)))
+
+
+@pytest.mark.parametrize("limit", [2**28, 0])
+def test_mirrored_images_are_passed_from_where_they_stand_themselves(network, data, monkeypatch, limit):
+    """Oracle: whole passes of images turned by hand; a network's output for them is not its output turned."""
+    monkeypatch.setattr("ice_ray.engine.calibrator.MOST_BYTES", limit)
+    executor = mirroring(network, data)
+    model = executor.module(executor.root)
+    action = Repair(2, "reconstruction", (), 100, 1.0)
+    context = executor._calibrator.context(model, {}, action, executor.root)
+    images = next(evaluation_batches(executor._calibrator._images.take(100), data.preprocessing, 100, Shard()))[0]
+    ends, own = [End("layer2")], torch.tensor([3, 99, 103, 150, 199])
+    with torch.no_grad():
+        whole = outputs_at(model, ends, torch.stack([images[3], images[99], *(images[[3, 50, 99]].flip(3))]))[0]
+        with context.images.passing(model, own) as given:
+            found = outputs_at(model, ends, given)[0]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(whole[0], whole[2].flip(2), atol=1e-2)
+
+
+def test_where_training_mirrors_images_each_is_looked_at_both_ways_by_turns(network, data, monkeypatch):
+    executor, seen = mirroring(network, data), []
+    loss = reconstruction._Aim.loss
+    monkeypatch.setattr(reconstruction._Aim, "loss", lambda aim, own: seen.append(own) or loss(aim, own))
+    repaired(executor, "reconstruction", images=100, epochs=2)
+    first, second = (torch.cat(seen[half : half + 4]) for half in (0, 4))
+    assert sorted(first % 100) == sorted(second % 100) == list(range(100))
+    assert sorted(torch.cat([first, second])) == list(range(200))
+    assert 30 < int((first < 100).sum()) < 70
+    monkeypatch.undo()
+    whole, again = (repaired(mirroring(network, data), "reconstruction")[0] for _ in range(2))
+    assert all(torch.equal(again[key], value) for key, value in whole.items())
+    plain, _ = repaired(fresh(network, data), "reconstruction")
+    assert any(not torch.equal(plain[key], value) for key, value in whole.items())
+
+
+def test_mirrored_images_cost_a_pass_of_the_dense_network_and_what_leads_to_the_step(network, data):
+    """By hand, of layer 2's block: its layers' multiply-adds, and those of the block before, in both networks."""
+    plain, mirrored = (
+        repaired(own, "reconstruction", images=100)[1] for own in (fresh(network, data), mirroring(network, data))
+    )
+    block = 16 * 9 * 32 * (16 + 32)
+    before = 64 * 9 * 16 * 2 * 16
+    assert mirrored.cost.flops - plain.cost.flops == 100 * 2 * (block + 2 * before)
 
 
 class Bottleneck(nn.Module):
