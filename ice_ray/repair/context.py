@@ -111,7 +111,9 @@ class RepairContext:
         return None if found is None else torch.tensor(found, dtype=torch.int64, device=weight.device)
 
     def freed(self, unit: PrunableUnit) -> Tensor:
-        """(filters,) float64: multiply-adds of an image that go with each of a unit's filters as it is now."""
+        """(filters,) float64: multiply-adds of an image that go with each of a unit's filters as it is now; 0 for those
+        that must stay.
+        """
         model, positions = self.model, self.structure.positions
         freed = torch.zeros(len(self.kept[unit.layer]), dtype=torch.float64)
         for layer, places in rows_now(unit, self.kept):
@@ -124,4 +126,5 @@ class RepairContext:
                 weights = model.get_parameter(f"{reader}.weight").numel() // len(columns)
                 own = columns[columns >= 0].cpu()
                 freed += torch.bincount(own, minlength=len(freed)) * weights * positions.get(reader, 1)
-        return freed
+        stays = torch.tensor([index in unit.fixed for index in self.kept[unit.layer]])
+        return freed.masked_fill(stays, 0.0)

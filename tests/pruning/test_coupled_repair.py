@@ -265,6 +265,11 @@ def test_what_frees_more_goes_before_what_costs_as_little():
     assert context.freed(unit).tolist() == [each, each + 64 * 27, each + 64 * 27, each]
     order = criterion_named("residual").score(scoring("residual", context))["wide"]
     assert {int(order[1]), int(order[2])} == {0, 1}
+    stays = context_of(model, model, (replace(unit, fixed=(1,)),))
+    assert stays.freed(stays.units[0]).tolist() == [each, 0, each + 64 * 27, each]
+    order = criterion_named("residual").score(scoring("residual", stays))["wide"]
+    assert order[2] == 0
+    assert order[1] == 4  # behind all that may go
 
 
 def test_criteria_add_up_what_goes_together():

@@ -37,7 +37,8 @@ class ScoringContext:
             filters each of that layer's goes with, or -1. Units without an entry have their own layer's filters alone.
         columns: likewise, for the readers that read whole filters: (channels,) int64, which of the unit's filters each
             of their input channels reads, or -1.
-        freed: likewise, (filters,) float64: multiply-adds of an image that go with each filter.
+        freed: likewise, (filters,) float64: multiply-adds of an image that go with each filter; 0 for those that must
+            stay.
     """
 
     model: nn.Module

@@ -32,7 +32,8 @@ class Residual(Criterion):
 
     def _order(self, context: ScoringContext, unit: PrunableUnit) -> Tensor:
         freed = context.freed[unit.layer]
-        filters, alike = len(freed), bool((freed == freed[0]).all())
+        filters, going = len(freed), int(freed.count_nonzero())
+        alike = bool((freed == freed[0]).all())
         eliminations = [
             Elimination(context.problems[reader].whole, columns, filters)
             for reader, columns in context.columns[unit.layer].items()
@@ -40,8 +41,8 @@ class Residual(Criterion):
         ]
         if not eliminations:
             return context.weight(unit).abs().sum(dim=1)  # nothing to refit: by L1 norm
-        order = torch.zeros(filters)
-        for position in range(filters):
+        order = torch.full((filters,), float(filters))
+        for position in range(going):
             rises = torch.stack([elimination.rises() for elimination in eliminations]).sum(dim=0)
             goes = int((rises if alike else rises / freed.to(rises.device)).argmin())
             order[goes] = position
