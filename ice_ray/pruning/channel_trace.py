@@ -24,6 +24,7 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.cifar import PaddedShortcut
 from ice_ray.models.copies import leaving_nothing
 from ice_ray.pruning.coupling import OUTPUTS
+from ice_ray.pruning.response_norm import response_dim
 from ice_ray.pruning.torch_pruning import cuts
 
 Side = Literal["gives", "reads", "each", "before", "after"]
@@ -101,6 +102,8 @@ class _Follower(TorchDispatchMode):
         self._added: list[Tensor] = []
         self._held: list[tuple[Tensor, str]] = []
         self._alike: list[tuple[Tensor, Tensor, str]] = []
+        dims = {id(module): response_dim(module) for module in model.modules()}
+        self._response_dims = {module: dim for module, dim in dims.items() if dim is not None}
         self._bare = {id(each): name for name, each in self._bare_parameters()}
 
     def found(self) -> ChannelTrace:
@@ -273,7 +276,7 @@ class _Follower(TorchDispatchMode):
 
     def norm(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
         """What treats every channel by itself, with tensors of its own."""
-        read = self.channels_at(labels[0], min(1, output.ndim - 1), name)
+        read = self.channels_at(labels[0], self._response_dims.get(id(module), min(1, output.ndim - 1)), name)
         if read is None or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             return labels[0]
         if isinstance(module, nn.GroupNorm):
@@ -484,7 +487,7 @@ def _rule_of(module: nn.Module) -> _Rule | None:
         return _Follower.attention
     if isinstance(module, PaddedShortcut):
         return _Follower.padding
-    if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module):
+    if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module) or response_dim(module) is not None:
         return _Follower.norm
     return None
 

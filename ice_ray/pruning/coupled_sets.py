@@ -12,6 +12,7 @@ from ice_ray.models.cifar import PaddedShortcut
 from ice_ray.models.units import FilterMap
 from ice_ray.pruning.channel_trace import ChannelTrace, Part
 from ice_ray.pruning.coupling import Coupling
+from ice_ray.pruning.response_norm import keep_response, response_dim
 
 Channels = Mapping[Part, Sequence[int]]
 
@@ -199,6 +200,8 @@ def _cut_layer(module: nn.Conv2d | nn.Linear, part: Part, kept: Tensor) -> None:
 
 
 def _cut_norm(module: nn.Module, width: int, kept: Tensor) -> None:
+    if response_dim(module) is not None:
+        keep_response(module, width, len(kept))
     own = {**module._parameters, **module._buffers}
     for name, tensor in own.items():
         if tensor is not None and tensor.ndim and len(tensor) == width:

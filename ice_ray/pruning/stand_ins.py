@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.kinds import computes_as_usual
+from ice_ray.pruning.response_norm import by_channel, response_dim
 
 _READERS = {"conv2d": 1, "linear": 1}
 """Torch's functions that take a layer's weights, by name, and the place of these among their arguments."""
@@ -21,6 +22,7 @@ class StandIns:
     """Passes of a network in which
 
     - a group norm only multiplies and shifts each channel, for statistics change with what else is in the group;
+    - a response norm only shifts each channel, likewise;
     - a layer that makes its weights from those it holds (that standardises them, over its inputs) takes what came of
       them, which from now on it holds;
     - layers' outputs are divided by their spread in the first of these passes, so that nothing fades or grows.
@@ -35,6 +37,7 @@ class StandIns:
         self._scales: dict[nn.Module, list[Tensor]] = {}
         self._layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
         self._norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
+        self._responses = [module for module in model.modules() if response_dim(module) is not None]
         self._take_up(images)
 
     def outputs(self, images: Tensor) -> Tensor:
@@ -54,6 +57,8 @@ class StandIns:
                 stack.callback(layer.register_forward_hook(scaled).remove)
             for norm in self._norms:
                 stack.enter_context(_within(norm, lambda own: _Function({"group_norm": _affine(own)})))
+            for module in self._responses:
+                stack.enter_context(by_channel(module))
             stack.enter_context(taking_weights_as_they_are(self._model))
             return logits_of(self._model(images))
 

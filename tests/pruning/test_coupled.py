@@ -473,3 +473,45 @@ def test_the_trace_leaves_the_model_as_it_is():
     trace_channels(model, SHAPE)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class Response(nn.Module):
+    """The global response norm of ConvNeXt V2, on channels in the last dimension."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.eps = 0.1
+        self.weight, self.bias = nn.Parameter(torch.rand(channels)), nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = x.norm(dim=(1, 2), keepdim=True)
+        return x + self.bias + self.weight * x * energy / (energy.mean(-1, keepdim=True) + self.eps)
+
+
+class Responding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up, self.norm, self.down = nn.Conv2d(3, 6, 1), nn.Linear(6, 9), Response(9), nn.Linear(9, 6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        return self.head((x + self.down(self.norm(self.up(x).relu()))).mean((1, 2)))
+
+
+def test_a_response_norm_gives_what_it_gave_beside_dead_channels():
+    torch.manual_seed(0)
+    network, selection = DenseNetwork.verified(Responding(), SHAPE, COUPLED)
+    assert not selection.faulty
+    assert {unit.layer for unit in network.units} == {"up", "stem"}
+    model, removed = network.build(CPU), (0, 3, 4, 8)
+    with torch.no_grad():
+        for tensor in (model.up.weight, model.up.bias, model.norm.bias):
+            tensor[list(removed)] = 0
+        images = torch.randn(3, *SHAPE)
+        before = model(images)
+        remove_filters(model, SHAPE, {"up": removed[:1]})
+        remove_filters(model, SHAPE, {"up": (2, 3, 7)})  # the others, as the layer is now
+        torch.testing.assert_close(model(images), before)
+    assert model.norm.weight.shape == model.norm.bias.shape == (5,)
+    assert model.norm.eps == pytest.approx(0.1 * 9 / 5)
