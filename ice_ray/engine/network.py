@@ -14,6 +14,7 @@ from torch import nn
 
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.work import multiply_adds
+from ice_ray.models.attention import with_open_heads
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
@@ -60,8 +61,10 @@ class DenseNetwork:
         layout: Layout | None = None,
     ) -> None:
         check_overlaps(module)
-        self._ties = ties_of(module)
-        self._module = copied(module).to("cpu", torch.float32).eval()
+        own = copied(module)
+        closed = with_open_heads(own) if selection.heads else {}
+        self._ties = ties_of(own)
+        self._module = own.to("cpu", torch.float32).eval()
         join(self._module, self._ties)
         self.frozen: tuple[str, ...] = frozen_parameters(self._module)
         self.fixed: tuple[str, ...] = () if self.all_frozen else self.frozen
@@ -79,6 +82,10 @@ class DenseNetwork:
         if amounts is not None:
             amounts.check(anatomy.steps)
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
+        if left := {path: each for path, each in closed.items() if path not in {unit.layer for unit in self.units}}:
+            for path, attention in left.items():  # none of its heads goes
+                self._module.set_submodule(path, attention.eval())
+            self.traces = trace_layers(self._module, image_shape)
         self.refused: Mapping[str, str] = anatomy.refused
         self.outside: tuple[str, ...] = anatomy.outside
         self._selection = selection
@@ -218,7 +225,7 @@ class DenseNetwork:
 
     def layer_shares(self, model: nn.Module, counting: Literal["weights", "multiply-adds"]) -> dict[str, float]:
         """What each unit's layer has of the weights, or of the multiply-adds, of convolutions and prunable layers."""
-        pruned = {unit.layer for unit in self.units}
+        pruned = {layer for unit in self.units for layer in (unit.owners if unit.heads else (unit.layer,))}
         sizes = {
             trace.name: multiply_adds(model, trace)
             if counting == "multiply-adds"
@@ -226,7 +233,11 @@ class DenseNetwork:
             for trace in self.traces
             if trace.name in pruned or isinstance(model.get_submodule(trace.name), nn.Conv2d)
         }
-        return {unit.layer: sizes[unit.layer] / sum(sizes.values()) for unit in self.units}
+        total = sum(sizes.values())
+        return {
+            unit.layer: sum(sizes[layer] for layer in (unit.owners if unit.heads else (unit.layer,))) / total
+            for unit in self.units
+        }
 
     def _count(self, model: nn.Module, counting: Counting) -> int:
         if counting == "multiply-adds":

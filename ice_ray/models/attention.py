@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NUMBERS_OF_HEADS = ("num_heads", "n_heads", "heads", "num_head", "n_head", "nhead", "num_attention_heads")
+"""What modules call them."""
 _WITH_WINDOWS = "torchvision.models.swin_transformer"
 
 
@@ -109,7 +111,7 @@ def _added(attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Ten
         if mask is key_padding_mask:
             own = own[:, None, None, :]
         elif own.dim() == 3:
-            own = own.view(len(query), -1, *own.shape[1:])
+            own = own.view(query.shape[0], -1, *own.shape[1:])
         added = own if added is None else added + own
     return added
 
@@ -156,7 +158,7 @@ class ShiftedWindowAttention(nn.Module):
         ]
         shifted = torch.roll(padded, (-shift[0], -shift[1]), (1, 2)) if any(shift) else padded
         attended = self._attend(self._windows(shifted), self._between(size, shift, x))
-        whole = attended.unflatten(0, (len(x), size[0] // tall, size[1] // wide)).unflatten(3, (tall, wide))
+        whole = attended.unflatten(0, (x.shape[0], size[0] // tall, size[1] // wide)).unflatten(3, (tall, wide))
         whole = whole.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         whole = torch.roll(whole, shift, (1, 2)) if any(shift) else whole
         return whole[:, :height, :width].contiguous()
@@ -193,7 +195,7 @@ class ShiftedWindowAttention(nn.Module):
             logits = query * self.head_dim**-0.5 @ key.mT
         logits = logits + self._bias()
         if between is not None:
-            logits = (logits.unflatten(0, (-1, len(between))) + between[:, None]).flatten(0, 1)
+            logits = (logits.unflatten(0, (-1, between.shape[0])) + between[:, None]).flatten(0, 1)
         weights = F.dropout(logits.softmax(dim=-1), self.attention_dropout, self.training)
         joined = (weights @ value).transpose(1, 2).flatten(2)
         output: Tensor = F.dropout(self.proj(joined), self.dropout, self.training)
@@ -206,6 +208,14 @@ class ShiftedWindowAttention(nn.Module):
         table = self.cpb_mlp(table).flatten(0, -2) if continuous else table
         bias: Tensor = table[self.relative_position_index].view(places, places, -1).permute(2, 0, 1)
         return 16 * bias.sigmoid() if continuous else bias
+
+
+def number_of_heads(module: nn.Module) -> int | None:
+    """How many heads a module says that it has, or None."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        return None
+    counts = (vars(module).get(name) for name in NUMBERS_OF_HEADS)
+    return next((each for each in counts if isinstance(each, int) and not isinstance(each, bool) and each > 0), None)
 
 
 def objection_to(module: nn.MultiheadAttention) -> str | None:

@@ -36,6 +36,8 @@ class PrunableUnit:
             concatenation. A reader without an entry reads the filters one after another, each of them as one channel or
             as equally many features in a row.
         fixed: filters of the root, of the dense model, that must stay.
+        heads: whether the root is an attention, whose filters are its heads. It has no weights of its own: they are
+            those of the layers that give queries, keys and values (`coupled`), several rows of each to a head.
 
     In a residual network whose first stage is 16 wide, `coupled` is the second convolutions of its blocks, each with
     the map (0, 1, ..., 15), and `columns` has the blocks' first convolutions with the same.
@@ -50,15 +52,18 @@ class PrunableUnit:
     coupled: tuple[FilterMap, ...] = ()
     columns: tuple[FilterMap, ...] = ()
     fixed: tuple[int, ...] = ()
+    heads: bool = False
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """The layers that own filters which go: the root first, then its gates and those that are coupled to it.
+        """The layers that own filters which go: the root first, then its gates and those that are coupled to it. Of an
+        attention's heads, its layers alone.
 
         >>> PrunableUnit("conv1", 2, ("conv3",), gates=("gate",), coupled=(("conv2", (0, 1)),)).owners
         ('conv1', 'gate', 'conv2')
         """
-        return (self.layer, *self.gates, *(layer for layer, _ in self.coupled))
+        own = () if self.heads else (self.layer, *self.gates)
+        return (*own, *(layer for layer, _ in self.coupled))
 
     @property
     def is_spread(self) -> bool:
@@ -121,9 +126,9 @@ def rows_now(unit: PrunableUnit, kept: Kept) -> tuple[FilterMap, ...]:
         kept: as the network is now.
     """
     place = _places(unit, kept)
-    own = (unit.layer, tuple(range(len(place))))
+    own = () if unit.heads else ((unit.layer, tuple(range(len(place)))),)
     others = ((layer, tuple(place.get(roots[index], -1) for index in kept[layer])) for layer, roots in unit.coupled)
-    return (own, *others)
+    return (*own, *others)
 
 
 def columns_now(

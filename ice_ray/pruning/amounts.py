@@ -36,8 +36,10 @@ class Amounts:
 
     def removed(self, unit: PrunableUnit) -> int:
         """How many of a unit's filters go: ceil(ratio x filters), less where groups, filters that must stay or rounding
-        ask for it.
+        ask for it. Of an attention's heads one stays, and they are not rounded: each is many channels wide.
         """
+        if unit.heads:
+            return min(removed_count(self.ratio_of(unit.layer), unit.filters), unit.filters - 1)
         run = unit.filters // unit.groups
         removed = removed_count(self.ratio_of(unit.layer), run)
         # Kept widths are multiples of round_to over all runs together.
@@ -102,7 +104,7 @@ def _check_share(ratio: float, where: str = "") -> None:
 
 def _check_unit(unit: PrunableUnit, ratio: float) -> None:
     run = unit.filters // unit.groups
-    if removed_count(ratio, run) >= run:
+    if removed_count(ratio, run) >= run and not unit.heads:
         most = math.floor(1000 * (run - 1) / run) / 1000
         each = f"{unit.filters} filters" + (f" in {unit.groups} groups" if unit.groups > 1 else "")
         raise UserError(f"ratio {ratio:g} would empty layer {unit.layer} ({each}); take at most {most:g}")

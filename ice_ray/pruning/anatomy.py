@@ -12,6 +12,7 @@ from torch import nn
 from ice_ray.errors import UserError
 from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import PrunableUnit, PruningStep
+from ice_ray.pruning.attention import Heads, find_heads
 from ice_ray.pruning.channel_trace import trace_channels
 from ice_ray.pruning.coupled_sets import coupled_sets
 from ice_ray.pruning.coupling import DEPTHWISE, OUTPUTS, Coupling, coupling_of, dependency_graph
@@ -74,11 +75,14 @@ def dissect(
         found |= {layer: own for layer, own in sets.items() if isinstance(own, str) or own.is_alone}
     couplings = _first_owners(coupling for coupling in found.values() if isinstance(coupling, Coupling))
     blocks = Blocks(traces, modules, couplings)
+    refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
+    attentions = _heads(model, image_shape, refused) if selection.heads else []
+    couplings = sorted([*couplings, *attentions], key=lambda coupling: layers.index(_first(coupling)))
     faulty = {c.layer: why for c in couplings if (why := _tied(c, tied))} | dict(selection.faulty)
     possible = [coupling.layer for coupling in couplings if coupling.layer not in faulty]
     held = {coupling.layer: why for coupling in couplings if (why := _held(coupling, frozen))}
-    usual = [layer for layer in possible if blocks.encloses(layer) and layer not in held]
-    refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
+    with_heads = {coupling.layer for coupling in attentions}
+    usual = [each for each in possible if (each in with_heads or blocks.encloses(each)) and each not in held]
     refused |= {gate: f"it goes with {c.layer}, which it gates" for c in couplings for gate in c.gates}
     refused |= faulty
     coupled = _coupled(sets, couplings, refused, faulty, tied)
@@ -97,7 +101,7 @@ def dissect(
         raise UserError(_nothing(refused))
     outside = tuple(layer for layer in possible if layer not in chosen and layer not in held)
     if selection.coupled:  # after the steps of the blocks
-        every.sort(key=lambda coupling: (coupling.layer not in usual, layers.index(coupling.layer)))
+        every.sort(key=lambda coupling: (coupling.layer not in usual, layers.index(_first(coupling))))
     steps = _steps([coupling for coupling in every if coupling.layer in chosen], set(usual), blocks)
     return Anatomy(steps, refused, outside)
 
@@ -110,7 +114,7 @@ def _coupled(
     tied: Mapping[str, str],
 ) -> list[Coupling]:
     """The coupled sets of filters that may go beside those that nothing couples; reasons for others are added."""
-    alone = {layer for coupling in couplings for layer in (coupling.layer, *coupling.gates)}
+    alone = {layer for own in couplings for layer in (own.layer, *own.gates, *(row for row, _ in own.coupled))}
     found = {layer: own for layer, own in sets.items() if layer not in alone}
     refused |= {layer: own for layer, own in found.items() if isinstance(own, str)}
     coupled = []
@@ -124,6 +128,20 @@ def _coupled(
             else:
                 coupled.append(own)
     return coupled
+
+
+def _heads(model: nn.Module, image_shape: tuple[int, int, int], refused: dict[str, str]) -> list[Coupling]:
+    """Attentions whose heads may go; reasons are added why others, and layers by themselves, may not."""
+    found = find_heads(model, image_shape)
+    refused |= {attention: own for attention, own in found.items() if isinstance(own, str)}
+    attentions = [own.coupling for own in found.values() if isinstance(own, Heads)]
+    refused |= {row: f"its filters go with the heads of {own.layer}" for own in attentions for row, _ in own.coupled}
+    return attentions
+
+
+def _first(coupling: Coupling) -> str:
+    """A layer that owns filters which go; of an attention the first of its layers."""
+    return coupling.coupled[0][0] if coupling.heads else coupling.layer
 
 
 def is_choice(reason: str) -> bool:
@@ -164,13 +182,13 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
     """A step per block; stems, heads and the links of a plain chain are steps of their own."""
     grouped: dict[str, list[PrunableUnit]] = {}
     for coupling in couplings:
-        layer, block = coupling.layer, blocks.of(coupling.layer)
+        layer, block = coupling.layer, blocks.of(_first(coupling))
         inner = tuple(reader for reader in coupling.readers if blocks.of(reader) == block)
         unit = PrunableUnit(
             *(layer, coupling.filters, coupling.readers, inner, coupling.groups, coupling.gates),
-            *(coupling.coupled, coupling.columns, coupling.fixed),
+            *(coupling.coupled, coupling.columns, coupling.fixed, coupling.heads),
         )
-        of_block = layer in usual and not blocks.is_chain(block)
+        of_block = layer in usual and not coupling.heads and not blocks.is_chain(block)
         grouped.setdefault(block if of_block else layer, []).append(unit)
     return tuple(PruningStep(number, tuple(units)) for number, units in enumerate(grouped.values(), start=1))
 

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ice_ray.models.attention import objection_to, with_open_heads
+from ice_ray.models.attention import NUMBERS_OF_HEADS, number_of_heads, objection_to, with_open_heads
 from ice_ray.models.copies import copied, leaving_nothing
 from ice_ray.models.partial_forward import Reached
 from ice_ray.models.units import FilterMap
+from ice_ray.pruning.coupling import Coupling
 from ice_ray.randomness import generator
 
-_NUMBERS = ("num_heads", "n_heads", "heads", "num_head", "n_head", "nhead", "num_attention_heads")
-"""What modules call the number of their heads."""
 _OF_INPUT = ("dim", "embed_dim", "in_dim", "input_dim", "d_model", "hidden_size", "in_features", "in_channels")
 """What modules call the width of what they read, which may be that of their heads together, too."""
 _TOLERANCE = 1e-6
@@ -39,11 +38,13 @@ class Cut:
         name: its path.
         dim: along which it is cut.
         heads: for each slice along it the head that it belongs to, or -1.
+        layer: the path of the convolution or linear layer whose weight it is, if it is one.
     """
 
     name: str
     dim: int
     heads: tuple[int, ...]
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,25 @@ class Heads:
         """For each input of the projection the head that it comes from."""
         return next(cut.heads for cut in self.cuts if cut.name == f"{self.projection}.weight")
 
-    def rows(self, model: nn.Module) -> tuple[FilterMap, ...]:
+    @property
+    def rows(self) -> tuple[FilterMap, ...]:
         """The layers that own rows of heads, with the head of each of their filters, or -1."""
-        found = ((*cut.name.rpartition(".")[::2], cut) for cut in self.cuts if cut.dim == 0)
-        return tuple(
-            (layer, cut.heads)
-            for layer, name, cut in found
-            if name == "weight" and isinstance(model.get_submodule(layer), _LAYERS)
+        return tuple((layer, cut.heads) for cut in self.cuts if (layer := cut.layer) and not cut.dim)
+
+    @property
+    def coupling(self) -> Coupling:
+        """What goes when heads go."""
+        touched = dict.fromkeys(cut.name.rpartition(".")[0] for cut in self.cuts)
+        return Coupling(
+            self.attention,
+            self.count,
+            (self.projection,),
+            (),
+            1,
+            tuple(touched),
+            self.rows,
+            ((self.projection, self.columns),),
+            heads=True,
         )
 
 
@@ -88,14 +101,6 @@ def attentions(model: nn.Module) -> dict[str, int]:
         and any(isinstance(each, _LAYERS) for each in module.modules())
     }
     return {path: count for path, count in found.items() if not any(other.startswith(f"{path}.") for other in found)}
-
-
-def number_of_heads(module: nn.Module) -> int | None:
-    """How many heads a module says that it has, or None."""
-    if isinstance(module, _LAYERS):
-        return None
-    counts = (vars(module).get(name) for name in _NUMBERS)
-    return next((each for each in counts if isinstance(each, int) and not isinstance(each, bool) and each > 0), None)
 
 
 def find_heads(
@@ -234,7 +239,7 @@ def _below(path: str, heads: Heads) -> Heads:
     def whole(own: str) -> str:
         return f"{path}.{own}" if own else path
 
-    cuts = tuple(Cut(whole(cut.name), cut.dim, cut.heads) for cut in heads.cuts)
+    cuts = tuple(replace(cut, name=whole(cut.name), layer=cut.layer and whole(cut.layer)) for cut in heads.cuts)
     numbers = tuple((whole(owner), name) for owner, name in heads.numbers)
     return Heads(path, heads.count, whole(heads.projection), cuts, numbers)
 
@@ -302,13 +307,14 @@ class _Attention:
                 if isinstance(heads, str) and self._is_filters(name) and not along:
                     return heads
                 if isinstance(heads, tuple):
-                    cuts[name] = Cut(name, along, heads)
+                    of_layer = name.rpartition(".")[0] if self._is_filters(name) else ""
+                    cuts[name] = Cut(name, along, heads, of_layer)
                     cuts |= {each: Cut(each, 0, heads) for each in self._beside(name, len(heads)) if not along}
                     break
         if not any(self._is_filters(name) for name in cuts):
             return ()
         own = tuple(head for head in range(self._count) for _ in range(size))
-        return (*cuts.values(), Cut(f"{projection}.weight", 1, own))
+        return (*cuts.values(), Cut(f"{projection}.weight", 1, own, projection))
 
     def _is_filters(self, name: str) -> bool:
         """Whether a tensor is the weight of a layer."""
@@ -357,7 +363,7 @@ class _Attention:
         named = [
             (path, name)
             for path, module in self._module.named_modules()
-            for name in _NUMBERS
+            for name in NUMBERS_OF_HEADS
             if not isinstance(module, _LAYERS) and vars(module).get(name) == self._count
         ]
         gone = range(0, self._count, 2)
@@ -394,7 +400,7 @@ class _Attention:
             if not isinstance(module, (*_LAYERS, _BatchNorm))
             and isinstance(value, int)
             and not isinstance(value, bool)
-            and name not in _NUMBERS
+            and name not in NUMBERS_OF_HEADS
             and value in sizes
             and value > self._count
             and not value % self._count

@@ -44,11 +44,13 @@ class LayerwisePruneConfig(PruneConfig):
     coupled: bool | None = None
     """Whether filters go that residual sums, concatenations and multiplications tie to other layers', and those of
     stems, transitions and heads: yes or no. [default: no]"""
+    heads: bool | None = None
+    """Whether heads of attentions go, with their queries, keys and values: yes or no. [default: no]"""
 
     @property
     def selection(self) -> Selection:
         """Which layers."""
-        return replace(super().selection, coupled=bool(self.coupled))
+        return replace(super().selection, coupled=bool(self.coupled), heads=bool(self.heads))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
+from ice_ray.models.attention import number_of_heads
 from ice_ray.models.copies import leaving_nothing
 from ice_ray.models.units import FilterMap
 from ice_ray.pruning.stand_ins import taking_weights_as_they_are
@@ -42,7 +43,7 @@ _TIES = {
 
 @dataclass(frozen=True)
 class Coupling:
-    """What removing filters of a layer takes along; `coupled`, `columns` and `fixed` are a `PrunableUnit`'s.
+    """What removing filters of a layer takes along; `coupled`, `columns`, `fixed` and `heads` are a `PrunableUnit`'s.
 
     Attributes:
         layer: module path.
@@ -63,6 +64,7 @@ class Coupling:
     coupled: tuple[FilterMap, ...] = ()
     columns: tuple[FilterMap, ...] = ()
     fixed: tuple[int, ...] = ()
+    heads: bool = False
 
     @property
     def is_alone(self) -> bool:
@@ -71,7 +73,9 @@ class Coupling:
 
 
 def filters_of(module: nn.Module) -> int:
-    """Filters of a convolution, hidden units of a linear layer."""
+    """Filters of a convolution, hidden units of a linear layer, heads of an attention."""
+    if (heads := number_of_heads(module)) is not None:
+        return heads
     return module.out_channels if isinstance(module, nn.Conv2d) else int(module.out_features)  # type: ignore[arg-type]
 
 

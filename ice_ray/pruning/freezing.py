@@ -39,7 +39,8 @@ def freezable_layers(
     Args:
         fixed: layers that never train, and so have no part in the ranking.
     """
-    inside = {name for step in steps for unit in step.units for name in (unit.layer, *unit.inner)}
+    units = [unit for step in steps for unit in step.units]
+    inside = {name for unit in units for name in (*(unit.owners if unit.heads else (unit.layer,)), *unit.inner)}
     return tuple(dict.fromkeys(trace.name for trace in traces[1:-1] if trace.name in inside - set(fixed)))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import nn
 
 from ice_ray.errors import UserError
+from ice_ray.models.attention import number_of_heads, with_open_heads
 from ice_ray.models.frozen import freeze
 from ice_ray.models.layout import lay_out, mark_layout
 from ice_ray.models.units import PruningStep
+from ice_ray.pruning.attention import Heads, cut_heads, find_heads
 from ice_ray.pruning.channel_trace import trace_channels
 from ice_ray.pruning.coupled_sets import channels_of, coupled_sets, cut_out
 from ice_ray.pruning.coupling import Coupling, coupling_of, dependency_graph, filters_of, removal_group
@@ -40,12 +42,23 @@ def remove_from(
 ) -> None:
     """The same within `surgery`, whose graph it is."""
     modules = dict(model.named_modules())
-    alone, coupled = parted(graph, modules, removed)
+    going = {layer: sorted(filters) for layer, filters in removed.items() if filters}
+    for heads in heads_among(model, image_shape, going).values():
+        if isinstance(heads, str):
+            raise ValueError(heads)
+        cut_heads(model, heads, going.pop(heads.attention))
+    alone, coupled = parted(graph, modules, going)
     for layer, filters in alone.items():
         removal_group(graph, modules[layer], sorted(filters)).prune()
     if coupled:
         trace = trace_channels(model, image_shape)
         cut_out(model, trace, channels_of(trace, coupled))
+
+
+def heads_among(model: nn.Module, image_shape: tuple[int, int, int], layers: Iterable[str]) -> dict[str, Heads | str]:
+    """Of those of some modules that are attentions, their heads; or, in words, why these cannot go."""
+    attentions = [path for path in layers if number_of_heads(model.get_submodule(path)) is not None]
+    return find_heads(model, image_shape, attentions) if attentions else {}
 
 
 def parted(
@@ -93,13 +106,16 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], left: Left) -
     with surgery(model, image_shape) as graph:
         modules = dict(model.named_modules())
         surplus: dict[str, list[int]] = {}
+        attentions = heads_among(model, image_shape, [layer for layer in left if layer in modules])
         sets: Mapping[str, Coupling | str] | None = None
         for layer, own in left.items():
             width = own if isinstance(own, int) else len(own)
             coupling: Coupling | str = "there is none"
             if layer in modules:
                 coupling = coupling_of(graph, layer, modules) if graph is not None else "the graph has not got it"
-            if isinstance(coupling, str) and layer in modules:
+            if (heads := attentions.get(layer)) is not None:
+                coupling = heads if isinstance(heads, str) else heads.coupling
+            elif isinstance(coupling, str) and layer in modules:
                 sets = coupled_sets(trace_channels(model, image_shape)) if sets is None else sets
                 found = sets.get(layer, coupling)
                 coupling = found if isinstance(found, Coupling) else coupling

@@ -22,12 +22,14 @@ class Selection:
         exclude: none that matches one of these.
         coupled: whether filters go that are tied to other layers' (by sums, concatenations, multiplications), and those
             that are read outside their block (of stems, transitions and heads).
+        heads: whether heads of attentions go.
         faulty: (layer, reason) of layers whose removal was tried and went wrong; never pruned.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     coupled: bool = False
+    heads: bool = False
     faulty: tuple[tuple[str, str], ...] = ()
 
     def choose(self, possible: Sequence[str], usual: Sequence[str], refused: Mapping[str, str]) -> set[str]:

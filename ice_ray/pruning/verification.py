@@ -11,10 +11,11 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied, unsettled
 from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.units import PrunableUnit, PruningStep
+from ice_ray.pruning.attention import Heads, silence_heads
 from ice_ray.pruning.channel_trace import trace_channels
 from ice_ray.pruning.coupled_sets import channels_of, columns_of
 from ice_ray.pruning.coupling import filters_of, removal_group
-from ice_ray.pruning.removal import parted, remove_from, shrink_to, surgery
+from ice_ray.pruning.removal import heads_among, parted, remove_from, shrink_to, surgery
 from ice_ray.pruning.stand_ins import StandIns
 from ice_ray.pruning.torch_pruning import torch_pruning as tp
 from ice_ray.randomness import generator
@@ -129,7 +130,12 @@ def _silence(
 ) -> None:
     """Zero every reader's weights for the filters."""
     modules = dict(model.named_modules())
-    alone, coupled = parted(graph, modules, removed)
+    attentions = heads_among(model, image_shape, removed)
+    for heads in attentions.values():
+        if isinstance(heads, Heads):
+            silence_heads(model, heads, removed[heads.attention])
+    others = {layer: filters for layer, filters in removed.items() if layer not in attentions}
+    alone, coupled = parted(graph, modules, others)
     if coupled:
         trace = trace_channels(model, image_shape)
         with torch.no_grad():

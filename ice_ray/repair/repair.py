@@ -77,11 +77,11 @@ def repair(
     readers = [] if kind == "bn" else readers_of(context)
     ready = problems.ready(context) if readers else {}
     whole = problems.of_reader(context, readers[0]) if readers else None
-    widths = {unit.layer: context.filters(unit.layer) for unit in context.units}
+    widths = {unit.layer: len(context.kept[unit.layer]) for unit in context.units}
     for values in ready.values():
         assign(model, values)
     remove()
-    first = min(widths, key=order.index)
+    first = min((owner for unit in context.units for owner in unit.owners), key=order.index)
     context = context.without(removed)
     before, after, errors = [*ready, *(readers[:1] if whole is not None else ())], list[str](), Errors()
     missed = consumers - set(readers)

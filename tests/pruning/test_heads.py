@@ -81,7 +81,7 @@ def test_rows_of_queries_keys_and_values_belong_to_heads():
     assert isinstance(heads, Heads)
     side_by_side = tuple(head for head in range(3) for _ in range(8))
     assert heads.columns == side_by_side
-    assert dict(heads.rows(Net())) == {
+    assert dict(heads.rows) == {
         "attention.queries": side_by_side,
         "attention.keys_values": side_by_side * 2,
     }
@@ -90,7 +90,7 @@ def test_rows_of_queries_keys_and_values_belong_to_heads():
 
 def test_what_all_heads_share_stays():
     heads = find_heads(Net(shared=True), SHAPE)["attention"]
-    assert [layer for layer, _ in heads.rows(Net(shared=True))] == ["attention.queries"]
+    assert [layer for layer, _ in heads.rows] == ["attention.queries"]
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)

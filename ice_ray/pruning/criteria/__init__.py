@@ -61,7 +61,7 @@ def check_criterion(
     """Raises UserError: no such criterion, or one that cannot score a unit."""
     criterion = criterion_named(name)
     for unit in units:
-        norm = norms.get(unit.layer)
+        norm = norms.get(unit.owners[0])
         objection = criterion.objection(unit, model.get_submodule(norm) if norm else None)
         if objection:
             raise UserError(

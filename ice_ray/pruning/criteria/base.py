@@ -81,17 +81,22 @@ class ScoringContext:
         """(filters, weights of each) float32: a unit's weights, a row per filter. Those of all layers whose filters go
         together stand side by side, zeros where a layer has none that goes with a filter.
         """
-        own = self.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1)
-        others = [
-            gathered(len(own), self.model.get_parameter(f"{layer}.weight").detach().float().flatten(1), places)
-            for layer, places in self.rows_of(unit)[1:]
-        ]
+        found = {
+            layer: (self.model.get_parameter(f"{layer}.weight").detach().float().flatten(1), places)
+            for layer, places in self.rows_of(unit)
+        }
+        if unit.heads:
+            return torch.cat([_side_by_side(*each) for each in found.values()], dim=1)
+        own, _ = found.pop(unit.layer)
+        others = [gathered(len(own), weight, places) for weight, places in found.values()]
         return torch.cat([own, *others], dim=1) if others else own
 
     def rows_of(self, unit: PrunableUnit) -> tuple[FilterMap, ...]:
         """A unit's `rows`."""
+        if unit.layer in self.rows:
+            return self.rows[unit.layer]
         own = range(len(self.model.get_parameter(f"{unit.layer}.weight")))
-        return self.rows.get(unit.layer, ((unit.layer, tuple(own)),))
+        return ((unit.layer, tuple(own)),)
 
     def summed(self, of: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
         """By unit (filters,): of each filter's own score and those of the filters of other layers that go with it.
@@ -101,12 +106,12 @@ class ScoringContext:
         """
         found = {}
         for unit in self.units:
-            own = of(unit.layer)
-            assert own is not None
-            for layer, places in self.rows_of(unit)[1:]:
-                other = of(layer)
-                own = own if other is None else own + gathered(len(own), other, places)
-            found[unit.layer] = own
+            rows = self.rows_of(unit)
+            filters = 1 + max(place for _, places in rows for place in places)
+            scored = [(layer, places, own) for layer, places in rows if (own := of(layer)) is not None]
+            parts = [own if layer == unit.layer else gathered(filters, own, places) for layer, places, own in scored]
+            assert parts
+            found[unit.layer] = sum(parts[1:], parts[0])
         return found
 
 
@@ -119,6 +124,17 @@ def gathered(filters: int, values: Tensor, places: Sequence[int]) -> Tensor:
     where = torch.tensor(places, device=values.device)
     own = where >= 0
     return values.new_zeros(filters, *values.shape[1:]).index_add_(0, where[own], values[own])
+
+
+def _side_by_side(weight: Tensor, places: Sequence[int]) -> Tensor:
+    """(heads, weights of each) from the (n, inputs) rows of a layer, of which each head has as many.
+
+    Args:
+        places: (n,) the head of each row, or -1.
+    """
+    where = torch.tensor(places, device=weight.device)
+    order = where.argsort(stable=True)[int((where < 0).sum()) :]
+    return weight[order].view(int(where.max()) + 1, -1)
 
 
 class Criterion(ABC):
