@@ -109,7 +109,7 @@ def find_heads(
     """The heads of the attentions of a network; or, in words, why they cannot go.
 
     Args:
-        model: left as it is.
+        model: left as it is; its attentions may be closed (`with_open_heads`), and the answer is of open ones.
         only: paths of modules to look at. [default: all that have heads]
     """
     wanted = {path: count for path, count in attentions(model).items() if only is None or path in only}
@@ -141,10 +141,10 @@ def cut_heads(model: nn.Module, heads: Heads, gone: Sequence[int]) -> None:
     """Take heads out of a network, in place.
 
     Args:
+        model: whose attention is open (`with_open_heads`).
         gone: which, as they are now.
     """
     lost, left = set(gone), heads.count - len(set(gone))
-    with_open_heads(model, [heads.attention])
     for cut in heads.cuts:
         path, _, name = cut.name.rpartition(".")
         owner = model.get_submodule(path)
@@ -164,7 +164,7 @@ def cut_heads(model: nn.Module, heads: Heads, gone: Sequence[int]) -> None:
 
 
 def silence_heads(model: nn.Module, heads: Heads, gone: Sequence[int]) -> None:
-    """Let nothing read some heads, in place."""
+    """Let nothing read some heads of an open attention, in place."""
     projection, lost = model.get_submodule(heads.projection), set(gone)
     with torch.no_grad():
         projection.get_parameter("weight")[:, [index for index, head in enumerate(heads.columns) if head in lost]] = 0

@@ -30,6 +30,7 @@ def remove_filters(model: nn.Module, image_shape: tuple[int, int, int], removed:
         image_shape: (C, H, W) for tracing.
         removed: per layer (module path), the indices of the filters (hidden units) to remove, as the layer is now.
     """
+    with_open_heads(model, list(removed))
     with surgery(model, image_shape) as graph:
         remove_from(model, image_shape, graph, removed)
 
@@ -103,6 +104,7 @@ def shrink_to(model: nn.Module, image_shape: tuple[int, int, int], left: Left) -
     Raises:
         ValueError: a layer that is not there, or filters that no removal leaves.
     """
+    with_open_heads(model, list(left))
     with surgery(model, image_shape) as graph:
         modules = dict(model.named_modules())
         surplus: dict[str, list[int]] = {}

@@ -103,7 +103,8 @@ def test_heads_that_nothing_reads_go_without_a_trace(build):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     model = model.double()
     silent, pruned = copy.deepcopy(model), copy.deepcopy(model)
-    with_open_heads(silent)
+    for each in (silent, pruned):
+        with_open_heads(each)
     for heads in found.values():
         gone = range(1, heads.count, 2)
         silence_heads(silent, heads, gone)
@@ -128,8 +129,8 @@ def test_dead_heads_of_vit_b_16_go():
     nn.init.normal_(model.heads.head.weight)
     found = find_heads(model, (3, 224, 224))
     assert len(found) == 12
+    with_open_heads(model)
     silent, images = copy.deepcopy(model), torch.randn(1, 3, 224, 224)
-    with_open_heads(silent)
     for heads in found.values():
         silence_heads(silent, heads, (0, 5, 7))
         cut_heads(model, heads, (0, 5, 7))
