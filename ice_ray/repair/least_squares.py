@@ -14,11 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ice_ray.models.kinds import computes_as_usual
-from ice_ray.models.partial_forward import passage
+from ice_ray.models.partial_forward import Passage, passage
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.normal_equations import (
     NormalEquations,
     Positions,
+    by_image,
     input_rows,
     output_rows,
     positions_of,
@@ -141,6 +142,8 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
     for number, (images, _) in enumerate(context.images.batches()):
         with context.images.resuming(context.model, number), context.images.resuming(dense, number):
             now, then = (passage(network, layer, images, end) for network in (context.model, dense))
+        if isinstance(own, nn.Linear):
+            now, then = (_by_image(each, len(images)) for each in (now, then))
         given, output = now.given, now.output
         some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
         key = (*context.key, layer, number, context.images.rank)
@@ -162,6 +165,11 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
         equations.reduce(context.reduction)
     assert some is not None
     return Problem(fitted, held_out, norm, *some, outputs)
+
+
+def _by_image(passed: Passage, images: int) -> Passage:
+    parts = passed.given, passed.output, passed.shortcut
+    return Passage(*(None if each is None else by_image(each, images) for each in parts))  # type: ignore[arg-type]
 
 
 def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, float]:

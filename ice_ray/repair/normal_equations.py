@@ -196,6 +196,14 @@ def output_rows(layer: nn.Module, output: Tensor, positions: Positions) -> Tenso
     return flat.gather(1, positions.of_image[:, :, None].expand(-1, -1, flat.shape[-1])).flatten(0, 1)
 
 
+def by_image(activations: Tensor, images: int) -> Tensor:
+    """(images, ...) of what a layer reads or gives: windows of an image, which run as if they were images of their own,
+    side by side.
+    """
+    windows, rest = divmod(len(activations), images)
+    return activations if windows < 2 or rest else activations.unflatten(0, (images, windows))
+
+
 def positions_of(layer: nn.Module, output: Tensor) -> int:
     """Output positions of one image."""
     return output[0].numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]

@@ -19,6 +19,7 @@ from ice_ray.models.partial_forward import End, outputs_at
 from ice_ray.randomness import generator
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted
+from ice_ray.repair.normal_equations import by_image
 from ice_ray.training.schedules.linear import linear
 
 RATE, BATCH = 0.1, 32
@@ -156,7 +157,7 @@ class _Aim:
 
     def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
         with self._images.passing(network, indices) as images:
-            return outputs_at(network, self._ends, images)
+            return [by_image(each, len(indices)) for each in outputs_at(network, self._ends, images)]
 
     def _parts(self, indices: Tensor) -> Sequence[Tensor]:
         return indices.split(_AT_ONCE) if len(indices) else ()
@@ -177,7 +178,7 @@ def _channels_left(context: RepairContext, layer: str) -> tuple[int, Tensor] | N
     outputs = context.outputs(layer)
     if len(outputs) == context.filters(layer, of_dense=True):
         return None
-    return (1 if isinstance(context.model.get_submodule(layer), nn.Conv2d) else -1), outputs
+    return (-3 if isinstance(context.model.get_submodule(layer), nn.Conv2d) else -1), outputs
 
 
 def _parameters(context: RepairContext, layers: Collection[str]) -> list[nn.Parameter]:
