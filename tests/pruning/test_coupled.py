@@ -447,6 +447,18 @@ def test_reshapes_that_the_graph_chokes_on_are_followed_all_the_same():
     assert pruned(torch.rand(1, *shape)).shape == (1, 4)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+def test_of_known_networks_half_the_filters_leave_a_third_of_the_weights_at_most(name):
+    models, shape = pytest.importorskip("torchvision").models, (3, 64, 64)
+    torch.manual_seed(0)
+    model = unsettled(getattr(models, name)(num_classes=10))
+    network, selection = DenseNetwork.verified(model, shape, COUPLED)
+    assert not selection.faulty
+    assert {unit.layer for unit in DenseNetwork(model, shape).units} < {unit.layer for unit in network.units}
+    left = {unit.layer: unit.filters - Amounts(0.5).removed(unit) for unit in network.units}
+    assert network.unpruned_share(network.build_pruned(left, CPU), "parameters") < 1 / 3
+
+
 def test_without_being_asked_for_nothing_coupled_goes():
     for name in NETWORKS:
         try:
