@@ -195,10 +195,10 @@ def _through(context: RepairContext, kind: RepairKind, epochs: float) -> Repaire
                 reconstructed |= found
                 trained += [section.layers] if found else []
                 held = held and holds
-    after = [*errors, *_answering_last(context, errors)]
+        _answering_last(context, errors)
     misses = not readers <= set(errors)
     if misses:
         settled = [norm for norm in map(structure.norms.get, errors) if norm is not None]
         first = min((owner for unit in context.units for owner in unit.owners), key=structure.order.index)
         recalibrate(model, context.images, context.reduction, first, None, settled)
-    return Repaired(errors, reconstructed, tuple(trained), held, (), tuple(after), misses)
+    return Repaired(errors, reconstructed, tuple(trained), held, (), tuple(errors), misses)
