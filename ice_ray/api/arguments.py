@@ -13,7 +13,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ice_ray.data.images import Preprocessing
+from ice_ray.data.images import Preprocessing, PruningData
+from ice_ray.engine.allocation import allocation_for
 from ice_ray.engine.config import Found, Target, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import objection_to, ratio_for
@@ -72,7 +73,7 @@ def check_preprocessing(given: object) -> None:
         raise UserError(f"preprocessing={given!r:.80} must be a Preprocessing: ice_ray.Preprocessing(mean, std)")
 
 
-def target_of(target: str | None, ratio: float | None) -> Target | None:
+def target_of(target: str | None, ratio: float | None) -> tuple[Target, ...] | None:
     """What is to be left, where a target says so.
 
     Raises:
@@ -87,11 +88,23 @@ def target_of(target: str | None, ratio: float | None) -> Target | None:
     return parse_target(target)
 
 
-def found_ratio(
-    wanted: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: PrecisionChoice
+def found_for(
+    wanted: Sequence[Target],
+    network: DenseNetwork,
+    amounts: Amounts,
+    device: torch.device,
+    precision: PrecisionChoice,
+    images: tuple[PruningData, int] | None = None,
 ) -> Found:
-    """The ratio that reaches a target. Warns the caller's caller where it leaves some layers next to nothing."""
-    found = ratio_for(wanted, network, amounts, device, precision)
+    """What reaches a target. Warns the caller's caller where it leaves some layers next to nothing.
+
+    Args:
+        images: to allocate by, and the run's seed; without them one ratio holds for all layers.
+    """
+    if images is None:
+        found = ratio_for(wanted, network, amounts, device, precision)
+    else:
+        found = allocation_for(wanted, network, amounts, *images, device, precision)
     if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
         warnings.warn(objection, stacklevel=4)
     return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_ratio, image_shape_of, target_of
+from ice_ray.api.arguments import device_of, found_for, image_shape_of, target_of
 from ice_ray.engine.opening import open_module
 from ice_ray.errors import UserError
 from ice_ray.models.frozen import describe_frozen
@@ -79,6 +78,6 @@ def inspect(
             warnings.warn(note, stacklevel=3)
     amounts = Amounts(_USUAL_RATIO if ratio is None else ratio, own.by_layer, own.round_to)
     if wanted is not None:
-        found = found_ratio(wanted, network, amounts, chosen, resolve(precision, chosen))
-        amounts = dataclasses.replace(amounts, ratio=found.ratio)
+        found = found_for(wanted, network, amounts, chosen, resolve(precision, chosen))
+        amounts = found.on(amounts)
     return Inspection.of(network, amounts, type(plain_module(model)).__name__)

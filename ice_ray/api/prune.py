@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_ratio, keywords_of, pipeline_config, target_of, whole
+from ice_ray.api.arguments import device_of, found_for, keywords_of, pipeline_config, target_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.api.result import Result
 from ice_ray.data.batches import check_epoch
@@ -20,6 +20,7 @@ from ice_ray.engine.config import Target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
 from ice_ray.engine.sizes import sizes
+from ice_ray.engine.target import small_part
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
@@ -81,7 +82,8 @@ def prune(
             takes it. `ice_ray.given_data` says what is made of each.
         val: images that the model was not trained on, in any of these forms: what a step has cost is measured on them.
         ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
-        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6".
+        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6", or several:
+            "macs=0.5 params=0.6". Each layer keeps the width that costs least (option `allocate`).
         hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
         pipeline: by name, or `package.module:Class`.
         config: the pipeline's `Config`. [default: its defaults]
@@ -117,8 +119,8 @@ def prune(
     >>> images, labels = torch.randn(64, 1, 28, 20), torch.ones(64, dtype=torch.int64)
     >>> loader = DataLoader(TensorDataset(images, labels), batch_size=16)
     >>> result = ice_ray.prune(Net(), loader, (images, labels), target="macs=0.5")
-    >>> type(result.model).__name__, result.model.features[0].weight.shape
-    ('Net', torch.Size([11, 1, 3, 3]))
+    >>> type(result.model).__name__, result.macs <= 0.5 * result.original_macs
+    ('Net', True)
     """
     wanted = _wanted(target, ratio, pipeline)
     given = options if ratio is None else options | {"ratio": ratio}
@@ -133,11 +135,15 @@ def prune(
     data = given_data(train, val, preprocessing=preprocessing, seed=seed, progress=progress)
     classes = _checked(data)
     opening = open_module(model, data.train.image_shape, own.prune.selection, classes)
+    amounts = own.amounts
+    if method.takes_target and (objection := small_part(opening.network)) is not None:
+        warnings.warn(objection, stacklevel=3)
     if wanted is not None:
-        found = found_ratio(wanted, opening.network, own.amounts, chosen, recipe.precision)
-        own = dataclasses.replace(own, ratio=found.ratio)
+        images = (data, seed) if isinstance(own, LayerwiseConfig) and own.allocate == "error" else None
+        found = found_for(wanted, opening.network, amounts, chosen, recipe.precision, images)
+        own, amounts = dataclasses.replace(own, ratio=found.ratio), found.on(amounts)
         method = build_pipeline(pipeline, own, point)
-    network = _network(opening, own.amounts, recipe.precision, chosen)
+    network = _network(opening, amounts, recipe.precision, chosen)
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=3)
     if isinstance(own, LayerwiseConfig):
@@ -216,7 +222,7 @@ class _Bar:
         self._bar.update()
 
 
-def _wanted(target: str | None, ratio: float | None, pipeline: str) -> Target | None:
+def _wanted(target: str | None, ratio: float | None, pipeline: str) -> tuple[Target, ...] | None:
     """What is to be left, where a target says so."""
     if not isinstance(pipeline, str):
         raise UserError(f"pipeline={pipeline!r:.80} must be a name, as 'ice' or 'package.module:Class'")

@@ -138,7 +138,7 @@ class Workload:
         """The dense network, traced."""
         own = self.settings
         selection = own.selection or own.config.prune.selection
-        return DenseNetwork(self.model.build(), self.train.image_shape, selection, own.config.amounts, own.layout)
+        return DenseNetwork(self.model.build(), self.train.image_shape, selection, own.amounts, own.layout)
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""

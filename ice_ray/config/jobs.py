@@ -40,7 +40,8 @@ class InspectConfig:
     ratio: float = 0.5
     """Share of the filters to remove, inside (0, 1)."""
     target: str | None = None
-    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep."""
+    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep; or several in
+    one word: "macs=0.5 params=0.6"."""
     prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic with which latency is measured."""

@@ -1,11 +1,12 @@
-"""What is to be left of a network: the target of `--target`, and the ratio that has been found for it."""
+"""What is to be left of a network: the target of `--target`, and what has been found to lead to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ice_ray.errors import UserError
+from ice_ray.pruning.amounts import Allocation, Amounts
 
 Quantity = Literal["macs", "params", "latency"]
 
@@ -20,21 +21,70 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """The ratio that reaches a target, and the share it really leaves."""
+    """What leads to a target: one ratio for all layers, or a width for each.
+
+    Attributes:
+        ratio: share of the filters that goes: of every layer, or of all layers together.
+        shares: what is left of the dense network's quantities, those of the target first.
+        widths: (layer, filters kept) of an allocation.
+        loss: what the allocation is expected to cost, and `uniform_loss` what one ratio for all layers would: mean
+            Kullback-Leibler divergence from the dense network's answers, in nats.
+        seconds, flops: what the allocation took.
+    """
 
     ratio: float
-    share: float
+    shares: tuple[tuple[str, float], ...]
+    widths: tuple[tuple[str, int], ...] = ()
+    loss: float | None = None
+    uniform_loss: float | None = None
+    seconds: float = 0.0
+    flops: float = 0.0
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """The widths, and what they took; None where one ratio holds."""
+        return Allocation(self.widths, self.seconds, self.flops) if self.widths else None
+
+    @property
+    def share(self) -> float:
+        """What is left of the target's first quantity."""
+        return self.shares[0][1]
+
+    def on(self, amounts: Amounts) -> Amounts:
+        """The amounts, with what has been found."""
+        return replace(amounts, ratio=self.ratio, allocation=self.allocation)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        left = " and ".join(f"{share:.3f} of the {_WORDS[quantity]}" for quantity, share in self.shares)
+        if not self.widths:
+            return f"ratio {self.ratio:g} leaves {left}"
+        told = f"a width for each of {len(self.widths)} layers, found in {self.seconds:.1f} s, leaves {left}"
+        if self.loss is None or self.uniform_loss is None:
+            return told
+        return f"{told}; expected loss {self.loss:.3g} nats, at one ratio for all layers {self.uniform_loss:.3g}"
 
 
-def parse_target(text: str) -> Target:
-    """A target as the command line has it.
+_WORDS = {"macs": "multiply-adds", "params": "parameters", "latency": "latency"}
+
+
+def parse_target(text: str) -> tuple[Target, ...]:
+    """A target as the command line has it, of one quantity or of several, all of which are to be reached.
 
     Raises:
         UserError: it is none.
 
-    >>> parse_target("macs=0.5")
-    Target(quantity='macs', share=0.5)
+    >>> parse_target("macs=0.5 params=0.6")
+    (Target(quantity='macs', share=0.5), Target(quantity='params', share=0.6))
     """
+    targets = tuple(_parsed(word) for word in text.split()) or (_parsed(text),)
+    if len({target.quantity for target in targets}) < len(targets):
+        raise UserError(f"target '{text}' names a quantity twice")
+    return targets
+
+
+def _parsed(text: str) -> Target:
     quantity, _, share = text.partition("=")
     try:
         value = float(share)

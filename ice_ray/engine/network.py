@@ -43,6 +43,7 @@ class DenseNetwork:
         layout: of its weights and images in memory; without one, the one found by trying.
 
     Attributes:
+        amounts: as given.
         frozen: parameters, by name, that are given with requires_grad=False.
         fixed_layers: modules, by path, that have parameters of their own among `fixed`.
         fixed: those of them that keep their values. Where all are frozen, as for inference, none is: nothing could be
@@ -61,6 +62,7 @@ class DenseNetwork:
         layout: Layout | None = None,
     ) -> None:
         check_overlaps(module)
+        self.amounts = amounts
         own = copied(module)
         closed = with_open_heads(own) if selection.heads else {}
         self._ties = ties_of(own)

@@ -1,9 +1,9 @@
-"""One dial for people who think in results: the uniform ratio that leaves a wanted share of the dense network."""
+"""One dial for people who think in results: what leaves a wanted share of the dense network."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,21 +16,29 @@ from ice_ray.engine.work import multiply_adds
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.anatomy import is_choice
+from ice_ray.pruning.footprint import Footprint
 from ice_ray.training.config import PrecisionChoice
 from ice_ray.training.precision import resolve
 
 _STEPS = 1000
 _LATENCY_BATCH = 64
 _ROUNDS = 3
-_LEAST = 0.1
+_LEAST = 1 / 8
 """Of a layer's filters: where a target leaves fewer, it is said."""
 _SHOWN = 4
+_LITTLE = 0.1
+"""Of the multiply-adds: where the prunable layers hold less, it is said."""
+_CPU = torch.device("cpu")
 
 
 def ratio_for(
-    target: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: PrecisionChoice
+    targets: Sequence[Target],
+    network: DenseNetwork,
+    amounts: Amounts,
+    device: torch.device,
+    precision: PrecisionChoice,
 ) -> Found:
-    """The least ratio, in thousandths, that leaves no more than the target, found by removing filters from copies.
+    """The least ratio, in thousandths, that leaves no more than the targets, found by removing filters from copies.
 
     Nothing is trained. Latency is the median of a batch of 64 on `device`, dense and pruned measured in turns.
 
@@ -41,29 +49,32 @@ def ratio_for(
         UserError: no ratio reaches it: what can be reached, and which layers would have to be included.
     """
     amounts.check_patterns(network.steps)
-    shares = _Shares(target.quantity, network, amounts, device, precision)
-    found = shares.least(target)
-    if found is not None:
-        return found
-    most, reached = shares.greatest, shares.of(shares.greatest)
-    raise UserError(
-        f"target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
-        f" ({most / _STEPS:g}) leaves {reached:.3f}{_mend(target, network, amounts, device, precision)}"
-    )
+    by_target = [_Shares(target.quantity, network, amounts, device, precision) for target in targets]
+    ratios = [shares.least(target.share) for shares, target in zip(by_target, targets, strict=True)]
+    for shares, target, ratio in zip(by_target, targets, ratios, strict=True):
+        if ratio is None:
+            most, reached = shares.greatest, shares.of(shares.greatest)
+            raise UserError(
+                f"target {target.quantity}={target.share:g} is out of reach: the greatest ratio that empties no layer"
+                f" ({most / _STEPS:g}) leaves {reached:.3f}{_mend(target, network, amounts, device, precision)}"
+            )
+    most = max(ratio for ratio in ratios if ratio is not None)
+    left = ((target.quantity, shares.of(most)) for shares, target in zip(by_target, targets, strict=True))
+    return Found(most / _STEPS, tuple(left))
 
 
 def objection_to(
     found: Found,
-    target: Target,
+    targets: Sequence[Target],
     network: DenseNetwork,
     amounts: Amounts,
     device: torch.device,
     precision: PrecisionChoice,
 ) -> str | None:
-    """What speaks against a ratio that reaches a target: it leaves layers less than a tenth of their filters, for few
+    """What speaks against what reaches a target: it leaves layers less than an eighth of their filters, for few
     of them bear it all. In words, with the mend; None where nothing does.
     """
-    own = replace(amounts, ratio=found.ratio)
+    own, (target, *_) = found.on(amounts), targets
     kept = {unit: unit.filters - own.removed(unit) for unit in network.units}
     gutted = [unit for unit, left in kept.items() if left < _LEAST * unit.filters]
     if not gutted:
@@ -73,6 +84,18 @@ def objection_to(
     return (
         f"target {target.quantity}={target.share:g} leaves {shown}{more}: so few seldom recover"
         f"{_mend(target, network, amounts, device, precision)}"
+    )
+
+
+def small_part(network: DenseNetwork) -> str | None:
+    """A line where the layers that can be pruned hold so little of the multiply-adds that it hardly pays; else None."""
+    footprint = Footprint(network.build(_CPU), network.image_shape, network.traces, network.units)
+    left = footprint.share("macs", {unit.layer: max(unit.groups, len(unit.fixed)) for unit in network.units})
+    if left <= 1 - _LITTLE:
+        return None
+    return (
+        f"the layers that can be pruned hold little: with a filter left in each, {left:.3f} of the multiply-adds would "
+        "be left (inspect says why the others cannot be pruned)"
     )
 
 
@@ -86,11 +109,11 @@ def _mend(
     known = {unit.layer for unit in network.units}
     added = [unit.layer for unit in wider.units if unit.layer not in known]
     shares = _Shares(target.quantity, wider, amounts, device, precision)
-    found = shares.least(target)
-    if found is None:
+    ratio = shares.least(target.share)
+    if ratio is None:
         reached = f"the greatest ratio ({shares.greatest / _STEPS:g}) leaves {shares.of(shares.greatest):.3f}"
     else:
-        reached = f"ratio {found.ratio:g} leaves {found.share:.3f}"
+        reached = f"ratio {ratio / _STEPS:g} leaves {shares.of(ratio):.3f}"
     named = ", ".join(added[:_SHOWN]) + (f" and {len(added) - _SHOWN} more" if len(added) > _SHOWN else "")
     return f"; {_include(network, wider)} takes {named} too: then {reached}"
 
@@ -131,7 +154,7 @@ class _Shares:
     ) -> None:
         self._network, self._amounts = network, amounts
         self._device = device if quantity == "latency" else torch.device("cpu")
-        self._measure = _measure(quantity, network, self._device, precision)
+        self._measure = measured_share(quantity, network, self._device, precision)
         self._known: dict[int, float] = {}
         self.greatest = _greatest(network, amounts)
 
@@ -143,18 +166,18 @@ class _Shares:
             self._known[thousandths] = self._measure(self._network.build_pruned(widths, self._device))
         return self._known[thousandths]
 
-    def least(self, target: Target) -> Found | None:
-        """The least ratio that leaves no more than the target; None where not even the greatest does."""
+    def least(self, share: float) -> int | None:
+        """The least ratio, in thousandths, that leaves no more than this; None where not even the greatest does."""
         least, most = 0, self.greatest
-        if self.of(most) > target.share:
+        if self.of(most) > share:
             return None
         while most - least > 1:
             middle = (least + most) // 2
-            if self.of(middle) <= target.share:
+            if self.of(middle) <= share:
                 most = middle
             else:
                 least = middle
-        return Found(most / _STEPS, self.of(most))
+        return most
 
 
 def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
@@ -168,7 +191,7 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
     raise UserError("target: no uniform ratio fits this model (inspect shows its layers)")
 
 
-def _measure(
+def measured_share(
     quantity: Quantity, network: DenseNetwork, device: torch.device, choice: PrecisionChoice
 ) -> Callable[[nn.Module], float]:
     """The share that a pruned copy leaves of the dense network's quantity."""

@@ -52,6 +52,20 @@ def read_rows(dataset: Dataset, rows: Rows, name: str, progress: bool | None = N
     return read_items(reader, progress)
 
 
+def read_few(dataset: Dataset, rows: Rows, skip: bool) -> ImageSet:
+    """Rows of a split that memory holds in any case.
+
+    Args:
+        skip: leave out images that cannot be decoded.
+
+    Raises:
+        DataError: an image cannot be decoded, or is of another size than the first.
+    """
+    labels = dataset.labels[rows.split][rows.indices].tolist()
+    read = list(zip(dataset.read(rows.split, rows.indices), labels, strict=True))
+    return _stacked([row for row in read if not skip or row[0].pixels is not None])
+
+
 def read_ray_dataset(dataset: ray.data.Dataset, name: str, progress: bool | None = None) -> Found:
     """All rows of a Ray Data dataset with columns `image` and `label`, in its order. Ray must be running.
 

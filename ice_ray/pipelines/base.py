@@ -127,7 +127,9 @@ class Pipeline(ABC):
             probes: whether any run that starts from it will freeze layers.
         """
         original = executor.run(executor.root, Measure())
-        return Preparation(original.value.accuracy, {}, (), original.cost.wall_seconds, 0.0)
+        found = executor.network.amounts.allocation if executor.network.amounts is not None else None
+        allocation = Cost() if found is None else Cost(found.seconds, found.flops)
+        return Preparation(original.value.accuracy, {}, (), original.cost.wall_seconds, 0.0, allocation)
 
     @property
     def freezes(self) -> bool:

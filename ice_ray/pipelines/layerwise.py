@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ice_ray.engine.actions import Outcome, Prune, Repair, Score, SnapshotId
 from ice_ray.engine.executor import Executor
@@ -14,12 +15,17 @@ from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.pruning.selection import lowest
 from ice_ray.repair.config import RepairKind
 
+Allocate = Literal["uniform", "error"]
+
 
 @dataclass(frozen=True)
 class LayerwiseConfig(PipelineConfig):
     """The options of pipelines that take a share of every layer."""
 
     prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
+    allocate: Allocate = "error"
+    """How --target is shared out: error = every layer keeps the width with which the network's answers, on a few
+    calibration images, change least; uniform = one ratio for all layers."""
     criterion: str = "l1"
     """Which filters go first: l1, l2, bn-scale, taylor, mean-activation, entropy, entropy-densities (the authors'),
     l2-fan-in, residual (what least squares cannot make up for stays), random, or package.module:Class."""
@@ -64,8 +70,9 @@ def choose_removal(
 ) -> tuple[Removed, Outcome]:
     """The filters of the lowest scores of each unit of the step, and the outcome of scoring."""
     scored = executor.run(snapshot, Score(step, config.criterion, config.calibration_images))
+    amounts = executor.network.amounts or config.amounts
     removed = tuple(
-        (unit.layer, lowest(scored.value[unit.layer], config.amounts.removed(unit), unit.groups, unit.fixed))
+        (unit.layer, lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups, unit.fixed))
         for unit in executor.network.steps[step - 1].units
     )
     return removed, scored

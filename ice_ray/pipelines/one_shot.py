@@ -41,7 +41,7 @@ class OneShotPipeline(Pipeline):
 
     def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
         scored = executor.run(state.snapshot, Score(0, self.config.criterion, self.config.calibration_images))
-        amounts = self.config.amounts
+        amounts = executor.network.amounts or self.config.amounts
         gone = {
             unit.layer: lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups, unit.fixed)
             for unit in executor.network.units

@@ -87,6 +87,7 @@ class Preparation:
         weight_changes: the freezing probe's result per freezable layer, shallow to deep; empty where no run freezes.
         ranking: freezable layers, least change first.
         accuracy_seconds, probe_seconds: what the two took, wall; not part of PT.
+        allocation: what finding the layers' widths took; the first step's share of PT has it.
     """
 
     original_accuracy: float
@@ -94,11 +95,13 @@ class Preparation:
     ranking: tuple[str, ...]
     accuracy_seconds: float
     probe_seconds: float
+    allocation: Cost = Cost()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preparation:
         """What `dataclasses.asdict` and JSON made of one."""
-        return cls(**{**values, "ranking": tuple(values["ranking"])})
+        ranking, allocation = tuple(values["ranking"]), Cost(**values.get("allocation", {}))
+        return cls(**{**values, "ranking": ranking, "allocation": allocation})
 
 
 @dataclass(frozen=True)

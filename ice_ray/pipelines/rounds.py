@@ -35,10 +35,19 @@ class Removal:
 
 
 def unchanged(number: int, name: str, unpruned_share: float, accuracy: float, preparation: Preparation) -> StepRecord:
-    """The record, without cost, of a step at which nothing has been done: it ends as it began."""
-    drop = accuracy_drop(preparation.original_accuracy, accuracy)
+    """The record of a step at which nothing has been done: it ends as it began. It has no cost, but the first has that
+    of the allocation.
+    """
+    begun = preparation.allocation if number == 1 else Cost()
     return StepRecord(
-        step=number, layers=name, unpruned_share=unpruned_share, accuracy_before=accuracy, accuracy=accuracy, drop=drop
+        step=number,
+        layers=name,
+        unpruned_share=unpruned_share,
+        accuracy_before=accuracy,
+        accuracy=accuracy,
+        drop=accuracy_drop(preparation.original_accuracy, accuracy),
+        scoring_seconds=begun.wall_seconds,
+        flops=begun.flops,
     )
 
 
@@ -47,7 +56,7 @@ def with_removal(record: StepRecord, removal: Removal) -> StepRecord:
     return replace(
         record,
         filters_removed=removal.filters,
-        scoring_seconds=removal.scoring.wall_seconds,
+        scoring_seconds=record.scoring_seconds + removal.scoring.wall_seconds,
         removal_seconds=removal.removing.wall_seconds,
         repair_seconds=removal.repairing.wall_seconds,
         flops=record.flops + (removal.scoring + removal.removing + removal.repairing).flops,

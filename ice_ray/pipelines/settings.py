@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ice_ray.models.layout import Layout
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.ice import IceConfig
+from ice_ray.pruning.amounts import Allocation, Amounts
 from ice_ray.pruning.selection import Selection
 from ice_ray.training.config import Precision
 from ice_ray.training.fine_tune import Recipe
@@ -23,6 +24,7 @@ class PruningSettings:
         seed: every random choice comes from it.
         selection: which layers are pruned, faults found by trying included; without one, as the options say.
         layout: of the network in memory; without one, it is found by trying.
+        allocation: widths that have been found for a target.
     """
 
     pipeline: str = "ice"
@@ -31,6 +33,12 @@ class PruningSettings:
     seed: int = 0
     selection: Selection | None = None
     layout: Layout | None = None
+    allocation: Allocation | None = None
+
+    @property
+    def amounts(self) -> Amounts:
+        """How many filters go from each layer."""
+        return replace(self.config.amounts, allocation=self.allocation)
 
     def recipe(self, precision: Precision) -> Recipe:
         """How fine-tunes are done, on a device of that precision."""

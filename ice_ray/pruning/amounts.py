@@ -16,6 +16,20 @@ RATIO_BOUND = "must be a number inside (0, 1), the share of filters to remove"
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """Widths that have been found for a target.
+
+    Attributes:
+        widths: (layer, filters kept).
+        seconds, flops: what finding them took: a part of PT.
+    """
+
+    widths: tuple[tuple[str, int], ...]
+    seconds: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
 class Amounts:
     """The share of filters that goes, layer by layer.
 
@@ -24,29 +38,45 @@ class Amounts:
         by_layer: (pattern of module paths, ratio) pairs that override it, the first match first; 0 spares a layer.
         round_to: kept widths are multiples of it (8 or 16: odd widths are slower on real hardware), rounded up, so
             that no layer loses more than its ratio; a layer narrower than it stays whole.
+        allocation: widths that have been found for a target, which hold in the place of all ratios.
     """
 
     ratio: float
     by_layer: tuple[tuple[str, float], ...] = ()
     round_to: int = 1
+    allocation: Allocation | None = None
 
     def ratio_of(self, layer: str) -> float:
         """The ratio that holds for a layer."""
-        return next((ratio for pattern, ratio in self.by_layer if fnmatch.fnmatchcase(layer, pattern)), self.ratio)
+        own = self.own_ratio(layer)
+        return self.ratio if own is None else own
+
+    def own_ratio(self, layer: str) -> float | None:
+        """The ratio that a pattern gives a layer, if one does."""
+        return next((ratio for pattern, ratio in self.by_layer if fnmatch.fnmatchcase(layer, pattern)), None)
 
     def removed(self, unit: PrunableUnit) -> int:
         """How many of a unit's filters go: ceil(ratio x filters), less where groups, filters that must stay or rounding
         ask for it. Of an attention's heads one stays, and they are not rounded: each is many channels wide.
         """
+        if self.allocation is not None:
+            return unit.filters - dict(self.allocation.widths).get(unit.layer, unit.filters)
         if unit.heads:
             return min(removed_count(self.ratio_of(unit.layer), unit.filters), unit.filters - 1)
         run = unit.filters // unit.groups
         removed = removed_count(self.ratio_of(unit.layer), run)
-        # Kept widths are multiples of round_to over all runs together.
+        return unit.filters - self.rounded(unit, (run - removed) * unit.groups)
+
+    def rounded(self, unit: PrunableUnit, kept: int) -> int:
+        """A width that keeps all runs equal and all filters that must stay, as a multiple of `round_to` over all runs
+        together, rounded up; heads are not rounded.
+        """
+        if unit.heads:
+            return kept
+        run, own = unit.filters // unit.groups, -(-kept // unit.groups)
         multiple = self.round_to // math.gcd(self.round_to, unit.groups)
-        fixed = len(unit.fixed) // unit.groups
-        kept = min(run, -(-max(run - removed, fixed) // multiple) * multiple)
-        return (run - kept) * unit.groups
+        own = max(own, len(unit.fixed) // unit.groups)
+        return min(run, -(-own // multiple) * multiple) * unit.groups
 
     def losing(self, steps: Sequence[PruningStep]) -> tuple[PruningStep, ...]:
         """The steps with only those units that lose filters, numbered anew."""
@@ -68,7 +98,8 @@ class Amounts:
         self.check_patterns(steps)
         units = [unit for step in steps for unit in step.units]
         for unit in units:
-            _check_unit(unit, self.ratio_of(unit.layer))
+            if self.allocation is None:
+                _check_unit(unit, self.ratio_of(unit.layer))
         if not any(self.removed(unit) for unit in units):
             raise UserError(f"nothing would be removed: no layer has {self.round_to} filters to spare")
 

@@ -194,12 +194,30 @@ def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, 
     improves = errors[ridge] < held_out.error(prior)
     found = whole.solve(prior, ridge) if improves else prior
     if improves:
-        own.weight.data.copy_(
-            torch.where(heard, found.mT.flatten(0, 1) / torch.where(heard, scale, 1.0), weight).view_as(own.weight)
-        )
-    inputs, targets = whole.means
-    take_up(problem.norm, own, (targets - (inputs[:, None] @ found)[:, 0]).flatten().float())
+        _give(own, problem.norm, found)
+    _take_up_constant(own, problem, found)
     return whole.error(prior), whole.error(found)
+
+
+def assign_weights(context: RepairContext, layer: str, problem: Problem, found: Tensor) -> None:
+    """Give a layer, in place, weights (groups, inputs, filters of a group) that a problem has been solved with, and the
+    constant that goes with them.
+    """
+    own = context.model.get_submodule(layer)
+    assert isinstance(own, (nn.Conv2d, nn.Linear))
+    _give(own, problem.norm, found)
+    _take_up_constant(own, problem, found)
+
+
+def _give(own: nn.Conv2d | nn.Linear, norm: ChannelNorm, found: Tensor) -> None:
+    weight, heard = own.weight.detach().double().flatten(1), norm.heard[:, None]
+    scale = torch.where(heard, norm.scale.double()[:, None], 1.0)
+    own.weight.data.copy_(torch.where(heard, found.mT.flatten(0, 1) / scale, weight).view_as(own.weight))
+
+
+def _take_up_constant(own: nn.Conv2d | nn.Linear, problem: Problem, found: Tensor) -> None:
+    inputs, targets = problem.whole.means
+    take_up(problem.norm, own, (targets - (inputs[:, None] @ found)[:, 0]).flatten().float())
 
 
 def readers_of(context: RepairContext) -> list[str]:

@@ -36,7 +36,7 @@ class StepProblems:
             norms, fixed = context.structure.norms, context.structure.fixed
             layers = sorted((unit.layer for unit in context.units), key=context.structure.order.index)
             touched = {layer: [layer, *filter(None, [norms.get(layer)])] for layer in layers}
-            with _restored(context.model, [each for own in touched.values() for each in own]):
+            with restored(context.model, [each for own in touched.values() for each in own]):
                 for layer in layers:
                     may_be = layer not in fixed and can_be_refitted(context.model.get_submodule(layer))
                     if may_be and not _reads_the_same(context, layer):
@@ -69,7 +69,7 @@ class StepProblems:
             return None
         if layer not in self._readers:
             values = {name: value for each in self.ready(context).values() for name, value in each.items()}
-            with _restored(context.model, {name.rpartition(".")[0] for name in values}):
+            with restored(context.model, {name.rpartition(".")[0] for name in values}):
                 assign(context.model, values)
                 self._readers[layer] = problem_of(context, layer)
         return self._readers[layer]
@@ -88,7 +88,7 @@ def _reads_the_same(context: RepairContext, layer: str) -> bool:
 
 
 @contextmanager
-def _restored(model: nn.Module, modules: Iterable[str]) -> Iterator[None]:
+def restored(model: nn.Module, modules: Iterable[str]) -> Iterator[None]:
     """Whatever the block does to weights and statistics of these modules is undone."""
     kept = {name: tensor.clone() for name, tensor in _tensors(model, modules).items()}
     try:

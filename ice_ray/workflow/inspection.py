@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from ice_ray.config.jobs import InspectConfig
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.registry import ModelSpec
 from ice_ray.observe.anatomy import Inspection
 from ice_ray.observe.terminal import say, show
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.workflow.plan import find_ratio, open_network
+from ice_ray.workflow.plan import find_for, open_network
 
 
 def inspect_job(config: InspectConfig) -> None:
@@ -22,9 +20,9 @@ def inspect_job(config: InspectConfig) -> None:
         say(describe_frozen(network.frozen, network.all_frozen))
     amounts = Amounts(config.ratio, config.prune.by_layer, config.prune.round_to)
     if config.target is not None:
-        found = find_ratio(config.target, network, amounts, config.precision)
-        say(f"--target {config.target}: ratio {found.ratio:g} leaves {found.share:.3f} of the dense model")
-        amounts = dataclasses.replace(amounts, ratio=found.ratio)
+        found = find_for(config.target, network, amounts, config.precision)
+        say(f"--target {config.target}: {found.words}")
+        amounts = found.on(amounts)
     inspection = Inspection.of(network, amounts, config.model)
     show(inspection.table)
     for line in inspection.lines:

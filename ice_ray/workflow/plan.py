@@ -16,14 +16,18 @@ from ice_ray.address import StoragePath
 from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.data.images import Preprocessing
+from ice_ray.data.images import Preprocessing, PruningData
+from ice_ray.data.placement import to_device
+from ice_ray.engine.allocation import allocation_for
 from ice_ray.engine.config import Found, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
-from ice_ray.engine.target import objection_to, ratio_for
+from ice_ray.engine.target import objection_to, ratio_for, small_part
+from ice_ray.engine.width_losses import IMAGES
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.ingest.datasets import Dataset, open_dataset
+from ice_ray.ingest.in_process import read_few
 from ice_ray.ingest.roles import Roles, Rows, assign_roles, subsample
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied, reinitialise
@@ -111,7 +115,10 @@ class Plan:
 
     def _settings(self, options: PipelineConfig, batch_size: int) -> PruningSettings:
         config = self.config
-        return PruningSettings(config.pipeline, options, batch_size, config.seed, self.selection, self.layout)
+        allocation = self.found.allocation if self.found is not None else None
+        return PruningSettings(
+            config.pipeline, options, batch_size, config.seed, self.selection, self.layout, allocation
+        )
 
     @property
     def pipeline(self) -> type[Pipeline]:
@@ -212,10 +219,16 @@ def make_plan(
     roles = assign_roles(dataset, config.decide_on, config.seed)
     shape = _image_shape(dataset, config)
     opening = _opened(module, config.model, shape, options.prune.selection, dataset.classes)
+    amounts = options.amounts
+    if kind.takes_target and (objection := small_part(opening.network)) is not None:
+        warn(objection)
     if config.target is not None:
-        found = found or find_ratio(config.target, opening.network, options.amounts, config.precision)
+        calibration = None
+        if path is not None or spec.is_users_own:  # else nothing can be said of its answers yet
+            calibration = _calibration(dataset, roles, config, given, shape, opening.network.layout)
+        found = found or find_for(config.target, opening.network, amounts, config.precision, calibration)
         config = dataclasses.replace(config, options=dataclasses.replace(options, ratio=found.ratio))
-    amounts = config.options.amounts
+        amounts = found.on(amounts)
     amounts.check(opening.network.steps)
     opening = _trained_for_a_step(opening, amounts, config)
     network, selection = opening.network, opening.selection
@@ -291,17 +304,43 @@ def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig[An
     return trained
 
 
-def find_ratio(target: str, network: DenseNetwork, amounts: Amounts, precision: PrecisionChoice) -> Found:
-    """The ratio for `--target`; latency is measured on this machine's GPU where it has one, else on its CPU.
+def find_for(
+    target: str,
+    network: DenseNetwork,
+    amounts: Amounts,
+    precision: PrecisionChoice,
+    calibration: tuple[PruningData, int] | None = None,
+) -> Found:
+    """What reaches `--target`; looked for on this machine's GPU where it has one, else on its CPU, and so is latency.
 
     Warns where it leaves some layers next to nothing.
+
+    Args:
+        calibration: images to allocate by, and the run's seed; without them one ratio holds for all layers.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = parse_target(target)
-    found = ratio_for(wanted, network, amounts, device, precision)
+    if calibration is None:
+        found = ratio_for(wanted, network, amounts, device, precision)
+    else:
+        data, seed = calibration
+        data = dataclasses.replace(data, train=to_device(data.train, device))
+        with told_of("looking for the widths that cost least"):
+            found = allocation_for(wanted, network, amounts, data, seed, device, precision)
     if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
         warn(objection)
     return found
+
+
+def _calibration(
+    dataset: Dataset, roles: Roles, config: RunConfig[Any], given: Given, shape: tuple[int, int, int], layout: Layout
+) -> tuple[PruningData, int] | None:
+    """The images that an allocation looks at, and the seed; None where none is asked for."""
+    if not isinstance(config.options, LayerwiseConfig) or config.options.allocate == "uniform":
+        return None
+    rows = subsample(dataset, roles.train, IMAGES, config.seed, "allocation")
+    images = read_few(dataset, rows, skip=config.data_errors == "skip")
+    return PruningData(images, images, _preprocessing(dataset, config, given, shape, layout)), config.seed
 
 
 def _image_shape(dataset: Dataset, config: RunConfig[Any]) -> tuple[int, int, int]:

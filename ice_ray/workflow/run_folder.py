@@ -73,7 +73,7 @@ class RunFolder:
         object.__setattr__(self, "path", storage_path(self.path))
 
     def found(self) -> Found | None:
-        """The ratio that an earlier part of this run found for its target: a measured one may differ the next time."""
+        """What an earlier part of this run found for its target: a measured one may differ the next time."""
         return _found(self.target)
 
     def replay_found(self) -> Found | None:
@@ -178,7 +178,8 @@ def _found(path: StoragePath) -> Found | None:
         return None
     with damage_named(path):
         found = json.loads(path.read_text())
-        return Found(float(found["ratio"]), float(found["share"]))
+        shares, widths = (tuple((str(name), value) for name, value in found[key]) for key in ("shares", "widths"))
+        return Found(**{**found, "shares": shares, "widths": widths})
 
 
 def run_folder(config: RunConfig[Any], name: str) -> RunFolder:

@@ -130,7 +130,7 @@ def search_stage(context: JobContext) -> Winner:
     context.keep_log()
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
-        say(f"--target {config.target}: ratio {plan.found.ratio:g} leaves {plan.found.share:.3f} of the dense model")
+        say(f"--target {config.target}: {plan.found.words}")
     model = dense_model(context)
     workload = context.workload(model, train, validation, plan.search_settings)
     say(

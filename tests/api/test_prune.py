@@ -164,9 +164,8 @@ def test_a_loader_of_floats_of_any_shape(shape):
     labels = told_apart(model, images)
     train, val = (TensorDataset(images[part], labels[part]) for part in (slice(0, 64), slice(64, 96)))
     point = IceHyperparameters(0.0, 0.0, 0.02, 5e-3, 0.15, 50)
-    by_loader = prune(
-        model, DataLoader(train, batch_size=16), DataLoader(val), hyperparameters=point, target="macs=0.6", device="cpu"
-    )
+    own = {"hyperparameters": point, "target": "macs=0.6", "allocate": "uniform", "device": "cpu"}
+    by_loader = prune(model, DataLoader(train, batch_size=16), DataLoader(val), **own)
     assert by_loader.original_accuracy == 100
     assert 0.5 < by_loader.macs / by_loader.original_macs <= 0.6
     assert by_loader.image_shape == shape
@@ -196,9 +195,10 @@ def test_uint8_is_normalised_whichever_way_it_comes(trained, data):
     assert first.accuracy == second.accuracy == third.accuracy > 80
 
 
-def test_a_target_takes_the_ratio_that_inspect_shows(trained, data):
+def test_a_uniform_target_takes_the_ratio_that_inspect_shows(trained, data):
     seen = ice_ray.inspect(trained, (3, 8, 8), target="params=0.5")
-    result = prune(trained, data, target="params=0.5", device="cpu", batch_size=64, repair="none", criterion="l1")
+    own = {"device": "cpu", "batch_size": 64, "repair": "none", "criterion": "l1", "allocate": "uniform"}
+    result = prune(trained, data, target="params=0.5", **own)
     assert result.description["config"]["ratio"] == seen.ratio
     assert result.parameters == seen.pruned["parameters"]
     assert result.macs == seen.pruned["multiply_adds"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from ice_ray.engine.config import Target, parse_target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import macs, objection_to, ratio_for
+from ice_ray.engine.target import macs, objection_to, ratio_for, small_part
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.selection import Selection
@@ -64,7 +64,44 @@ def test_what_is_no_target_is_refused(text):
 
 
 def test_a_target_is_read():
-    assert parse_target("latency=0.6") == Target("latency", 0.6)
+    assert parse_target("latency=0.6") == (Target("latency", 0.6),)
+    assert parse_target("macs=0.5 params=0.7") == (Target("macs", 0.5), Target("params", 0.7))
+
+
+def test_a_quantity_is_given_once():
+    with pytest.raises(UserError, match="names a quantity twice"):
+        parse_target("macs=0.5 macs=0.6")
+
+
+def test_of_several_targets_all_are_reached(network):
+    reached = found(network, "macs=0.5 params=0.7")
+    params, multiply_adds = shares(network, reached.ratio)
+    assert dict(reached.shares) == {"macs": pytest.approx(multiply_adds), "params": pytest.approx(params)}
+    assert multiply_adds <= 0.5 and params <= 0.7
+    params, multiply_adds = shares(network, round(reached.ratio - 0.001, 3))
+    assert multiply_adds > 0.5 or params > 0.7
+
+
+class Gate(nn.Module):
+    """Of which the hidden units of the gate alone are to go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.squeeze, self.excite, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return self.head((x + self.conv(x) * gate[:, :, None, None]).mean((2, 3)))
+
+
+def test_prunable_layers_that_hold_next_to_nothing_are_told_of(network):
+    told = small_part(DenseNetwork(Gate(), (3, 8, 8), Selection(include=("squeeze",))))
+    whole = 9 * 64 * (3 * 8 + 8 * 8) + 2 * 8 * 16 + 8 * 2
+    assert told is not None
+    assert f"{1 - 15 * 16 / whole:.3f} of the multiply-adds would be left" in told
+    assert small_part(network) is None
 
 
 class Narrow(nn.Module):

@@ -82,6 +82,12 @@ class Elimination:
         self._scale = yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
         self._gone = torch.zeros(filters, dtype=torch.bool, device=xx.device)
 
+    @property
+    def weights(self) -> Tensor:
+        """(groups, inputs, outputs) that now fit best; zero for inputs that are gone."""
+        weights: Tensor = self._weights
+        return weights
+
     def rises(self) -> Tensor:
         """(filters,) how much each filter's going raises the error, over the targets' mean square; infinite where it
         is gone.

@@ -1,0 +1,129 @@
+"""What reaches a target at the least loss: a width for each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ice_ray.data.images import PruningData
+from ice_ray.engine.config import Found, Target
+from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.target import measured_share, ratio_for
+from ice_ray.engine.width_losses import width_losses
+from ice_ray.models.units import PrunableUnit
+from ice_ray.pruning.allocation import Curve, allocate, allowed
+from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.footprint import Footprint
+from ice_ray.training.config import PrecisionChoice
+
+_CPU = torch.device("cpu")
+_HALVINGS = 7
+"""Of the interval of multiply-adds in which a latency is looked for: to less than a hundredth of the dense ones."""
+
+
+def allocation_for(
+    targets: Sequence[Target],
+    network: DenseNetwork,
+    amounts: Amounts,
+    data: PruningData,
+    seed: int,
+    device: torch.device,
+    precision: PrecisionChoice,
+    done: Callable[[PrunableUnit], object] = lambda _: None,
+) -> Found:
+    """The widths that lose least of those that reach all targets (`width_losses`, `allocate`); nothing is trained.
+
+    For a latency, measured, the multiply-adds are sought with which the widths that lose least reach it.
+
+    Args:
+        amounts: rounding, and layers with ratios of their own, which keep them.
+        data: whose training images are looked at, without their labels; they lie on the device.
+        done: called after every unit, for a bar.
+
+    Raises:
+        UserError: a target is out of reach; says what can be reached.
+    """
+    amounts.check_patterns(network.steps)
+    losses = width_losses(network, data, seed, device, done)
+    footprint = Footprint(network.build(_CPU), network.image_shape, network.traces, network.units)
+    for narrowest in (False, True):
+        curves = [allowed(curve, amounts, narrowest) for curve in losses.curves]
+        search = _Search(network, curves, footprint, targets, device, precision)
+        if (widths := search.widths()) is not None:
+            break
+    else:
+        return ratio_for(targets, network, amounts, device, precision)
+    gone = sum(unit.filters - widths[unit.layer] for unit in network.units)
+    return Found(
+        ratio=round(gone / sum(unit.filters for unit in network.units), 3),
+        shares=tuple((target.quantity, search.share(target, widths)) for target in targets),
+        widths=tuple(widths.items()),
+        loss=_loss(losses.curves, widths),
+        uniform_loss=_uniform_loss(losses.curves, targets, footprint, amounts),
+        seconds=losses.cost.wall_seconds,
+        flops=losses.cost.flops,
+    )
+
+
+@dataclass(frozen=True)
+class _Search:
+    network: DenseNetwork
+    curves: Sequence[Curve]
+    footprint: Footprint
+    targets: Sequence[Target]
+    device: torch.device
+    precision: PrecisionChoice
+    measured: dict[tuple[tuple[str, int], ...], float] = field(default_factory=dict)
+
+    def widths(self) -> dict[str, int] | None:
+        """None where not even the narrowest reach the targets."""
+        budgets: dict[str, float] = {each.quantity: each.share for each in self.targets if each.quantity != "latency"}
+        latency = next((each for each in self.targets if each.quantity == "latency"), None)
+        if latency is None:
+            return allocate(self.curves, self.footprint, budgets)
+        narrowest = {curve.unit.layer: curve.widths[0] for curve in self.curves}
+        if self.share(latency, narrowest) > latency.share:
+            return None
+        best, least, most = narrowest, self.footprint.share("macs", narrowest), budgets.get("macs", 1.0)
+        for _ in range(_HALVINGS):
+            middle = (least + most) / 2
+            widths = allocate(self.curves, self.footprint, budgets | {"macs": middle})
+            if widths is not None and self.share(latency, widths) <= latency.share:
+                best, least = widths, middle
+            elif widths is None:
+                least = middle
+            else:
+                most = middle
+        return best
+
+    def share(self, target: Target, widths: Mapping[str, int]) -> float:
+        """What is left of a target's quantity."""
+        if target.quantity != "latency":
+            return self.footprint.share(target.quantity, widths)
+        known = tuple(widths.items())
+        if known not in self.measured:  # another time it would be another
+            measure = measured_share("latency", self.network, self.device, self.precision)
+            self.measured[known] = measure(self.network.build_pruned(widths, self.device))
+        return self.measured[known]
+
+
+def _loss(curves: Sequence[Curve], widths: Mapping[str, int]) -> float:
+    return sum(curve.losses[widths[curve.unit.layer]] for curve in curves)
+
+
+def _uniform_loss(
+    curves: Sequence[Curve], targets: Sequence[Target], footprint: Footprint, amounts: Amounts
+) -> float | None:
+    """Of the least ratio for all layers that reaches the targets; None where none does, or where they are measured."""
+    if any(target.quantity == "latency" for target in targets):
+        return None
+    for thousandths in range(1, 1000):
+        own = replace(amounts, ratio=thousandths / 1000)
+        widths = {curve.unit.layer: curve.unit.filters - own.removed(curve.unit) for curve in curves}
+        if not all(widths.values()):
+            return None
+        if all(footprint.share(target.quantity, widths) <= target.share for target in targets):
+            return _loss(curves, widths)
+    return None
