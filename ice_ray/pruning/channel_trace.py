@@ -333,6 +333,8 @@ class _Follower(TorchDispatchMode):
 
     def _outcome(self, given: _Operation) -> Sequence[Tensor | None]:
         name = given.name
+        if name == "roll" and not {int(each) % given.first.ndim for each in given.dims} & set(_varying(given.first)):
+            return [given.first]  # of positions alone
         if name in _AS_IT_IS or (name == "as_strided" and given.is_row):
             return [given.first]
         if name in _MOVES:
@@ -584,6 +586,11 @@ class _Operation:
     def dim(self) -> int:
         """The dimension that it works along."""
         return int(self._argument("dim", 0))
+
+    @property
+    def dims(self) -> Sequence[int]:
+        """The dimensions that a roll goes along."""
+        return tuple(self._argument("dims", ()) or range(self.first.ndim))
 
     @property
     def flat_list(self) -> Sequence[int]:

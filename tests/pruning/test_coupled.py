@@ -122,6 +122,11 @@ def padded(net: Net, x: Tensor) -> Tensor:
     return (F.pad(x, (0, 0, 0, 0, 2, 2)) + net.a(x)).relu()
 
 
+def moved_on(net: Net, x: Tensor) -> Tensor:
+    x = net.stem(x).relu().roll((1, -2), (2, 3))
+    return (x + net.a(x)).relu()
+
+
 def parallel(net: Net, x: Tensor) -> Tensor:
     x = (net.a(x) + net.b(x)).relu()
     return (net.c(x) + net.d(x) + net.norm(x)).relu()
@@ -163,6 +168,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "flattened": lambda: Net(flattened, stem=Conv(3, 6), a=Conv(6, 6, 3)),
     "a padding in the forward pass": lambda: Net(padded, stem=Conv(3, 6), a=Conv(6, 10, 3)),
+    "positions moved on": lambda: Net(moved_on, stem=Conv(3, 6), a=Conv(6, 6, 3)),
     "parallel branches": lambda: Net(
         parallel, a=Conv(3, 6), b=Conv(3, 6, 3), c=Conv(6, 6), d=Conv(6, 6, 3), norm=nn.BatchNorm2d(6)
     ),
@@ -184,6 +190,7 @@ WHOLE: dict[str, set[str]] = {
     "depthwise": {"stem.0"},
     "flattened": {"stem.0"},
     "a padding in the forward pass": {"a.0"},
+    "positions moved on": {"stem.0"},
     "parallel branches": {"a.0"},
     "cheap features, cut to width": {"b.0"},
     "option A": {f"layer{stage}.0.conv1" for stage in (1, 2, 3)} | {"layer3.0.conv2"},
