@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -48,6 +48,8 @@ class DenseNetwork:
         fixed_layers: modules, by path, that have parameters of their own among `fixed`.
         fixed: those of them that keep their values. Where all are frozen, as for inference, none is: nothing could be
             done.
+        whole_heads: attentions that have been replaced so that heads could go, and of which none does with these
+            amounts, with how many heads they have.
 
     Raises:
         UserError: nothing in it may be pruned, or the amounts do not fit it.
@@ -84,10 +86,13 @@ class DenseNetwork:
         if amounts is not None:
             amounts.check(anatomy.steps)
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
-        if left := {path: each for path, each in closed.items() if path not in {unit.layer for unit in self.units}}:
-            for path, attention in left.items():  # none of its heads goes
-                self._module.set_submodule(path, attention.eval())
-            self.traces = trace_layers(self._module, image_shape)
+        attentions = {unit.layer: unit.filters for step in anatomy.steps for unit in step.units if unit.heads}
+        if again := {path: each for path, each in closed.items() if path not in attentions}:
+            self._close(again, {*self.frozen, *frozen_parameters(module)})
+        losing = {unit.layer for unit in self.units}
+        self.whole_heads: dict[str, int] = {
+            path: count for path, count in attentions.items() if path in closed and path not in losing
+        }
         self.refused: Mapping[str, str] = anatomy.refused
         self.outside: tuple[str, ...] = anatomy.outside
         self._selection = selection
@@ -95,6 +100,20 @@ class DenseNetwork:
         self.unused: tuple[str, ...] = unused_parameters(self._module, image_shape)
         self.norms: dict[str, str | None] = {trace.name: trace.norm for trace in self.traces}
         self._folded = foldable_norms(self._module, self.norms, image_shape)
+
+    def _close(self, attentions: Mapping[str, nn.Module], frozen: Collection[str]) -> None:
+        """Put modules of the user's back, none of whose heads may go.
+
+        Args:
+            frozen: parameters with requires_grad=False, by any of their names.
+        """
+        for path, attention in attentions.items():
+            self._module.set_submodule(path, attention.eval())
+        self.traces = trace_layers(self._module, self.image_shape)
+        self._ties = ties_of(self._module)
+        self.frozen = tuple(name for name, _ in self._module.named_parameters() if name in frozen)
+        self.fixed = () if self.all_frozen else self.frozen
+        self.fixed_layers = frozenset(name.rpartition(".")[0] for name in self.fixed)
 
     @classmethod
     def verified(

@@ -169,7 +169,8 @@ class TorchExecutor:
     def filters_left(self, snapshot: SnapshotId) -> dict[str, tuple[int, ...]]:
         """By a unit's layer, which of the dense network's filters a snapshot has: what `build_pruned` takes."""
         kept = self._make_live(snapshot).kept
-        return {unit.layer: tuple(kept[unit.layer]) for unit in self.network.units}
+        whole = {attention: tuple(range(count)) for attention, count in self.network.whole_heads.items()}
+        return {unit.layer: tuple(kept[unit.layer]) for unit in self.network.units} | whole
 
     def accuracy(self, model: nn.Module, images: ImageSource) -> float:
         """Percent of `images` (on the executor's device) that `model` labels right, over all processes."""

@@ -11,6 +11,7 @@ from torchvision.models import vit_b_16
 
 import ice_ray
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.work import multiply_adds
 from ice_ray.models.attention import MultiheadAttention
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.config import LayerwisePruneConfig
@@ -66,6 +67,28 @@ def test_an_attention_that_is_left_out_stays_the_user_s():
     assert type(first) is nn.MultiheadAttention
     assert type(second) is MultiheadAttention
     assert not any("layer_0.self_attention" in trace.name for trace in network.traces)
+
+
+def test_frozen_attentions_of_torch_stay_whole_and_frozen():
+    model = vit()
+    model.encoder.layers[0].self_attention.requires_grad_(False)
+    network = DenseNetwork(model, SHAPE, Selection(heads=True))
+    assert list(heads_of(network)) == ["encoder.layers.encoder_layer_1.self_attention"]
+    frozen = {name for name, each in network.build(CPU).named_parameters() if not each.requires_grad}
+    assert frozen == {name for name, each in model.named_parameters() if not each.requires_grad}
+
+
+def test_a_ratio_of_0_spares_an_attention_and_counts_it_all_the_same(tmp_path):
+    model, data = drawn(vit()), images()
+    config = LayerwisePruneConfig(heads=True, ratios=("*layer_0.self_attention=0",))
+    result = ice_ray.prune(model, data, data, repair="none", **{**OPTIONS, "prune": config})
+    whole, network = DenseNetwork(model, SHAPE, Selection(heads=True)), result.model
+    assert [layer.self_attention.num_heads for layer in network.encoder.layers] == [4, 2]
+    assert result.original_macs == sum(multiply_adds(whole.build(CPU), trace) for trace in whole.traces)
+    result.save(tmp_path / "pruned")
+    loaded = ice_ray.load_pruned(tmp_path / "pruned", builder=vit)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(data[0]), network(data[0]), rtol=0, atol=0)
 
 
 def test_frozen_attentions_stay_whole():
@@ -151,7 +174,9 @@ def test_vit_b_16_loses_half_of_its_heads(tmp_path):
     model = vit_b_16(num_classes=5)
     nn.init.normal_(model.heads.head.weight)
     data = torch.randn(4, 3, 224, 224), torch.arange(4)
-    result = ice_ray.prune(model, data, data, repair="none", batch_size=4, **OPTIONS)
+    prune = LayerwisePruneConfig(heads=True, include=("*.self_attention",))
+    options = {**OPTIONS, "prune": prune, "pipeline": "one-shot", "hyperparameters": None}
+    result = ice_ray.prune(model, data, data, repair="none", batch_size=4, **options)
     assert [layer.self_attention.num_heads for layer in result.model.encoder.layers] == [6] * 12
     result.save(tmp_path / "saved")
     loaded = ice_ray.load_pruned(tmp_path / "saved", builder=lambda: vit_b_16(num_classes=5))
