@@ -207,6 +207,14 @@ def test_an_elimination_s_rises_are_those_of_refits_without_the_filter(drawn):
             assert all(float(rises[each]) == float("inf") for each in gone)
             own.remove(which)
             gone.add(which)
+            weights = own.weights
+            assert weights.shape == (groups, x.shape[2], 2)
+            for group in range(groups):
+                lost = torch.tensor([which in gone for which in of_inputs[group].tolist()])
+                assert not weights[group, lost].any()
+                if not lost.all():
+                    best = torch.linalg.lstsq(x[group][:, ~lost], y[group]).solution
+                    assert torch.allclose(weights[group, ~lost], best, atol=1e-3)
 
 
 def test_the_order_is_that_of_refits_of_all_readers_together():

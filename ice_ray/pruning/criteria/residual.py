@@ -81,14 +81,16 @@ class Elimination:
         self._alike = _alike(self._blocks, xx.device)
         self._inverse = torch.linalg.inv(equations.damped(_RIDGE))
         self._weights = self._inverse @ xy
+        self._inputs, self._left = inputs, torch.arange(inputs, device=xx.device)  # of all inputs, those still here
         self._scale = yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
         self._gone = torch.zeros(filters, dtype=torch.bool, device=xx.device)
 
     @property
     def weights(self) -> Tensor:
         """(groups, inputs, outputs) that now fit best; zero for inputs that are gone."""
-        weights: Tensor = self._weights
-        return weights
+        groups, _, outputs = self._weights.shape
+        found: Tensor = self._weights.new_zeros(groups, self._inputs, outputs)
+        return found.index_copy_(1, self._left, self._weights)
 
     def rises(self) -> Tensor:
         """(filters,) how much each filter's going raises the error, over the targets' mean square; infinite where it
@@ -126,6 +128,7 @@ class Elimination:
         left = sorted(set(range(inputs)) - set(lost))
         own = torch.tensor(left, dtype=torch.int64, device=self._inverse.device)
         self._inverse, self._weights = self._inverse[:, own][:, :, own].contiguous(), self._weights[:, own].contiguous()
+        self._left = self._left[own]
         place = {before: now for now, before in enumerate(left)}
         self._blocks = {
             which: [_Block(0, [place[each] for each in block.inputs]) for block in blocks]
