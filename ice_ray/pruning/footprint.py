@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,9 +148,14 @@ def _taken(
 
 
 def _missing(model: nn.Module, image_shape: tuple[int, int, int], unit: PrunableUnit) -> dict[str, tuple[float, float]]:
-    """By module, outputs and inputs that go with a filter of a coupled set: seen by taking half of its filters."""
+    """By module, outputs and inputs that go with a filter of a coupled set, seen by taking some. Where not all take
+    along as much (zero padding), of those that take the least: what is left is never more than it is said to be.
+    """
     free = [index for index in range(unit.filters // unit.groups) if index not in unit.fixed]
-    some = free[: (len(free) + 1) // 2]
+    touched = Counter(place for _, places in (*unit.coupled, *unit.columns) for place in places)
+    least = min(touched[index] for index in free)
+    alike = [index for index in free if touched[index] == least]
+    some = alike[: (len(alike) + 1) // 2]
     gone = [start + each for start in range(0, unit.filters, unit.filters // unit.groups) for each in some]
     own = copied(model)
     remove_filters(own, image_shape, {unit.layer: gone})

@@ -6,6 +6,7 @@ from torch import nn
 
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import macs
+from ice_ray.models.cifar import CifarResNet
 from ice_ray.pruning.footprint import Footprint
 from ice_ray.pruning.selection import Selection
 
@@ -28,6 +29,21 @@ class Residual(nn.Module):
         for down, up in zip(self.down, self.up, strict=True):
             out = out + up(down(out).relu())
         return self.head(torch.cat([self.left(out), self.right(out)], 1).relu().mean((2, 3)))
+
+
+def test_with_zero_padded_shortcuts_no_more_is_left_than_is_said():
+    """A filter of the last stage takes along those of the stages before, or none: which ones go is not known yet."""
+    network, _ = DenseNetwork.verified(CifarResNet(8), (3, 16, 16), Selection(coupled=True))
+    (unit,) = (unit for unit in network.units if unit.coupled)
+    footprint = Footprint(network.build(CPU), (3, 16, 16), network.traces, network.units)
+    dense = network.build(CPU)
+    said = footprint.share("macs", {unit.layer: unit.filters - 8})
+    last_stage_alone, all_stages = tuple(range(8, 64)), tuple(i for i in range(64) if not 28 <= i < 36)
+    left = [
+        macs(network, network.build_pruned({unit.layer: kept}, CPU)) / macs(network, dense)
+        for kept in (last_stage_alone, all_stages)
+    ]
+    assert left[1] < left[0] == pytest.approx(said, rel=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
