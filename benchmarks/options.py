@@ -1,14 +1,16 @@
-"""One option of `ice_ray.prune` at a time, everything else equal: criteria, what is frozen, repairs.
+"""One option of `ice_ray.prune` at a time, everything else equal: criteria, what is frozen, repairs, targets.
 
-    python benchmarks/options.py criteria|freezing|repairs [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
+    python benchmarks/options.py criteria|freezing|repairs|allocation [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
 
-A trained ResNet-20 on CIFAR-10, in this process. `criteria` (the paper's Fig. 3): which filters go first, and
-`freezing`: how a layer's weight change is measured, which decides what is held fixed; both without repairs, by the
-paper's pipeline with theta .5, eta .3 (`freezing`: .3 and .9), LR .005, Delta 8e-4, p .1, beta 40, and an epoch per
-fine-tune. `repairs`: nothing is trained as a whole; the kind of repair, the criterion, and how many calibration images
-it looks at. Of the training images as many as --train-images, equally of every class. One half of the test images
-decides, the other half gives the accuracies of the table. Seconds are the pruning time on the wall's clock: measure on
-a machine that does nothing else. Finished runs are kept below --work and not redone.
+A trained ResNet-20 (or --depth 56) on CIFAR-10, in this process. `criteria` (the paper's Fig. 3): which filters go
+first, and `freezing`: how a layer's weight change is measured, which decides what is held fixed; both without repairs,
+by the paper's pipeline with theta .5, eta .3 (`freezing`: .3 and .9), LR .005, Delta 8e-4, p .1, beta 40, and an epoch
+per fine-tune. `repairs`: nothing is trained as a whole; the kind of repair, the criterion, and how many calibration
+images it looks at. `allocation`: likewise, how the target that leaves the share --ratios of the multiply-adds is
+shared out, from 1,000 calibration images; seconds have the allocation in them. Of the training images as many as
+--train-images, equally of every class. One half of the test images decides, the other half gives the accuracies of the
+table. Seconds are the pruning time on the wall's clock: measure on a machine that does nothing else. Finished runs are
+kept below --work and not redone.
 """
 
 from __future__ import annotations
@@ -58,18 +60,24 @@ QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
             *itertools.product(("residual",), REPAIRS[2:], (125, 2000)),
         )
     },
+    "allocation": {
+        name: repairing("residual", "reconstruction", 1000) | {"allocate": name} for name in ("uniform", "error")
+    },
 }
 
 
-def run(data: Path, weights: Path, keywords: dict[str, Any], ratio: float, seed: int, train_images: int) -> Row:
+def run(
+    data: Path, weights: Path, depth: int, keywords: dict[str, Any], ratio: float, seed: int, train_images: int
+) -> Row:
     """One run: accuracies in percent, pruning time in seconds."""
     train, test = cifar10(data, "train"), cifar10(data, "test")
     rows, decide = part(train[1], train_images, seed), part(test[1], len(test[1]) // 2, 0)
     rest = torch.ones(len(test[1]), dtype=torch.bool).index_fill(0, decide, False)
-    model, preprocessing = trained(weights), ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True)
+    model, preprocessing = trained(weights, depth), ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True)
     images, deciding = (train[0][rows], train[1][rows]), (test[0][decide], test[1][decide])
+    amount = {"target": f"macs={ratio:g}"} if "allocate" in keywords else {"ratio": ratio}
     result = ice_ray.prune(
-        model, images, deciding, ratio=ratio, seed=seed, preprocessing=preprocessing, progress=False, **keywords
+        model, images, deciding, seed=seed, preprocessing=preprocessing, progress=False, **amount, **keywords
     )
     return {
         "dense": accuracy(model, test[0][rest], test[1][rest]),
@@ -84,6 +92,7 @@ def main() -> None:
     parser.add_argument("question", choices=QUESTIONS)
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"), help="folder of CIFAR-10 as parquet")
     parser.add_argument("--weights", type=Path, default=Path("data/resnet20-12fca82f.th"))
+    parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train-images", type=int, default=5000)
@@ -97,22 +106,28 @@ def main() -> None:
         for ratio in options.ratios:
             own = []
             for seed in options.seeds:
-                key = {"variant": name, "ratio": ratio, "seed": seed, "train_images": options.train_images}
-                asked = (options.data, options.weights, keywords, ratio, seed, options.train_images)
+                key = {
+                    "variant": name,
+                    "depth": options.depth,
+                    "ratio": ratio,
+                    "seed": seed,
+                    "train_images": options.train_images,
+                }
+                asked = (options.data, options.weights, options.depth, keywords, ratio, seed, options.train_images)
                 own.append(ledger.once(key, partial(run, *asked)))
             line += [spread([row["accuracy"] for row in own]), spread([row["seconds"] for row in own], 1)]
         lines.append(line)
     write_page(
         options.results,
-        f"options-{options.question}.md",
+        f"options-{options.question}-resnet{options.depth}.md",
         f"""# One option at a time: {options.question}
 
 `{command()}`
 
 {rules(__doc__)}
 
-{machine()}; {options.threads} threads; seeds {options.seeds}; {options.train_images:,} training images. Accuracy in
-percent on the test images (dense {own[0]["dense"]:.2f}), and seconds.
+ResNet-{options.depth}; {machine()}; {options.threads} threads; seeds {options.seeds}; training images:
+{options.train_images:,}. Accuracy in percent on the test images (dense {own[0]["dense"]:.2f}), and seconds.
 
 {table(lines)}
 """,
