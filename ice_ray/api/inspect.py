@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_for, image_shape_of, target_of
+from ice_ray.api.arguments import device_of, found_for, image_shape_of, target_of, whole
+from ice_ray.api.data import given_data
+from ice_ray.data.images import Preprocessing
+from ice_ray.data.placement import to_device
 from ice_ray.engine.opening import open_module
 from ice_ray.errors import UserError
 from ice_ray.models.frozen import describe_frozen
@@ -30,11 +35,15 @@ def inspect(
     ratio: float | None = None,
     target: str | None = None,
     prune: LayerwisePruneConfig | None = None,
+    images: Any = None,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
     precision: PrecisionChoice = "auto",
     device: str | int | None = None,
 ) -> Inspection:
     """Which layers of a model can be pruned, what their removal comes to, and why the others cannot, as
-    `jobs/ice_inspect.py` tells it. Nothing is trained, no images are needed, and `model` is left as it is.
+    `jobs/ice_inspect.py` tells it. Nothing is trained, and `model` is left as it is. With training images and a target
+    it shows the widths that `prune` would keep, and what they are expected to cost; without, one ratio for all layers.
 
     Removal is tried on copies of the model, which takes seconds, of large models minutes.
 
@@ -44,6 +53,10 @@ def inspect(
         ratio: share of each layer's filters to remove, inside (0, 1). [default: 0.5]
         target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6".
         prune: which layers, and how far: `LayerwisePruneConfig(exclude=("head.*",), round_to=8)`.
+        images: training images, in any form that `given_data` takes, a few hundred of which share out a target; labels
+            are not looked at.
+        preprocessing: of uint8 images, as for `prune`.
+        seed: which of the images are looked at, as for `prune`.
         precision: of the arithmetic with which latency is measured.
         device: where latency is measured; a GPU where there is one.
 
@@ -77,7 +90,16 @@ def inspect(
         if note is not None:
             warnings.warn(note, stacklevel=3)
     amounts = Amounts(_USUAL_RATIO if ratio is None else ratio, own.by_layer, own.round_to)
+    found = None
     if wanted is not None:
-        found = found_for(wanted, network, amounts, chosen, resolve(precision, chosen))
+        given = None
+        if images is not None:
+            data = given_data(images, images, preprocessing=preprocessing)
+            if data.train.image_shape != shape:
+                raise UserError(f"images are {data.train.image_shape}, image_shape says {shape}")
+            given = dataclasses.replace(data, train=to_device(data.train, chosen)), whole("seed", seed)
+        found = found_for(wanted, network, amounts, chosen, resolve(precision, chosen), given)
         amounts = found.on(amounts)
-    return Inspection.of(network, amounts, type(plain_module(model)).__name__)
+    elif images is not None:
+        raise UserError("images share out a target: give one, or leave them out")
+    return Inspection.of(network, amounts, type(plain_module(model)).__name__, found)

@@ -60,7 +60,7 @@ def allocation_for(
         ratio=round(gone / sum(unit.filters for unit in network.units), 3),
         shares=tuple((target.quantity, search.share(target, widths)) for target in targets),
         widths=tuple(widths.items()),
-        loss=_loss(losses.curves, widths),
+        losses=tuple((curve.unit.layer, curve.losses[widths[curve.unit.layer]]) for curve in losses.curves),
         uniform_loss=_uniform_loss(losses.curves, targets, footprint, amounts),
         seconds=losses.cost.wall_seconds,
         flops=losses.cost.flops,

@@ -27,15 +27,15 @@ class Found:
         ratio: share of the filters that goes: of every layer, or of all layers together.
         shares: what is left of the dense network's quantities, those of the target first.
         widths: (layer, filters kept) of an allocation.
-        loss: what the allocation is expected to cost, and `uniform_loss` what one ratio for all layers would: mean
-            Kullback-Leibler divergence from the dense network's answers, in nats.
+        losses: (layer, what its width is expected to cost) of an allocation, and `uniform_loss` what one ratio for all
+            layers would cost: mean Kullback-Leibler divergence from the dense network's answers, in nats.
         seconds, flops: what the allocation took.
     """
 
     ratio: float
     shares: tuple[tuple[str, float], ...]
     widths: tuple[tuple[str, int], ...] = ()
-    loss: float | None = None
+    losses: tuple[tuple[str, float], ...] = ()
     uniform_loss: float | None = None
     seconds: float = 0.0
     flops: float = 0.0
@@ -55,15 +55,19 @@ class Found:
         return replace(amounts, ratio=self.ratio, allocation=self.allocation)
 
     @property
+    def loss(self) -> float:
+        """What the allocation is expected to cost, in nats."""
+        return sum(loss for _, loss in self.losses)
+
+    @property
     def words(self) -> str:
         """For people."""
         left = " and ".join(f"{share:.3f} of the {_WORDS[quantity]}" for quantity, share in self.shares)
         if not self.widths:
             return f"ratio {self.ratio:g} leaves {left}"
         told = f"a width for each of {len(self.widths)} layers, found in {self.seconds:.1f} s, leaves {left}"
-        if self.loss is None or self.uniform_loss is None:
-            return told
-        return f"{told}; expected loss {self.loss:.3g} nats, at one ratio for all layers {self.uniform_loss:.3g}"
+        uniform = "" if self.uniform_loss is None else f", at one ratio for all layers {self.uniform_loss:.3g}"
+        return f"{told}; expected loss {self.loss:.3g} nats{uniform}"
 
 
 _WORDS = {"macs": "multiply-adds", "params": "parameters", "latency": "latency"}

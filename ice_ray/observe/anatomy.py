@@ -10,6 +10,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from ice_ray.engine.config import Found
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.sizes import sizes
 from ice_ray.errors import in_one_line
@@ -33,6 +34,7 @@ class InspectedLayer:
         filters, kept: before and after.
         groups: of filters that lose equally many.
         parameters: of this layer, before.
+        loss: what the width is expected to cost, in nats; None where that was not looked at.
     """
 
     step: int
@@ -41,6 +43,7 @@ class InspectedLayer:
     kept: int
     groups: int
     parameters: int
+    loss: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +57,7 @@ class Inspection:
         units: the layers that can be pruned, in the order of the steps.
         refused: why each of the other layers is not, by its name.
         ratio: share of the filters that goes.
+        found: what led to a target, if one was given.
         dense, pruned: of both models `parameters`, `multiply_adds` for one image, and `file_bytes`.
     """
 
@@ -63,9 +67,10 @@ class Inspection:
     ratio: float
     dense: Mapping[str, int]
     pruned: Mapping[str, int]
+    found: Found | None = None
 
     @classmethod
-    def of(cls, network: DenseNetwork, amounts: Amounts, name: str) -> Inspection:
+    def of(cls, network: DenseNetwork, amounts: Amounts, name: str, found: Found | None = None) -> Inspection:
         """That of a traced network; nothing is trained.
 
         Raises:
@@ -74,6 +79,7 @@ class Inspection:
         amounts.check(network.steps)
         kept = {unit.layer: unit.filters - amounts.removed(unit) for unit in network.units}
         dense, pruned = network.build(_CPU), network.build_pruned(kept, _CPU)
+        losses = dict(found.losses) if found is not None else {}
         units = (
             InspectedLayer(
                 step.number,
@@ -82,12 +88,19 @@ class Inspection:
                 kept[unit.layer],
                 unit.groups,
                 _parameters(dense.get_submodule(unit.layer)),
+                losses.get(unit.layer),
             )
             for step in network.steps
             for unit in step.units
         )
         return cls(
-            name, tuple(units), dict(network.refused), amounts.ratio, sizes(network, dense), sizes(network, pruned)
+            name,
+            tuple(units),
+            dict(network.refused),
+            amounts.ratio,
+            sizes(network, dense),
+            sizes(network, pruned),
+            found,
         )
 
     @property
@@ -104,11 +117,13 @@ class Inspection:
         table = Table(title=f"{self.name}: {counted(steps, 'pruning step')}", title_justify="left")
         table.add_column("step", justify="right")
         table.add_column("layer", overflow="fold")
-        for column in ("filters", "kept", "groups", "parameters"):
+        costs = any(unit.loss is not None for unit in self.units)
+        for column in ("filters", "kept", "groups", "parameters", *(("loss (nats)",) if costs else ())):
             table.add_column(column, justify="right")
         before = 0
         for unit in self.units:
             cells = [unit.filters, unit.kept, unit.groups, f"{unit.parameters:,}"]
+            cells += [] if unit.loss is None else [f"{unit.loss:.3g}"]
             step = str(unit.step) if unit.step != before else ""
             table.add_row(step, in_one_line(unit.layer), *map(str, cells))
             before = unit.step
@@ -122,6 +137,10 @@ class Inspection:
             f"{said}: {self.dense[key]:,} to {self.pruned[key]:,} (x {self.pruned[key] / self.dense[key]:.3f})"
             for key, said in shown.items()
         ]
+        if self.found is not None:
+            lines.append(self.found.words)
+        if self.found is not None and not self.found.widths:
+            lines.append("without images: a run keeps of each layer the width that costs least (option allocate)")
         if self.refused:
             lines.append(f"not pruned ({counted(len(self.refused), 'layer')}):")
         return [*lines, *(f"  {in_one_line(layer)}: {reason}" for layer, reason in self.refused.items())]

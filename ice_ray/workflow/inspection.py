@@ -19,11 +19,11 @@ def inspect_job(config: InspectConfig) -> None:
     if network.frozen:
         say(describe_frozen(network.frozen, network.all_frozen))
     amounts = Amounts(config.ratio, config.prune.by_layer, config.prune.round_to)
+    found = None
     if config.target is not None:
         found = find_for(config.target, network, amounts, config.precision)
-        say(f"--target {config.target}: {found.words}")
         amounts = found.on(amounts)
-    inspection = Inspection.of(network, amounts, config.model)
+    inspection = Inspection.of(network, amounts, config.model, found)
     show(inspection.table)
     for line in inspection.lines:
         say(line)

@@ -178,8 +178,8 @@ def _found(path: StoragePath) -> Found | None:
         return None
     with damage_named(path):
         found = json.loads(path.read_text())
-        shares, widths = (tuple((str(name), value) for name, value in found[key]) for key in ("shares", "widths"))
-        return Found(**{**found, "shares": shares, "widths": widths})
+        by_name = ("shares", "widths", "losses")
+        return Found(**{**found, **{key: tuple((str(name), value) for name, value in found[key]) for key in by_name}})
 
 
 def run_folder(config: RunConfig[Any], name: str) -> RunFolder:

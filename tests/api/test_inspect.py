@@ -24,12 +24,33 @@ def test_table_and_lines_are_the_job_s(capsys):
     module = ModelSpec("cifar-resnet8", 10).build()
     own = ice_ray.inspect(module, (3, 24, 24), target="params=0.5", prune=LayerwisePruneConfig(exclude=("layer1.*",)))
     shown = str(own).replace("CifarResNet: ", "cifar-resnet8: ")
-    assert [line.split()[:2] for line in told.splitlines()[:2]] == [
-        ["cifar-resnet8,", "params=0.5:"],
-        ["--target", "params=0.5:"],
-    ]
-    assert shown.split() == [word for line in told.splitlines()[2:] for word in line.split()]
+    assert told.splitlines()[0].split()[:2] == ["cifar-resnet8,", "params=0.5:"]
+    assert shown.split() == [word for line in told.splitlines()[1:] for word in line.split()]
     assert f"ratio {own.ratio:g} leaves" in told
+    assert "a run keeps of each layer the width that costs least" in told
+
+
+def test_with_images_it_shows_the_widths_that_prune_keeps_and_what_they_cost(trained, data):
+    seen = ice_ray.inspect(trained, (3, 8, 8), target="macs=0.5", images=data.train, preprocessing=data.preprocessing)
+    result = ice_ray.prune(trained, data, target="macs=0.5", device="cpu", batch_size=64, repair="none")
+    assert {unit.layer: unit.kept for unit in seen.units if unit.kept < unit.filters} == result.description["widths"]
+    assert seen.found is not None
+    assert seen.found.loss == pytest.approx(sum(unit.loss for unit in seen.units))
+    assert seen.found.loss < seen.found.uniform_loss
+    assert "expected loss" in str(seen)
+    assert "loss (nats)" in str(seen)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"ratio": 0.5}, "images share out a target: give one, or leave them out"),
+        ({"target": "macs=0.5", "image_shape": (3, 16, 16)}, r"images are \(3, 8, 8\), image_shape says \(3, 16, 16\)"),
+    ],
+)
+def test_images_that_do_not_go_with_the_rest(trained, data, keywords, told):
+    with pytest.raises(UserError, match=told):
+        ice_ray.inspect(trained, **{"image_shape": (3, 8, 8), "images": data.train} | keywords)
 
 
 class Grey(nn.Module):
