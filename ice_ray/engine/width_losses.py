@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -65,12 +66,12 @@ def width_losses(
     calibrator = Calibrator(network, data, "fp32", seed, SingleProcess(), lambda: dense)
     watch, dense, flops = Stopwatch(device), network.build(device), 0.0
     model, curves = network.build(device), dict[str, Curve]()
-    images, whole = min(IMAGES, len(data.train)), all_kept(network.units)
+    images, whole, wanted = min(IMAGES, len(data.train)), all_kept(network.units), list[Tensor]()
     for step in network.steps:
         context = calibrator.context(model, whole, Score(step.number, "residual", images), "dense")
-        problems = StepProblems()
+        problems, wanted = StepProblems(), wanted or _answers(context, dense)
         for unit in step.units:
-            curve, passes = _curve(network, context, problems, unit)
+            curve, passes = _curve(network, context, problems, unit, wanted)
             curves[unit.layer] = curve
             flops += passes * images * forward_flops(dense, network.traces)
             done(unit)
@@ -78,14 +79,14 @@ def width_losses(
 
 
 def _curve(
-    network: DenseNetwork, context: RepairContext, problems: StepProblems, unit: PrunableUnit
+    network: DenseNetwork, context: RepairContext, problems: StepProblems, unit: PrunableUnit, wanted: Sequence[Tensor]
 ) -> tuple[Curve, float]:
     """A unit's, and the forward passes that it took."""
     scoring = ScoringContext.of(context, problems, unit.consumers)
     columns = scoring.columns[unit.layer]
     readers = {reader: problem for reader, problem in scoring.problems.items() if reader in columns}
     if not readers:
-        return _by_weights(network, context, unit), 2 * len(_TRIED)
+        return _by_weights(network, context, unit, wanted), len(_TRIED)
     eliminations = {
         reader: Elimination(problem.whole, columns[reader], unit.filters) for reader, problem in readers.items()
     }
@@ -104,8 +105,8 @@ def _curve(
         errors.append(error)
         if removed in _tried(unit):
             fits = {reader: (problem, eliminations[reader].weights) for reader, problem in readers.items()}
-            asked[removed] = _divergence(context, fits)
-    return Curve(unit, _losses(unit, errors, asked)), 2 + 2 * len(asked)
+            asked[removed] = _divergence(context, fits, wanted)
+    return Curve(unit, _losses(unit, errors, asked)), 2 + len(asked)
 
 
 def _most_removed(unit: PrunableUnit) -> int:
@@ -140,12 +141,12 @@ def _losses(unit: PrunableUnit, errors: Sequence[float], asked: Mapping[int, flo
 
 
 @torch.no_grad()
-def _divergence(context: RepairContext, fits: Mapping[str, tuple[Problem, Tensor]]) -> float:
+def _divergence(context: RepairContext, fits: Mapping[str, tuple[Problem, Tensor]], wanted: Sequence[Tensor]) -> float:
     """Of the answers from the dense network's, with readers of these weights, in nats an image."""
     with restored(context.model, list(_with_norms(context, fits))):
         for reader, (problem, weights) in fits.items():
             assign_weights(context, reader, problem, weights)
-        return _from_dense(context, context.model)
+        return _between(_answers(context, context.model), wanted)
 
 
 def _with_norms(context: RepairContext, layers: Mapping[str, object]) -> dict[str, None]:
@@ -154,20 +155,25 @@ def _with_norms(context: RepairContext, layers: Mapping[str, object]) -> dict[st
 
 
 @torch.no_grad()
-def _from_dense(context: RepairContext, model: nn.Module) -> float:
-    total, images = 0.0, 0
+def _answers(context: RepairContext, model: nn.Module) -> list[Tensor]:
+    """Logarithms of a network's probabilities for the calibration images, by batch."""
+    found = []
     for number, (batch, _) in enumerate(context.images.batches()):
-        with context.images.resuming(context.dense(), number):
-            wanted = logits_of(context.dense()(batch)).float()
-        with context.images.resuming(context.model, number) if model is context.model else torch.no_grad():
-            given = logits_of(model(batch)).float()
-        logs = F.log_softmax(given, dim=1), F.log_softmax(wanted, dim=1)
-        total += float(F.kl_div(*logs, reduction="sum", log_target=True))
-        images += len(batch)
-    return total / images
+        is_known = model is context.model or model is context.dense()  # whose activations before the step are held
+        with context.images.resuming(model, number) if is_known else nullcontext():
+            found.append(F.log_softmax(logits_of(model(batch)).float(), dim=1))
+    return found
 
 
-def _by_weights(network: DenseNetwork, context: RepairContext, unit: PrunableUnit) -> Curve:
+def _between(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The mean divergence of an image's answers."""
+    total = sum(
+        float(F.kl_div(own, other, reduction="sum", log_target=True)) for own, other in zip(given, wanted, strict=True)
+    )
+    return total / sum(map(len, wanted))
+
+
+def _by_weights(network: DenseNetwork, context: RepairContext, unit: PrunableUnit, wanted: Sequence[Tensor]) -> Curve:
     """Where no reader can be refitted: filters of the least norm go, and the error is their share of the weights."""
     squares = context.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1).square().sum(dim=1).cpu()
     order = (
@@ -180,5 +186,5 @@ def _by_weights(network: DenseNetwork, context: RepairContext, unit: PrunableUni
         filters = (order.indices[:, :removed] + run * torch.arange(unit.groups)[:, None]).flatten().tolist()
         pruned = network.build(next(context.model.parameters()).device)
         remove_filters(pruned, network.image_shape, {unit.layer: filters})
-        asked[removed] = _from_dense(context, pruned)
+        asked[removed] = _between(_answers(context, pruned), wanted)
     return Curve(unit, _losses(unit, errors, asked))
