@@ -14,6 +14,7 @@ from torch import nn
 
 from ice_ray.engine.actions import Counting
 from ice_ray.engine.work import multiply_adds
+from ice_ray.errors import UserError
 from ice_ray.models.attention import with_open_heads
 from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze, frozen_parameters
@@ -150,6 +151,17 @@ class DenseNetwork:
         selection = dataclasses.replace(self._selection, include=include, exclude=())
         network, _ = DenseNetwork.verified(self.build(torch.device("cpu")), self.image_shape, selection)
         return network if set(network.units) - set(self.units) else None
+
+    def freer(self) -> DenseNetwork | None:
+        """The same network with coupled channels and heads of attentions to go too; None where that adds nothing."""
+        selection = dataclasses.replace(self._selection, coupled=True, heads=True)
+        if selection == self._selection:
+            return None
+        try:
+            network, _ = DenseNetwork.verified(self.build(torch.device("cpu")), self.image_shape, selection)
+        except UserError:
+            return None
+        return network if {unit.layer for unit in network.units} - {unit.layer for unit in self.units} else None
 
     @property
     def units(self) -> tuple[PrunableUnit, ...]:

@@ -103,19 +103,34 @@ def _mend(
     target: Target, network: DenseNetwork, amounts: Amounts, device: torch.device, precision: PrecisionChoice
 ) -> str:
     """Which layers would have to be included, and what that would bring."""
-    wider = network.wider()
-    if wider is None:
+    found = []
+    if (wider := network.wider()) is not None:
+        found.append(f"{_include(network, wider)} takes {_added(network, wider)} too")
+    if (freer := network.freer()) is not None:
+        known = {unit.layer for unit in network.units}
+        heads = {unit.heads for unit in freer.units if unit.layer not in known}
+        options = " and ".join(
+            f"prune.{name}" for name, is_so in (("coupled", False), ("heads", True)) if is_so in heads
+        )
+        found.append(f"{options} yes takes {_added(network, freer)} too")
+    if not found:
         return "; no other layer can be pruned (inspect says why)"
+    for place, larger in enumerate(each for each in (wider, freer) if each is not None):
+        shares = _Shares(target.quantity, larger, amounts, device, precision)
+        ratio = shares.least(target.share)
+        if ratio is None:
+            reached = f"the greatest ratio ({shares.greatest / _STEPS:g}) leaves {shares.of(shares.greatest):.3f}"
+        else:
+            reached = f"ratio {ratio / _STEPS:g} leaves {shares.of(ratio):.3f}"
+        found[place] += f": then {reached}"
+    return "; " + "; ".join(found)
+
+
+def _added(network: DenseNetwork, larger: DenseNetwork) -> str:
+    """The units that one has beside another's, by name."""
     known = {unit.layer for unit in network.units}
-    added = [unit.layer for unit in wider.units if unit.layer not in known]
-    shares = _Shares(target.quantity, wider, amounts, device, precision)
-    ratio = shares.least(target.share)
-    if ratio is None:
-        reached = f"the greatest ratio ({shares.greatest / _STEPS:g}) leaves {shares.of(shares.greatest):.3f}"
-    else:
-        reached = f"ratio {ratio / _STEPS:g} leaves {shares.of(ratio):.3f}"
-    named = ", ".join(added[:_SHOWN]) + (f" and {len(added) - _SHOWN} more" if len(added) > _SHOWN else "")
-    return f"; {_include(network, wider)} takes {named} too: then {reached}"
+    added = [unit.layer for unit in larger.units if unit.layer not in known]
+    return ", ".join(added[:_SHOWN]) + (f" and {len(added) - _SHOWN} more" if len(added) > _SHOWN else "")
 
 
 def _include(network: DenseNetwork, wider: DenseNetwork) -> str:

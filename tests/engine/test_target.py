@@ -157,15 +157,18 @@ def test_what_is_out_of_reach_names_what_would_bring_it_within():
 
 
 def test_what_stays_out_of_reach_is_said_with_the_smallest_share_of_all():
-    with pytest.raises(UserError, match=r"takes widen too: then the greatest ratio \(0.968\) leaves 0.0\d+$"):
+    with pytest.raises(
+        UserError, match=r"takes widen too: then the greatest ratio \(0.968\) leaves 0.0\d+; prune.coupled yes"
+    ):
         found(narrow(), "macs=0.001")
 
 
 def test_what_is_excluded_or_frozen_is_not_proposed():
-    with pytest.raises(UserError, match="no other layer can be pruned"):
-        found(narrow(exclude=("widen",), include=("*",)), "macs=0.2")
-    with pytest.raises(UserError, match="no other layer can be pruned"):
+    with pytest.raises(UserError, match=r"out of reach.*; prune.coupled yes takes narrow") as refusal:
         found(narrow(freeze="widen"), "macs=0.2")
+    assert "widen" not in str(refusal.value)
+    with pytest.raises(UserError, match="no other layer can be pruned"):
+        found(narrow(exclude=("widen", "stem", "narrow"), include=("*",), coupled=True, heads=True), "macs=0.1")
     with pytest.raises(UserError, match=r"prune.include 'second\.\*' 'widen' takes widen too: then"):
         found(narrow(freeze="first.conv1"), "macs=0.2")
     with pytest.raises(UserError, match=r"prune.include '\*' takes first.conv1, widen too"):
@@ -188,4 +191,29 @@ def test_a_target_that_guts_layers_is_said_with_widths_and_mend():
     )
     assert objection(narrow(include=("*",)), "macs=0.54") is None
     assert objection(narrow(), "macs=0.6") is None
-    assert "no other layer can be pruned" in (objection(narrow(freeze="widen"), "macs=0.54") or "")
+    assert "widen" not in (objection(narrow(freeze="widen"), "macs=0.54") or "widen")
+
+
+def test_coupled_channels_and_heads_are_proposed_with_what_they_bring():
+    model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Flatten(2), Tokens())
+    own = DenseNetwork(model, (3, 16, 16))
+    with pytest.raises(UserError, match=r"prune.heads yes takes 2.attention too: then ratio 0.\d+ leaves 0.5\d+"):
+        found(own, "macs=0.6")
+    larger = found(DenseNetwork(model, (3, 16, 16), Selection(heads=True)), "macs=0.6")
+    assert larger.share <= 0.6
+
+
+class Tokens(nn.Module):
+    """A block of a transformer, whose attention holds most of the work, on 16 positions of 16 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 4, batch_first=True)
+        self.up, self.down, self.head = nn.Linear(16, 8), nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = x.mT
+        read = self.norm(x)
+        x = x + self.attention(read, read, read, need_weights=False)[0]
+        x = x + self.down(self.up(x).relu())
+        return self.head(x.mean(1))
