@@ -9,7 +9,7 @@
 # inside it: four images give two rows, both wrong, and no error. With Dim.DYNAMIC, or with the name as a string, all is
 # well, as it is with x.shape[0] for each of the four.
 #
-# Installs into a temporary folder, which goes afterwards; with uv, because pip takes minutes for torch.
+# Installs into a temporary folder, which goes afterwards; with uv, whose cache keeps torch (5 GB) for the next time.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
