@@ -137,7 +137,15 @@ def _check(module: nn.Module, run: _Run, shape: tuple[int, ...]) -> None:
     """Raises UserError: the file gives other logits than the module."""
     for batch in _CHECKED_BATCHES:
         images = _images(batch, shape)
-        expected, found = module(images), run(images)
+        expected = module(images)
+        try:
+            found = run(images)
+        except Exception as error:  # a runtime's own
+            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise UserError(
+                f"the exported model takes no batch of {batch} ({first:.200}): where the model's code has len(x), "
+                "x.shape[0] may mend it"
+            ) from error
         if found.shape != expected.shape:
             raise UserError(f"the exported model gives {tuple(found.shape)}, not logits of {tuple(expected.shape)}")
         apart, scale = float((found - expected).abs().max()), float(expected.abs().max())

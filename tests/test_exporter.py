@@ -57,6 +57,37 @@ def test_an_exported_program_gives_the_module_s_logits(saved):
         torch.testing.assert_close(loaded(images), load_pruned(saved)(images))
 
 
+class Counting(nn.Module):
+    """Asks for the number of its images in a way that an exporter takes for a constant."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        read = self.second(self.first(images).relu())
+        return self.head(read.reshape(len(read), 8, -1).mean(2))
+
+
+@pytest.mark.slow
+def test_a_file_that_takes_one_number_of_images_alone_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    result = ice_ray.prune(
+        Counting(),
+        (torch.randn(40, *SHAPE), torch.arange(40) % 10),
+        (torch.randn(20, *SHAPE), torch.arange(20) % 10),
+        ratio=0.5,
+        repair="none",
+        criterion="l1",
+        device="cpu",
+        batch_size=8,
+    )
+    with pytest.raises(UserError, match=r"takes no batch of 1 \(.*x\.shape\[0\] may mend it"):
+        result.export(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 class Branching(nn.Module):
     """What it does depends on the pixels, which an exported program cannot follow."""
 
