@@ -66,9 +66,10 @@ class DenseNetwork:
     ) -> None:
         check_overlaps(module)
         self.amounts = amounts
-        own = copied(module)
+        own, self._ties = copied(module), ties_of(module)  # a copy need not have them
+        join(own, self._ties)
         closed = with_open_heads(own) if selection.heads else {}
-        self._ties = ties_of(own)
+        self._ties = ties_of(own) if closed else self._ties
         self._module = own.to("cpu", torch.float32).eval()
         join(self._module, self._ties)
         self.frozen: tuple[str, ...] = frozen_parameters(self._module)
