@@ -244,7 +244,7 @@ def test_search_and_replays_of_its_trials_with_other_settings(shell):
 
 def test_report(run, shell):
     (shell.folder / "runs/mine/report.html").unlink()
-    assert shell.run("ice-ray report runs/mine").strip() == "runs/mine/report.html"
+    assert shell.run("ice-ray report runs/mine").splitlines()[-1] == "runs/mine/report.html"
     assert (shell.folder / "runs/mine/report.html").is_file()
 
 
