@@ -14,10 +14,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.data.images import Preprocessing, PruningData
-from ice_ray.engine.allocation import allocation_for
+from ice_ray.engine.allocation import find
 from ice_ray.engine.config import Found, Target, parse_target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import objection_to, ratio_for
 from ice_ray.errors import UserError, nearest
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.registry import pipeline_named
@@ -101,11 +100,8 @@ def found_for(
     Args:
         images: to allocate by, and the run's seed; without them one ratio holds for all layers.
     """
-    if images is None:
-        found = ratio_for(wanted, network, amounts, device, precision)
-    else:
-        found = allocation_for(wanted, network, amounts, *images, device, precision)
-    if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
+    found, objection = find(wanted, network, amounts, device, precision, images)
+    if objection is not None:
         warnings.warn(objection, stacklevel=4)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from torch import nn
 from ice_ray.api.arguments import device_of, found_for, image_shape_of, target_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.data.images import Preprocessing
-from ice_ray.data.placement import to_device
 from ice_ray.engine.opening import open_module
 from ice_ray.errors import UserError
 from ice_ray.models.frozen import describe_frozen
@@ -97,7 +95,7 @@ def inspect(
             data = given_data(images, images, preprocessing=preprocessing)
             if data.train.image_shape != shape:
                 raise UserError(f"images are {data.train.image_shape}, image_shape says {shape}")
-            given = dataclasses.replace(data, train=to_device(data.train, chosen)), whole("seed", seed)
+            given = data, whole("seed", seed)
         found = found_for(wanted, network, amounts, chosen, resolve(precision, chosen), given)
         amounts = found.on(amounts)
     elif images is not None:

@@ -139,7 +139,7 @@ def prune(
     if method.takes_target and (objection := small_part(opening.network)) is not None:
         warnings.warn(objection, stacklevel=3)
     if wanted is not None:
-        images = (data, seed) if isinstance(own, LayerwiseConfig) and own.allocate == "error" else None
+        images = (data, seed) if own.allocates else None
         found = found_for(wanted, opening.network, amounts, chosen, recipe.precision, images)
         own, amounts = dataclasses.replace(own, ratio=found.ratio), found.on(amounts)
         method = build_pipeline(pipeline, own, point)

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from ice_ray.data.images import PruningData
+from ice_ray.data.placement import to_device
 from ice_ray.engine.config import Found, Target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import measured_share, ratio_for
+from ice_ray.engine.target import measured_share, objection_to, ratio_for
 from ice_ray.engine.width_losses import width_losses
-from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.allocation import Curve, allocate, allowed
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.footprint import Footprint
 from ice_ray.training.config import PrecisionChoice
 
-_CPU = torch.device("cpu")
 _HALVINGS = 7
 """Of the interval of multiply-adds in which a latency is looked for: to less than a hundredth of the dense ones."""
+
+
+def find(
+    targets: Sequence[Target],
+    network: DenseNetwork,
+    amounts: Amounts,
+    device: torch.device,
+    precision: PrecisionChoice,
+    images: tuple[PruningData, int] | None = None,
+) -> tuple[Found, str | None]:
+    """What reaches the targets, and what speaks against it, if anything does.
+
+    Args:
+        images: to allocate by, and the run's seed; without them one ratio holds for all layers.
+
+    Raises:
+        UserError: a target is out of reach; says what can be reached.
+    """
+    if images is None:
+        found = ratio_for(targets, network, amounts, device, precision)
+    else:
+        data, seed = images
+        on_device = dataclasses.replace(data, train=to_device(data.train, device))
+        found = allocation_for(targets, network, amounts, on_device, seed, device, precision)
+    return found, objection_to(found, targets, network, amounts, device, precision)
 
 
 def allocation_for(
@@ -31,7 +56,6 @@ def allocation_for(
     seed: int,
     device: torch.device,
     precision: PrecisionChoice,
-    done: Callable[[PrunableUnit], object] = lambda _: None,
 ) -> Found:
     """The widths that lose least of those that reach all targets (`width_losses`, `allocate`); nothing is trained.
 
@@ -40,17 +64,15 @@ def allocation_for(
     Args:
         amounts: rounding, and layers with ratios of their own, which keep them.
         data: whose training images are looked at, without their labels; they lie on the device.
-        done: called after every unit, for a bar.
 
     Raises:
         UserError: a target is out of reach; says what can be reached.
     """
     amounts.check_patterns(network.steps)
-    losses = width_losses(network, data, seed, device, done)
-    footprint = Footprint(network.build(_CPU), network.image_shape, network.traces, network.units)
+    losses = width_losses(network, data, seed, device)
     for narrowest in (False, True):
         curves = [allowed(curve, amounts, narrowest) for curve in losses.curves]
-        search = _Search(network, curves, footprint, targets, device, precision)
+        search = _Search(network, curves, targets, device, precision)
         if (widths := search.widths()) is not None:
             break
     else:
@@ -61,7 +83,7 @@ def allocation_for(
         shares=tuple((target.quantity, search.share(target, widths)) for target in targets),
         widths=tuple(widths.items()),
         losses=tuple((curve.unit.layer, curve.losses[widths[curve.unit.layer]]) for curve in losses.curves),
-        uniform_loss=_uniform_loss(losses.curves, targets, footprint, amounts),
+        uniform_loss=_uniform_loss(losses.curves, targets, network.footprint, amounts),
         seconds=losses.cost.wall_seconds,
         flops=losses.cost.flops,
     )
@@ -71,7 +93,6 @@ def allocation_for(
 class _Search:
     network: DenseNetwork
     curves: Sequence[Curve]
-    footprint: Footprint
     targets: Sequence[Target]
     device: torch.device
     precision: PrecisionChoice
@@ -82,14 +103,14 @@ class _Search:
         budgets: dict[str, float] = {each.quantity: each.share for each in self.targets if each.quantity != "latency"}
         latency = next((each for each in self.targets if each.quantity == "latency"), None)
         if latency is None:
-            return allocate(self.curves, self.footprint, budgets)
+            return allocate(self.curves, self.network.footprint, budgets)
         narrowest = {curve.unit.layer: curve.widths[0] for curve in self.curves}
         if self.share(latency, narrowest) > latency.share:
             return None
-        best, least, most = narrowest, self.footprint.share("macs", narrowest), budgets.get("macs", 1.0)
+        best, least, most = narrowest, self.network.footprint.share("macs", narrowest), budgets.get("macs", 1.0)
         for _ in range(_HALVINGS):
             middle = (least + most) / 2
-            widths = allocate(self.curves, self.footprint, budgets | {"macs": middle})
+            widths = allocate(self.curves, self.network.footprint, budgets | {"macs": middle})
             if widths is not None and self.share(latency, widths) <= latency.share:
                 best, least = widths, middle
             elif widths is None:
@@ -101,7 +122,7 @@ class _Search:
     def share(self, target: Target, widths: Mapping[str, int]) -> float:
         """What is left of a target's quantity."""
         if target.quantity != "latency":
-            return self.footprint.share(target.quantity, widths)
+            return self.network.footprint.share(target.quantity, widths)
         known = tuple(widths.items())
         if known not in self.measured:  # another time it would be another
             measure = measured_share("latency", self.network, self.device, self.precision)
@@ -120,7 +141,7 @@ def _uniform_loss(
     if any(target.quantity == "latency" for target in targets):
         return None
     for thousandths in range(1, 1000):
-        own = replace(amounts, ratio=thousandths / 1000)
+        own = dataclasses.replace(amounts, ratio=thousandths / 1000)
         widths = {curve.unit.layer: curve.unit.filters - own.removed(curve.unit) for curve in curves}
         if not all(widths.values()):
             return None

@@ -27,6 +27,7 @@ from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, up
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.anatomy import dissect, is_layer
+from ice_ray.pruning.footprint import Footprint
 from ice_ray.pruning.freezing import freezable_layers
 from ice_ray.pruning.removal import Left, shrink_to
 from ice_ray.pruning.selection import Selection
@@ -207,6 +208,11 @@ class DenseNetwork:
         """
         lowest = next((layer for layer in self.freezable if layer not in frozen), self.traces[-1].name)
         return upstream_parameters(self._module, lowest, self.image_shape)
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """Multiply-adds and parameters of all its pruned forms."""
+        return Footprint(self.build(torch.device("cpu")), self.image_shape, self.traces, self.units)
 
     @cached_property
     def resume_points(self) -> dict[int, ResumePoint]:

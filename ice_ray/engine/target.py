@@ -16,7 +16,6 @@ from ice_ray.engine.work import multiply_adds
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.anatomy import is_choice
-from ice_ray.pruning.footprint import Footprint
 from ice_ray.training.config import PrecisionChoice
 from ice_ray.training.precision import resolve
 
@@ -28,7 +27,6 @@ _LEAST = 1 / 8
 _SHOWN = 4
 _LITTLE = 0.1
 """Of the multiply-adds: where the prunable layers hold less, it is said."""
-_CPU = torch.device("cpu")
 
 
 def ratio_for(
@@ -89,8 +87,7 @@ def objection_to(
 
 def small_part(network: DenseNetwork) -> str | None:
     """A line where the layers that can be pruned hold so little of the multiply-adds that it hardly pays; else None."""
-    footprint = Footprint(network.build(_CPU), network.image_shape, network.traces, network.units)
-    left = footprint.share("macs", {unit.layer: max(unit.groups, len(unit.fixed)) for unit in network.units})
+    left = network.footprint.share("macs", {unit.layer: max(unit.groups, len(unit.fixed)) for unit in network.units})
     if left <= 1 - _LITTLE:
         return None
     return (

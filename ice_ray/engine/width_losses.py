@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -44,13 +44,7 @@ class WidthLosses:
     cost: Cost
 
 
-def width_losses(
-    network: DenseNetwork,
-    data: PruningData,
-    seed: int,
-    device: torch.device,
-    done: Callable[[PrunableUnit], object] = lambda _: None,
-) -> WidthLosses:
+def width_losses(network: DenseNetwork, data: PruningData, seed: int, device: torch.device) -> WidthLosses:
     """For every unit and width, how far the answers of the network would be from the dense network's: the mean
     Kullback-Leibler divergence, in nats, over calibration images, with that unit alone pruned and its readers refitted.
 
@@ -61,7 +55,6 @@ def width_losses(
     Args:
         data: the calibration images are drawn from its training images, which lie on the device.
         seed: of the run.
-        done: called after every unit, for a bar.
     """
     calibrator = Calibrator(network, data, "fp32", seed, SingleProcess(), lambda: dense)
     watch, dense, flops = Stopwatch(device), network.build(device), 0.0
@@ -74,7 +67,6 @@ def width_losses(
             curve, passes = _curve(network, context, problems, unit, wanted)
             curves[unit.layer] = curve
             flops += passes * images * forward_flops(dense, network.traces)
-            done(unit)
     return WidthLosses(tuple(curves[unit.layer] for unit in network.units), Cost(watch.seconds(), flops))
 
 

@@ -70,6 +70,11 @@ class PipelineConfig:
         return Amounts(self.ratio)
 
     @property
+    def allocates(self) -> bool:
+        """Whether a target is shared out by what widths cost."""
+        return False
+
+    @property
     def own_code(self) -> dict[str, str]:
         """What of it may be the user's: names by what they are."""
         return {}

@@ -41,6 +41,10 @@ class LayerwiseConfig(PipelineConfig):
         return Amounts(self.ratio, self.prune.by_layer, self.prune.round_to)
 
     @property
+    def allocates(self) -> bool:
+        return self.allocate == "error"
+
+    @property
     def own_code(self) -> dict[str, str]:
         return {"criterion": self.criterion}
 

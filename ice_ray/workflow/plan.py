@@ -17,12 +17,11 @@ from ice_ray.config.run import RunConfig
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.data.images import Preprocessing, PruningData
-from ice_ray.data.placement import to_device
-from ice_ray.engine.allocation import allocation_for
+from ice_ray.engine.allocation import find
 from ice_ray.engine.config import Found, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
-from ice_ray.engine.target import objection_to, ratio_for, small_part
+from ice_ray.engine.target import small_part
 from ice_ray.engine.width_losses import IMAGES
 from ice_ray.errors import DataError, UserError
 from ice_ray.hyperparameters import Hyperparameters
@@ -319,15 +318,9 @@ def find_for(
         calibration: images to allocate by, and the run's seed; without them one ratio holds for all layers.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = parse_target(target)
-    if calibration is None:
-        found = ratio_for(wanted, network, amounts, device, precision)
-    else:
-        data, seed = calibration
-        data = dataclasses.replace(data, train=to_device(data.train, device))
-        with told_of("looking for the widths that cost least"):
-            found = allocation_for(wanted, network, amounts, data, seed, device, precision)
-    if (objection := objection_to(found, wanted, network, amounts, device, precision)) is not None:
+    with told_of("looking for what reaches the target"):
+        found, objection = find(parse_target(target), network, amounts, device, precision, calibration)
+    if objection is not None:
         warn(objection)
     return found
 
@@ -336,7 +329,7 @@ def _calibration(
     dataset: Dataset, roles: Roles, config: RunConfig[Any], given: Given, shape: tuple[int, int, int], layout: Layout
 ) -> tuple[PruningData, int] | None:
     """The images that an allocation looks at, and the seed; None where none is asked for."""
-    if not isinstance(config.options, LayerwiseConfig) or config.options.allocate == "uniform":
+    if not config.options.allocates:
         return None
     rows = subsample(dataset, roles.train, IMAGES, config.seed, "allocation")
     images = read_few(dataset, rows, skip=config.data_errors == "skip")
