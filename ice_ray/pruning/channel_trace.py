@@ -26,6 +26,19 @@ from ice_ray.models.copies import leaving_nothing
 from ice_ray.pruning.coupling import OUTPUTS
 from ice_ray.pruning.response_norm import response_dim
 from ice_ray.pruning.torch_pruning import cuts
+from ice_ray.pruning.traced_operations import (
+    AS_IT_IS,
+    ELEMENTWISE,
+    MOVES,
+    REDUCES,
+    RESAMPLES,
+    WORDS,
+    Operation,
+    along,
+    narrowed,
+    narrowed_together,
+    varying_dims,
+)
 
 Side = Literal["gives", "reads", "each", "before", "after"]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -144,7 +157,7 @@ class _Follower(TorchDispatchMode):
     def _give(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is None or not bool(labels.any()):
             return
-        self._labels[id(tensor)] = _narrowed(labels).expand(tensor.shape)
+        self._labels[id(tensor)] = narrowed(labels).expand(tensor.shape)
         self._alive.append(tensor)
 
     def _fresh(self, count: int) -> Tensor:
@@ -162,7 +175,7 @@ class _Follower(TorchDispatchMode):
     def hold(self, labels: Tensor | None, reason: str) -> None:
         """Channels that cannot go."""
         if labels is not None:
-            self._held.append((_narrowed(labels).reshape(-1), reason))
+            self._held.append((narrowed(labels).reshape(-1), reason))
 
     def _tie(self, one: Tensor, other: Tensor, operation: str, multiplies: bool = False) -> None:
         """Channels that go together; what meets no channel cannot go."""
@@ -187,7 +200,7 @@ class _Follower(TorchDispatchMode):
 
     def _rectangular(self, labels: Tensor, operation: str, keep: int | None = None) -> Tensor:
         """Labels that vary along one dimension alone, the longest: what is cut must leave equally long rows."""
-        varying = _varying(labels)
+        varying = varying_dims(labels)
         if len(varying) > 1:
             keep = max(varying, key=lambda dim: labels.shape[dim]) if keep is None else keep
             for dim in varying:
@@ -233,7 +246,7 @@ class _Follower(TorchDispatchMode):
         """The labels along a dimension, which must be the same at all of its positions."""
         if labels is None:
             return None
-        others = [each for each in _varying(labels) if each != dim % labels.ndim]
+        others = [each for each in varying_dims(labels) if each != dim % labels.ndim]
         if others:
             self.hold(labels, f"{name} reads them in an order that cannot be followed")
         for each in range(labels.ndim):
@@ -254,7 +267,7 @@ class _Follower(TorchDispatchMode):
             if read is None:
                 return None
             self._note(name, "each", read)
-            return _along(read, output, dim)
+            return along(read, output, dim)
         if groups > 1 and read is not None:
             self._tie_along(read.view(groups, -1), 0, f"{name}, whose groups must stay equal,")
         if read is not None:
@@ -272,7 +285,7 @@ class _Follower(TorchDispatchMode):
                 self.hold(
                     given, f"{name} has {tensor_name} beside its weight, which nothing would cut with its filters"
                 )
-        return _along(given, output, dim)
+        return along(given, output, dim)
 
     def norm(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
         """What treats every channel by itself, with tensors of its own."""
@@ -303,7 +316,7 @@ class _Follower(TorchDispatchMode):
         before, after = self._fresh(module.before), self._fresh(module.after)
         self._note(name, "before", before)
         self._note(name, "after", after)
-        return _along(torch.cat([before, read, after]), output, 1)
+        return along(torch.cat([before, read, after]), output, 1)
 
     # Operations
 
@@ -318,7 +331,7 @@ class _Follower(TorchDispatchMode):
         flat = [each for given in arguments for each in (given if isinstance(given, (list, tuple)) else [given])]
         labels = [self.labels_of(each) if isinstance(each, Tensor) else None for each in flat]
         if any(each is not None for each in labels):
-            given = _Operation(func, args, keywords, flat, labels, result)
+            given = Operation(func, args, keywords, flat, labels, result)
             outputs = result if isinstance(result, (tuple, list)) else [result]
             try:
                 found = self._outcome(given)
@@ -331,17 +344,19 @@ class _Follower(TorchDispatchMode):
                     self._give(tensor, own)
         return result
 
-    def _outcome(self, given: _Operation) -> Sequence[Tensor | None]:
+    def _outcome(self, given: Operation) -> Sequence[Tensor | None]:
         name = given.name
-        if name == "roll" and not {int(each) % given.first.ndim for each in given.dims} & set(_varying(given.first)):
+        if name == "roll" and not {int(each) % given.first.ndim for each in given.dims} & set(
+            varying_dims(given.first)
+        ):
             return [given.first]  # of positions alone
-        if name in _AS_IT_IS or (name == "as_strided" and given.is_row):
+        if name in AS_IT_IS or (name == "as_strided" and given.is_row):
             return [given.first]
-        if name in _MOVES:
+        if name in MOVES:
             return self._moved(given)
-        if name in _RESAMPLES:
+        if name in RESAMPLES:
             return self._resampled(given)
-        if name in _REDUCES:
+        if name in REDUCES:
             return self._reduced(given)
         if name in ("_softmax", "_log_softmax"):
             dim = int(given.flat[1])
@@ -350,13 +365,13 @@ class _Follower(TorchDispatchMode):
             return [given.first]
         if name == "constant_pad_nd":
             return [self._padded(given)]
-        if torch.Tag.pointwise in given.func.tags or name in _ELEMENTWISE:
+        if torch.Tag.pointwise in given.func.tags or name in ELEMENTWISE:
             return [self._elementwise(given)]
         for each in given.labels:
-            self.hold(each, f"{_WORDS.get(name, f'the operation {name}')} reads them")
+            self.hold(each, f"{WORDS.get(name, f'the operation {name}')} reads them")
         return []
 
-    def _elementwise(self, given: _Operation) -> Tensor | None:
+    def _elementwise(self, given: Operation) -> Tensor | None:
         shape = given.result.shape
         operands = [
             (tensor, torch.zeros(tensor.shape, dtype=torch.int64) if labels is None else labels)
@@ -364,32 +379,32 @@ class _Follower(TorchDispatchMode):
             if labels is not None or (isinstance(tensor, Tensor) and tensor.numel() > 1)
         ]
         # What varies least first: a bare parameter has a label for each of its elements.
-        operands.sort(key=lambda each: (not bool(each[1].any()), len(_varying(each[1]))))
+        operands.sort(key=lambda each: (not bool(each[1].any()), len(varying_dims(each[1]))))
         multiplies = given.name in ("mul", "div")
         result = operands[0][1].expand(shape)
         for tensor, labels in operands[1:]:
             one, other = result, labels.expand(shape)
             spans = [dim for dim in range(1 - len(shape) - 1, 0) if -dim <= tensor.ndim and tensor.shape[dim] > 1]
-            varying = {dim - len(shape) for dim in _varying(result)}
+            varying = {dim - len(shape) for dim in varying_dims(result)}
             if not bool(labels.any()) and not varying & set(spans):
                 continue  # one number for all of the channels
-            operation = _WORDS.get(given.name, f"the operation {given.name}")
-            mine, theirs = _narrowed_together(one, other)
+            operation = WORDS.get(given.name, f"the operation {given.name}")
+            mine, theirs = narrowed_together(one, other)
             self._tie(mine, theirs, operation, multiplies)
             result = torch.where(one > 0, one, other)
         return result
 
-    def _moved(self, given: _Operation) -> Sequence[Tensor | None]:
+    def _moved(self, given: Operation) -> Sequence[Tensor | None]:
         name, first = given.name, given.first
-        words = _WORDS.get(name, f"the operation {name}")
+        words = WORDS.get(name, f"the operation {name}")
         if name in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
             return [self._rectangular(first.reshape(given.result.shape), "a reshape")]
         if name in ("cat", "stack"):
             joined = given.again()
             assert isinstance(joined, Tensor)
             dim = given.dim % joined.ndim
-            varying = [each for each in _varying(joined) if each != dim]
-            if varying and dim in _varying(joined):
+            varying = [each for each in varying_dims(joined) if each != dim]
+            if varying and dim in varying_dims(joined):
                 joined = self._rectangular(joined, words, max(varying, key=lambda each: joined.shape[each]))
             return [joined]
         if name in ("split", "split_with_sizes", "unbind", "slice", "select", "index", "index_select"):
@@ -401,13 +416,13 @@ class _Follower(TorchDispatchMode):
         result = given.again()
         return [result] if isinstance(result, Tensor) else list(result)
 
-    def _taken(self, given: _Operation, words: str) -> Sequence[Tensor | None]:
+    def _taken(self, given: Operation, words: str) -> Sequence[Tensor | None]:
         """A part of a tensor, or several: of its channels only equal runs may be taken, and go alike."""
         first = given.first
         result = given.again()
         parts = [result] if isinstance(result, Tensor) else list(result)
         dim = given.dim % first.ndim
-        if dim not in _varying(first) and given.name != "index":
+        if dim not in varying_dims(first) and given.name != "index":
             return parts
         if given.name in ("split", "split_with_sizes") and len({each.shape[dim] for each in parts}) == 1:
             runs = first.unflatten(dim, (len(parts), -1))
@@ -416,18 +431,18 @@ class _Follower(TorchDispatchMode):
         elif given.name == "slice" and first.shape[dim] % parts[0].shape[dim] == 0 and given.starts_a_run:
             runs = first.unflatten(dim, (first.shape[dim] // parts[0].shape[dim], -1))
         else:
-            if len(_varying(first)):
+            if len(varying_dims(first)):
                 self.hold(first, f"{words} takes some of them by their numbers")
             return parts
         self._tie_along(runs, dim, words)
         return parts
 
-    def _padded(self, given: _Operation) -> Tensor | None:
+    def _padded(self, given: Operation) -> Tensor | None:
         amounts, first = list(given.flat_list), given.first
         sizes = [(amounts[2 * each], amounts[2 * each + 1]) for each in range(len(amounts) // 2)]
         for number, (before, after) in enumerate(sizes):
             dim = first.ndim - 1 - number
-            if dim not in _varying(first):
+            if dim not in varying_dims(first):
                 if before > 0 or after > 0:
                     shape = [*first.shape]
                     shape[dim] += before + after
@@ -450,25 +465,25 @@ class _Follower(TorchDispatchMode):
             first = torch.cat([ends[0], first, ends[1]], dim)
         return first
 
-    def _resampled(self, given: _Operation) -> Sequence[Tensor | None]:
+    def _resampled(self, given: Operation) -> Sequence[Tensor | None]:
         first = given.first
         results = given.result if isinstance(given.result, (tuple, list)) else [given.result]
-        if {first.ndim - 1, first.ndim - 2} & set(_varying(first)):
+        if {first.ndim - 1, first.ndim - 2} & set(varying_dims(first)):
             self.hold(first, f"the operation {given.name} mixes them")
             return []
         first = first[..., :1, :1]
         return [first.expand(*first.shape[:-2], *each.shape[-2:]) for each in results]
 
-    def _reduced(self, given: _Operation) -> Sequence[Tensor | None]:
+    def _reduced(self, given: Operation) -> Sequence[Tensor | None]:
         first, name = given.first, given.name
         dims = given.reduced_dims
-        varying = set(_varying(first)) & set(dims)
+        varying = set(varying_dims(first)) & set(dims)
         if varying:
-            if name == "sum" and set(_varying(first)) - varying:
+            if name == "sum" and set(varying_dims(first)) - varying:
                 for dim in varying:
                     first = self._tie_along(first, dim, "a sum")
             else:
-                self.hold(first, f"{_WORDS.get(name, f'the operation {name}')} goes over its channels")
+                self.hold(first, f"{WORDS.get(name, f'the operation {name}')} goes over its channels")
         for dim in sorted(dims, reverse=True):
             first = first.narrow(dim, 0, 1)
             if not given.keeps_dims:
@@ -492,169 +507,3 @@ def _rule_of(module: nn.Module) -> _Rule | None:
     if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module) or response_dim(module) is not None:
         return _Follower.norm
     return None
-
-
-def _names(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_AS_IT_IS = _names(
-    "clone detach alias _to_copy contiguous lift_fresh dropout native_dropout "
-    "zeros_like ones_like empty_like full_like rand_like randn_like"
-)
-_MOVES = _names(
-    "view _unsafe_view reshape _reshape_alias permute transpose t unsqueeze squeeze expand split split_with_sizes "
-    "unbind slice select index index_select cat stack flip repeat pixel_shuffle pixel_unshuffle channel_shuffle"
-)
-"""Not those with which the channels that are left come to lie otherwise than they did beside the others (roll)."""
-_ELEMENTWISE = _names("hardswish rsub prelu _prelu_kernel masked_fill log_sigmoid_forward")
-_RESAMPLES = _names(
-    "max_pool2d max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d "
-    "_upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-    "reflection_pad2d replication_pad2d"
-)
-_REDUCES = _names("mean sum amax amin max min var std var_mean prod linalg_vector_norm norm")
-_WORDS = {
-    "add": "a sum",
-    "sub": "a difference",
-    "mul": "a product",
-    "div": "a quotient",
-    "cat": "a concatenation",
-    "stack": "a stack",
-    "split": "a split",
-    "split_with_sizes": "a split",
-    "slice": "a slice",
-    "mean": "a mean",
-    "bmm": "a product of matrices",
-    "mm": "a product of matrices",
-    "addmm": "a product of matrices",
-    "native_layer_norm": "a layer norm",
-    "_fused_rms_norm": "a norm over channels",
-    "linalg_vector_norm": "a norm",
-    "convolution": "a convolution outside the layers",
-    "_scaled_dot_product_flash_attention_for_cpu": "an attention",
-    "_scaled_dot_product_attention_math": "an attention",
-}
-
-
-class _Operation:
-    """A call of one of torch's operations, and the labels of what it is given."""
-
-    def __init__(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        keywords: Mapping[str, Any],
-        flat: list[Any],
-        labels: list[Tensor | None],
-        result: Any,
-    ) -> None:
-        self.func, self._args, self._keywords, self.result = func, args, keywords, result
-        self.flat, self.labels = flat, labels
-        self.name = str(func._schema.name).partition("::")[2]
-        if self.name.endswith("_") and not self.name.endswith("__"):
-            self.name = self.name[:-1]
-
-    @property
-    def first(self) -> Tensor:
-        """The labels of the first tensor that has any."""
-        return next(each for each in self.labels if each is not None)
-
-    def again(self) -> Any:
-        """What it makes of labels; of tensors without any, of zeros. Numbers of elements stay as they are."""
-        known = {
-            id(tensor): labels for tensor, labels in zip(self.flat, self.labels, strict=True) if labels is not None
-        }
-
-        def own(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return [own(each) for each in value]
-            if isinstance(value, Tensor) and value.is_floating_point() and id(value) not in known:
-                return torch.zeros(value.shape, dtype=torch.int64)
-            return known.get(id(value), value)
-
-        return self.func(*map(own, self._args), **{name: own(value) for name, value in self._keywords.items()})
-
-    def _argument(self, name: str, default: Any) -> Any:
-        args, keywords = self._args, self._keywords
-        for number, each in enumerate(self.func._schema.arguments):
-            if each.name == name:
-                return keywords.get(name, args[number] if number < len(args) else default)
-        return default
-
-    @property
-    def dim(self) -> int:
-        """The dimension that it works along."""
-        return int(self._argument("dim", 0))
-
-    @property
-    def dims(self) -> Sequence[int]:
-        """The dimensions that a roll goes along."""
-        return tuple(self._argument("dims", ()) or range(self.first.ndim))
-
-    @property
-    def flat_list(self) -> Sequence[int]:
-        """The numbers of a padding."""
-        return [int(each) for each in self._argument("pad", ())]
-
-    @property
-    def is_row(self) -> bool:
-        """Whether what it gives has the shape of what it is given, and but one dimension: there is one order then."""
-        shape = self.first.shape
-        return bool(self.result.shape == shape and max(shape, default=1) == self.first.numel())
-
-    @property
-    def starts_a_run(self) -> bool:
-        """Whether a slice begins where one of equally long runs does."""
-        start, step = self._argument("start", 0) or 0, self._argument("step", 1)
-        size, taken = self.first.shape[self.dim], self.result.shape[self.dim]
-        return bool(step == 1 and (start % size) % taken == 0)
-
-    @property
-    def reduced_dims(self) -> list[int]:
-        """The dimensions that a reduction goes over."""
-        dims = self._argument("dim", None)
-        count = self.first.ndim
-        if dims is None or dims == []:
-            return list(range(count))
-        return [int(each) % count for each in (dims if isinstance(dims, (list, tuple)) else [dims])]
-
-    @property
-    def keeps_dims(self) -> bool:
-        """Whether they stay, of size one."""
-        return bool(self._argument("keepdim", False))
-
-
-def _varying(labels: Tensor) -> list[int]:
-    """The dimensions along which labels are not all the same."""
-    found = []
-    for dim in range(labels.ndim):
-        if labels.shape[dim] > 1 and labels.stride(dim):
-            own = _narrowed(labels)
-            if own.shape[dim] > 1 and bool((own != own.narrow(dim, 0, 1)).any()):
-                found.append(dim)
-    return found
-
-
-def _narrowed(labels: Tensor) -> Tensor:
-    """Labels with one element along every dimension along which they are the same."""
-    for dim in range(labels.ndim):
-        if labels.shape[dim] > 1 and not labels.stride(dim):
-            labels = labels.narrow(dim, 0, 1)
-    for dim in range(labels.ndim):
-        if labels.shape[dim] > 1 and bool((labels == labels.narrow(dim, 0, 1)).all()):
-            labels = labels.narrow(dim, 0, 1)
-    return labels
-
-
-def _narrowed_together(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of two of one shape, where neither varies."""
-    mine, theirs = torch.broadcast_tensors(_narrowed(one), _narrowed(other))
-    return mine, theirs
-
-
-def _along(labels: Tensor, tensor: Tensor, dim: int) -> Tensor:
-    """A channel's label at all of its positions."""
-    shape = [1] * tensor.ndim
-    shape[dim] = -1
-    return labels.view(shape).expand(tensor.shape)
