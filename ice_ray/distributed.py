@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 
 import torch
@@ -101,7 +102,10 @@ class ProcessGroup(Collective):
 
     def wrap(self, model: nn.Module) -> nn.Module:
         # Wrapped anew for every fine-tune: surgery and freezing change which parameters there are to reduce.
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # torch 2.15 calls the option forward_sync_buffers, earlier ones know only this name.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(model, broadcast_buffers=False)
 
     def average_buffers(self, model: nn.Module) -> None:
         for buffer in model.buffers():

@@ -1,12 +1,10 @@
 """Three real processes over gloo: what is fixed keeps its bits, what is one tensor stays one, on every rank."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from gloo import run_processes
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -35,9 +33,7 @@ class Held(nn.Module):
         return self.head(x) + self.other(x)
 
 
-def worker(rank: int, port: int, model: nn.Module, data: PruningData, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
+def worker(rank: int, model: nn.Module, data: PruningData, folder: Path) -> None:
     network = DenseNetwork(model, data.train.image_shape)
     executor = TorchExecutor(network, data, Recipe(batch_size=66), 0, torch.device("cpu"), ProcessGroup())
     executor.warm_up()
@@ -46,17 +42,13 @@ def worker(rank: int, port: int, model: nn.Module, data: PruningData, folder: Pa
     own = executor.module(tuned)
     assert own.other.weight is own.head.weight
     torch.save(executor.commit(tuned).tensors, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_ranks_leave_what_is_held(data, tmp_path):
     torch.manual_seed(0)
     model = Held().eval()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    mp.spawn(worker, (port, model, data, tmp_path), nprocs=3)
+    run_processes(worker, 3, model, data, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
     before = model.state_dict()
     for found in ranks:

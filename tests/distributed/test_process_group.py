@@ -1,13 +1,11 @@
 """Two real processes over gloo: same bits on every rank after every step, and nearly what one process gives."""
 
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from gloo import run_processes
 from ice_runs import paper
 from torch import nn
 
@@ -97,27 +95,18 @@ def train_with_a_spare_part(data: PruningData, kind: type[nn.Module]) -> None:
     own.run(own.root, FineTune(("step", 1), 0.01, 1, "constant", ()))
 
 
-def worker(rank: int, port: int, network: DenseNetwork, data: PruningData, folder: Path) -> None:
-    torch.set_num_threads(1)
+def worker(rank: int, network: DenseNetwork, data: PruningData, folder: Path) -> None:
     evaluate._BATCH_PIXELS = 32 * 8 * 8  # several batches of the 200 images: a measurement may end before the last
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     executor = TorchExecutor(network, data, Recipe(batch_size=64), 0, torch.device("cpu"), ProcessGroup())
     for kind in (WithSpare, WithSecondHead):
         train_with_a_spare_part(data, kind)
     mended = repaired(executor), repaired(mirroring(network, data, ProcessGroup()), "reconstruction")
     torch.save((scores(executor), *mended, *replay(executor)), folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow
 def test_ranks_hold_the_same_bits_after_every_step(network, data, tmp_path):
-    mp.spawn(worker, (free_port(), network, data, tmp_path), nprocs=2)
+    run_processes(worker, 2, network, data, tmp_path)
     (scored, mended, trained, *ran), (other_scored, other_mended, other_trained, *other_ran) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
