@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Generic
 
 import tyro
 
 from ice_ray.address import storage_path
-from ice_ray.config.run import Options, PipelineOptions, check_folder_name, check_image_size, config_from_dict
+from ice_ray.config.run import Options, PipelineOptions, RunConfig, check_folder_name, config_from_dict
+from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
 from ice_ray.engine.config import parse_target
 from ice_ray.errors import UserError, require
 from ice_ray.export_formats import Format
+from ice_ray.ingest.config import DataErrors, DecideOn
 from ice_ray.observe.trackers import Tracker
 from ice_ray.pipelines.ice import IceConfig
 from ice_ray.pruning.amounts import RATIO_BOUND, is_ratio
@@ -28,15 +31,23 @@ _MOST_CLASSES = 1_000_000
 class InspectConfig:
     """Show the prunable layers of a model, their widths before and after, parameters and multiply-adds.
 
-    Nothing is trained and nothing is written; weights are not needed.
+    With --data, --weights and --target it shows the plan of ice-ray prune with the same options: the width that each
+    layer would keep, what that is expected to cost, and what one ratio for all layers would. Nothing is trained and
+    nothing is written.
     """
 
     model: str
     """As for ice-ray prune: cifar-resnet56, torchvision:resnet50, timm:NAME, package.module:function."""
-    image_size: int = 32
-    """Images are this many pixels square (224 for most models of ImageNet)."""
-    num_classes: int = 10
-    """Classes that the model tells apart."""
+    weights: Path | None = None
+    """Trained weights: .safetensors, or a .pth/.th with a state dict. Not needed without --data."""
+    data: str | None = None
+    """Images whose answers share out a target, as for ice-ray prune: cifar10[:DIR], imagefolder:DIR and the others;
+    labels are not looked at. [default: without images, one ratio for all layers]"""
+    image_size: int | None = None
+    """Images are this many pixels square (224 for most models of ImageNet). [default: those of --data, without it 32]
+    """
+    num_classes: int | None = None
+    """Classes that the model tells apart. [default: those of --data, without it 10]"""
     ratio: float = 0.5
     """Share of the filters to remove, inside (0, 1)."""
     target: str | None = None
@@ -45,19 +56,38 @@ class InspectConfig:
     prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic with which latency is measured."""
+    decide_on: DecideOn = "holdout"
+    """As for ice-ray prune: train sets a tenth of the training images aside."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of each channel, as for ice-ray prune."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Standard deviation of each channel, likewise."""
+    data_errors: DataErrors = "stop"
+    """At a corrupt image: stop and name it, or skip it."""
+    seed: int = 0
+    """Chooses the images that are looked at."""
 
     def __post_init__(self) -> None:
         require(self, "ratio", is_ratio(self.ratio), RATIO_BOUND)
-        if self.target is not None:
-            parse_target(self.target)
-        check_image_size(self.image_size)
-        if not 2 <= self.num_classes <= _MOST_CLASSES:
+        _ = self.run  # which checks what they have in common
+        if self.num_classes is not None and self.data is not None:
+            raise UserError("--num-classes: --data says how many there are; leave it out")
+        if self.num_classes is not None and not 2 <= self.num_classes <= _MOST_CLASSES:
             raise UserError(f"--num-classes {self.num_classes} must be at least 2 and at most {_MOST_CLASSES}")
+
+    @property
+    def run(self) -> RunConfig[IceConfig]:
+        """The run whose plan is shown; without `data` it is one on any."""
+        common = ("weights", "image_size", "target", "precision", "decide_on", "mean", "std", "data_errors", "seed")
+        options = IceConfig(ratio=self.ratio, prune=self.prune)
+        own = {name: getattr(self, name) for name in common} | ({} if self.data is None else {"data": self.data})
+        return RunConfig(model=self.model, options=options, **own)
 
     @property
     def outset(self) -> str:
         """What is about to be done, for the first line on the terminal."""
-        return f"{self.model}, {self.target or f'ratio {self.ratio:g}'}: loading PyTorch"
+        seen = "" if self.data is None else f" on {self.data}"
+        return f"{self.model}{seen}, {self.target or f'ratio {self.ratio:g}'}: loading PyTorch"
 
 
 @dataclass(frozen=True)

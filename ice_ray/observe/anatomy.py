@@ -58,6 +58,7 @@ class Inspection:
         refused: why each of the other layers is not, by its name.
         ratio: share of the filters that goes.
         found: what led to a target, if one was given.
+        images_by: how to give images, by which a target is allocated.
         dense, pruned: of both models `parameters`, `multiply_adds` for one image, and `file_bytes`.
     """
 
@@ -68,9 +69,12 @@ class Inspection:
     dense: Mapping[str, int]
     pruned: Mapping[str, int]
     found: Found | None = None
+    images_by: str = "images="
 
     @classmethod
-    def of(cls, network: DenseNetwork, amounts: Amounts, name: str, found: Found | None = None) -> Inspection:
+    def of(
+        cls, network: DenseNetwork, amounts: Amounts, name: str, found: Found | None = None, images_by: str = "images="
+    ) -> Inspection:
         """That of a traced network; nothing is trained.
 
         Raises:
@@ -101,6 +105,7 @@ class Inspection:
             sizes(network, dense),
             sizes(network, pruned),
             found,
+            images_by,
         )
 
     @property
@@ -117,15 +122,18 @@ class Inspection:
         table = Table(title=f"{self.name}: {counted(steps, 'pruning step')}", title_justify="left")
         table.add_column("step", justify="right")
         table.add_column("layer", overflow="fold")
+        in_groups = any(unit.groups > 1 for unit in self.units)
         costs = any(unit.loss is not None for unit in self.units)
-        for column in ("filters", "kept", "groups", "parameters", *(("loss (nats)",) if costs else ())):
-            table.add_column(column, justify="right")
+        numbers = ["filters", "kept", "share", *["groups"] * in_groups, "parameters", *["loss (nats)"] * costs]
+        for column in numbers:
+            table.add_column(column, justify="right", no_wrap=True)
         before = 0
         for unit in self.units:
-            cells = [unit.filters, unit.kept, unit.groups, f"{unit.parameters:,}"]
-            cells += [] if unit.loss is None else [f"{unit.loss:.3g}"]
+            cells = [f"{unit.filters}", f"{unit.kept}", f"{unit.kept / unit.filters:.0%}"]
+            cells += [f"{unit.groups}"] * in_groups + [f"{unit.parameters:,}"]
+            cells += ["" if unit.loss is None else f"{unit.loss:.3g}"] * costs
             step = str(unit.step) if unit.step != before else ""
-            table.add_row(step, in_one_line(unit.layer), *map(str, cells))
+            table.add_row(step, in_one_line(unit.layer), *cells)
             before = unit.step
         return table
 
@@ -139,8 +147,13 @@ class Inspection:
         ]
         if self.found is not None:
             lines.append(self.found.words)
-        if self.found is not None and not self.found.widths:
-            lines.append("without images: a run keeps of each layer the width that costs least (option allocate)")
+            lines.append(
+                "loss: of each layer alone, its readers refitted: how far the answers are from the dense model's "
+                "(Kullback-Leibler divergence); repair and fine-tuning come after"
+                if self.found.losses
+                else f"without images one ratio holds for all layers; {self.images_by} would show the width of each "
+                "that costs least, which a run keeps"
+            )
         if self.refused:
             lines.append(f"not pruned ({counted(len(self.refused), 'layer')}):")
         return [*lines, *(f"  {in_one_line(layer)}: {reason}" for layer, reason in self.refused.items())]

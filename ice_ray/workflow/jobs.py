@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from ice_ray.address import storage_path
-from ice_ray.cluster.faults import refused
 from ice_ray.cluster.session import ray_session
 from ice_ray.cluster.submission import check_lasting, dashboard_url, find_api_server, open_dashboard, uploaded
 from ice_ray.config.command import command_of
@@ -42,6 +41,7 @@ from ice_ray.workflow.given import NAMED, Given
 from ice_ray.workflow.plan import Plan, make_plan
 from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.run_folder import RunFolder
+from ice_ray.workflow.running import paths_named
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
 
 Config = TypeVar("Config")
@@ -128,7 +128,7 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
     is_same = (job.target, job.options) == (winner.config.target, winner.config.options)
     found = folder.found() if is_same else results.replay_found()
     with ExitStack() as held:
-        with _paths_named():
+        with paths_named():
             claim = held.enter_context(claimed_replay(folder, results))
         _check_replay(results, job)  # one may have begun, and ended, since
         plan = held.enter_context(_planned(config, folder, given, found))
@@ -168,13 +168,13 @@ def _context(config: RunConfig[Any], job: str, given: Given) -> Iterator[JobCont
     """The job, planned and its search checked."""
     find_api_server()
     with ExitStack() as held:
-        with _paths_named():
+        with paths_named():
             check_lasting(storage_path(config.storage).resolve())
             folder, claim = held.enter_context(claimed_run(config, job, given))
         plan = held.enter_context(_planned(config, folder, given, folder.found()))
         context = JobContext(plan, folder, claim, (given.code or command_of(job, config),))
         if not folder.best.is_file():
-            with _paths_named():
+            with paths_named():
                 check_search(context)
         try:
             yield context
@@ -199,14 +199,14 @@ def _kept(context: JobContext) -> str:
 def _planned(config: RunConfig[Any], folder: RunFolder, given: Given, found: Found | None) -> Iterator[Plan]:
     """The plan, made before Ray starts, unless the data are of the user's own, which live in a Ray session."""
     trained = folder.dense_weights if folder.dense_weights.is_file() else None
-    _name_own_code(config, given)
+    name_own_code(config, given)
     for format in config.export:
         check_format(format)
     own = given.data is None and is_own_data(config.data)
     if own:
         own_function(config.data)  # a wrong name need not wait for Ray
     with ray_session(config.verbose) if own else nullcontext():
-        with _paths_named(), waiting("looking at the model and the data"):
+        with paths_named(), waiting("looking at the model and the data"):
             plan = make_plan(config, trained, found, given)
             folder.check_labels(plan.dataset.labels_digest)
         if plan.frozen_note:
@@ -239,16 +239,7 @@ def _cluster(verbose: bool) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _paths_named() -> Iterator[None]:
-    """A path that the system refuses (too long, no permission, a file where a folder must be) is the user's."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(refused(error)) from error
-
-
-def _name_own_code(config: RunConfig[Any], given: Given) -> None:
+def name_own_code(config: RunConfig[Any], given: Given) -> None:
     """Say which functions of the user's a job will call, and where they lie.
 
     Raises:

@@ -52,6 +52,7 @@ from ice_ray.workflow.waiting import told_of
 # With these a ranking of trials by drop carries over to all data: benchmarks/results/transfer.md.
 _SEARCH_BATCH = 32
 _DIGITS_SUBSAMPLE = 0.5
+UNTRAINED = "pruning starts from a trained model: give its weights with --weights PATH"
 
 
 @dataclass(frozen=True)
@@ -210,13 +211,13 @@ def make_plan(
     module = spec.build()
     path = config.weights or dense_weights
     if path is not None:
-        _load(module, path)
+        load_weights(module, path)
     elif config.data != "digits" and not spec.is_users_own:
-        raise UserError("pruning starts from a trained model: give its weights with --weights PATH")
+        raise UserError(UNTRAINED)
     if kind.trains_anew:
         reinitialise(copied(module), ("check",))
     roles = assign_roles(dataset, config.decide_on, config.seed)
-    shape = _image_shape(dataset, config)
+    shape = image_shape_of(dataset, config)
     opening = _opened(module, config.model, shape, options.prune.selection, dataset.classes)
     amounts = options.amounts
     if kind.takes_target and (objection := small_part(opening.network)) is not None:
@@ -224,7 +225,7 @@ def make_plan(
     if config.target is not None:
         calibration = None
         if path is not None or spec.is_users_own:  # else nothing can be said of its answers yet
-            calibration = _calibration(dataset, roles, config, given, shape, opening.network.layout)
+            calibration = calibration_of(dataset, roles, config, given, shape, opening.network.layout)
         found = found or find_for(config.target, opening.network, amounts, config.precision, calibration)
         config = dataclasses.replace(config, options=dataclasses.replace(options, ratio=found.ratio))
         amounts = found.on(amounts)
@@ -260,22 +261,30 @@ def make_plan(
     return plan
 
 
-def _load(module: nn.Module, path: Path | StoragePath) -> None:
+def load_weights(module: nn.Module, path: Path | StoragePath) -> None:
+    """Read trained weights into a module; what should be known of them is said.
+
+    Raises:
+        UserError: they are none, or not the model's.
+    """
     held = read_weights(path)
     for note in (*held.notes, *fit_weights(module, held.tensors, str(path))):
         warn(note)
 
 
 def open_network(
-    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection
+    module: nn.Module, name: str, shape: tuple[int, int, int], selection: Selection, classes: int | None = None
 ) -> tuple[DenseNetwork, Selection]:
     """The network, traced, and the selection without layers whose removal goes wrong; what should be known is said.
+
+    Args:
+        classes: that it is to tell apart, where that is known.
 
     Raises:
         UserError: it takes no such images, gives no logits, cannot be traced, ends the process that it is in, or
             nothing in it may be pruned.
     """
-    opening = _opened(module, name, shape, selection, None)
+    opening = _opened(module, name, shape, selection, classes)
     return opening.network, opening.selection
 
 
@@ -325,7 +334,7 @@ def find_for(
     return found
 
 
-def _calibration(
+def calibration_of(
     dataset: Dataset, roles: Roles, config: RunConfig[Any], given: Given, shape: tuple[int, int, int], layout: Layout
 ) -> tuple[PruningData, int] | None:
     """The images that an allocation looks at, and the seed; None where none is asked for."""
@@ -336,7 +345,7 @@ def _calibration(
     return PruningData(images, images, _preprocessing(dataset, config, given, shape, layout)), config.seed
 
 
-def _image_shape(dataset: Dataset, config: RunConfig[Any]) -> tuple[int, int, int]:
+def image_shape_of(dataset: Dataset, config: RunConfig[Any]) -> tuple[int, int, int]:
     """Of the first training image that can be decoded; with `--data-errors stop` the very first must."""
     first = ""
     for row in dataset.read("train", np.arange(min(100, len(dataset.labels["train"])))):

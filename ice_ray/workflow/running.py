@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from ice_ray.cluster.faults import ended_by
+from ice_ray.cluster.faults import ended_by, refused
 from ice_ray.config.command_line import parse
 from ice_ray.config.option_words import in_options
 from ice_ray.errors import UserError, in_one_line, told
@@ -69,3 +70,12 @@ def _show_all(error: Exception, on_screen: bool) -> None:
     run_log.add(details)
     if on_screen:
         print(details, file=sys.stderr)
+
+
+@contextmanager
+def paths_named() -> Iterator[None]:
+    """A path that the system refuses (too long, no permission, a file where a folder must be) is the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(refused(error)) from error

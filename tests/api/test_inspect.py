@@ -23,11 +23,11 @@ def test_table_and_lines_are_the_job_s(capsys):
     told = capsys.readouterr().out
     module = ModelSpec("cifar-resnet8", 10).build()
     own = ice_ray.inspect(module, (3, 24, 24), target="params=0.5", prune=LayerwisePruneConfig(exclude=("layer1.*",)))
-    shown = str(own).replace("CifarResNet: ", "cifar-resnet8: ")
+    shown = str(own).replace("CifarResNet: ", "cifar-resnet8: ").replace("; images= ", "; --data and --weights ")
     assert told.splitlines()[0].split()[:2] == ["cifar-resnet8,", "params=0.5:"]
     assert shown.split() == [word for line in told.splitlines()[1:] for word in line.split()]
     assert f"ratio {own.ratio:g} leaves" in told
-    assert "a run keeps of each layer the width that costs least" in told
+    assert "would show the width of each that costs least, which a run keeps" in told
 
 
 def test_with_images_it_shows_the_widths_that_prune_keeps_and_what_they_cost(trained, data):
