@@ -24,11 +24,13 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.cifar import PaddedShortcut
 from ice_ray.models.copies import leaving_nothing
 from ice_ray.pruning.coupling import OUTPUTS
+from ice_ray.pruning.layer_norm import layer_norm_dim
 from ice_ray.pruning.response_norm import response_dim
 from ice_ray.pruning.torch_pruning import cuts
 from ice_ray.pruning.traced_operations import (
     AS_IT_IS,
     ELEMENTWISE,
+    MAKES,
     MOVES,
     REDUCES,
     RESAMPLES,
@@ -115,8 +117,8 @@ class _Follower(TorchDispatchMode):
         self._added: list[Tensor] = []
         self._held: list[tuple[Tensor, str]] = []
         self._alike: list[tuple[Tensor, Tensor, str]] = []
-        dims = {id(module): response_dim(module) for module in model.modules()}
-        self._response_dims = {module: dim for module, dim in dims.items() if dim is not None}
+        dims = {id(module): _channel_dim(module) for module in model.modules()}
+        self._channel_dims = {module: dim for module, dim in dims.items() if dim is not None}
         self._bare = {id(each): name for name, each in self._bare_parameters()}
 
     def found(self) -> ChannelTrace:
@@ -289,7 +291,7 @@ class _Follower(TorchDispatchMode):
 
     def norm(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
         """What treats every channel by itself, with tensors of its own."""
-        read = self.channels_at(labels[0], self._response_dims.get(id(module), min(1, output.ndim - 1)), name)
+        read = self.channels_at(labels[0], self._channel_dims.get(id(module), min(1, output.ndim - 1)), name)
         if read is None or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             return labels[0]
         if isinstance(module, nn.GroupNorm):
@@ -297,9 +299,10 @@ class _Follower(TorchDispatchMode):
         self._note(name, "each", read)
         return labels[0]
 
-    def layer_norm(self, name: str, module: nn.Module, labels: list[Tensor | None], _: Tensor) -> Tensor | None:
-        """A norm over channels: with fewer of them each is divided by another number, dead ones or not."""
-        self.hold(labels[0], f"{name}, a layer norm, divides each by all of them together")
+    def layer_norm(self, name: str, module: nn.LayerNorm, labels: list[Tensor | None], _: Tensor) -> Tensor | None:
+        """One that is none over channels alone, or has no weight that could make up for their number."""
+        what = "a layer norm without weights" if module.weight is None else "a layer norm over more than channels"
+        self.hold(labels[0], f"{name}, {what}, divides each by all of them together")
         return labels[0]
 
     def attention(self, name: str, _: nn.Module, labels: list[Tensor | None], __: object) -> None:
@@ -352,6 +355,8 @@ class _Follower(TorchDispatchMode):
             return [given.first]  # of positions alone
         if name in AS_IT_IS or (name == "as_strided" and given.is_row):
             return [given.first]
+        if name in MAKES:
+            return []
         if name in MOVES:
             return self._moved(given)
         if name in RESAMPLES:
@@ -498,12 +503,18 @@ _Rule = Callable[["_Follower", str, Any, list[Any], Any], Any]
 def _rule_of(module: nn.Module) -> _Rule | None:
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         return _Follower.layer
-    if isinstance(module, nn.LayerNorm):
-        return _Follower.layer_norm
     if isinstance(module, nn.MultiheadAttention):
         return _Follower.attention
     if isinstance(module, PaddedShortcut):
         return _Follower.padding
-    if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module) or response_dim(module) is not None:
+    if isinstance(module, (_BatchNorm, nn.GroupNorm, nn.PReLU)) or cuts(module) or _channel_dim(module) is not None:
         return _Follower.norm
+    if isinstance(module, nn.LayerNorm):
+        return _Follower.layer_norm
     return None
+
+
+def _channel_dim(module: nn.Module) -> int | None:
+    """Where a norm that is told by what it computes has its channels."""
+    dim = response_dim(module)
+    return layer_norm_dim(module) if dim is None else dim

@@ -12,6 +12,7 @@ from ice_ray.models.cifar import PaddedShortcut
 from ice_ray.models.units import FilterMap
 from ice_ray.pruning.channel_trace import ChannelTrace, Part
 from ice_ray.pruning.coupling import Coupling
+from ice_ray.pruning.layer_norm import keep_scale, layer_norm_dim
 from ice_ray.pruning.response_norm import keep_response, response_dim
 
 Channels = Mapping[Part, Sequence[int]]
@@ -155,6 +156,17 @@ def columns_of(trace: ChannelTrace, gone: Collection[int]) -> dict[str, list[int
     }
 
 
+def layer_norms_of(model: nn.Module, trace: ChannelTrace, gone: Collection[int]) -> dict[str, Tensor]:
+    """The layer norms that lose channels: (channels,) bool, which."""
+    found = {}
+    for part in trace.parts:
+        lost = torch.tensor([channel in gone for channel in trace.channels(part)])
+        is_parameter = part.name.rpartition(".")[2] in model.get_submodule(part.name.rpartition(".")[0])._parameters
+        if not is_parameter and bool(lost.any()) and layer_norm_dim(model.get_submodule(part.name)) is not None:
+            found[part.name] = lost
+    return found
+
+
 def cut_out(model: nn.Module, trace: ChannelTrace, gone: Collection[int]) -> None:
     """Take channels out of everything that has them, in place."""
     for part in trace.parts:
@@ -202,6 +214,8 @@ def _cut_layer(module: nn.Conv2d | nn.Linear, part: Part, kept: Tensor) -> None:
 def _cut_norm(module: nn.Module, width: int, kept: Tensor) -> None:
     if response_dim(module) is not None:
         keep_response(module, width, len(kept))
+    if layer_norm_dim(module) is not None:
+        keep_scale(module, width, len(kept))
     own = {**module._parameters, **module._buffers}
     for name, tensor in own.items():
         if tensor is not None and tensor.ndim and len(tensor) == width:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +43,15 @@ class Footprint:
         taken = _taken(copied(module), image_shape, units)
         macs, params = list[_Tensor](), list[_Tensor]()
         for name, own in module.named_modules():
-            sides = _Sides(taken.get((name, "out"), {}), taken.get((name, "in"), {}), _is_depthwise(own))
-            params += [
-                _Tensor(each.numel(), each.shape, sides) for each in own._parameters.values() if each is not None
-            ]
+            tensors = {
+                key: _Tensor(each.numel(), each.shape, taken.get((name, key), {}))
+                for key, each in own._parameters.items()
+                if each is not None
+            }
+            params += tensors.values()
             if positions := sum(trace.positions for trace in traces if trace.name == name):
-                weight = own.get_parameter("weight")
-                macs.append(_Tensor(weight.numel() * positions, weight.shape, sides))
+                weight = tensors["weight"]
+                macs.append(replace(weight, size=weight.size * positions))
         self._counts = {"macs": _Count(macs, list(self._units)), "params": _Count(params, list(self._units))}
 
     def share(self, quantity: str, widths: Mapping[str, int]) -> float:
@@ -68,43 +70,31 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """Of a module: how many of its outputs and inputs go with a filter of each unit; inputs of a depthwise layer are
-    its outputs.
-    """
-
-    outputs: Mapping[str, float]
-    inputs: Mapping[str, float]
-    depthwise: bool
-
-
-@dataclass(frozen=True)
 class _Tensor:
-    """Elements (times output positions, for multiply-adds), shape, and what cuts it."""
+    """Elements (times output positions, for multiply-adds), shape, and by dimension how many of its places go with a
+    filter of each unit.
+    """
 
     size: int
     shape: Sequence[int]
-    sides: _Sides
+    taken: Mapping[int, Mapping[str, float]]
 
 
 class _Count:
-    """What is left of tensors, each by the share of its outputs and of its inputs that is left."""
+    """What is left of tensors, each by the shares of its dimensions that are left."""
 
     def __init__(self, tensors: Sequence[_Tensor], units: Sequence[str]) -> None:
         self._sizes = np.array([each.size for each in tensors], float)
-        self._cuts = np.zeros((2, len(tensors), len(units)))
+        dims = 1 + max((dim for each in tensors for dim in each.taken), default=0)
+        self._cuts = np.zeros((dims, len(tensors), len(units)))
         for row, each in enumerate(tensors):
-            depthwise = each.sides.depthwise
-            sides = [each.sides.outputs or (each.sides.inputs if depthwise else {})]
-            sides += [] if depthwise else [each.sides.inputs]
-            for side, (channels, own) in enumerate(zip(each.shape, sides, strict=False)):
+            for dim, own in each.taken.items():
                 for layer, taken in own.items():
-                    self._cuts[side, row, units.index(layer)] = taken / channels
+                    self._cuts[dim, row, units.index(layer)] = taken / each.shape[dim]
 
     def shares(self, gone: Array) -> Array:
         """(n,) of (units, n) filters gone."""
-        outputs, inputs = self._cuts @ gone
-        left: Array = self._sizes @ ((1 - outputs) * (1 - inputs)) / self._sizes.sum()
+        left: Array = self._sizes @ np.prod(1 - self._cuts @ gone, axis=0) / self._sizes.sum()
         return left
 
 
@@ -112,14 +102,18 @@ def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
 
 
+_Taken = dict[int, dict[str, float]]
+"""By dimension of a tensor and unit, how many of its places go with a filter of the unit, on the average."""
+
+
 def _taken(
     model: nn.Module, image_shape: tuple[int, int, int], units: Sequence[PrunableUnit]
-) -> dict[tuple[str, str], dict[str, float]]:
-    """By module and side, how many of its channels go with a filter of each unit, on the average."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+) -> dict[tuple[str, str], _Taken]:
+    """By module and parameter of its own."""
+    found: dict[tuple[str, str], _Taken] = {}
 
-    def note(module: str, side: str, unit: PrunableUnit, taken: float) -> None:
-        own = found.setdefault((module, side), {})
+    def note(module: str, key: str, dim: int, unit: PrunableUnit, taken: float) -> None:
+        own = found.setdefault((module, key), {}).setdefault(dim, {})
         own[unit.layer] = max(own.get(unit.layer, 0.0), taken)
 
     with surgery(model, image_shape) as graph:
@@ -134,22 +128,28 @@ def _taken(
                 target = item.dep.target.module
                 if id(target) not in names:
                     continue
-                reads = item.dep.handler.__name__ == "prune_in_channels"
+                reads = item.dep.handler.__name__ == "prune_in_channels" and isinstance(target, (nn.Conv2d, nn.Linear))
                 # A filter of a grouped reader sees one group's inputs alone.
                 groups = target.groups if reads and isinstance(target, nn.Conv2d) else 1
-                side = "in" if reads and isinstance(target, (nn.Conv2d, nn.Linear)) else "out"
-                note(names[id(target)], side, unit, len(item.idxs) / groups / unit.filters)
+                taken = len(item.idxs) / groups / unit.filters
+                inputs = reads and not _is_depthwise(target)
+                for key, tensor in target._parameters.items():
+                    if tensor is not None and tensor.ndim > inputs:
+                        note(names[id(target)], key, int(inputs), unit, taken)
     for unit in units:
         if unit.layer not in alone:
-            for module, (outputs, inputs) in _missing(model, image_shape, unit).items():
-                note(module, "out", unit, outputs)
-                note(module, "in", unit, inputs)
+            for (module, key), dims in _missing(model, image_shape, unit).items():
+                for dim, taken in dims.items():
+                    note(module, key, dim, unit, taken)
     return found
 
 
-def _missing(model: nn.Module, image_shape: tuple[int, int, int], unit: PrunableUnit) -> dict[str, tuple[float, float]]:
-    """By module, outputs and inputs that go with a filter of a coupled set, seen by taking some. Where not all take
-    along as much (zero padding), of those that take the least: what is left is never more than it is said to be.
+def _missing(
+    model: nn.Module, image_shape: tuple[int, int, int], unit: PrunableUnit
+) -> dict[tuple[str, str], dict[int, float]]:
+    """By module, parameter and dimension, the places that go with a filter of a coupled set, seen by taking some. Where
+    not all take along as much (zero padding), of those that take the least: what is left is never more than it is said
+    to be.
     """
     free = [index for index in range(unit.filters // unit.groups) if index not in unit.fixed]
     touched = Counter(place for _, places in (*unit.coupled, *unit.columns) for place in places)
@@ -159,14 +159,11 @@ def _missing(model: nn.Module, image_shape: tuple[int, int, int], unit: Prunable
     gone = [start + each for start in range(0, unit.filters, unit.filters // unit.groups) for each in some]
     own = copied(model)
     remove_filters(own, image_shape, {unit.layer: gone})
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[tuple[str, str], dict[int, float]] = {}
     for name, module in model.named_modules():
-        pruned = own.get_submodule(name)
         for key, tensor in module._parameters.items():
-            left = pruned._parameters.get(key)
+            left = own.get_submodule(name)._parameters.get(key)
             if tensor is not None and left is not None and tensor.shape != left.shape:
                 lost = [was - now for was, now in zip(tensor.shape, left.shape, strict=True)]
-                outputs, inputs = [*lost, 0][:2]
-                before = found.get(name, (0.0, 0.0))
-                found[name] = max(before[0], outputs / len(gone)), max(before[1], inputs / len(gone))
+                found[name, key] = {dim: each / len(gone) for dim, each in enumerate(lost) if each}
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.kinds import computes_as_usual
+from ice_ray.pruning.layer_norm import without_channels
 from ice_ray.pruning.response_norm import by_channel, response_dim
 
 _READERS = {"conv2d": 1, "linear": 1}
@@ -23,6 +25,7 @@ class StandIns:
 
     - a group norm only multiplies and shifts each channel, for statistics change with what else is in the group;
     - a response norm only shifts each channel, likewise;
+    - a layer norm of all channels computes what that of those which are left is to compute (`without_channels`);
     - a layer that makes its weights from those it holds (that standardises them, over its inputs) takes what came of
       them, which from now on it holds;
     - layers' outputs are divided by their spread in the first of these passes, so that nothing fades or grows.
@@ -40,8 +43,12 @@ class StandIns:
         self._responses = [module for module in model.modules() if response_dim(module) is not None]
         self._take_up(images)
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """The network's, without gradients."""
+    def outputs(self, images: Tensor, without: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
+        """The network's, without gradients.
+
+        Args:
+            without: by layer norm, (channels,) bool, which of its channels go.
+        """
         calls: dict[nn.Module, int] = {}
 
         def scaled(module: nn.Module, _: object, output: Tensor) -> Tensor:
@@ -59,6 +66,8 @@ class StandIns:
                 stack.enter_context(_within(norm, lambda own: _Function({"group_norm": _affine(own)})))
             for module in self._responses:
                 stack.enter_context(by_channel(module))
+            for name, gone in without.items():
+                stack.enter_context(without_channels(self._model.get_submodule(name), gone))
             stack.enter_context(taking_weights_as_they_are(self._model))
             return logits_of(self._model(images))
 

@@ -23,6 +23,8 @@ MOVES = _names(
 )
 """Not those with which the channels that are left come to lie otherwise than they did beside the others (roll)."""
 ELEMENTWISE = _names("hardswish rsub prelu _prelu_kernel masked_fill log_sigmoid_forward")
+MAKES = _names("new_zeros new_ones new_full new_empty")
+"""Tensors of their own, of what they are given the type alone."""
 RESAMPLES = _names(
     "max_pool2d max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d "
     "_upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ice_ray.models.answers import logits_of
 from ice_ray.models.copies import copied, unsettled
@@ -13,7 +13,7 @@ from ice_ray.models.layout import laid_out, layout_of
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.attention import Heads, silence_heads
 from ice_ray.pruning.channel_trace import trace_channels
-from ice_ray.pruning.coupled_sets import channels_of, columns_of
+from ice_ray.pruning.coupled_sets import channels_of, columns_of, layer_norms_of
 from ice_ray.pruning.coupling import filters_of, removal_group
 from ice_ray.pruning.removal import heads_among, parted, remove_from, shrink_to, surgery
 from ice_ray.pruning.stand_ins import StandIns
@@ -30,7 +30,8 @@ def faulty_layers(model: nn.Module, image_shape: tuple[int, int, int], steps: Se
     """The layers whose removal goes wrong, and how.
 
     About half of every unit's filters is removed from a copy in which nothing reads them any more (the readers' weights
-    for them are zero): that must not change its outputs. Where it does, halves of the units are tried, down to one,
+    for them are zero): that must not change its outputs. Layer norms over them do there what those of the other
+    channels alone are to do. Where something changes, halves of the units are tried, down to one,
     until what is left goes well together.
 
     Args:
@@ -86,8 +87,7 @@ def _difference(
     images = torch.randn(2, *image_shape, generator=generator("verification"), dtype=dtype)
     stand_ins = StandIns(own, images)
     with surgery(own, image_shape) as graph:
-        _silence(own, image_shape, graph, removed)
-        before = stand_ins.outputs(images)
+        before = stand_ins.outputs(images, _silence(own, image_shape, graph, removed))
         left = {layer: filters_of(own.get_submodule(layer)) - len(filters) for layer, filters in removed.items()}
         remove_from(own, image_shape, graph, removed)
     if any(filters_of(own.get_submodule(layer)) != width for layer, width in left.items()):
@@ -127,8 +127,9 @@ def _silence(
     image_shape: tuple[int, int, int],
     graph: tp.DependencyGraph | None,
     removed: Mapping[str, Sequence[int]],
-) -> None:
-    """Zero every reader's weights for the filters."""
+) -> dict[str, Tensor]:
+    """Zero every reader's weights for the filters. By layer norm, (channels,) bool, which of its channels are to go."""
+    norms: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     attentions = heads_among(model, image_shape, removed)
     for heads in attentions.values():
@@ -138,8 +139,10 @@ def _silence(
     alone, coupled = parted(graph, modules, others)
     if coupled:
         trace = trace_channels(model, image_shape)
+        gone = channels_of(trace, coupled)
+        norms = layer_norms_of(model, trace, gone)
         with torch.no_grad():
-            for reader, columns in columns_of(trace, channels_of(trace, coupled)).items():
+            for reader, columns in columns_of(trace, gone).items():
                 _forget(modules[reader], columns)
     with torch.no_grad():
         for layer, filters in alone.items():
@@ -147,6 +150,7 @@ def _silence(
                 target, reads = item.dep.target.module, item.dep.handler.__name__ == "prune_in_channels"
                 if reads and isinstance(target, (nn.Conv2d, nn.Linear)):
                     _forget(target, item.idxs)
+    return norms
 
 
 def _forget(reader: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:

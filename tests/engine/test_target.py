@@ -199,6 +199,9 @@ def test_coupled_channels_and_heads_are_proposed_with_what_they_bring():
     own = DenseNetwork(model, (3, 16, 16))
     with pytest.raises(UserError, match=r"prune.heads yes takes 2.attention too: then ratio 0.\d+ leaves 0.5\d+"):
         found(own, "macs=0.6")
+    followed = nn.Sequential(model[0], model[1], Tokens(with_weights=True))
+    with pytest.raises(UserError, match=r"prune.coupled and prune.heads yes takes 2.attention, 0 too: then ratio 0.\d"):
+        found(DenseNetwork(followed, (3, 16, 16)), "macs=0.6")
     larger = found(DenseNetwork(model, (3, 16, 16), Selection(heads=True)), "macs=0.6")
     assert larger.share <= 0.6
 
@@ -206,9 +209,10 @@ def test_coupled_channels_and_heads_are_proposed_with_what_they_bring():
 class Tokens(nn.Module):
     """A block of a transformer, whose attention holds most of the work, on 16 positions of 16 channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_weights: bool = False) -> None:
         super().__init__()
-        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 4, batch_first=True)
+        self.norm = nn.LayerNorm(16, elementwise_affine=with_weights)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
         self.up, self.down, self.head = nn.Linear(16, 8), nn.Linear(8, 16), nn.Linear(16, 3)
 
     def forward(self, x):

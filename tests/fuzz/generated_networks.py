@@ -791,6 +791,10 @@ def killed(network: Generated, removed: dict[str, Sequence[int]]) -> None:
             if isinstance(module, StandardConv):
                 module.weight.copy_(module.standardised())
                 module.is_standardised = True
+            if isinstance(module, Mixed):  # what is dead must come to the norm as zeros, and leave it so
+                for shift in (module.depthwise.bias, module.norm.bias):
+                    if shift is not None:
+                        shift.zero_()
         for layer, filters in removed.items():
             place, _, name = layer.rpartition(".")
             block = network.get_submodule(place)
@@ -813,25 +817,36 @@ def _silence(module: nn.Module, channels: list[int]) -> None:
 class Affine(nn.Module):
     """What a norm does to each channel by itself."""
 
-    def __init__(self, norm: nn.Module, last: bool) -> None:
+    def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-        self.weight, self.bias, self.last = weight, bias, last
+        self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight is None:
             return x
-        shape = self.weight.shape if self.last or x.ndim == 2 else (-1, 1, 1)
+        shape = self.weight.shape if x.ndim == 2 else (-1, 1, 1)
         return x * self.weight.view(shape) + self.bias.view(shape)
 
 
+class Uncentred(nn.Module):
+    """What a layer norm does where the mean of the channels is zero: dead ones change nothing but their number."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() + self.bias
+
+
 def without_mixing(network: nn.Module) -> nn.Module:
-    """In place: norms that take their statistics over channels do to each channel what they do to it alone, so that
-    channels that are gone cannot be felt by others.
+    """In place: norms that take their statistics over channels do to each channel what they do to it alone, or in a
+    layer norm's case what they do where the mean is zero, so that channels that are gone cannot be felt by others.
     """
-    mixing = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
     for name, module in list(network.named_modules()):
-        if isinstance(module, mixing):
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)):
             place, _, own = name.rpartition(".")
-            setattr(network.get_submodule(place), own, Affine(module, isinstance(module, nn.LayerNorm)))
+            left = Uncentred(module) if isinstance(module, nn.LayerNorm) else Affine(module)
+            setattr(network.get_submodule(place), own, left)
     return network

@@ -384,11 +384,11 @@ def test_filters_go_alike_from_runs_that_are_tied():
 
 
 class Streamed(nn.Module):
-    """A residual stream with a norm over its channels, as in transformers."""
+    """A residual stream with a norm over its channels that has no weights."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8)
+        self.stem, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8, elementwise_affine=False)
         self.up, self.down, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -414,7 +414,7 @@ def rolled(net: Net, x: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
-    "a layer norm": (Streamed, "stem", "norm, a layer norm, divides each by all of them together"),
+    "a layer norm": (Streamed, "stem", "norm, a layer norm without weights, divides each by all of them"),
     "a mean": (
         lambda: Net(mean_over_channels, stem=Conv(3, 6), a=Conv(6, 6)),
         "stem.0",
