@@ -1,5 +1,9 @@
 """What can go wrong in words a user can act on."""
 
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
 _LONGEST_LINE = 1000
 _WRAPPED = ("cause", "controller_failure", "_base_exc", "__cause__")  # where Ray's kinds keep what they carry
 
@@ -35,6 +39,36 @@ def require(settings: object, field: str, holds: bool, bound: str) -> None:
     """
     if not holds:
         raise FieldError(type(settings), field, f"{getattr(settings, field)} {bound}")
+
+
+def require_kinds(settings: object) -> None:
+    """Refuse settings, a dataclass, of which a field is of another kind than its type says.
+
+    That is text for a number, a number for yes or no, or a word that is none of those it takes. NumPy's numbers are
+    some; fields of other types than these pass.
+
+    Raises:
+        FieldError: says the value of the field and what it must be.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        wanted = [hint]
+        while any(get_origin(each) in (Union, UnionType, Literal) for each in wanted):
+            wanted = [inner for each in wanted for inner in (get_args(each) or (each,))]
+        words = [each for each in wanted if isinstance(each, str)]
+        said = [_KINDS[each] for each in _KINDS if each in wanted] + [f"one of {', '.join(words)}"] * bool(words)
+        value = getattr(settings, name)
+        if said and not any(_is_of(value, each) for each in wanted):
+            raise FieldError(type(settings), name, f"{value!r:.80} must be {' or '.join(said)}")
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
+
+
+def _is_of(value: object, wanted: Any) -> bool:
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    kinds: dict[object, type] = {int: Integral, float: Real, str: str, NoneType: NoneType}
+    return isinstance(value, kinds[wanted]) if wanted in kinds else value == wanted
 
 
 class DataError(UserError):

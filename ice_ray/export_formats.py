@@ -17,12 +17,11 @@ def check_format(format: str) -> None:
     if format not in SUFFIXES:
         raise UserError(f"unknown format '{format}' ({nearest(str(format), list(get_args(Format)))})")
     if format == "onnx":
-        _need_onnx()
+        need_onnx("exporting to ONNX")
 
 
-def _need_onnx() -> None:
+def need_onnx(what: str) -> None:
+    """Raises UserError: a package that `what` needs is missing."""
     missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
     if missing:
-        raise UserError(
-            f"exporting to ONNX needs {', '.join(missing)}, not installed here: pip install 'ice_ray[onnx]'"
-        )
+        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: pip install 'ice_ray[onnx]'")

@@ -8,22 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ice_ray.address import StoragePath, storage_path
 from ice_ray.artifact import load_pruned, read_description
 from ice_ray.errors import UserError
 from ice_ray.export_formats import SUFFIXES, Format, check_format
-from ice_ray.models.answers import Answering
+from ice_ray.models.exported import write_module
 from ice_ray.torch_defaults import usual_defaults
-
-INPUT, OUTPUT = "images", "logits"
-
-_TRACED_BATCH = 2  # of one image, the exporter would take the batch for fixed
-_CHECKED_BATCHES = (1, 5)
-_TOLERANCE = 1e-4
-_Run = Callable[[Tensor], Tensor]
 
 
 def export(
@@ -68,90 +60,12 @@ def write_exported(loaded: nn.Module, description: Mapping[str, Any], format: Fo
     Raises:
         UserError: the file cannot be written, or the model is none that can be exported.
     """
-    loaded.to(memory_format=torch.contiguous_format)  # other runtimes have layouts of their own
-    shape = tuple(description["image_shape"])
-    module = _answering(loaded, shape)
-    write = _write_onnx if format == "onnx" else _write_torch
+    kept = {key: json.dumps(description[key]) for key in ("class_names", "preprocessing") if key in description}
     try:
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:
             written = Path(scratch) / f"model.{SUFFIXES[format]}"
-            _check(module, write(module, shape, description, written), shape)
+            write_module(loaded, tuple(description["image_shape"]), format, written, kept)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_now(written.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write '{file}' ({error.strerror or error})") from error
-
-
-@torch.inference_mode()
-def _answering(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """With the logits alone for an output."""
-    return module if isinstance(module(_images(1, shape)), Tensor) else Answering(module).eval()
-
-
-def _write_torch(module: nn.Module, shape: tuple[int, ...], description: Mapping[str, Any], file: Path) -> _Run:
-    program = _translated(lambda: torch.export.export(module, (_images(_TRACED_BATCH, shape),), dynamic_shapes=_ANY))
-    torch.export.save(program, file)
-    read: nn.Module = torch.export.load(file).module()
-    return read
-
-
-def _write_onnx(module: nn.Module, shape: tuple[int, ...], description: Mapping[str, Any], file: Path) -> _Run:
-    import onnxruntime
-
-    program = _translated(
-        lambda: torch.onnx.export(
-            module,
-            (_images(_TRACED_BATCH, shape),),
-            dynamo=True,
-            dynamic_shapes=_ANY,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            verbose=False,
-        )
-    )
-    kept = {key: description[key] for key in ("class_names", "preprocessing") if key in description}
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in kept.items()})
-    program.save(file, external_data=False)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
-
-
-_ANY = ({0: torch.export.Dim("batch", min=1)},)
-
-
-def _translated(translate: Callable[[], Any]) -> Any:
-    """What an exporter makes of the module.
-
-    Raises:
-        UserError: whatever it raised, of many kinds and at length, in one line.
-    """
-    try:
-        return translate()
-    except Exception as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise UserError(f"the model cannot be exported ({type(error).__name__}: {first})") from error
-
-
-@torch.inference_mode()
-def _check(module: nn.Module, run: _Run, shape: tuple[int, ...]) -> None:
-    """Raises UserError: the file gives other logits than the module."""
-    for batch in _CHECKED_BATCHES:
-        images = _images(batch, shape)
-        expected = module(images)
-        try:
-            found = run(images)
-        except Exception as error:  # a runtime's own
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UserError(
-                f"the exported model takes no batch of {batch} ({first:.200}): where the model's code has len(x), "
-                "x.shape[0] may mend it"
-            ) from error
-        if found.shape != expected.shape:
-            raise UserError(f"the exported model gives {tuple(found.shape)}, not logits of {tuple(expected.shape)}")
-        apart, scale = float((found - expected).abs().max()), float(expected.abs().max())
-        if not apart <= _TOLERANCE * max(1.0, scale):
-            raise UserError(f"the exported model's logits are {apart:.2g} off (the greatest is {scale:.3g})")
-
-
-def _images(batch: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))

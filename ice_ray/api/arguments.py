@@ -81,7 +81,7 @@ def target_of(target: str | None, ratio: float | None) -> tuple[Target, ...] | N
     if target is None:
         return None
     if not isinstance(target, str):
-        raise UserError(f"target={target!r:.80} must be words as 'macs=0.5', 'params=0.4' or 'latency=0.6'")
+        raise UserError(f"target={target!r:.80} must be words as 'macs=0.5', 'params=0.4' or 'onnx-latency=0.6'")
     if ratio is not None:
         raise UserError("ratio and target both say how much to prune: give one of them")
     return parse_target(target)

@@ -49,14 +49,15 @@ def inspect(
         model: takes float32 images (N, C, H, W), gives logits (N, classes).
         image_shape: (C, H, W) of its images, in pixels.
         ratio: share of each layer's filters to remove, inside (0, 1). [default: 0.5]
-        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6".
+        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4", "latency=0.6" (PyTorch's) or
+            "onnx-latency=0.6" (ONNX Runtime's, on one thread).
         prune: which layers, and how far: `LayerwisePruneConfig(exclude=("head.*",), round_to=8)`.
         images: training images, in any form that `given_data` takes, a few hundred of which share out a target; labels
             are not looked at.
         preprocessing: of uint8 images, as for `prune`.
         seed: which of the images are looked at, as for `prune`.
-        precision: of the arithmetic with which latency is measured.
-        device: where latency is measured; a GPU where there is one.
+        precision: of the arithmetic with which PyTorch's latency is measured.
+        device: where it is measured; a GPU where there is one.
 
     Raises:
         UserError: an argument that is none, by its name; a ratio that would empty a layer, a target out of reach, or a

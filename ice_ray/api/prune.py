@@ -82,8 +82,9 @@ def prune(
             takes it. `ice_ray.given_data` says what is made of each.
         val: images that the model was not trained on, in any of these forms: what a step has cost is measured on them.
         ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
-        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4" or "latency=0.6", or several:
-            "macs=0.5 params=0.6". Each layer keeps the width that costs least (option `allocate`).
+        target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4", "latency=0.6" (PyTorch's) or
+            "onnx-latency=0.6" (ONNX Runtime's, on one thread), or several: "macs=0.5 params=0.6". Each layer keeps the
+            width that costs least (option `allocate`).
         hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
         pipeline: by name, or `package.module:Class`.
         config: the pipeline's `Config`. [default: its defaults]
@@ -138,6 +139,7 @@ def prune(
     amounts = own.amounts
     if method.takes_target and (objection := small_part(opening.network)) is not None:
         warnings.warn(objection, stacklevel=3)
+    found = None
     if wanted is not None:
         images = (data, seed) if own.allocates else None
         found = found_for(wanted, opening.network, amounts, chosen, recipe.precision, images)
@@ -190,6 +192,7 @@ def prune(
         "config": {
             "pipeline": pipeline,
             "target": target,
+            "found": None if found is None else found.words,
             "batch_size": batch_size,
             "seed": seed,
             **dataclasses.asdict(own),

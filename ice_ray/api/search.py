@@ -73,7 +73,8 @@ def search(
         val: images that decide, which the model was not trained on; half of them are kept back for the final score,
             unless there is `test`. Not with a name, which has its own.
         test: images for the final score alone.
-        target: the share of the dense model to keep: `macs=0.5`, `params=0.4` or `latency=0.6`.
+        target: the share of the dense model to keep: `macs=0.5`, `params=0.4`, `latency=0.6` or
+            `onnx-latency=0.6`.
         ratio: in its place the share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5]
         trials: of the space at most so many points, drawn in seeded order. [default: all of them]
         space: grid of hyperparameters, by name or as a YAML file. [default: the pipeline's own small one]

@@ -51,8 +51,8 @@ class InspectConfig:
     ratio: float = 0.5
     """Share of the filters to remove, inside (0, 1)."""
     target: str | None = None
-    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep; or several in
-    one word: "macs=0.5 params=0.6"."""
+    """In place of --ratio, the share of the dense model to keep: macs=0.5, params=0.4, latency=0.6 (PyTorch's) or
+    onnx-latency=0.6 (ONNX Runtime's, one thread); or several in one word: "macs=0.5 params=0.6"."""
     prune: LayerwisePruneConfig = field(default_factory=LayerwisePruneConfig)
     precision: PrecisionChoice = "auto"
     """Arithmetic with which latency is measured."""
@@ -143,8 +143,8 @@ class ReplayJobConfig(Generic[Options]):
     """Into replays/NAME of that folder: a trial is replayed with other settings, and the first replay stays. [default:
     the trial's, of the winner the search's own folder]"""
     target: str | None = None
-    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep. [default: the
-    search's, unless --ratio is given]"""
+    """In place of --ratio, the share of the dense model to keep, as for ice-ray prune. [default: the search's, unless
+    --ratio is given]"""
     options: PipelineOptions[Options] = field(default_factory=IceConfig)  # type: ignore[assignment]
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     resume: bool = False

@@ -55,8 +55,8 @@ class RunConfig(Generic[Options]):
     parquet:DIR (files or folders named train, val, test), imagefolder:DIR (train/, val/ or test/), or
     package.module:function that returns Ray Data datasets."""
     target: str | None = None
-    """In place of --ratio: macs=0.5, params=0.4 or latency=0.6, the share of the dense model to keep; or several in
-    one word: "macs=0.5 params=0.6"."""
+    """In place of --ratio, the share of the dense model to keep: macs=0.5, params=0.4, latency=0.6 (PyTorch's) or
+    onnx-latency=0.6 (ONNX Runtime's, one thread); or several in one word: "macs=0.5 params=0.6"."""
     pipeline: str = "ice"
     """What decides: ice; baseline = a fine-tune after every step; one-shot; aap; imp; bimp = imp with a budgeted dense
     training in front; or package.module:Class. Each has options of its own: --pipeline NAME --help."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
 from ice_ray.data.images import PruningData
 from ice_ray.data.placement import to_device
-from ice_ray.engine.config import Found, Target
+from ice_ray.engine.config import MEASURED, Found, Quantity, Target
 from ice_ray.engine.network import DenseNetwork
-from ice_ray.engine.target import measured_share, objection_to, ratio_for
+from ice_ray.engine.target import Measure, measured_share, objection_to, ratio_for, roundings
 from ice_ray.engine.width_losses import width_losses
+from ice_ray.export_formats import need_onnx
 from ice_ray.pruning.allocation import Curve, allocate, allowed
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.footprint import Footprint
 from ice_ray.training.config import PrecisionChoice
 
-_HALVINGS = 7
-"""Of the interval of multiply-adds in which a latency is looked for: to less than a hundredth of the dense ones."""
+_MEASUREMENTS = 6
+"""Of a latency at other multiply-adds than the least, until the widths are found."""
+_NARROW = 0.005
+"""Of the dense multiply-adds: an interval in which no latency is looked for."""
 
 
 def find(
@@ -39,6 +42,8 @@ def find(
     Raises:
         UserError: a target is out of reach; says what can be reached.
     """
+    if any(target.quantity == "onnx-latency" for target in targets):
+        need_onnx("target onnx-latency")
     if images is None:
         found = ratio_for(targets, network, amounts, device, precision)
     else:
@@ -59,7 +64,8 @@ def allocation_for(
 ) -> Found:
     """The widths that lose least of those that reach all targets (`width_losses`, `allocate`); nothing is trained.
 
-    For a latency, measured, the multiply-adds are sought with which the widths that lose least reach it.
+    For a latency, measured, the multiply-adds are sought with which the widths that lose least reach it; what is found
+    is measured once more, and that holds.
 
     Args:
         amounts: rounding, and layers with ratios of their own, which keep them.
@@ -70,9 +76,14 @@ def allocation_for(
     """
     amounts.check_patterns(network.steps)
     losses = width_losses(network, data, seed, device)
-    for narrowest in (False, True):
-        curves = [allowed(curve, amounts, narrowest) for curve in losses.curves]
-        search = _Search(network, curves, targets, device, precision)
+    measured = {
+        target.quantity: measured_share(target.quantity, network, device, precision)
+        for target in targets
+        if target.quantity in MEASURED
+    }
+    for own, narrowest in itertools.product(roundings(targets, amounts), (False, True)):
+        curves = [allowed(curve, own, narrowest) for curve in losses.curves]
+        search = _Search(network, curves, targets, measured)
         if (widths := search.widths()) is not None:
             break
     else:
@@ -86,48 +97,74 @@ def allocation_for(
         uniform_loss=_uniform_loss(losses.curves, targets, network.footprint, amounts),
         seconds=losses.cost.wall_seconds,
         flops=losses.cost.flops,
+        device=str(device),
     )
 
 
-@dataclass(frozen=True)
 class _Search:
-    network: DenseNetwork
-    curves: Sequence[Curve]
-    targets: Sequence[Target]
-    device: torch.device
-    precision: PrecisionChoice
-    measured: dict[tuple[tuple[str, int], ...], float] = field(default_factory=dict)
+    """Args: measured: of the quantities that cannot be counted, a function of widths."""
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        curves: Sequence[Curve],
+        targets: Sequence[Target],
+        measured: Mapping[Quantity, Measure],
+    ) -> None:
+        self._footprint, self._curves, self._targets, self._measured = network.footprint, curves, targets, measured
+        self._known: dict[tuple[Quantity, tuple[int, ...]], float] = {}
 
     def widths(self) -> dict[str, int] | None:
         """None where not even the narrowest reach the targets."""
-        budgets: dict[str, float] = {each.quantity: each.share for each in self.targets if each.quantity != "latency"}
-        latency = next((each for each in self.targets if each.quantity == "latency"), None)
-        if latency is None:
-            return allocate(self.curves, self.network.footprint, budgets)
-        narrowest = {curve.unit.layer: curve.widths[0] for curve in self.curves}
-        if self.share(latency, narrowest) > latency.share:
+        budgets: dict[str, float] = {
+            each.quantity: each.share for each in self._targets if each.quantity not in self._measured
+        }
+        if not self._measured:
+            return allocate(self._curves, self._footprint, budgets)
+        narrowest = {curve.unit.layer: curve.widths[0] for curve in self._curves}
+        if (excess := self._excess(narrowest)) > 1:
             return None
-        best, least, most = narrowest, self.network.footprint.share("macs", narrowest), budgets.get("macs", 1.0)
-        for _ in range(_HALVINGS):
-            middle = (least + most) / 2
-            widths = allocate(self.curves, self.network.footprint, budgets | {"macs": middle})
-            if widths is not None and self.share(latency, widths) <= latency.share:
-                best, least = widths, middle
-            elif widths is None:
-                least = middle
+        reaching = [narrowest]
+        low = self._footprint.share("macs", narrowest), excess
+        high = 1.0, max(1 / each.share for each in self._targets if each.quantity in self._measured)
+        for _ in range(_MEASUREMENTS):
+            if high[0] - low[0] < _NARROW:
+                break
+            aim = _between(low, high)
+            widths = allocate(self._curves, self._footprint, budgets | {"macs": min(aim, budgets.get("macs", aim))})
+            if widths is None:  # the other budgets leave less than that
+                low = aim, low[1]
+            elif (excess := self._excess(widths)) <= 1:
+                reaching.append(widths)
+                low = aim, excess
             else:
-                most = middle
-        return best
+                high = self._footprint.share("macs", widths), excess
+        for widths in sorted(reaching, key=lambda each: _loss(self._curves, each)):
+            self._known.clear()  # the least of several measurements flatters
+            if self._excess(widths) <= 1:
+                return widths
+        return None
+
+    def _excess(self, widths: Mapping[str, int]) -> float:
+        """What is left of the measured quantities over what is to be: at most 1 where all of them are reached."""
+        measured = (each for each in self._targets if each.quantity in self._measured)
+        return max(self.share(each, widths) / each.share for each in measured)
 
     def share(self, target: Target, widths: Mapping[str, int]) -> float:
         """What is left of a target's quantity."""
-        if target.quantity != "latency":
-            return self.network.footprint.share(target.quantity, widths)
-        known = tuple(widths.items())
-        if known not in self.measured:  # another time it would be another
-            measure = measured_share("latency", self.network, self.device, self.precision)
-            self.measured[known] = measure(self.network.build_pruned(widths, self.device))
-        return self.measured[known]
+        if target.quantity not in self._measured:
+            return self._footprint.share(target.quantity, widths)
+        known = target.quantity, tuple(widths.values())
+        if known not in self._known:  # another time it would be another
+            self._known[known] = self._measured[target.quantity](widths)
+        return self._known[known]
+
+
+def _between(low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Where, on a straight line through two points (multiply-adds, excess), the excess is 1; at neither of them."""
+    (least, below), (most, above) = low, high
+    share = (1 - below) / (above - below)
+    return least + (most - least) * min(max(share, 0.1), 0.9)
 
 
 def _loss(curves: Sequence[Curve], widths: Mapping[str, int]) -> float:
@@ -138,7 +175,7 @@ def _uniform_loss(
     curves: Sequence[Curve], targets: Sequence[Target], footprint: Footprint, amounts: Amounts
 ) -> float | None:
     """Of the least ratio for all layers that reaches the targets; None where none does, or where they are measured."""
-    if any(target.quantity == "latency" for target in targets):
+    if any(target.quantity in MEASURED for target in targets):
         return None
     for thousandths in range(1, 1000):
         own = dataclasses.replace(amounts, ratio=thousandths / 1000)

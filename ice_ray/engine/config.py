@@ -8,12 +8,19 @@ from typing import Literal, get_args
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Allocation, Amounts
 
-Quantity = Literal["macs", "params", "latency"]
+Quantity = Literal["macs", "params", "latency", "onnx-latency"]
+MEASURED: tuple[Quantity, ...] = ("latency", "onnx-latency")
+"""The others are counted."""
+BATCH = 64
+"""Images of a measured pass."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be left: a share of the dense network's multiply-adds, parameters or latency, inside (0, 1)."""
+    """What is to be left: a share of the dense network's multiply-adds, parameters or latency, inside (0, 1).
+
+    `latency` is PyTorch's own, `onnx-latency` that of the exported network in ONNX Runtime.
+    """
 
     quantity: Quantity
     share: float
@@ -30,6 +37,7 @@ class Found:
         losses: (layer, what its width is expected to cost) of an allocation, and `uniform_loss` what one ratio for all
             layers would cost: mean Kullback-Leibler divergence from the dense network's answers, in nats.
         seconds, flops: what the allocation took.
+        device: on which `latency` was measured; `onnx-latency` is always one thread's.
     """
 
     ratio: float
@@ -39,6 +47,7 @@ class Found:
     uniform_loss: float | None = None
     seconds: float = 0.0
     flops: float = 0.0
+    device: str = "cpu"
 
     @property
     def allocation(self) -> Allocation | None:
@@ -59,18 +68,34 @@ class Found:
         """What the allocation is expected to cost, in nats."""
         return sum(loss for _, loss in self.losses)
 
+    def _named(self, quantity: str) -> str:
+        whose = _ONNX if quantity == "onnx-latency" else f"PyTorch, {self.device}, batch {BATCH}"
+        return _COUNTED.get(quantity, f"latency ({whose})")
+
     @property
     def words(self) -> str:
         """For people."""
-        left = " and ".join(f"{share:.3f} of the {_WORDS[quantity]}" for quantity, share in self.shares)
-        if not self.widths:
+        left = " and ".join(f"{share:.3f} of the {self._named(quantity)}" for quantity, share in self.shares)
+        if not self.losses:
             return f"ratio {self.ratio:g} leaves {left}"
         told = f"a width for each of {len(self.widths)} layers, found in {self.seconds:.1f} s, leaves {left}"
         uniform = "" if self.uniform_loss is None else f", at one ratio for all layers {self.uniform_loss:.3g}"
         return f"{told}; expected loss {self.loss:.3g} nats{uniform}"
 
 
-_WORDS = {"macs": "multiply-adds", "params": "parameters", "latency": "latency"}
+_COUNTED = {"macs": "multiply-adds", "params": "parameters"}
+_ONNX = f"ONNX Runtime, one thread, batch {BATCH}"
+
+
+def target_words(text: str) -> str:
+    """A target as it was given, with whose latency is meant.
+
+    >>> target_words("macs=0.6 onnx-latency=0.5")
+    'macs=0.6 onnx-latency=0.5 (ONNX Runtime, one thread, batch 64)'
+    """
+    whose = {"latency": f"PyTorch, batch {BATCH}", "onnx-latency": _ONNX}
+    found = ((word, whose.get(word.partition("=")[0])) for word in text.split())
+    return " ".join(word if said is None else f"{word} ({said})" for word, said in found)
 
 
 def parse_target(text: str) -> tuple[Target, ...]:
@@ -95,5 +120,7 @@ def _parsed(text: str) -> Target:
     except ValueError:
         value = 0.0
     if quantity not in get_args(Quantity) or not 0 < value < 1:
-        raise UserError(f"target '{text}' must be macs=, params= or latency= with a share inside (0, 1), as macs=0.5")
+        *others, last = (f"{each}=" for each in get_args(Quantity))
+        known = f"{', '.join(others)} or {last}"
+        raise UserError(f"target '{text}' must be {known} with a share inside (0, 1), as macs=0.5")
     return Target(quantity, value)  # type: ignore[arg-type]

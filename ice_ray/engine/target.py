@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
-from ice_ray.engine.config import Found, Quantity, Target
+from ice_ray.engine.config import BATCH, MEASURED, Found, Quantity, Target
 from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.onnx_latency import onnx_latency_share
 from ice_ray.engine.work import multiply_adds
 from ice_ray.errors import UserError
 from ice_ray.pruning.amounts import Amounts
@@ -20,7 +22,8 @@ from ice_ray.training.config import PrecisionChoice
 from ice_ray.training.precision import resolve
 
 _STEPS = 1000
-_LATENCY_BATCH = 64
+_LIKED = (8, 4, 1)
+"""What widths are multiples of so that ONNX Runtime's blocks of channels are full; the less liked reach further."""
 _ROUNDS = 3
 _LEAST = 1 / 8
 """Of a layer's filters: where a target leaves fewer, it is said."""
@@ -36,9 +39,10 @@ def ratio_for(
     device: torch.device,
     precision: PrecisionChoice,
 ) -> Found:
-    """The least ratio, in thousandths, that leaves no more than the targets, found by removing filters from copies.
+    """The least ratio, in thousandths, that leaves no more than the targets.
 
-    Nothing is trained. Latency is the median of a batch of 64 on `device`, dense and pruned measured in turns.
+    Nothing is trained. Multiply-adds and parameters are counted. Latency is the median of a batch of 64, dense and
+    pruned measured in turns: in PyTorch on `device`, or in ONNX Runtime on one thread.
 
     Args:
         amounts: rounding and the layers with ratios of their own; its ratio is what is looked for.
@@ -47,8 +51,12 @@ def ratio_for(
         UserError: no ratio reaches it: what can be reached, and which layers would have to be included.
     """
     amounts.check_patterns(network.steps)
-    by_target = [_Shares(target.quantity, network, amounts, device, precision) for target in targets]
-    ratios = [shares.least(target.share) for shares, target in zip(by_target, targets, strict=True)]
+    measured = {quantity: measured_share(quantity, network, device, precision) for quantity in _measured(targets)}
+    for own in roundings(targets, amounts):
+        by_target = [_Shares(target.quantity, network, own, measured) for target in targets]
+        ratios = [shares.least(target.share) for shares, target in zip(by_target, targets, strict=True)]
+        if None not in ratios:
+            break
     for shares, target, ratio in zip(by_target, targets, ratios, strict=True):
         if ratio is None:
             most, reached = shares.greatest, shares.of(shares.greatest)
@@ -58,7 +66,20 @@ def ratio_for(
             )
     most = max(ratio for ratio in ratios if ratio is not None)
     left = ((target.quantity, shares.of(most)) for shares, target in zip(by_target, targets, strict=True))
-    return Found(most / _STEPS, tuple(left))
+    # A rounding that nobody asked for is known here alone: with it go the widths.
+    widths = () if own == amounts else tuple(by_target[0].widths(most).items())
+    return Found(most / _STEPS, tuple(left), widths, device=str(device))
+
+
+def roundings(targets: Sequence[Target], amounts: Amounts) -> list[Amounts]:
+    """The amounts with what widths may be multiples of, first choice first: as asked for, or as ONNX Runtime likes."""
+    if amounts.round_to is None and any(target.quantity == "onnx-latency" for target in targets):
+        return [replace(amounts, round_to=multiple) for multiple in _LIKED]
+    return [amounts]
+
+
+def _measured(targets: Sequence[Target]) -> list[Quantity]:
+    return [target.quantity for target in targets if target.quantity in MEASURED]
 
 
 def objection_to(
@@ -113,8 +134,10 @@ def _mend(
     if not found:
         return "; no other layer can be pruned (inspect says why)"
     for place, larger in enumerate(each for each in (wider, freer) if each is not None):
-        shares = _Shares(target.quantity, larger, amounts, device, precision)
-        ratio = shares.least(target.share)
+        measured = {name: measured_share(name, larger, device, precision) for name in _measured([target])}
+        shares = _Shares(target.quantity, larger, amounts, measured)
+        # To export takes seconds: the greatest ratio has to do.
+        ratio = None if target.quantity == "onnx-latency" else shares.least(target.share)
         if ratio is None:
             reached = f"the greatest ratio ({shares.greatest / _STEPS:g}) leaves {shares.of(shares.greatest):.3f}"
         else:
@@ -149,34 +172,40 @@ def _patterns(wanted: Collection[str], others: Collection[str]) -> list[str]:
     return list(found)
 
 
+Measure = Callable[[Mapping[str, int]], float]
+"""What is left of the dense network's quantity with these widths, measured."""
+
+
 class _Shares:
-    """What uniform ratios leave of a network, by removing filters from copies.
+    """What uniform ratios leave of a network.
+
+    Args:
+        measured: for the quantities that cannot be counted.
 
     Attributes:
         greatest: ratio, in thousandths, that empties no layer.
     """
 
     def __init__(
-        self,
-        quantity: Quantity,
-        network: DenseNetwork,
-        amounts: Amounts,
-        device: torch.device,
-        precision: PrecisionChoice,
+        self, quantity: Quantity, network: DenseNetwork, amounts: Amounts, measured: Mapping[Quantity, Measure]
     ) -> None:
         self._network, self._amounts = network, amounts
-        self._device = device if quantity == "latency" else torch.device("cpu")
-        self._measure = measured_share(quantity, network, self._device, precision)
-        self._known: dict[int, float] = {}
+        self._share = measured.get(quantity) or partial(network.footprint.share, quantity)
+        self._known: dict[tuple[int, ...], float] = {}
         self.greatest = _greatest(network, amounts)
+
+    def widths(self, thousandths: int) -> dict[str, int]:
+        """By layer, filters that a ratio keeps."""
+        own = replace(self._amounts, ratio=thousandths / _STEPS)
+        return {unit.layer: unit.filters - own.removed(unit) for unit in self._network.units}
 
     def of(self, thousandths: int) -> float:
         """The share that a ratio leaves."""
-        if thousandths not in self._known:
-            own = replace(self._amounts, ratio=thousandths / _STEPS)
-            widths = {unit.layer: unit.filters - own.removed(unit) for unit in self._network.units}
-            self._known[thousandths] = self._measure(self._network.build_pruned(widths, self._device))
-        return self._known[thousandths]
+        widths = self.widths(thousandths)
+        known = tuple(widths.values())
+        if known not in self._known:
+            self._known[known] = self._share(widths)
+        return self._known[known]
 
     def least(self, share: float) -> int | None:
         """The least ratio, in thousandths, that leaves no more than this; None where not even the greatest does."""
@@ -203,24 +232,19 @@ def _greatest(network: DenseNetwork, amounts: Amounts) -> int:
     raise UserError("target: no uniform ratio fits this model (inspect shows its layers)")
 
 
-def measured_share(
-    quantity: Quantity, network: DenseNetwork, device: torch.device, choice: PrecisionChoice
-) -> Callable[[nn.Module], float]:
-    """The share that a pruned copy leaves of the dense network's quantity."""
-    dense = network.build(device)
-    if quantity == "params":
-        return lambda model: network.unpruned_share(model, "parameters")
-    if quantity == "macs":
-        return lambda model: macs(network, model) / macs(network, dense)
+def measured_share(quantity: Quantity, network: DenseNetwork, device: torch.device, choice: PrecisionChoice) -> Measure:
+    """A function that measures what is left of a dense network's latency with given widths."""
+    if quantity == "onnx-latency":
+        in_runtime = onnx_latency_share(network)
+        return lambda widths: in_runtime(network.build_pruned(widths, torch.device("cpu")))
+    dense, precision = network.build(device), resolve(choice, device)
 
-    precision = resolve(choice, device)
-
-    def relative_latency(model: nn.Module) -> float:
-        shares = []
+    def relative_latency(widths: Mapping[str, int]) -> float:
+        pruned, shares = network.build_pruned(widths, device), []
         for _ in range(_ROUNDS):
             times = [
-                statistics.median(latencies(each, network.image_shape, _LATENCY_BATCH, device, precision, repeats=5))
-                for each in (dense, model)
+                statistics.median(latencies(each, network.image_shape, BATCH, device, precision, repeats=5))
+                for each in (dense, pruned)
             ]
             shares.append(times[1] / times[0])
         return statistics.median(shares)

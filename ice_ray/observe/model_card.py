@@ -62,7 +62,7 @@ def write_card(
         std=_listed(preprocessing["std"]),
         classes=description["builder"]["num_classes"],
         commands=[pasted(command) for command in summary["commands"]],
-        how=what_was_done(config, steps, NEVER in hyperparameters.as_dict().values()),
+        how=what_was_done(config, steps, NEVER in hyperparameters.as_dict().values(), found=summary.get("found")),
         hyperparameters="" if set(hyperparameters.in_effect.values()) == {NEVER} else str(hyperparameters),
         versions=", ".join(f"{package} {version}" for package, version in summary["packages"].items()),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ice_ray.engine.config import target_words
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
 from ice_ray.wording import counted
 
@@ -57,12 +58,19 @@ def outcome_rows(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Ou
     ]
 
 
-def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never: bool, replayed: bool = True) -> str:
+def what_was_done(
+    config: Mapping[str, Any],
+    steps: Sequence[StepRecord],
+    never: bool,
+    replayed: bool = True,
+    found: str | None = None,
+) -> str:
     """A few sentences: what was removed and how, what was fine-tuned, whether it was retrained, and the final epochs.
 
     Args:
         never: whether the threshold at which a step is fine-tuned is `never`.
         replayed: whether stage 2 has been run, which alone has final epochs.
+        found: what led to a target, for people.
     """
     pruning = [step for step in steps if step.layers != FINAL_RETRAINING]
     what = "filters" if any(step.filters_removed for step in pruning) else "weights"
@@ -71,11 +79,12 @@ def what_was_done(config: Mapping[str, Any], steps: Sequence[StepRecord], never:
         others = ", of some another share" if config["prune"]["ratios"] else ""
         amount = f"{100 * config['ratio']:g}% of the {what} of every prunable layer{others}"
     if config.get("target"):
-        amount = f"{what} down to {config['target']} of the dense model"
+        amount = f"{what} down to {target_words(config['target'])} of the dense model"
     chosen = f" (criterion {config['criterion']})" if config.get("criterion") else ""
     said = f"Pipeline {config['pipeline']} removed {amount}{chosen} in {counted(len(pruning), 'step')}"
     repair = config.get("repair", "none")
     said += f", each followed by repair ({repair})." if repair != "none" else "."
+    said += f" For the target: {found}." if found else ""
     tuned = sum(step.fine_tuned for step in pruning)
     if tuned:
         steps_tuned = "every step" if tuned == len(pruning) else f"{tuned} of {len(pruning)} steps"

@@ -37,14 +37,19 @@ class Amounts:
         ratio: share of each unit's filters to remove, inside (0, 1).
         by_layer: (pattern of module paths, ratio) pairs that override it, the first match first; 0 spares a layer.
         round_to: kept widths are multiples of it (8 or 16: odd widths are slower on real hardware), rounded up, so
-            that no layer loses more than its ratio; a layer narrower than it stays whole.
+            that no layer loses more than its ratio; a layer narrower than it stays whole. [default: 1, unless a target
+            asks for more]
         allocation: widths that have been found for a target, which hold in the place of all ratios.
     """
 
     ratio: float
     by_layer: tuple[tuple[str, float], ...] = ()
-    round_to: int = 1
+    round_to: int | None = None
     allocation: Allocation | None = None
+
+    @property
+    def _multiple(self) -> int:
+        return self.round_to or 1
 
     def ratio_of(self, layer: str) -> float:
         """The ratio that holds for a layer."""
@@ -74,7 +79,7 @@ class Amounts:
         if unit.heads:
             return kept
         run, own = unit.filters // unit.groups, -(-kept // unit.groups)
-        multiple = self.round_to // math.gcd(self.round_to, unit.groups)
+        multiple = self._multiple // math.gcd(self._multiple, unit.groups)
         own = max(own, len(unit.fixed) // unit.groups)
         return min(run, -(-own // multiple) * multiple) * unit.groups
 
@@ -101,7 +106,7 @@ class Amounts:
             if self.allocation is None:
                 _check_unit(unit, self.ratio_of(unit.layer))
         if not any(self.removed(unit) for unit in units):
-            raise UserError(f"nothing would be removed: no layer has {self.round_to} filters to spare")
+            raise UserError(f"nothing would be removed: no layer has {self._multiple} filters to spare")
 
 
 def removed_count(ratio: float, filters: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ice_ray.address import at_home
-from ice_ray.errors import FieldError, require
+from ice_ray.errors import FieldError, require, require_kinds
 from ice_ray.files import parse_yaml
 from ice_ray.pruning.amounts import parse_ratios
 from ice_ray.pruning.selection import Selection
@@ -22,6 +22,7 @@ class PruneConfig:
     """No layer matching one of these patterns."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         for each in fields(self):
             is_word = isinstance(getattr(self, each.name), (str, dict))
             require(self, each.name, not is_word, "must be a tuple of words")
@@ -39,8 +40,9 @@ class LayerwisePruneConfig(PruneConfig):
     ratios: tuple[str, ...] = ()
     """PATTERN=RATIO for layers that lose another share than --ratio, the first match counts, 0 spares a layer; or a
     YAML file that maps patterns to ratios."""
-    round_to: int = 1
-    """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up."""
+    round_to: int | None = None
+    """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up. [default: 1; for
+    the target onnx-latency 8, or 4 or 1 where that cannot be reached otherwise]"""
     coupled: bool | None = None
     """Whether filters go that residual sums, concatenations and multiplications tie to other layers', and those of
     stems, transitions and heads: yes or no. [default: no]"""
@@ -54,7 +56,7 @@ class LayerwisePruneConfig(PruneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "round_to", self.round_to >= 1, "must be at least 1")
+        require(self, "round_to", self.round_to is None or self.round_to >= 1, "must be at least 1")
         # A file is read at once: from here on, on whatever machine, what it said holds.
         words = [word for given in self.ratios for word in self._words(str(given))]
         object.__setattr__(self, "ratios", tuple(words))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ice_ray.errors import require
+from ice_ray.errors import require, require_kinds
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class ReplayConfig:
     """How often the group is started again after a worker died, from the last step."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")
         require(self, "cpus", self.cpus is None or 0 < self.cpus < math.inf, "must be above 0")
         possible = self.gpus in (None, 0, 1) or (0 < (self.gpus or 0) < 1 and self.workers == 1)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from ice_ray.errors import require
+from ice_ray.errors import require, require_kinds
 from ice_ray.training.schedules import Schedule
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -27,6 +27,7 @@ class FineTuneConfig:
     """Share of each label that is spread over all classes, in [0, 1)."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require(self, "temperature", 0 < self.temperature < math.inf, "must be above 0")
         require(self, "distil_weight", 0 <= self.distil_weight < math.inf, "must be at least 0")
         require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "must be in [0, 1)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ice_ray.engine.cost import Clock
-from ice_ray.errors import require
+from ice_ray.errors import require, require_kinds
 from ice_ray.objectives import check_objective
 
 Algorithm = Literal["grid", "random", "tpe", "gp"]
@@ -61,6 +61,7 @@ class SearchConfig:
     """How often a trial whose process died is started again, from its last step."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         most = f"must be at least 1 and at most {_MOST_TRIALS}"
         require(self, "trials", self.trials is None or 1 <= self.trials <= _MOST_TRIALS, most)
         needs = "needs search.trials, how many trials to run"

@@ -111,6 +111,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "seconds": times,
         "resources": dataclasses.asdict(resources),
         "fault_log": context.fault_log.counts(),
+        "found": plan.found.words if plan.found is not None else None,
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -177,8 +178,10 @@ def _found(path: StoragePath) -> Found | None:
     if not path.is_file():
         return None
     with damage_named(path):
-        found = json.loads(path.read_text())
+        found = dict(json.loads(path.read_text()))
         by_name = ("shares", "widths", "losses")
+        if not {"ratio", *by_name} <= found.keys() <= {each.name for each in dataclasses.fields(Found)}:
+            raise UserError(f"'{path}' was written by another version of ice_ray, which alone goes on here; {_ANOTHER}")
         return Found(**{**found, **{key: tuple((str(name), value) for name, value in found[key]) for key in by_name}})
 
 

@@ -237,7 +237,7 @@ def _prepared(context: JobContext, workload: Workload, gpus: float) -> SearchPre
 def _write_winner(
     context: JobContext, results: tuple[TrialResult, ...], prepared: SearchPreparation, work: SharedWork
 ) -> Winner:
-    config, folder = context.plan.config, context.folder
+    plan, config, folder = context.plan, context.plan.config, context.folder
     speed = prepared.flops_per_second
     candidates = finished_candidates(results, config.search.clock, speed)
     failed = [result for result in results if result.failure]
@@ -274,6 +274,7 @@ def _write_winner(
         "trials": {"finished": len(results) - len(failed), "failed": len(failed)},
         "fault_log": context.fault_log.counts(),
         "seconds": context.times,
+        "found": plan.found.words if plan.found is not None else None,
         "config": config.as_dict(),
         "commands": context.commands,
         **environment(),

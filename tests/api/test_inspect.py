@@ -107,7 +107,7 @@ def test_the_model_stays_as_it_is():
         ({"target": 0.5}, r"target=0\.5 must be words"),
         ({"ratio": "0.5"}, r"ratio '0\.5' must be a number"),
         ({"target": "macs=0.001"}, r"out of reach.*; no other layer can be pruned \(inspect says why\)$"),
-        ({"target": "flops=0.5"}, "target 'flops=0.5' must be macs=, params= or latency="),
+        ({"target": "flops=0.5"}, "target 'flops=0.5' must be macs=, params=, latency= or onnx-latency="),
         ({"prune": {"exclude": "head"}}, "prune must be a LayerwisePruneConfig, not dict"),
         ({"precision": "fp8", "target": "latency=0.9"}, "precision 'fp8'"),
         ({"device": 3.5}, r"device=3\.5 is none that torch knows"),

@@ -254,7 +254,7 @@ def test_an_interruption_leaves_nothing_behind(trained, data, capsys):
         ({"device": "meta"}, "device='meta': torch cannot calculate on it here"),
         ({"pipeline": None}, "pipeline=None must be a name"),
         ({"pipeline": IceConfig}, "pipeline=.* must be a name"),
-        ({"target": "half"}, "target 'half' must be macs=, params= or latency="),
+        ({"target": "half"}, "target 'half' must be macs=, params=, latency= or onnx-latency="),
         ({"target": "flops=0.5"}, "target 'flops=0.5' must be"),
         ({"target": 0.5}, r"target=0\.5 must be words"),
         ({"target": "macs=0.01"}, r"target macs=0\.01 is out of reach"),

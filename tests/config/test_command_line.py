@@ -153,7 +153,7 @@ WRONG = {
     "storage elsewhere": (["--storage", "file://host/x"], "is no folder of this machine"),
     "storage that is silent": (["--storage", SILENT], "cannot be used (NETWORK_CONNECTION"),
     "replay gpus": (["--replay.gpus", "0.5"], "a fraction with 1 worker"),
-    "target": (["--target", "flops=0.5"], "macs=, params= or latency="),
+    "target": (["--target", "flops=0.5"], "macs=, params=, latency= or onnx-latency="),
     "target share": (["--target", "macs=1.5"], "inside (0, 1)"),
     "target too far": (["--target", "params=0.001"], "out of reach"),
     "ratio and target": (["--target", "macs=0.5", "--ratio", "0.5"], "give one of them"),

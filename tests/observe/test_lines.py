@@ -7,6 +7,7 @@ import pytest
 from ice_ray.cache.actions import ActionRecord
 from ice_ray.config.run import default_run
 from ice_ray.engine.actions import FineTune, Measure
+from ice_ray.engine.config import Found
 from ice_ray.observe.outcome import what_was_done
 from ice_ray.observe.terminal import describe_step
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
@@ -76,3 +77,12 @@ def test_the_work_of_a_search_names_fine_tunes_and_retrainings_apart():
     both = SharedWork.of([[TUNED, retraining]], [told("step", 2), told("retraining")])
     assert str(both).startswith("1 fine-tune asked for, 1 carried out; 1 retraining asked for, 1 carried out; 7 s")
     assert str(SharedWork.of([[SPARED]], [])) == "0 s of pruning in 0 s of work"
+
+
+def test_what_was_done_says_whose_latency_was_asked_for_and_what_was_measured():
+    config = default_run("ice").as_dict() | {"target": "onnx-latency=0.5"}
+    found = Found(0.5, (("onnx-latency", 0.4871),), device="cuda:0")
+    said = what_was_done(config, [SPARED], False, found=found.words)
+    assert "filters down to onnx-latency=0.5 (ONNX Runtime, one thread, batch 64) of the dense model" in said
+    assert "For the target: ratio 0.5 leaves 0.487 of the latency (ONNX Runtime, one thread, batch 64)." in said
+    assert "latency (PyTorch, cuda:0, batch 64)" in replace(found, shares=(("latency", 0.5),)).words

@@ -1,5 +1,6 @@
 """A job on a run that another is at is refused in one line before Ray starts, and nothing of the run has changed."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,6 +18,9 @@ from jobs_at_work import JOBS, ROOT
 from ice_ray.claims.claim import HeldError, claim_of, claimed
 from ice_ray.config.jobs import ReplayJobConfig
 from ice_ray.config.run import RunConfig
+from ice_ray.engine.config import Found
+from ice_ray.errors import UserError
+from ice_ray.files import write_json
 from ice_ray.workflow import jobs
 from ice_ray.workflow.claiming import claimed_replay, claimed_run
 from ice_ray.workflow.jobs import prune_job, replay_job, search_job
@@ -163,3 +167,20 @@ def test_a_job_that_is_stopped_while_it_looks_at_its_data_leaves_nothing(stop, t
     assert process.communicate()[1].endswith("ice_prune.py: interrupted\n")
     assert process.returncode == 130
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("held", ['{"ratio": 0.5, "share": 0.49}', '{"ratio": 0.5, "shares": [], "speed": 1}'])
+def test_what_a_target_led_to_in_another_version_is_told_so(tmp_path, held):
+    folder = RunFolder(tmp_path / "mine")
+    folder.path.mkdir()
+    folder.target.write_text(held)
+    with pytest.raises(UserError, match=r"target\.json' was written by another version of ice_ray.*another --name"):
+        folder.found()
+
+
+def test_what_a_target_led_to_is_read_as_it_was_written(tmp_path):
+    folder = RunFolder(tmp_path / "mine")
+    folder.path.mkdir()
+    found = Found(0.5, (("onnx-latency", 0.48),), (("conv1", 8),), (("conv1", 0.25),), device="cuda:0")
+    write_json(folder.target, dataclasses.asdict(found))
+    assert folder.found() == found

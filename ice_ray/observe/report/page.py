@@ -108,7 +108,9 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "exporting": exporting(model, run.config["model"], run.commands),
         "uploading": uploading(model),
         "replaying": replaying(run.folder, run.commands),
-        "done": what_was_done(run.config, steps, run.never, replayed=assessment is not None),
+        "done": what_was_done(
+            run.config, steps, run.never, replayed=assessment is not None, found=run.told.get("found")
+        ),
         "harms": run.harms,
         "outcome": _outcome(run),
         "images": images_measured(assessment) if assessment is not None else None,
