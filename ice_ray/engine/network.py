@@ -96,6 +96,7 @@ class DenseNetwork:
         self.whole_heads: dict[str, int] = {
             path: count for path, count in attentions.items() if path in closed and path not in losing
         }
+        self.traces = _with_lanes(self.traces, [unit for step in anatomy.steps for unit in step.units])
         self.refused: Mapping[str, str] = anatomy.refused
         self.outside: tuple[str, ...] = anatomy.outside
         self._selection = selection
@@ -289,3 +290,13 @@ class DenseNetwork:
         names = [trace.name for trace in self.traces[1:]]
         convs = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Conv2d)]
         return sum(int(conv.weight.count_nonzero()) for conv in convs if max(conv.kernel_size) > 1)
+
+
+def _with_lanes(traces: Sequence[LayerTrace], units: Sequence[PrunableUnit]) -> tuple[LayerTrace, ...]:
+    """Traces that say which positions of layers are filters that may go."""
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for unit in units:
+        for layer, roots in unit.lanes:
+            each = sum(root >= 0 for root in roots) // unit.filters
+            found.setdefault(layer, []).append((unit.layer, unit.filters, each))
+    return tuple(dataclasses.replace(trace, lanes=tuple(found.get(trace.name, ()))) for trace in traces)

@@ -19,7 +19,7 @@ from ice_ray.engine.cost import Cost
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.work import Stopwatch, forward_flops
 from ice_ray.models.answers import logits_of
-from ice_ray.models.units import PrunableUnit, all_kept
+from ice_ray.models.units import PrunableUnit, all_kept, rows_now
 from ice_ray.pruning.allocation import Curve
 from ice_ray.pruning.criteria.base import ScoringContext
 from ice_ray.pruning.criteria.residual import Elimination
@@ -166,8 +166,14 @@ def _between(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 
 def _by_weights(network: DenseNetwork, context: RepairContext, unit: PrunableUnit, wanted: Sequence[Tensor]) -> Curve:
-    """Where no reader can be refitted: filters of the least norm go, and the error is their share of the weights."""
-    squares = context.model.get_parameter(f"{unit.layer}.weight").detach().float().flatten(1).square().sum(dim=1).cpu()
+    """Where no reader can be refitted: filters go whose weights, in all layers that lose them, have the least norm; the
+    error is their share of the weights.
+    """
+    squares = torch.zeros(unit.filters)
+    for layer, places in rows_now(unit, context.kept):
+        own = context.model.get_parameter(f"{layer}.weight").detach().float().flatten(1).square().sum(dim=1).cpu()
+        goes = torch.tensor(places)
+        squares.index_add_(0, goes[goes >= 0], own[goes >= 0])
     order = (
         squares.index_fill(0, torch.tensor(unit.fixed, dtype=torch.int64), torch.inf).view(unit.groups, -1).sort(dim=1)
     )

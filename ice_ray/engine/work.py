@@ -65,7 +65,8 @@ def training_flops(model: nn.Module, traces: Sequence[LayerTrace]) -> float:
 
 def multiply_adds(model: nn.Module, trace: LayerTrace) -> int:
     """Multiply-adds of one layer for one image, at its present width."""
-    return trace.positions * model.get_parameter(f"{trace.name}.weight").numel()
+    gone = sum((filters - len(model.get_parameter(f"{layer}.weight"))) * each for layer, filters, each in trace.lanes)
+    return (trace.positions - gone) * model.get_parameter(f"{trace.name}.weight").numel()
 
 
 def calibrate_speed(

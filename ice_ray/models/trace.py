@@ -21,17 +21,21 @@ class LayerTrace:
         name: its module path.
         positions: output positions per image (height x width; 1 for a linear layer on vectors).
         norm: module path of the batch norm that takes its output directly, if any.
+        lanes: where some of its positions are filters of other layers: (such a layer, how many it has, positions for
+            each of them).
     """
 
     name: str
     positions: int
     norm: str | None
+    lanes: tuple[tuple[str, int, int], ...] = ()
 
 
 def trace_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[LayerTrace, ...]:
     """The convolutions and linear layers in order of execution, from one image of zeros (C, H, W).
 
-    Channel pruning changes no layer's positions, so a trace of the dense model serves all its pruned forms.
+    Channel pruning changes no layer's positions but for `lanes`, which are not found here. So a trace of the dense
+    model serves all its pruned forms.
     """
     order: list[tuple[str, int, tuple[int, int], Tensor]] = []
     norms: dict[tuple[int, int], tuple[str, Tensor]] = {}

@@ -36,6 +36,8 @@ class PrunableUnit:
             concatenation. A reader without an entry reads the filters one after another, each of them as one channel or
             as equally many features in a row.
         fixed: filters of the root, of the dense model, that must stay.
+        lanes: per linear layer that runs along the filters, doing the same for each (the token mixing of an MLP-Mixer):
+            for each of its positions in an image, in the dense model, the filter of the root that it is, or -1.
         heads: whether the root is an attention, whose filters are its heads. It has no weights of its own: they are
             those of the layers that give queries, keys and values (`coupled`), several rows of each to a head.
 
@@ -52,6 +54,7 @@ class PrunableUnit:
     coupled: tuple[FilterMap, ...] = ()
     columns: tuple[FilterMap, ...] = ()
     fixed: tuple[int, ...] = ()
+    lanes: tuple[FilterMap, ...] = ()
     heads: bool = False
 
     @property
@@ -70,7 +73,7 @@ class PrunableUnit:
         """Whether filters of several layers go together, or are read as a part of something: all over the network,
         perhaps.
         """
-        return bool(self.coupled or self.columns)
+        return bool(self.coupled or self.columns or self.lanes)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,23 @@ class PruningStep:
     def name(self) -> str:
         """The pruned layers, for people."""
         return " + ".join(unit.layer for unit in self.units)
+
+
+def lanes_left(units: Iterable[PrunableUnit], layer: str, kept: Kept) -> tuple[int, ...] | None:
+    """The positions of the dense network at which a layer still runs, if it runs along filters that may go; else None.
+
+    Args:
+        units: all of the network's.
+        kept: as the network is now.
+    """
+    along = [(dict(unit.lanes)[layer], set(kept[unit.layer])) for unit in units if layer in dict(unit.lanes)]
+    if not along:
+        return None
+    return tuple(
+        position
+        for position in range(len(along[0][0]))
+        if all(roots[position] < 0 or roots[position] in own for roots, own in along)
+    )
 
 
 def all_kept(units: Iterable[PrunableUnit]) -> dict[str, tuple[int, ...]]:

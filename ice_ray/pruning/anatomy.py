@@ -186,7 +186,7 @@ def _steps(couplings: Sequence[Coupling], usual: set[str], blocks: Blocks) -> tu
         inner = tuple(reader for reader in coupling.readers if blocks.of(reader) == block)
         unit = PrunableUnit(
             *(layer, coupling.filters, coupling.readers, inner, coupling.groups, coupling.gates),
-            *(coupling.coupled, coupling.columns, coupling.fixed, coupling.heads),
+            *(coupling.coupled, coupling.columns, coupling.fixed, coupling.lanes, coupling.heads),
         )
         of_block = layer in usual and not coupling.heads and not blocks.is_chain(block)
         grouped.setdefault(block if of_block else layer, []).append(unit)

@@ -42,7 +42,7 @@ from ice_ray.pruning.traced_operations import (
     varying_dims,
 )
 
-Side = Literal["gives", "reads", "each", "before", "after"]
+Side = Literal["gives", "reads", "each", "before", "after", "lanes"]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -53,7 +53,8 @@ class Part:
     Attributes:
         name: module path, or the parameter's name.
         side: the channels are the filters that it gives; the inputs that it reads; each is treated by itself (a norm, a
-            depthwise convolution, a bare parameter); or they are zeros `before` and `after` those that it is given.
+            depthwise convolution, a bare parameter); they are zeros `before` and `after` those that it is given; or the
+            `lanes` (positions of an image) along which a linear layer runs, which does the same in each.
         labels: of each channel; 0 where it is no channel of any layer.
     """
 
@@ -258,6 +259,9 @@ class _Follower(TorchDispatchMode):
 
     def layer(self, name: str, module: nn.Module, labels: list[Tensor | None], output: Tensor) -> Tensor | None:
         """A convolution or linear layer."""
+        if isinstance(module, nn.Linear) and (lanes := _lanes_of(labels[0] if labels else None)) is not None:
+            self._note(name, "lanes", lanes.reshape(-1))
+            return lanes.expand(output.shape)
         dim, groups, is_depthwise = -1, 1, False
         if isinstance(module, nn.Conv2d):
             dim, groups = output.ndim - 3, module.groups
@@ -495,6 +499,14 @@ class _Follower(TorchDispatchMode):
                 first = first.squeeze(dim)
         count = len(given.result) if isinstance(given.result, (tuple, list)) else 1
         return [first] * count
+
+
+def _lanes_of(labels: Tensor | None) -> Tensor | None:
+    """Labels that are the same along the last dimension and vary along others, without the last (of size 1)."""
+    varying = [] if labels is None else varying_dims(labels)
+    if labels is None or not varying or labels.ndim - 1 in varying:
+        return None
+    return labels.narrow(-1, 0, 1)
 
 
 _Rule = Callable[["_Follower", str, Any, list[Any], Any], Any]

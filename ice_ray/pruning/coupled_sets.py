@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
@@ -68,6 +68,10 @@ def _coupling(trace: ChannelTrace, channels: Channels, root: Part, members: Sequ
     fixed = tuple(number for number, each in enumerate(own) if each in kept)
     if len(fixed) == len(own):
         return "each of its filters is needed, for one of the layers that go with it has no other"
+    lanes = tuple((part.name, filter_of.each(channels[part])) for part in touched if part.side == "lanes")
+    for layer, filters in lanes:
+        if len(set(Counter(each for each in filters if each >= 0).values())) > 1 or not set(own) <= free:
+            return f"{layer} runs along some of its filters and not along others"
     gates = tuple(part.name for part in members if part is not root and _gates(trace, channels, root, part))
     coupled = [part for part in members if part is not root and part.name not in gates]
     columns = [(part.name, filter_of.each(channels[part])) for part in readers]
@@ -77,10 +81,11 @@ def _coupling(trace: ChannelTrace, channels: Channels, root: Part, members: Sequ
         tuple(part.name for part in readers),
         gates,
         groups,
-        tuple(dict.fromkeys(part.name for part in (root, *touched))),
+        tuple(dict.fromkeys(part.name for part in (root, *touched) if part.side != "lanes")),
         tuple((part.name, filter_of.each(channels[part])) for part in coupled),
         tuple(each for each in columns if not _in_order(each, len(own))),
         fixed,
+        lanes,
     )
 
 
@@ -171,7 +176,7 @@ def cut_out(model: nn.Module, trace: ChannelTrace, gone: Collection[int]) -> Non
     """Take channels out of everything that has them, in place."""
     for part in trace.parts:
         places = set(_places(trace, part, gone))
-        if not places:
+        if not places or part.side == "lanes":
             continue
         kept = torch.tensor([number for number in range(len(part.labels)) if number not in places])
         if part.side in ("before", "after"):

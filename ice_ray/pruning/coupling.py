@@ -43,7 +43,8 @@ _TIES = {
 
 @dataclass(frozen=True)
 class Coupling:
-    """What removing filters of a layer takes along; `coupled`, `columns`, `fixed` and `heads` are a `PrunableUnit`'s.
+    """What removing filters of a layer takes along; `coupled`, `columns`, `fixed`, `lanes` and `heads` are a
+    `PrunableUnit`'s.
 
     Attributes:
         layer: module path.
@@ -64,12 +65,13 @@ class Coupling:
     coupled: tuple[FilterMap, ...] = ()
     columns: tuple[FilterMap, ...] = ()
     fixed: tuple[int, ...] = ()
+    lanes: tuple[FilterMap, ...] = ()
     heads: bool = False
 
     @property
     def is_alone(self) -> bool:
-        """Whether its filters are in no order of their own in another layer, and all may go."""
-        return not (self.coupled or self.columns or self.fixed)
+        """Whether they are in no order of their own in another layer, no layer runs along them, and all may go."""
+        return not (self.coupled or self.columns or self.fixed or self.lanes)
 
 
 def filters_of(module: nn.Module) -> int:

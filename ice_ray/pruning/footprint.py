@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,13 @@ class Footprint:
                 if each is not None
             }
             params += tensors.values()
-            if positions := sum(trace.positions for trace in traces if trace.name == name):
-                weight = tensors["weight"]
-                macs.append(replace(weight, size=weight.size * positions))
+            if runs := [trace for trace in traces if trace.name == name]:
+                weight, positions = tensors["weight"], sum(trace.positions for trace in runs)
+                lanes = Counter[str]()
+                for trace in runs:
+                    lanes.update({layer: each for layer, _, each in trace.lanes})
+                shape, lost = (*weight.shape, positions), {**weight.taken, len(weight.shape): lanes}
+                macs.append(_Tensor(weight.size * positions, shape, lost))
         self._counts = {"macs": _Count(macs, list(self._units)), "params": _Count(params, list(self._units))}
 
     def share(self, quantity: str, widths: Mapping[str, int]) -> float:
@@ -71,8 +75,8 @@ class Footprint:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Elements (times output positions, for multiply-adds), shape, and by dimension how many of its places go with a
-    filter of each unit.
+    """Elements, shape, and by dimension how many of its places go with a filter of each unit; of multiply-adds output
+    positions are the last dimension.
     """
 
     size: int

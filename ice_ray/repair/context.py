@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ice_ray.models.units import Kept, PrunableUnit, columns_now, kept_without, rows_now
+from ice_ray.models.units import Kept, PrunableUnit, columns_now, kept_without, lanes_left, rows_now
 from ice_ray.repair.calibration_images import CalibrationImages
 
 
@@ -110,6 +110,15 @@ class RepairContext:
         found = columns_now(self.structure.units, unit, reader, self.kept, inputs)
         return None if found is None else torch.tensor(found, dtype=torch.int64, device=weight.device)
 
+    def lanes(self, layer: str) -> Tensor | None:
+        """(positions,) int64, on the network's device: which of the dense network's positions a layer still has that
+        runs along filters; None where it has all.
+        """
+        left = lanes_left(self.structure.units, layer, self.kept)
+        if left is None:
+            return None
+        return torch.tensor(left, dtype=torch.int64, device=self.model.get_parameter(f"{layer}.weight").device)
+
     def freed(self, unit: PrunableUnit) -> Tensor:
         """(filters,) float64: multiply-adds of an image that go with each of a unit's filters as it is now; 0 for those
         that must stay.
@@ -126,5 +135,8 @@ class RepairContext:
                 weights = model.get_parameter(f"{reader}.weight").numel() // len(columns)
                 own = columns[columns >= 0].cpu()
                 freed += torch.bincount(own, minlength=len(freed)) * weights * positions.get(reader, 1)
+        for layer, roots in unit.lanes:
+            weights = model.get_parameter(f"{layer}.weight").numel()
+            freed += weights * sum(root >= 0 for root in roots) / unit.filters
         stays = torch.tensor([index in unit.fixed for index in self.kept[unit.layer]])
         return freed.masked_fill(stays, 0.0)

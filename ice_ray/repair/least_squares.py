@@ -19,6 +19,7 @@ from ice_ray.repair.context import RepairContext
 from ice_ray.repair.normal_equations import (
     NormalEquations,
     Positions,
+    at_lanes,
     by_image,
     input_rows,
     output_rows,
@@ -144,6 +145,7 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
             now, then = (passage(network, layer, images, end) for network in (context.model, dense))
         if isinstance(own, nn.Linear):
             now, then = (_by_image(each, len(images)) for each in (now, then))
+            then = _at_lanes(then, context.lanes(layer))
         given, output = now.given, now.output
         some = some or (images[:_SAMPLE].clone(), given[:_SAMPLE].clone())
         key = (*context.key, layer, number, context.images.rank)
@@ -170,6 +172,14 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
 def _by_image(passed: Passage, images: int) -> Passage:
     parts = passed.given, passed.output, passed.shortcut
     return Passage(*(None if each is None else by_image(each, images) for each in parts))  # type: ignore[arg-type]
+
+
+def _at_lanes(passed: Passage, lanes: Tensor | None) -> Passage:
+    """What a linear layer reads and gives at some of its positions, side by side."""
+    if lanes is None:
+        return passed
+    parts = passed.given, passed.output, passed.shortcut
+    return Passage(*(None if each is None else at_lanes(each, lanes) for each in parts))  # type: ignore[arg-type]
 
 
 def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, float]:

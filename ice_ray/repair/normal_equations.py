@@ -204,6 +204,11 @@ def by_image(activations: Tensor, images: int) -> Tensor:
     return activations if windows < 2 or rest else activations.unflatten(0, (images, windows))
 
 
+def at_lanes(activations: Tensor, lanes: Tensor) -> Tensor:
+    """(images, positions, features) at some of the positions of (images, ..., features)."""
+    return activations.flatten(1, -2).index_select(1, lanes)
+
+
 def positions_of(layer: nn.Module, output: Tensor) -> int:
     """Output positions of one image."""
     return output[0].numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]

@@ -19,7 +19,7 @@ from ice_ray.models.partial_forward import End, outputs_at
 from ice_ray.randomness import generator
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted
-from ice_ray.repair.normal_equations import by_image
+from ice_ray.repair.normal_equations import at_lanes, by_image
 from ice_ray.training.schedules.linear import linear
 
 RATE, BATCH = 0.1, 32
@@ -103,6 +103,7 @@ class _Aim:
     def __init__(self, context: RepairContext, ends: Mapping[str, End]) -> None:
         self._context, self._images, self._ends = context, context.images, tuple(ends.values())
         self._left = [_channels_left(context, layer) for layer in ends]
+        self._lanes = [context.lanes(layer) for layer in ends]
         own = self._images.held.nonzero().flatten()
         self._own, self._views = own, [own + view * self._images.count for view in range(self._images.views)]
         self._targets: list[Tensor] = []
@@ -141,7 +142,9 @@ class _Aim:
     def _shares(self, indices: Tensor) -> Tensor:
         given = self._given(self._context.model, indices)
         pairs = zip(given, self._wanted(indices), self._scales, strict=True)
-        return torch.stack([(own - wanted).square().sum() / (scale or 1.0) for own, wanted, scale in pairs])
+        return torch.stack(
+            [(own - wanted.view_as(own)).square().sum() / (scale or 1.0) for own, wanted, scale in pairs]
+        )
 
     def _wanted(self, indices: Tensor) -> list[Tensor]:
         if self._targets:
@@ -151,9 +154,10 @@ class _Aim:
             return [each[rows] for each in self._targets]
         with torch.no_grad():
             found = self._given(self._context.dense(), indices)
-        return [
+        found = [
             each if left is None else each.index_select(*left) for each, left in zip(found, self._left, strict=True)
         ]
+        return [each if own is None else at_lanes(each, own) for each, own in zip(found, self._lanes, strict=True)]
 
     def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
         with self._images.passing(network, indices) as images:

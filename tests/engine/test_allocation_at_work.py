@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from pruning.test_heads import Attention
+from torch import nn
 
 from ice_ray.data.images import ImageSet
 from ice_ray.engine.allocation import allocation_for
@@ -15,6 +17,7 @@ from ice_ray.engine.width_losses import width_losses
 from ice_ray.errors import UserError
 from ice_ray.models.copies import copied
 from ice_ray.pruning.amounts import Amounts
+from ice_ray.pruning.selection import Selection
 
 CPU = torch.device("cpu")
 
@@ -125,3 +128,34 @@ def test_only_a_target_that_needs_it_takes_more_than_seven_eighths_of_a_layer(ne
 def test_what_is_out_of_reach_is_said(network, data):
     with pytest.raises(UserError, match=r"target macs=0\.01 is out of reach"):
         found(network, data, "macs=0.01")
+
+
+class Scaled(nn.Linear):
+    """A layer with a forward pass of its own, which nothing refits."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.attention, self.head = nn.Conv2d(3, 24, 2, 2), Attention(), nn.Linear(24, 10)
+        self.attention.projection = Scaled(24, 24)
+
+    def forward(self, x):
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head((tokens + self.attention(tokens)).mean(dim=1))
+
+
+def test_heads_whose_reader_cannot_be_refitted_have_a_curve_by_the_weights_of_their_layers(data):
+    torch.manual_seed(0)
+    model = Attending()
+    with torch.no_grad():  # the second head gives nothing
+        for layer, rows in ((model.attention.queries, range(8, 16)), (model.attention.keys_values, range(8, 16))):
+            layer.weight[list(rows)] = layer.bias[list(rows)] = 0
+        model.attention.keys_values.weight[32:40] = model.attention.keys_values.bias[32:40] = 0
+    network = DenseNetwork(model, (3, 8, 8), Selection(heads=True))
+    (curve,) = (each for each in width_losses(network, data, 0, CPU).curves if each.unit.heads)
+    assert curve.losses[3] == 0
+    assert curve.losses[2] < 1e-9 < curve.losses[1]

@@ -21,7 +21,9 @@ from ice_ray.pruning.criteria import criterion_named
 from ice_ray.pruning.criteria.residual import Elimination
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.pruning.selection import Selection
+from ice_ray.repair.least_squares import problem_of, refit
 from ice_ray.repair.normal_equations import NormalEquations, Positions, input_rows, output_rows, positions_of
+from ice_ray.repair.reconstruction import reconstruct
 from ice_ray.repair.repair import repair, sections
 from ice_ray.repair.step_problems import StepProblems
 from ice_ray.training.fine_tune import Recipe
@@ -380,3 +382,38 @@ def test_passes_that_begin_within_a_step_change_no_bit(coupled_network, data, mo
     (scores, own), (others, other) = found
     assert torch.equal(scores, others)
     assert all(torch.equal(other.tensors[name], value) for name, value in own.tensors.items())
+
+
+class Lanes(nn.Module):
+    """Two linear layers that run along the channels of a stream, position by position mixed, as in an MLP-Mixer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 10)
+        self.mix, self.back = nn.Linear(25, 12), nn.Linear(12, 25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2)
+        x = x + self.back(self.mix(x).relu())
+        return self.head(x.mean(2))
+
+
+def test_layers_along_channels_that_are_gone_are_repaired_towards_those_that_are_left():
+    """Each channel is what it was in the dense network: nothing is to be repaired, if the right ones are compared."""
+    torch.manual_seed(0)
+    dense = Lanes().eval()
+    network = DenseNetwork(dense, SHAPE, Selection(coupled=True, include=("*",)))
+    (unit,) = (unit for unit in network.units if unit.lanes)
+    positions = tuple(range(8))
+    assert (unit.layer, unit.lanes) == ("stem", (("mix", positions), ("back", positions)))
+    removed, model = {"stem": (1, 4, 5)}, copy.deepcopy(dense)
+    remove_filters(model, SHAPE, removed)
+    own = context_of(model, dense, network.units, residual_branches=("back",)).without(removed)
+    assert own.lanes("back").tolist() == [0, 2, 3, 6, 7]
+    problem = problem_of(own, "back")
+    assert refit(own, "back", problem)[0] < 1e-9
+    errors, _ = reconstruct(own, ["back"], ["back"], 1.0)
+    assert errors["back"][0] < 1e-9
+    with torch.no_grad():
+        model.back.weight += 0.1 * torch.randn_like(model.back.weight)
+    assert refit(own, "back", problem_of(own, "back"))[0] > 0.01

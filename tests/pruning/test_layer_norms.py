@@ -75,6 +75,11 @@ def convnext_v2() -> nn.Module:
     return timm().create_model("convnextv2_atto", num_classes=5, **sizes)
 
 
+def mixer() -> nn.Module:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_blocks": 2}
+    return timm().models.mlp_mixer.MlpMixer(num_classes=5, **sizes)
+
+
 def swin_of_timm() -> nn.Module:
     sizes = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (3, 6)}
     return timm().create_model("swin_tiny_patch4_window7_224", num_classes=5, **sizes)
@@ -107,6 +112,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Mapping[str, str]]] = {
         stage("features.0.0", "features.0", "features.1", "features.2")
         | stage("features.2.reduction", "", "features.3"),
     ),
+    "MLP-Mixer of timm": (mixer, stage("stem.proj", "blocks", "norm")),
     "Swin of timm": (
         swin_of_timm,
         stage("patch_embed.proj", "patch_embed", "layers.0", "layers.1.downsample")
@@ -179,7 +185,7 @@ def test_counts_are_those_of_the_network_that_is_built(name, share):
     assert footprint.share("params", kept) == pytest.approx(network.unpruned_share(pruned, "parameters"), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["ViT of timm", "ConvNeXt V2 of timm", "Swin of torchvision"])
+@pytest.mark.parametrize("name", ["ViT of timm", "ConvNeXt V2 of timm", "Swin of torchvision", "MLP-Mixer of timm"])
 def test_what_is_pruned_loads_trains_and_runs_elsewhere(name, tmp_path):
     build, _ = NETWORKS[name]
     model, data = unsettled(build()), (torch.randn(48, *SHAPE), torch.randint(5, (48,)))
