@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ice_ray.data.images import Preprocessing, PruningData
 from ice_ray.engine.allocation import find
-from ice_ray.engine.config import Found, Target, parse_target
+from ice_ray.engine.config import Found, Rung, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.errors import UserError, nearest
 from ice_ray.pipelines.base import PipelineConfig
@@ -72,8 +72,8 @@ def check_preprocessing(given: object) -> None:
         raise UserError(f"preprocessing={given!r:.80} must be a Preprocessing: ice_ray.Preprocessing(mean, std)")
 
 
-def target_of(target: str | None, ratio: float | None) -> tuple[Target, ...] | None:
-    """What is to be left, where a target says so.
+def rungs_of(target: str | None, ratio: float | None) -> tuple[Rung, ...] | None:
+    """What is to be left, where a target says so, rung by rung.
 
     Raises:
         UserError: it is no target, or a ratio says how much to prune too.
@@ -88,7 +88,7 @@ def target_of(target: str | None, ratio: float | None) -> tuple[Target, ...] | N
 
 
 def found_for(
-    wanted: Sequence[Target],
+    wanted: Sequence[Rung],
     network: DenseNetwork,
     amounts: Amounts,
     device: torch.device,

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_for, image_shape_of, target_of, whole
+from ice_ray.api.arguments import device_of, found_for, image_shape_of, rungs_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.data.images import Preprocessing
+from ice_ray.engine.config import parse_rung
 from ice_ray.engine.opening import open_module
 from ice_ray.errors import UserError
 from ice_ray.models.frozen import describe_frozen
@@ -78,7 +79,9 @@ def inspect(
     >>> inspection
     Inspection(Net: 2 layers to prune, ratio 0.25, parameters 2,514 to 1,454, multiply-adds 952,160 to 548,232)
     """
-    wanted, shape, chosen = target_of(target, ratio), image_shape_of(image_shape), device_of(device)
+    wanted, shape, chosen = rungs_of(target, ratio), image_shape_of(image_shape), device_of(device)
+    if target is not None:
+        parse_rung(target, "inspect")
     own = LayerwisePruneConfig() if prune is None else prune
     if not isinstance(own, LayerwisePruneConfig):
         raise UserError(f"prune must be a LayerwisePruneConfig, not {type(own).__name__}")

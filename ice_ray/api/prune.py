@@ -5,38 +5,34 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ice_ray.api.arguments import device_of, found_for, keywords_of, pipeline_config, target_of, whole
+from ice_ray.address import StoragePath, storage_path
+from ice_ray.api.arguments import device_of, found_for, keywords_of, pipeline_config, rungs_of, whole
 from ice_ray.api.data import given_data
 from ice_ray.api.result import Result
+from ice_ray.api.rungs import Rung, Walk
 from ice_ray.data.batches import check_epoch
 from ice_ray.data.images import ImageSet, ImageSource, Preprocessing, PruningData
-from ice_ray.data.placement import to_device
-from ice_ray.engine.config import Target
+from ice_ray.engine import config as engine
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import Opening, open_module, trained_for_a_step
-from ice_ray.engine.sizes import sizes
 from ice_ray.engine.target import small_part
-from ice_ray.engine.torch_executor import TorchExecutor
-from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.models.answers import logits_of
-from ice_ray.models.copies import copied
-from ice_ray.models.frozen import describe_frozen, freeze
+from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.kinds import plain_module
 from ice_ray.models.registry import name_of
 from ice_ray.pipelines.base import PipelineConfig
 from ice_ray.pipelines.chance import no_better_than_chance
-from ice_ray.pipelines.harm import harms_of
 from ice_ray.pipelines.layerwise import LayerwiseConfig
-from ice_ray.pipelines.records import StepRecord
+from ice_ray.pipelines.records import Preparation, StepRecord
 from ice_ray.pipelines.registry import build_pipeline, pipeline_named
-from ice_ray.progress import progress_bar
 from ice_ray.pruning.amounts import Amounts
 from ice_ray.pruning.criteria import check_criterion
 from ice_ray.torch_defaults import usual_defaults
@@ -66,6 +62,7 @@ def prune(
     preprocessing: Preprocessing | None = None,
     progress: bool | None = None,
     callback: Callable[[StepRecord], object] | None = None,
+    rungs_to: str | Path | StoragePath | None = None,
     **options: Any,
 ) -> Result:
     """Prune a trained classifier (Algorithm 2 of the paper) in this process; `model` itself is left as it is.
@@ -84,7 +81,9 @@ def prune(
         ratio: share of each prunable layer's filters to remove, inside (0, 1). [default: 0.5, or as `config` has it]
         target: in its place, what to keep of the dense model: "macs=0.5", "params=0.4", "latency=0.6" (PyTorch's) or
             "onnx-latency=0.6" (ONNX Runtime's, on one thread), or several: "macs=0.5 params=0.6". Each layer keeps the
-            width that costs least (option `allocate`).
+            width that costs least (option `allocate`). With several shares, from the top down, "macs=0.8,0.6,0.4", it
+            is a ladder: each rung goes on from what the one above has come to, with its retraining and final epochs.
+            The result is the last rung's; `Result.rungs` has all.
         hyperparameters: the pipeline's. [default: theta never: steps are repaired, none is fine-tuned]
         pipeline: by name, or `package.module:Class`.
         config: the pipeline's `Config`. [default: its defaults]
@@ -97,6 +96,8 @@ def prune(
         progress: whether a bar shows the steps, and one before them the reading of images, where that takes more than a
             second. [default: in a notebook, and where standard error is a terminal]
         callback: called with its record after every step; what it raises ends the pruning.
+        rungs_to: folder (or address) that every rung of a target is saved to as soon as it is done, under the name of
+            its own target (`macs=0.8`): those that are done outlast an interruption.
         options: fields of `config` in its place: `criterion="l1"`, `repair="none"`,
             `fine_tune=StepFineTuneConfig(distil=False)`.
 
@@ -129,6 +130,7 @@ def prune(
     point = _point(pipeline, hyperparameters)
     method = build_pipeline(pipeline, own, point)
     _check_words(progress, callback)
+    kept_in = _folder_of(rungs_to, wanted)
     batch_size, seed = whole("batch_size", batch_size), whole("seed", seed)
     chosen = device_of(device)
     recipe = Recipe(batch_size, own.fine_tune, precision=resolve(precision, chosen))
@@ -143,96 +145,65 @@ def prune(
     if wanted is not None:
         images = (data, seed) if own.allocates else None
         found = found_for(wanted, opening.network, amounts, chosen, recipe.precision, images)
-        own, amounts = dataclasses.replace(own, ratio=found.ratio), found.on(amounts)
-        method = build_pipeline(pipeline, own, point)
-    network = _network(opening, amounts, recipe.precision, chosen)
+    network = _network(opening, amounts if found is None else found.on(amounts), recipe.precision, chosen)
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=3)
     if isinstance(own, LayerwiseConfig):
         check_criterion(own.criterion, network.units, network.norms, network.build(_CPU))
-    executor = TorchExecutor(network, data, recipe, seed, chosen)
-    with _Bar(method.length(len(network.steps)) + bool(point.final_epochs), progress) as bar:
-        executor.warm_up()
-        preparation = method.prepare(executor, method.freezes)
+    if found is None or wanted is None:
+        rungs = [Rung(method, network, None)]
+    else:
+        own = own if len(wanted) == 1 else own.on_rung()
+        rungs = [
+            Rung(
+                build_pipeline(pipeline, dataclasses.replace(own, ratio=each.ratio), point),
+                network.on_rung(each.on_rung(amounts)),
+                " ".join(map(str, targets)),
+                each.words,
+            )
+            for each, targets in zip(found.rungs, wanted, strict=True)
+        ]
+    facts = {
+        "builder": {"name": name_of(model), "num_classes": _classes(network.build(_CPU), data.train.image_shape)},
+        "image_shape": list(data.train.image_shape),
+        "preprocessing": data.preprocessing.as_dict(),
+    }
+    given = {"pipeline": pipeline, "batch_size": batch_size, "seed": seed}
+    walk = Walk(data, recipe, seed, chosen, callback, facts, given)
+
+    def prepared(preparation: Preparation) -> None:
         if not method.trains_anew:
             _warn_of_chance(preparation.original_accuracy, data.validation)
-        state = method.begin(executor)
-        while not method.is_done(executor, state):
-            state = method.advance(executor, state, preparation)
-            if state.kept:
-                executor.commit(state.snapshot)
-                executor.store.keep_only(state.kept)
-            bar.took(state.records[-1])
-            if callback is not None:
-                callback(state.records[-1])
-    seconds = state.pruning_seconds("wall", 1.0)
-    state, _ = method.finish(executor, state, preparation)
-    module = freeze(copied(executor.module(state.snapshot)), network.frozen)
-    kept = executor.filters_left(state.snapshot)
-    network.tie(module)
-    accuracy = executor.accuracy(module, to_device(data.validation, chosen))
-    for harm in harms_of(state.records, type(point), own.final_training, accuracy, len(data.validation)):
-        warnings.warn(str(harm), stacklevel=3)
-    dense = network.build(_CPU)
-    description = {
-        "builder": {"name": name_of(model), "num_classes": _classes(dense, data.train.image_shape)},
-        "image_shape": list(data.train.image_shape),
-        "widths": {layer: len(filters) for layer, filters in kept.items()},
-        "kept": {layer: list(filters) for layer, filters in kept.items()},
-        "frozen": list(network.frozen),
-        "layout": network.layout,
-        "metrics": {
-            "dense": _figures(network, dense, preparation.original_accuracy, data.validation),
-            "pruned": _figures(network, module, accuracy, data.validation),
-            "device": str(chosen),
-            "precision": recipe.precision,
-        },
-        "preprocessing": data.preprocessing.as_dict(),
-        "hyperparameters": point.plain(),
-        "config": {
-            "pipeline": pipeline,
-            "target": target,
-            "found": None if found is None else found.words,
-            "batch_size": batch_size,
-            "seed": seed,
-            **dataclasses.asdict(own),
-        },
-        **environment(),
-    }
-    return Result(module, state.records, seconds, description)
+
+    for result, harms in walk.down(rungs, progress, prepared):
+        for harm in harms:
+            warnings.warn(str(harm), stacklevel=3)
+        if kept_in is not None:
+            result.save(kept_in / result.name)
+    return result
 
 
-class _Bar:
-    """The steps as they are done: which layers, the accuracy after them, and the drop.
-
-    Args:
-        total: steps, at the most.
-        shown: without it where somebody looks.
-    """
-
-    def __init__(self, total: int, shown: bool | None) -> None:
-        self._bar = progress_bar(total, "preparing", "step", shown)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def took(self, record: StepRecord) -> None:
-        self._bar.set_description(record.layers, refresh=False)
-        self._bar.set_postfix(accuracy=f"{record.accuracy:.2f}%", drop=f"{record.drop:.2f}", refresh=False)
-        self._bar.update()
-
-
-def _wanted(target: str | None, ratio: float | None, pipeline: str) -> tuple[Target, ...] | None:
+def _wanted(target: str | None, ratio: float | None, pipeline: str) -> tuple[engine.Rung, ...] | None:
     """What is to be left, where a target says so."""
     if not isinstance(pipeline, str):
         raise UserError(f"pipeline={pipeline!r:.80} must be a name, as 'ice' or 'package.module:Class'")
-    wanted = target_of(target, ratio)
+    wanted = rungs_of(target, ratio)
     if not pipeline_named(pipeline).takes_target and wanted is not None:
         raise UserError(f"target finds a share for every layer alike; pipeline {pipeline} takes ratio")
+    if wanted is not None and len(wanted) > 1 and pipeline_named(pipeline).trains_anew:
+        raise UserError(f"target '{target}' is a ladder, and pipeline {pipeline} trains anew: give it one rung")
     return wanted
+
+
+def _folder_of(rungs_to: str | Path | StoragePath | None, wanted: object) -> StoragePath | None:
+    """Where rungs are saved, if anywhere."""
+    if rungs_to is None:
+        return None
+    if wanted is None:
+        raise UserError("rungs_to saves the rungs of a target: give one, as target='macs=0.8,0.6,0.4'")
+    own = storage_path(rungs_to)
+    own.check_writable("rungs_to")
+    return own
 
 
 def _point(pipeline: str, given: Hyperparameters | None) -> Hyperparameters:
@@ -302,13 +273,8 @@ def _warn_of_chance(accuracy: float, validation: ImageSource) -> None:
         warnings.warn(
             f"{doubt}: has the model its trained weights, has it seen images of other mean and std (Preprocessing), or "
             "another order of the classes?",
-            stacklevel=4,
+            stacklevel=6,
         )
-
-
-def _figures(network: DenseNetwork, model: nn.Module, accuracy: float, validation: ImageSource) -> dict[str, Any]:
-    """Of one form of the network, under the names that a run's assessment has for them."""
-    return {"validation_accuracy": accuracy, "validation_images": len(validation), **sizes(network, model)}
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from ice_ray.export_formats import SUFFIXES, check_format
 from ice_ray.exporter import write_exported
 from ice_ray.models.copies import copied
 from ice_ray.models.registry import ModelSpec
+from ice_ray.observe.ladder import draw_ladder, draw_rungs, ladder_table
 from ice_ray.observe.tables import as_html, as_text, outcome_table
 from ice_ray.observe.words import duration
 from ice_ray.pipelines.records import FINAL_RETRAINING, StepRecord
@@ -46,7 +47,8 @@ class Result:
         description: what `model.json` of the saved model says: how it is rebuilt from its dense form (`builder`,
             `image_shape`, `widths`, `frozen`, `layout`), and under `metrics` the figures of both networks, `dense` and
             `pruned`: `validation_accuracy`, `parameters`, `multiply_adds`, `file_bytes`, of a run also
-            `test_accuracy` and latencies.
+            `test_accuracy` and latencies, of a ladder's rung `latency_64_ms`, of a batch of 64.
+        above: of a ladder, the rung from which this one goes on: records and `pruning_seconds` have what came since.
 
     >>> import torch
     >>> from torch import nn
@@ -72,6 +74,7 @@ class Result:
     records: tuple[StepRecord, ...]
     pruning_seconds: float
     description: Mapping[str, Any]
+    above: Result | None = None
 
     @classmethod
     def of_run(
@@ -94,6 +97,19 @@ class Result:
         records = tuple(StepRecord(**record) for record in summary["steps"])
         model = load_pruned(folder, builder)
         return cls(model, records, summary["replay_pruning_seconds"], read_description(folder))
+
+    @property
+    def rungs(self) -> tuple[Result, ...]:
+        """Of the ladder that ends here (`target="macs=0.8,0.6,0.4"`), from the top, each with a model that can be saved
+        and exported; else this one alone.
+        """
+        return (self,) if self.above is None else (*self.above.rungs, self)
+
+    @property
+    def name(self) -> str:
+        """What it was pruned to: `macs=0.8`, of several quantities `macs=0.8,params=0.9`, or `ratio=0.5`."""
+        config = self.description["config"]
+        return ",".join(str(config["target"] or f"ratio={config['ratio']:g}").split())
 
     @property
     def accuracy(self) -> float:
@@ -149,13 +165,19 @@ class Result:
         return frame.set_index("step") if len(frame) else frame
 
     def plot(self, axes: Axes | None = None) -> Axes:
-        """Draw accuracy over the share of the parameters that is left, step by step.
+        """Draw accuracy over the share of the parameters that is left, step by step. Of a ladder: accuracy over
+        multiply-adds, of the dense model and all rungs, and in a second panel over latency.
 
         Args:
-            axes: matplotlib's, to draw on. [default: those of a new figure]
+            axes: matplotlib's, to draw on, of a ladder without the second panel. [default: those of a new figure]
         """
         import matplotlib.pyplot as plt  # likewise
 
+        if self.above is not None and axes is None:
+            return draw_ladder(plt.figure(), self._side_by_side, self._name)
+        if self.above is not None and axes is not None:
+            draw_rungs(axes, self._side_by_side)
+            return axes
         own = plt.subplots()[1] if axes is None else axes
         stands = [record for record in self.records if record.accepted]
         shares = [100.0, *(100 * record.unpruned_share for record in stands)]
@@ -233,14 +255,25 @@ class Result:
         )
 
     def __str__(self) -> str:
-        return as_text(self._table()).rstrip("\n")
+        return "\n\n".join(as_text(table).rstrip("\n") for table in self._tables())
 
     def _repr_html_(self) -> str:
-        return as_html(self._table())
+        return "".join(map(as_html, self._tables()))
 
-    def _table(self) -> Any:
+    def _tables(self) -> list[Any]:
+        """Of a ladder all rungs, and the last of them by itself."""
+        if self.above is None:
+            return [self._table()]
+        title = f"{self._name}: a ladder of {counted(len(self.rungs), 'rung')}"
+        return [ladder_table(self._side_by_side, title), self._table(f", {self.name}")]
+
+    @property
+    def _side_by_side(self) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        return [(rung.name, rung._dense, rung._pruned) for rung in self.rungs]
+
+    def _table(self, of: str = "") -> Any:
         steps = sum(record.layers != FINAL_RETRAINING for record in self.records)
-        title = f"{self._name}: {counted(steps, 'pruning step')} in {duration(self.pruning_seconds)}"
+        title = f"{self._name}{of}: {counted(steps, 'pruning step')} in {duration(self.pruning_seconds)}"
         return outcome_table(self._dense, self._pruned, title)
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ice_ray.address import StoragePath
-from ice_ray.api.arguments import check_preprocessing, keywords_of, pipeline_config, target_of, validated, whole
+from ice_ray.api.arguments import check_preprocessing, keywords_of, pipeline_config, rungs_of, validated, whole
 from ice_ray.api.data import given_images
 from ice_ray.api.run import Study, told_in_arguments
 from ice_ray.cluster.session import ray_session
@@ -147,7 +147,7 @@ def _described(
     for key in ("pipeline", "preset", "target", "space", "weights", "name"):
         if key in given and not isinstance(given[key], (str, Path)):
             raise UserError(f"{key}={given[key]!r:.80} must be a string")
-    target_of(given.get("target"), given.get("ratio"))
+    rungs_of(given.get("target"), given.get("ratio"))
     preset, pipeline = given.pop("preset", None), given.pop("pipeline", None)
     base = default_run(pipeline or "ice") if preset is None else load_preset(preset, pipeline)
     fields = {each.name for each in dataclasses.fields(RunConfig)} - set(_BY_THEIR_OWN_NAME)

@@ -13,7 +13,7 @@ import tyro
 from ice_ray.address import storage_path
 from ice_ray.config.run import Options, PipelineOptions, RunConfig, check_folder_name, config_from_dict
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.config import parse_target
+from ice_ray.engine.config import parse_rung
 from ice_ray.errors import UserError, require
 from ice_ray.export_formats import Format
 from ice_ray.ingest.config import DataErrors, DecideOn
@@ -69,6 +69,8 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         require(self, "ratio", is_ratio(self.ratio), RATIO_BOUND)
+        if self.target is not None:
+            parse_rung(self.target, "inspect")
         _ = self.run  # which checks what they have in common
         if self.num_classes is not None and self.data is not None:
             raise UserError("--num-classes: --data says how many there are; leave it out")
@@ -160,7 +162,7 @@ class ReplayJobConfig(Generic[Options]):
 
     def __post_init__(self) -> None:
         if self.target is not None:
-            parse_target(self.target)
+            parse_rung(self.target, "a job")
         if self.name is not None:
             check_folder_name(self.name)
 

@@ -14,7 +14,7 @@ import tyro
 
 from ice_ray.address import at_home, storage_path
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.config import parse_target
+from ice_ray.engine.config import parse_rung
 from ice_ray.errors import UserError, require
 from ice_ray.export_formats import Format
 from ice_ray.ingest.config import DataErrors, DecideOn, Placement
@@ -112,7 +112,7 @@ class RunConfig(Generic[Options]):
         if self.name is not None:
             check_folder_name(self.name)
         if self.target is not None:
-            parse_target(self.target)
+            parse_rung(self.target, "a job")
         if getattr(self.options, "calibration_images", math.inf) < (self.replay.workers or 2):
             raise UserError("--calibration-images must be at least as many as --replay.workers, 2 without it")
         if self.image_size is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 
 from ice_ray.data.images import PruningData
 from ice_ray.data.placement import to_device
-from ice_ray.engine.config import MEASURED, Found, Quantity, Target
+from ice_ray.engine.config import MEASURED, Found, Quantity, Rung, Target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import Measure, measured_share, objection_to, ratio_for, roundings
-from ice_ray.engine.width_losses import width_losses
+from ice_ray.engine.width_losses import WidthLosses, width_losses
+from ice_ray.errors import UserError
 from ice_ray.export_formats import need_onnx
 from ice_ray.pruning.allocation import Curve, allocate, allowed
 from ice_ray.pruning.amounts import Amounts
@@ -27,34 +29,49 @@ _NARROW = 0.005
 
 
 def find(
-    targets: Sequence[Target],
+    rungs: Sequence[Rung],
     network: DenseNetwork,
     amounts: Amounts,
     device: torch.device,
     precision: PrecisionChoice,
     images: tuple[PruningData, int] | None = None,
 ) -> tuple[Found, str | None]:
-    """What reaches the targets, and what speaks against it, if anything does.
+    """What reaches the target, and what speaks against it, if anything does: of a ladder, the last rung, with those
+    above.
 
     Args:
         images: to allocate by, and the run's seed; without them one ratio holds for all layers.
 
     Raises:
-        UserError: a target is out of reach; says what can be reached.
+        UserError: a target is out of reach, and says what can be reached; or a rung takes nothing from the one above.
     """
-    if any(target.quantity == "onnx-latency" for target in targets):
+    if any(target.quantity == "onnx-latency" for target in rungs[0]):
         need_onnx("target onnx-latency")
     if images is None:
-        found = ratio_for(targets, network, amounts, device, precision)
+        ratios = [ratio_for(targets, network, amounts, device, precision) for targets in rungs]
+        found = reduce(lambda above, own: dataclasses.replace(own, above=above), ratios)
     else:
         data, seed = images
         on_device = dataclasses.replace(data, train=to_device(data.train, device))
-        found = allocation_for(targets, network, amounts, on_device, seed, device, precision)
-    return found, objection_to(found, targets, network, amounts, device, precision)
+        found = allocation_for(rungs, network, amounts, on_device, seed, device, precision)
+    for targets, rung in zip(rungs, found.rungs, strict=True):
+        _check_below(targets, rung, network, amounts)
+    return found, objection_to(found, rungs[-1], network, amounts, device, precision)
+
+
+def _check_below(targets: Rung, rung: Found, network: DenseNetwork, amounts: Amounts) -> None:
+    """Raises UserError: a rung takes nothing from the one above, or gives back what that has taken."""
+    own = rung.on_rung(amounts)
+    gone = [own.removed_now(unit) for unit in network.units]
+    if rung.above is not None and (min(gone) < 0 or not any(gone)):
+        raise UserError(
+            f"target {' '.join(map(str, targets))} takes no filter that the rung above it has left: leave one of them "
+            "out, or put them further apart"
+        )
 
 
 def allocation_for(
-    targets: Sequence[Target],
+    rungs: Sequence[Rung],
     network: DenseNetwork,
     amounts: Amounts,
     data: PruningData,
@@ -64,8 +81,9 @@ def allocation_for(
 ) -> Found:
     """The widths that lose least of those that reach all targets (`width_losses`, `allocate`); nothing is trained.
 
-    For a latency, measured, the multiply-adds are sought with which the widths that lose least reach it; what is found
-    is measured once more, and that holds.
+    Of a ladder each rung is chosen from what the one above has left, by the same losses, which are measured once. For a
+    latency, measured, the multiply-adds are sought with which the widths that lose least reach it; what is found is
+    measured once more, and that holds.
 
     Args:
         amounts: rounding, and layers with ratios of their own, which keep them.
@@ -75,19 +93,36 @@ def allocation_for(
         UserError: a target is out of reach; says what can be reached.
     """
     amounts.check_patterns(network.steps)
-    losses = width_losses(network, data, seed, device)
+    losses, found = width_losses(network, data, seed, device), None
     measured = {
         target.quantity: measured_share(target.quantity, network, device, precision)
-        for target in targets
+        for target in rungs[0]
         if target.quantity in MEASURED
     }
+    for targets in rungs:
+        found = _rung(targets, network, amounts, losses, measured, device, precision, found)
+    assert found is not None
+    return found
+
+
+def _rung(
+    targets: Rung,
+    network: DenseNetwork,
+    amounts: Amounts,
+    losses: WidthLosses,
+    measured: Mapping[Quantity, Measure],
+    device: torch.device,
+    precision: PrecisionChoice,
+    above: Found | None,
+) -> Found:
+    widest = dict(above.widths) if above is not None else {}
     for own, narrowest in itertools.product(roundings(targets, amounts), (False, True)):
-        curves = [allowed(curve, own, narrowest) for curve in losses.curves]
+        curves = [allowed(curve, own, narrowest, widest.get(curve.unit.layer)) for curve in losses.curves]
         search = _Search(network, curves, targets, measured)
         if (widths := search.widths()) is not None:
             break
     else:
-        return ratio_for(targets, network, amounts, device, precision)
+        return dataclasses.replace(ratio_for(targets, network, amounts, device, precision), above=above)
     gone = sum(unit.filters - widths[unit.layer] for unit in network.units)
     return Found(
         ratio=round(gone / sum(unit.filters for unit in network.units), 3),
@@ -98,6 +133,7 @@ def allocation_for(
         seconds=losses.cost.wall_seconds,
         flops=losses.cost.flops,
         device=str(device),
+        above=above,
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ice_ray.cache.activations import ActivationCache
@@ -91,7 +92,7 @@ class Calibrator:
 
     def score(self, action: Score, context: RepairContext, snapshot: SnapshotId) -> tuple[dict[str, Tensor], float]:
         """Scores on the CPU, rank 0's everywhere: nearly equal ones must not order differently on unlike devices.
-        And the operations spent.
+        Filters that must stay have infinite ones. And the operations spent.
         """
         criterion, problems = criterion_named(action.criterion), self._problems_of(action, snapshot)
         scoring = ScoringContext.of(context, problems, criterion.problems(context.units))
@@ -101,6 +102,9 @@ class Calibrator:
             self._problems = None  # of all layers at once: too much to keep
         device = self._data.train.device
         agreed = {layer: self._collective.agree(each.to(device).float()).cpu() for layer, each in scores.items()}
+        for unit in context.units:
+            stays = [place for place, index in enumerate(context.kept[unit.layer]) if index in unit.fixed]
+            agreed[unit.layer][stays] = torch.inf
         per_image = criterion.passes * forward_flops(context.model, self._network.traces)
         if scoring.problems:
             per_image += self._refit_flops(context, action, [*problems.ready(context), *scoring.problems])

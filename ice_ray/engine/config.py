@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 from ice_ray.errors import UserError
@@ -25,6 +26,13 @@ class Target:
     quantity: Quantity
     share: float
 
+    def __str__(self) -> str:
+        return f"{self.quantity}={self.share:g}"
+
+
+Rung = tuple[Target, ...]
+"""Targets that are to be reached together. Several rungs are a ladder: each leaves less than the one before."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -38,6 +46,7 @@ class Found:
             layers would cost: mean Kullback-Leibler divergence from the dense network's answers, in nats.
         seconds, flops: what the allocation took.
         device: on which `latency` was measured; `onnx-latency` is always one thread's.
+        above: of a ladder's rung, what leads to the rung before, from whose network it goes on; None for the first.
     """
 
     ratio: float
@@ -48,6 +57,12 @@ class Found:
     seconds: float = 0.0
     flops: float = 0.0
     device: str = "cpu"
+    above: Found | None = None
+
+    @property
+    def rungs(self) -> tuple[Found, ...]:
+        """Of the ladder that ends here, from the first."""
+        return (self,) if self.above is None else (*self.above.rungs, self)
 
     @property
     def allocation(self) -> Allocation | None:
@@ -60,8 +75,15 @@ class Found:
         return self.shares[0][1]
 
     def on(self, amounts: Amounts) -> Amounts:
-        """The amounts, with what has been found."""
+        """The amounts, with what has been found, for a run that goes there from the dense network."""
         return replace(amounts, ratio=self.ratio, allocation=self.allocation)
+
+    def on_rung(self, amounts: Amounts) -> Amounts:
+        """The same for one that goes on from the rung above. The allocation was the first rung's expense."""
+        if self.above is None:
+            return self.on(amounts)
+        free = replace(self, seconds=0.0, flops=0.0)
+        return replace(free.on(amounts), above=self.above.on(amounts))
 
     @property
     def loss(self) -> float:
@@ -98,29 +120,57 @@ def target_words(text: str) -> str:
     return " ".join(word if said is None else f"{word} ({said})" for word, said in found)
 
 
-def parse_target(text: str) -> tuple[Target, ...]:
-    """A target as the command line has it, of one quantity or of several, all of which are to be reached.
+def parse_target(text: str) -> tuple[Rung, ...]:
+    """A target as the command line has it, of one quantity or of several, all of which are to be reached; with several
+    shares of each it is a ladder. The rungs, of which there is at least one.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or a ladder that does not go down.
 
     >>> parse_target("macs=0.5 params=0.6")
-    (Target(quantity='macs', share=0.5), Target(quantity='params', share=0.6))
+    ((Target(quantity='macs', share=0.5), Target(quantity='params', share=0.6)),)
+    >>> [str(target) for (target,) in parse_target("macs=0.8,0.6,0.4")]
+    ['macs=0.8', 'macs=0.6', 'macs=0.4']
     """
-    targets = tuple(_parsed(word) for word in text.split()) or (_parsed(text),)
-    if len({target.quantity for target in targets}) < len(targets):
+    ladders = [_parsed(word) for word in text.split()] or [_parsed(text)]
+    if len({targets[0].quantity for targets in ladders}) < len(ladders):
         raise UserError(f"target '{text}' names a quantity twice")
-    return targets
+    if len({len(targets) for targets in ladders}) > 1:
+        raise UserError(f"target '{text}' must have as many shares of one quantity as of the other")
+    for targets in ladders:
+        for before, after in pairwise(targets):
+            if after.share >= before.share:
+                raise UserError(f"target '{text}' must go down: {after} does not leave less than {before}")
+    return tuple(zip(*ladders, strict=True))
 
 
-def _parsed(text: str) -> Target:
-    quantity, _, share = text.partition("=")
+def parse_rung(text: str, who: str) -> Rung:
+    """A target for what takes no ladder.
+
+    Args:
+        who: takes none, for people.
+
+    Raises:
+        UserError: it is none, or a ladder.
+    """
+    rungs = parse_target(text)
+    if len(rungs) > 1:
+        raise UserError(f"target '{text}' is a ladder, and {who} takes one share: give it one rung")
+    return rungs[0]
+
+
+def _parsed(text: str) -> Rung:
+    """Of one quantity, from the top."""
+    quantity, _, shares = text.partition("=")
     try:
-        value = float(share)
+        values = [float(share) for share in shares.split(",")]
     except ValueError:
-        value = 0.0
-    if quantity not in get_args(Quantity) or not 0 < value < 1:
+        values = [0.0]
+    if quantity not in get_args(Quantity) or not all(0 < value < 1 for value in values):
         *others, last = (f"{each}=" for each in get_args(Quantity))
         known = f"{', '.join(others)} or {last}"
-        raise UserError(f"target '{text}' must be {known} with a share inside (0, 1), as macs=0.5")
-    return Target(quantity, value)  # type: ignore[arg-type]
+        raise UserError(
+            f"target '{text}' must be {known} with a share inside (0, 1), as macs=0.5, or with several, from the top "
+            "down, as macs=0.8,0.6,0.4"
+        )
+    return tuple(Target(quantity, value) for value in values)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 import hashlib
@@ -46,6 +47,8 @@ class DenseNetwork:
 
     Attributes:
         amounts: as given.
+        steps: what loses filters, in order.
+        units: of all steps; of a rung, of all of its ladder's.
         frozen: parameters, by name, that are given with requires_grad=False.
         fixed_layers: modules, by path, that have parameters of their own among `fixed`.
         fixed: those of them that keep their values. Where all are frozen, as for inference, none is: nothing could be
@@ -89,6 +92,7 @@ class DenseNetwork:
         if amounts is not None:
             amounts.check(anatomy.steps)
         self.steps: tuple[PruningStep, ...] = anatomy.steps if amounts is None else amounts.losing(anatomy.steps)
+        self.units: tuple[PrunableUnit, ...] = tuple(unit for step in self.steps for unit in step.units)
         attentions = {unit.layer: unit.filters for step in anatomy.steps for unit in step.units if unit.heads}
         if again := {path: each for path, each in closed.items() if path not in attentions}:
             self._close(again, {*self.frozen, *frozen_parameters(module)})
@@ -166,9 +170,14 @@ class DenseNetwork:
             return None
         return network if {unit.layer for unit in network.units} - {unit.layer for unit in self.units} else None
 
-    @property
-    def units(self) -> tuple[PrunableUnit, ...]:
-        return tuple(unit for step in self.steps for unit in step.units)
+    def on_rung(self, amounts: Amounts) -> DenseNetwork:
+        """The same network for a rung of the ladder whose last rung it was made for: its units are those that lose
+        filters anywhere on the ladder, its steps what goes on this rung.
+        """
+        rung = copy.copy(self)
+        rung.amounts, rung.steps = amounts, amounts.losing(self.steps)
+        rung.__dict__.pop("resume_points", None)  # by steps
+        return rung
 
     @property
     def all_frozen(self) -> bool:

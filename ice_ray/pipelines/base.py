@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ice_ray import hyperparameters as searched
-from ice_ray.engine.actions import FineTune, Measure
+from ice_ray.engine.actions import FineTune, Measure, SnapshotId
 from ice_ray.engine.cost import Cost
 from ice_ray.engine.executor import Executor
 from ice_ray.errors import require
@@ -98,6 +98,10 @@ class PipelineConfig:
         """As stage 2 has it."""
         return self
 
+    def on_rung(self) -> Self:
+        """As a rung of a ladder has it."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(ABC):
@@ -144,6 +148,10 @@ class Pipeline(ABC):
     def begin(self, executor: Executor) -> PipelineState:
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)
+
+    def begin_below(self, executor: Executor, snapshot: SnapshotId, accuracy: float) -> PipelineState:
+        """A rung of a ladder: what the rung above has come to. The executor holds it; its accuracy is in percent."""
+        return replace(self.begin(executor), snapshot=snapshot, began_at=accuracy)
 
     def length(self, steps: int) -> int:
         """Rounds of a run at most; a retraining, or a record of what stands, may come on top.

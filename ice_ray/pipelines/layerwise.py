@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from ice_ray.engine.actions import Outcome, Prune, Repair, Score, SnapshotId
 from ice_ray.engine.executor import Executor
@@ -59,10 +59,17 @@ class RepairingConfig(LayerwiseConfig):
     these layers then trained by themselves towards the same."""
     reconstruction_epochs: float = 5.0
     """Passes over the calibration images, for every step, of a reconstruction."""
+    rung_epochs: float = 2.5
+    """Likewise on every rung of a ladder, such as ice_ray.prune(target="macs=0.8,0.6,0.4"), each of which takes little
+    from what the one above has repaired."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "reconstruction_epochs", 0 < self.reconstruction_epochs < math.inf, "must be above 0")
+        for name in ("reconstruction_epochs", "rung_epochs"):
+            require(self, name, 0 < getattr(self, name) < math.inf, "must be above 0")
+
+    def on_rung(self) -> Self:
+        return replace(self, reconstruction_epochs=self.rung_epochs)
 
 
 Removed = tuple[tuple[str, tuple[int, ...]], ...]
@@ -76,7 +83,7 @@ def choose_removal(
     scored = executor.run(snapshot, Score(step, config.criterion, config.calibration_images))
     amounts = executor.network.amounts or config.amounts
     removed = tuple(
-        (unit.layer, lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups, unit.fixed))
+        (unit.layer, lowest(scored.value[unit.layer], amounts.removed_now(unit), unit.groups))
         for unit in executor.network.steps[step - 1].units
     )
     return removed, scored

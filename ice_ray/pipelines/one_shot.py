@@ -43,7 +43,7 @@ class OneShotPipeline(Pipeline):
         scored = executor.run(state.snapshot, Score(0, self.config.criterion, self.config.calibration_images))
         amounts = executor.network.amounts or self.config.amounts
         gone = {
-            unit.layer: lowest(scored.value[unit.layer], amounts.removed(unit), unit.groups, unit.fixed)
+            unit.layer: lowest(scored.value[unit.layer], amounts.removed_now(unit), unit.groups)
             for unit in executor.network.units
         }
         removal = remove(executor, state.snapshot, gone, scored.cost)

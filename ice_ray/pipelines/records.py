@@ -112,6 +112,7 @@ class PipelineState:
         retrained: whether the retraining after the last step is done; its record is the last.
         memory: what else a pipeline must remember, as JSON has it.
         kept: other snapshots that it may go back to.
+        began_at: accuracy, percent, of what it began with, where that is not the dense network but the rung above.
     """
 
     snapshot: SnapshotId
@@ -119,6 +120,7 @@ class PipelineState:
     retrained: bool = False
     memory: Any = None
     kept: tuple[SnapshotId, ...] = ()
+    began_at: float | None = None
 
     @property
     def accuracy(self) -> float:

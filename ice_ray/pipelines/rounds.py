@@ -122,7 +122,9 @@ def round_record(
 
 def accuracy_before(state: PipelineState, preparation: Preparation) -> float:
     """Of a round that starts from where the last one ended, percent."""
-    return state.accuracy if state.records else preparation.original_accuracy
+    if state.records:
+        return state.accuracy
+    return preparation.original_accuracy if state.began_at is None else state.began_at
 
 
 def remove(

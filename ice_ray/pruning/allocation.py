@@ -43,12 +43,13 @@ class Curve:
         return sorted(self.losses)
 
 
-def allowed(curve: Curve, amounts: Amounts, narrowest: bool = False) -> Curve:
+def allowed(curve: Curve, amounts: Amounts, narrowest: bool = False, widest: int | None = None) -> Curve:
     """A curve with the widths that may be chosen alone: multiples of `amounts.round_to`, what its own ratio leaves,
     and none below an eighth of the filters.
 
     Args:
         narrowest: allow less than an eighth.
+        widest: filters that the rung above has left: what has gone stays away.
     """
     unit, losses = curve.unit, curve.losses
     own = amounts.own_ratio(unit.layer)
@@ -56,8 +57,9 @@ def allowed(curve: Curve, amounts: Amounts, narrowest: bool = False) -> Curve:
         width = unit.filters - amounts.removed(unit)
         return Curve(unit, {width: losses[width]})
     least = 1 if narrowest else math.ceil(unit.filters / _NARROWEST)
-    widths = [width for width in losses if width == amounts.rounded(unit, width) and width >= least]
-    return Curve(unit, {width: losses[width] for width in widths or [unit.filters]})
+    most = unit.filters if widest is None else widest
+    widths = [width for width in losses if width == amounts.rounded(unit, width) and least <= width <= most]
+    return Curve(unit, {width: losses[width] for width in widths or [most]})
 
 
 def least_loss(losses: Sequence[Array], costs: Sequence[Array], budgets: Array) -> tuple[int, ...] | None:

@@ -40,12 +40,14 @@ class Amounts:
             that no layer loses more than its ratio; a layer narrower than it stays whole. [default: 1, unless a target
             asks for more]
         allocation: widths that have been found for a target, which hold in the place of all ratios.
+        above: of a ladder's rung, the amounts of the rung before, from whose network it goes on.
     """
 
     ratio: float
     by_layer: tuple[tuple[str, float], ...] = ()
     round_to: int | None = None
     allocation: Allocation | None = None
+    above: Amounts | None = None
 
     @property
     def _multiple(self) -> int:
@@ -61,8 +63,9 @@ class Amounts:
         return next((ratio for pattern, ratio in self.by_layer if fnmatch.fnmatchcase(layer, pattern)), None)
 
     def removed(self, unit: PrunableUnit) -> int:
-        """How many of a unit's filters go: ceil(ratio x filters), less where groups, filters that must stay or rounding
-        ask for it. Of an attention's heads one stays, and they are not rounded: each is many channels wide.
+        """How many of a unit's filters go from the dense network: ceil(ratio x filters), less where groups, filters
+        that must stay or rounding ask for it. Of an attention's heads one stays, and they are not rounded: each is many
+        channels wide.
         """
         if self.allocation is not None:
             return unit.filters - dict(self.allocation.widths).get(unit.layer, unit.filters)
@@ -71,6 +74,10 @@ class Amounts:
         run = unit.filters // unit.groups
         removed = removed_count(self.ratio_of(unit.layer), run)
         return unit.filters - self.rounded(unit, (run - removed) * unit.groups)
+
+    def removed_now(self, unit: PrunableUnit) -> int:
+        """How many of a unit's filters go from the network of the rung above; without one, from the dense network."""
+        return self.removed(unit) - (0 if self.above is None else self.above.removed(unit))
 
     def rounded(self, unit: PrunableUnit, kept: int) -> int:
         """A width that keeps all runs equal and all filters that must stay, as a multiple of `round_to` over all runs
@@ -84,8 +91,8 @@ class Amounts:
         return min(run, -(-own // multiple) * multiple) * unit.groups
 
     def losing(self, steps: Sequence[PruningStep]) -> tuple[PruningStep, ...]:
-        """The steps with only those units that lose filters, numbered anew."""
-        losing = [tuple(unit for unit in step.units if self.removed(unit)) for step in steps]
+        """The steps with only those units that lose filters now, numbered anew."""
+        losing = [tuple(unit for unit in step.units if self.removed_now(unit)) for step in steps]
         return tuple(PruningStep(number, units) for number, units in enumerate(filter(None, losing), start=1))
 
     def check_patterns(self, steps: Sequence[PruningStep]) -> None:

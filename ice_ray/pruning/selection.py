@@ -64,13 +64,13 @@ def _why(pattern: str, possible: Sequence[str], refused: Mapping[str, str]) -> s
     return f" ({nearest(pattern, list(possible))[:300]})" if possible else ""
 
 
-def lowest(scores: Tensor, count: int, groups: int = 1, fixed: Sequence[int] = ()) -> tuple[int, ...]:
+def lowest(scores: Tensor, count: int, groups: int = 1) -> tuple[int, ...]:
     """Indices (sorted) of the `count` lowest scores; among equals the earlier filter goes first.
 
-    Those that are `fixed` stay. With groups, filters go alike from as many equal runs: the places whose scores, summed
+    With groups, filters go alike from as many equal runs: the places whose scores, summed
     over runs, are lowest.
     """
     runs = scores.view(groups, -1)
     order = runs.sum(dim=0).argsort(stable=True)
-    positions = [position for position in order.tolist() if position not in fixed][: count // groups]
+    positions = order[: count // groups].tolist()
     return tuple(sorted(position + start for position in positions for start in range(0, len(scores), runs.shape[1])))

@@ -26,15 +26,17 @@ class StepProblems:
     def ready(self, context: RepairContext) -> Mapping[str, Mapping[str, Tensor]]:
         """By layer of the step, in the order in which they run: weights, and statistics of its norm, by name, with
         which it best reproduces the dense network's outputs from what it reads now, those before it made ready.
-        Without layers that read what they read there; in a step that reaches beyond a block, none, as all of its layers
-        are refitted in the end.
+        Without layers that read what they read there, and those that have lost filters before: these have been trained
+        since, with what reads them. In a step that reaches beyond a block, none, as all of its layers are refitted in
+        the end.
         """
         if context.is_spread:
             return {}
         if self._ready is None:
             found: dict[str, dict[str, Tensor]] = {}
             norms, fixed = context.structure.norms, context.structure.fixed
-            layers = sorted((unit.layer for unit in context.units), key=context.structure.order.index)
+            whole = [unit.layer for unit in context.units if len(context.kept[unit.layer]) == unit.filters]
+            layers = sorted(whole, key=context.structure.order.index)
             touched = {layer: [layer, *filter(None, [norms.get(layer)])] for layer in layers}
             with restored(context.model, [each for own in touched.values() for each in own]):
                 for layer in layers:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ice_ray.data.images import ImageSet
 from ice_ray.engine.allocation import allocation_for
-from ice_ray.engine.config import parse_target
+from ice_ray.engine.config import parse_rung, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import macs, objection_to
 from ice_ray.engine.width_losses import width_losses
@@ -93,7 +93,7 @@ def test_targets_are_reached_with_less_expected_loss_than_at_one_ratio(network, 
         "macs": macs(network, model) / macs(network, dense),
         "params": network.unpruned_share(model, "parameters"),
     }
-    for asked in parse_target(target):
+    for asked in parse_rung(target, "a test"):
         assert really[asked.quantity] <= asked.share
         assert dict(reached.shares)[asked.quantity] == pytest.approx(really[asked.quantity])
     assert reached.loss < reached.uniform_loss
@@ -120,9 +120,9 @@ def test_only_a_target_that_needs_it_takes_more_than_seven_eighths_of_a_layer(ne
     eighth = {unit.layer: unit.filters / 8 for unit in network.units}
     assert all(width >= eighth[layer] for layer, width in mild.widths)
     assert any(width < eighth[layer] for layer, width in harsh.widths)
-    told = objection_to(harsh, parse_target("macs=0.12"), network, Amounts(0.5), CPU, "fp32")
+    told = objection_to(harsh, parse_rung("macs=0.12", "a test"), network, Amounts(0.5), CPU, "fp32")
     assert told is not None and "so few seldom recover" in told
-    assert objection_to(mild, parse_target("macs=0.3"), network, Amounts(0.5), CPU, "fp32") is None
+    assert objection_to(mild, parse_rung("macs=0.3", "a test"), network, Amounts(0.5), CPU, "fp32") is None
 
 
 def test_what_is_out_of_reach_is_said(network, data):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ice_ray.engine.config import Target, parse_target
+from ice_ray.engine.config import Target, parse_rung, parse_target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import macs, objection_to, ratio_for, small_part
 from ice_ray.errors import UserError
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def found(network: DenseNetwork, target: str, **amounts):
-    return ratio_for(parse_target(target), network, Amounts(0.5, **amounts), CPU, "fp32")
+    return ratio_for(parse_rung(target, "a test"), network, Amounts(0.5, **amounts), CPU, "fp32")
 
 
 def shares(network: DenseNetwork, ratio: float, **amounts) -> tuple[float, float]:
@@ -64,8 +64,8 @@ def test_what_is_no_target_is_refused(text):
 
 
 def test_a_target_is_read():
-    assert parse_target("latency=0.6") == (Target("latency", 0.6),)
-    assert parse_target("macs=0.5 params=0.7") == (Target("macs", 0.5), Target("params", 0.7))
+    assert parse_target("latency=0.6") == ((Target("latency", 0.6),),)
+    assert parse_target("macs=0.5 params=0.7") == ((Target("macs", 0.5), Target("params", 0.7)),)
 
 
 def test_a_quantity_is_given_once():
@@ -176,7 +176,7 @@ def test_what_is_excluded_or_frozen_is_not_proposed():
 
 
 def objection(network: DenseNetwork, target: str) -> str | None:
-    wanted = parse_target(target)
+    wanted = parse_rung(target, "a test")
     ratio = ratio_for(wanted, network, Amounts(0.5), CPU, "fp32")
     return objection_to(ratio, wanted, network, Amounts(0.5), CPU, "fp32")
 
