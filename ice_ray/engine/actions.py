@@ -74,6 +74,7 @@ class Repair:
         epochs: of a reconstruction.
         criterion: whose scores of the same network have chosen the filters: what they were charged with is no cost of
             this.
+        together: after the last step, epochs of a reconstruction of all steps' layers together.
     """
 
     step: int
@@ -82,6 +83,7 @@ class Repair:
     images: int = 1000
     epochs: float = 0.0
     criterion: str | None = None
+    together: float = 0.0
 
 
 @dataclass(frozen=True)

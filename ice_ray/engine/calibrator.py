@@ -16,6 +16,7 @@ from ice_ray.distributed import Collective
 from ice_ray.engine.actions import Repair, Score, SnapshotId
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.work import forward_flops, refit_flops
+from ice_ray.models.partial_forward import Followed
 from ice_ray.models.resume import Activations, ResumePoint
 from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import Kept
@@ -77,16 +78,24 @@ class Calibrator:
             kept: by layer that owns filters, which of the dense network's the model has.
         """
         network, step = self._network, action.step
-        units, branches = network.steps[step - 1].units if step else network.units, frozenset[str]()
+        units, followed = network.steps[step - 1].units if step else network.units, dict[str, Followed]()
         if isinstance(action, Repair) or criterion_named(action.criterion).problems(units):
-            branches, _ = network.residual_branches, (network.resume_points, network.inner_resume_points)
-        order, answers = [trace.name for trace in network.traces], network.answers
-        at_last = answers if step == len(network.steps) else None
-        positions = {trace.name: trace.positions for trace in network.traces}
-        structure = Structure(order, network.norms, branches, at_last, network.fixed_layers, network.units, positions)
-        activations, shard = self._activations(model, action, snapshot), self._collective.shard
+            followed, _ = network.followed, (network.resume_points, network.inner_resume_points)
+        is_last = isinstance(action, Repair) and step == len(network.steps)
+        structure = Structure(
+            [trace.name for trace in network.traces],
+            network.norms,
+            residual_branches=[layer for layer, own in followed.items() if own.is_term],
+            activations={layer: own.activation for layer, own in followed.items() if own.activation is not None},
+            answers=network.answers if is_last else None,
+            step_ends=network.step_ends if is_last else (),
+            fixed=network.fixed_layers,
+            units=network.units,
+            positions={trace.name: trace.positions for trace in network.traces},
+        )
+        held, shard = self._activations(model, action, snapshot), self._collective.shard
         points = self._inner_points(action) if any(unit.is_spread for unit in units) else {}
-        images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, activations, points)
+        images = CalibrationImages(self._images, action.images, self._data.preprocessing, shard, held, points)
         key = (self._seed, "step", step)
         return RepairContext(model, self._dense, units, structure, images, self._collective, key, kept)
 
@@ -129,10 +138,13 @@ class Calibrator:
             removed,
             lambda: remove_filters(model, self._network.image_shape, removed),
             action.epochs,
+            action.together,
         )
         self._problems = None
         for mirrored in (False, True):
             own = self._activation_caches[False, mirrored]
+            if repaired.together:  # layers before the step have changed
+                own.forget()
             cut = [owner for unit in context.units if unit.layer in removed for owner in unit.owners]
             own.rename((snapshot, action.images), (after, action.images), cut)
         for tensor in model.state_dict().values():  # unlike devices may solve to other last bits
@@ -144,6 +156,8 @@ class Calibrator:
             per_image += forward_flops(model, self._run_through(action))
         if repaired.reconstructed:
             per_image += self._reconstruction_flops(model, action, repaired, context.images.views)
+        if repaired.together:
+            per_image += self._together_flops(model, action, repaired.together_held, context.images.views)
         return repaired, per_image * min(action.images, len(self._data.train))
 
     def _problems_of(self, action: Score | Repair, snapshot: SnapshotId) -> StepProblems:
@@ -198,6 +212,12 @@ class Calibrator:
             return total + (views - 1) * self._moving_flops(model, action, [each[0] for each in repaired.trained])
         own = [trace for trace in self._run_through(action) if point is not None and point.is_behind(trace.name)]
         return total + (views - 1) * (forward_flops(self._dense(), own) + forward_flops(model, own))
+
+    def _together_flops(self, model: nn.Module, action: Repair, is_held: bool, views: int) -> float:
+        """Of one calibration image: whole passes, as in a reconstruction."""
+        passes, traces = 2 + action.together, self._network.traces
+        dense = forward_flops(self._dense(), traces) * (views if is_held else views + passes)
+        return dense + (passes + 2 * action.together) * forward_flops(model, traces)
 
     def _activations(
         self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId

@@ -21,7 +21,7 @@ from ice_ray.models.copies import copied
 from ice_ray.models.frozen import freeze, frozen_parameters
 from ice_ray.models.inference import foldable_norms, folded
 from ice_ray.models.layout import Layout, find_layout, lay_out
-from ice_ray.models.partial_forward import find_residual_branches
+from ice_ray.models.partial_forward import Followed, follow
 from ice_ray.models.resume import ResumePoint, find_resume_points
 from ice_ray.models.ties import check_overlaps, join, ties_of
 from ice_ray.models.trace import LayerTrace, trace_layers, unused_parameters, upstream_parameters
@@ -246,12 +246,23 @@ class DenseNetwork:
         return list(dict.fromkeys(trace.name for trace in self.traces))
 
     @cached_property
-    def residual_branches(self) -> frozenset[str]:
-        """The layers that end residual branches (`find_residual_branches`)."""
+    def followed(self) -> dict[str, Followed]:
+        """What becomes of the outputs, behind their norms, of layers that read filters which may go."""
         owners = [layer for unit in self.units if unit.is_spread for layer in unit.owners]
         layers = dict.fromkeys([*(reader for unit in self.units for reader in unit.consumers), *owners])
         ends = {layer: self.norms.get(layer) or layer for layer in layers}
-        return find_residual_branches(self._module, self.image_shape, ends)
+        return follow(self._module, self.image_shape, ends)
+
+    @property
+    def step_ends(self) -> list[str]:
+        """The layers that the steps lead to: behind them, or behind the sums of which they are terms, a network may
+        give what the dense one does.
+        """
+        found = {layer for layer, followed in self.followed.items() if followed.is_term}
+        for step in self.steps:
+            owners = {owner for unit in step.units for owner in unit.owners}
+            found |= {reader for unit in step.units for reader in unit.consumers} - owners
+        return [layer for layer in self._order if layer in found]
 
     @property
     def answers(self) -> str | None:

@@ -1,8 +1,8 @@
-"""Forward passes that end at a layer, or at the sum behind a residual branch; and which layers end such branches."""
+"""Forward passes that end at a layer, or at the sum behind a residual branch; and what becomes of layers' outputs."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from traceback import clear_frames
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -49,7 +50,7 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
     """A layer's first call in a forward pass, which ends there, or at the sum behind `end`. In full precision.
 
     Args:
-        end: the layer or its norm, whose output is added to a shortcut (`find_residual_branches`).
+        end: the layer or its norm, whose output is added to a shortcut (`follow`).
     """
     if end is None:
         return Passage(*reads_and_gives(model, layer, images))
@@ -75,7 +76,7 @@ def passage(model: nn.Module, layer: str, images: Tensor, end: str | None = None
 
 @dataclass(frozen=True)
 class End:
-    """A point of a forward pass: a module's output, or the sum that it is a term of (`find_residual_branches`)."""
+    """A point of a forward pass: a module's output, or the sum that it is a term of (`follow`)."""
 
     module: str
     is_term: bool = False
@@ -177,14 +178,40 @@ def shortcut(function: Callable[..., Any], arguments: Sequence[Any], keywords: M
     return others[0] if is_sum else None
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What becomes of a module's output.
+
+    Attributes:
+        is_term: whether it is added to a tensor of its shape and used nowhere else: it ends a residual branch.
+        activation: the function that alone reads it, or that sum: a key of `ACTIVATIONS`; None where there is none.
+    """
+
+    is_term: bool
+    activation: str | None
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+}
+"""By name, as torch has it."""
+
+
 class _Uses(TorchFunctionMode):
-    """Counts, by module, the additions that use its output, and all uses."""
+    """Counts, by module, the additions that use its output, and all uses; notes what reads the output, or the sum."""
 
     def __init__(self) -> None:
         super().__init__()
         self.outputs: dict[str, Tensor] = {}  # kept, so that no other tensor takes the place of one
         self.sums: Counter[str] = Counter()
         self.uses: Counter[str] = Counter()
+        self.readers: defaultdict[str, list[str]] = defaultdict(list)
+        self._added: dict[str, Tensor] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -192,20 +219,27 @@ class _Uses(TorchFunctionMode):
         given = kwargs or {}
         result = func(*args, **given)
         if _has_tensor(result):  # shapes and the like are no use of it
-            for name, output in list(self.outputs.items()):
-                if any(each is output for each in _flat([*args, *given.values()])):
-                    self.uses[name] += 1
-                    self.sums[name] += shortcut(func, args, given, output) is not None
+            read, name = [*_flat([*args, *given.values()])], getattr(func, "__name__", "").rstrip("_")
+            for layer, added in list(self._added.items()):
+                if any(each is added for each in read):
+                    self.readers[layer].append(name)
+                    if result is added:
+                        self._added[layer] = added.clone()  # changed in place: what reads it now reads what came of it
+            for layer, output in list(self.outputs.items()):
+                if any(each is output for each in read):
+                    self.uses[layer] += 1
+                    if shortcut(func, args, given, output) is not None:
+                        self.sums[layer] += 1
+                        self._added[layer] = result
+                    else:
+                        self.readers[layer].append(name)
                     if result is output:
-                        self.outputs[name] = output.clone()  # changed in place: what reads it now reads what came of it
+                        self.outputs[layer] = output.clone()
         return result
 
 
-def find_residual_branches(
-    model: nn.Module, image_shape: tuple[int, int, int], ends: Mapping[str, str]
-) -> frozenset[str]:
-    """The layers that end residual branches: their output is added to a tensor of its shape and used nowhere else.
-    Found in a pass of a copy.
+def follow(model: nn.Module, image_shape: tuple[int, int, int], ends: Mapping[str, str]) -> dict[str, Followed]:
+    """What becomes of layers' outputs, found in a pass of a copy.
 
     Args:
         ends: by layer, the module whose output is meant: the layer itself, or its batch norm.
@@ -228,7 +262,13 @@ def find_residual_branches(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(watch)
         probe(images)
-    return frozenset(each for each in ends if runs[each] == watch.uses[each] == watch.sums[each] == 1)
+    found = {}
+    for layer in ends:
+        is_term = runs[layer] == watch.uses[layer] == watch.sums[layer] == 1
+        read = watch.readers[layer]
+        is_activated = runs[layer] == len(read) == 1 and (is_term or not watch.sums[layer]) and read[0] in ACTIVATIONS
+        found[layer] = Followed(is_term, read[0] if is_activated else None)
+    return found
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:

@@ -56,9 +56,9 @@ class BaselinePipeline(Pipeline):
     hyperparameters: BaselineHyperparameters
 
     def step(self, executor: Executor, state: PipelineState, preparation: Preparation) -> PipelineState:
-        step = executor.network.steps[len(state.records)]
+        step, *later = executor.network.steps[len(state.records) :]
         removed, scored = choose_removal(executor, state.snapshot, step.number, self.config)
-        pruned = executor.run(state.snapshot, removal_action(removed, step.number, self.config))
+        pruned = executor.run(state.snapshot, removal_action(removed, step.number, self.config, not later))
         costs = (Cost(), pruned.cost) if self.config.repair != "none" else (pruned.cost, Cost())
         removal = Removal(pruned.snapshot, sum(len(filters) for _, filters in removed), scored.cost, *costs)
         record, after = round_record(

@@ -173,7 +173,7 @@ class IcePipeline(Pipeline):
         number = len(state.records) + 1
         is_last = number == len(executor.network.steps)
         removed, scored = choose_removal(executor, state.snapshot, number, self.config)
-        pruned = executor.run(state.snapshot, removal_action(removed, number, self.config))
+        pruned = executor.run(state.snapshot, removal_action(removed, number, self.config, is_last))
         costs = (Cost(), pruned.cost) if self.config.repair != "none" else (pruned.cost, Cost())
         removal = Removal(pruned.snapshot, sum(len(filters) for _, filters in removed), scored.cost, *costs)
         share = executor.run(pruned.snapshot, UnprunedShare(self.config.alpha)).value

@@ -59,17 +59,21 @@ class RepairingConfig(LayerwiseConfig):
     these layers then trained by themselves towards the same."""
     reconstruction_epochs: float = 5.0
     """Passes over the calibration images, for every step, of a reconstruction."""
+    joint_epochs: float = 10.0
+    """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
     rung_epochs: float = 2.5
-    """Likewise on every rung of a ladder, such as ice_ray.prune(target="macs=0.8,0.6,0.4"), each of which takes little
-    from what the one above has repaired."""
+    """As reconstruction_epochs on every rung of a ladder, such as ice_ray.prune(target="macs=0.8,0.6,0.4"), each of which
+    takes little from what the one above has repaired; joint_epochs are fewer by the same factor."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("reconstruction_epochs", "rung_epochs"):
             require(self, name, 0 < getattr(self, name) < math.inf, "must be above 0")
+        require(self, "joint_epochs", 0 <= self.joint_epochs < math.inf, "must be at least 0")
 
     def on_rung(self) -> Self:
-        return replace(self, reconstruction_epochs=self.rung_epochs)
+        fewer = self.rung_epochs / self.reconstruction_epochs
+        return replace(self, reconstruction_epochs=self.rung_epochs, joint_epochs=fewer * self.joint_epochs)
 
 
 Removed = tuple[tuple[str, tuple[int, ...]], ...]
@@ -89,9 +93,11 @@ def choose_removal(
     return removed, scored
 
 
-def removal_action(removed: Removed, step: int, config: RepairingConfig) -> Prune | Repair:
+def removal_action(removed: Removed, step: int, config: RepairingConfig, is_last: bool) -> Prune | Repair:
     """What takes the chosen filters: removal alone, or removal and repair."""
     if config.repair == "none":
         return Prune(removed)
-    epochs = config.reconstruction_epochs if config.repair == "reconstruction" else 0.0
-    return Repair(step, config.repair, removed, config.calibration_images, epochs, config.criterion)
+    epochs, together = 0.0, 0.0
+    if config.repair == "reconstruction":
+        epochs, together = config.reconstruction_epochs, config.joint_epochs if is_last else 0.0
+    return Repair(step, config.repair, removed, config.calibration_images, epochs, config.criterion, together)

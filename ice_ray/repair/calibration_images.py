@@ -82,6 +82,10 @@ class CalibrationImages:
     def _mirrored(self) -> Iterator[Batch]:
         yield from self._batches(ImageSet(self._images.images.flip(2), self._images.labels))
 
+    def from_start(self) -> CalibrationImages:
+        """The same, with passes that begin at the images."""
+        return CalibrationImages(self._sample, self._most, self._preprocessing, self._shard, lambda *_: None)
+
     @contextmanager
     def moving(self) -> Iterator[None]:
         """While its block runs, passes may be moved on to later layers; behind it they begin at the step again."""

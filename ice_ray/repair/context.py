@@ -31,7 +31,9 @@ class Structure:
         order: convolutions and linear layers in the order in which they run.
         norms: the batch norm that directly follows each layer, where one does.
         residual_branches: layers whose output, behind the norm, is but a term of a sum.
+        activations: by layer, the function that alone reads its output behind the norm, or that sum.
         answers: after the last step, the layer whose outputs are the network's, where one can be refitted.
+        step_ends: after the last step, the layers that the steps lead to.
         fixed: layers whose weights no repair may change.
         units: all that may lose filters, of every step.
         positions: of each layer's output, in an image.
@@ -40,7 +42,9 @@ class Structure:
     order: Sequence[str]
     norms: Mapping[str, str | None]
     residual_branches: Collection[str] = ()
+    activations: Mapping[str, str] = field(default_factory=dict)
     answers: str | None = None
+    step_ends: Sequence[str] = ()
     fixed: Collection[str] = ()
     units: Sequence[PrunableUnit] = ()
     positions: Mapping[str, int] = field(default_factory=dict)

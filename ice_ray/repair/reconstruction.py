@@ -15,15 +15,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ice_ray.models.partial_forward import End, outputs_at
+from ice_ray.models.partial_forward import ACTIVATIONS, End, outputs_at
 from ice_ray.randomness import generator
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted
 from ice_ray.repair.normal_equations import at_lanes, by_image
 from ice_ray.training.schedules.linear import linear
 
-RATE, BATCH = 0.1, 32
-MOST_BYTES = 256 * 2**20
+RATE, RATE_TOGETHER, BATCH = 0.1, 0.04, 32
+MOST_BYTES = 384 * 2**20
 """Of the dense network's outputs that a process holds while a step is reconstructed, and as much of those for mirrored
 images; beyond that they are computed anew for every batch.
 """
@@ -31,12 +31,13 @@ _AT_ONCE = 128
 
 
 def reconstruct(
-    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float
+    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float, rate: float = RATE
 ) -> tuple[dict[str, tuple[float, float]], bool]:
     """Train, in place, layers of a network, with the factors and shifts of the norms behind, towards what some of them
-    give in the dense network, of the filters that they still have; where that is a term of a sum, towards the sum.
+    give in the dense network, of the filters that they still have; where that is a term of a sum, towards the sum; and
+    where an activation function alone reads it, towards what that gives: what it cuts off may be anything.
 
-    Adam, on batches of the calibration images over all processes, the rate up to `RATE` of each tensor's root mean
+    Adam, on batches of the calibration images over all processes, the rate up to a share of each tensor's root mean
     square (one of zeros stays) and down to nothing. Where training mirrors images, each is looked at as it is and
     mirrored by turns, half of them mirrored in the first epoch. All norms keep their statistics. Where no less of these
     images' targets is left unexplained than there was, nothing is changed.
@@ -45,6 +46,7 @@ def reconstruct(
         layers: that are trained: those of them whose weights are their own and may change, and that run once.
         ends: layers that the others lead to.
         epochs: passes over the calibration images.
+        rate: the greatest share.
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
@@ -56,7 +58,7 @@ def reconstruct(
     with _training(context.model, parameters):
         aim = _Aim(context, found)
         before, kept = aim.errors(), [each.detach().clone() for each in parameters]
-        _descend(context, parameters, aim, epochs)
+        _descend(context, parameters, aim, epochs, rate)
         after = aim.errors()
         if not sum(after) < sum(before):  # a loss that is no number is no less, either
             after = before
@@ -65,7 +67,7 @@ def reconstruct(
     return {end.module: (was, now) for end, was, now in zip(found.values(), before, after, strict=True)}, aim.held
 
 
-def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
+def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float, rate: float) -> None:
     images = context.images
     groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
     optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
@@ -79,7 +81,7 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
         which = shuffled[number * BATCH : (number + 1) * BATCH]
         indices = (which + images.count * ((first[which] + epoch) % images.views)).sort().values
         for group in optimizer.param_groups:
-            group["lr"] = RATE * group["size"] * linear((step + 0.5) / steps)
+            group["lr"] = rate * group["size"] * linear((step + 0.5) / steps)
         optimizer.zero_grad(set_to_none=True)
         own = indices[images.held[indices % images.count]]
         if len(own):
@@ -104,6 +106,8 @@ class _Aim:
         self._context, self._images, self._ends = context, context.images, tuple(ends.values())
         self._left = [_channels_left(context, layer) for layer in ends]
         self._lanes = [context.lanes(layer) for layer in ends]
+        named = context.structure.activations
+        self._activations = [ACTIVATIONS[named[layer]] if layer in named else None for layer in ends]
         own = self._images.held.nonzero().flatten()
         self._own, self._views = own, [own + view * self._images.count for view in range(self._images.views)]
         self._targets: list[Tensor] = []
@@ -111,7 +115,7 @@ class _Aim:
         squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
         for indices in (part for view in self._views for part in self._parts(view)):
             wanted = self._wanted(indices)
-            squares += torch.stack([each.double().square().sum() for each in wanted])
+            squares += torch.stack([each.double().square().sum() for each in self._activated(wanted)])
             room -= sum(each.nbytes for each in wanted)
             parts = [*parts, wanted] if room >= 0 else []
         self._scales = (context.reduction.sum(squares) / (self._images.count * len(self._views))).tolist()
@@ -140,8 +144,8 @@ class _Aim:
         return (self._context.reduction.sum(total) / self._images.count).tolist()
 
     def _shares(self, indices: Tensor) -> Tensor:
-        given = self._given(self._context.model, indices)
-        pairs = zip(given, self._wanted(indices), self._scales, strict=True)
+        given, wanted = self._given(self._context.model, indices), self._wanted(indices)
+        pairs = zip(self._activated(given), self._activated(wanted), self._scales, strict=True)
         return torch.stack(
             [(own - wanted.view_as(own)).square().sum() / (scale or 1.0) for own, wanted, scale in pairs]
         )
@@ -162,6 +166,12 @@ class _Aim:
     def _given(self, network: nn.Module, indices: Tensor) -> list[Tensor]:
         with self._images.passing(network, indices) as images:
             return [by_image(each, len(indices)) for each in outputs_at(network, self._ends, images)]
+
+    def _activated(self, values: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            each if activation is None else activation(each)
+            for each, activation in zip(values, self._activations, strict=True)
+        ]
 
     def _parts(self, indices: Tensor) -> Sequence[Tensor]:
         return indices.split(_AT_ONCE) if len(indices) else ()

@@ -12,7 +12,7 @@ from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.config import RepairKind
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted, problem_of, readers_of, refit
-from ice_ray.repair.reconstruction import reconstruct
+from ice_ray.repair.reconstruction import RATE_TOGETHER, reconstruct
 from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
 
 Errors = dict[str, tuple[float, float]]
@@ -27,6 +27,8 @@ class Repaired:
         reconstructed: by the module behind which a step is looked at.
         trained: the layers of each reconstruction.
         targets_held: whether what a reconstruction aims at was computed once; else for every batch.
+        together: as `reconstructed`, of all steps after the last.
+        together_held: whether what that aims at was computed once.
         set_up_before, set_up_after: layers whose least-squares problem was set up before and after the removal.
         norms_estimated: whether norms were, in whole passes.
     """
@@ -38,6 +40,8 @@ class Repaired:
     set_up_before: tuple[str, ...] = ()
     set_up_after: tuple[str, ...] = ()
     norms_estimated: bool = False
+    together: Errors = field(default_factory=dict)
+    together_held: bool = True
 
 
 def repair(
@@ -47,6 +51,7 @@ def repair(
     removed: Mapping[str, Sequence[int]],
     remove: Callable[[], None],
     epochs: float = 0.0,
+    together: float = 0.0,
 ) -> Repaired:
     """Remove filters of a context's units from its network, and repair it, in place.
 
@@ -54,9 +59,11 @@ def repair(
     filters are to go, to what they give in the dense network, and then, in the order in which they run, the layers that
     read what is left, so that the sums in which they end are those of the dense network; norms behind keep the
     statistics that go with it. The first reader reads after the removal what it read before, less what has gone: its
-    problem is set up before, where a criterion may have set it up already. After the last step the layer that gives the
-    answers is refitted, too. Where a reader cannot be refitted, norms are estimated anew as well. `reconstruction`
-    begins with that, and then trains the step's layers and their readers together, if all of these were refitted.
+    problem is set up before, where a criterion may have set it up already. Where a reader cannot be refitted, norms are
+    estimated anew as well. `reconstruction` begins with that, and then trains the step's layers and their readers
+    together, if all of these were refitted. After the last step, it may train all layers between the first and the last
+    step's end together, so that each makes up for what those before it have left; and the layer that gives the answers
+    is refitted, too.
 
     Where filters of several layers go together, or a reader reads more than them, the step may reach through the whole
     network. There it is gone through once, block after block: all layers that lose or read filters are refitted, then
@@ -66,11 +73,12 @@ def repair(
         problems: of the network before the removal.
         removed: per layer, the filters that go.
         remove: takes them.
-        epochs: of a reconstruction.
+        epochs: of a reconstruction of the step.
+        together: of one of all steps, after the last.
     """
     if context.is_spread and kind != "bn":
         remove()
-        return _through(context.without(removed), kind, epochs)
+        return _through(context.without(removed), kind, epochs, together)
     model, structure = context.model, context.structure
     order = structure.order
     consumers = {reader for unit in context.units for reader in unit.consumers}
@@ -114,11 +122,25 @@ def repair(
         trained = [layer for layer in dict.fromkeys(order) if layer in owners | set(errors)]
         ends = [layer for layer in dict.fromkeys(order) if layer in errors and layer not in owners]
         reconstructed, held = reconstruct(context, trained, ends, epochs)
+    context, found, is_held = _all_together(context, together)
     if kind != "bn":
         after += _answering_last(context, errors)
-    return Repaired(
-        errors, reconstructed, (tuple(trained),) if reconstructed else (), held, tuple(before), tuple(after), misses
-    )
+    layers = (tuple(trained),) if reconstructed else ()
+    return Repaired(errors, reconstructed, layers, held, tuple(before), tuple(after), misses, found, is_held)
+
+
+def _all_together(context: RepairContext, epochs: float) -> tuple[RepairContext, Errors, bool]:
+    """After the last step: the layers of all steps trained together, towards what the steps lead to. From then on
+    passes begin at the images.
+    """
+    structure = context.structure
+    order, ends = list(dict.fromkeys(structure.order)), structure.step_ends
+    if not epochs or not ends:
+        return context, {}, True
+    first = min(order.index(owner) for unit in structure.units for owner in unit.owners)
+    layers = order[first : max(map(order.index, ends)) + 1]
+    own = replace(context, images=context.images.from_start(), key=(*context.key, "together"))
+    return own, *reconstruct(own, layers, ends, epochs, RATE_TOGETHER)
 
 
 def _answering_last(context: RepairContext, errors: Errors) -> list[str]:
@@ -178,7 +200,7 @@ def sections(context: RepairContext) -> list[Section]:
     return found
 
 
-def _through(context: RepairContext, kind: RepairKind, epochs: float) -> Repaired:
+def _through(context: RepairContext, kind: RepairKind, epochs: float, together: float) -> Repaired:
     """The repair of a step that reaches beyond a block, after the removal."""
     model, structure = context.model, context.structure
     readers = {reader for unit in context.units for reader in unit.consumers}
@@ -191,14 +213,15 @@ def _through(context: RepairContext, kind: RepairKind, epochs: float) -> Repaire
                     errors[layer] = refit(context, layer, problem_of(context, layer))
             if kind == "reconstruction" and section.ends:
                 own = replace(context, key=(*context.key, section.layers[0]))
-                found, holds = reconstruct(own, section.layers, section.ends, epochs)
-                reconstructed |= found
-                trained += [section.layers] if found else []
+                own_errors, holds = reconstruct(own, section.layers, section.ends, epochs)
+                reconstructed |= own_errors
+                trained += [section.layers] if own_errors else []
                 held = held and holds
-        _answering_last(context, errors)
+    context, found, is_held = _all_together(context, together)
+    _answering_last(context, errors)
     misses = not readers <= set(errors)
     if misses:
         settled = [norm for norm in map(structure.norms.get, errors) if norm is not None]
         first = min((owner for unit in context.units for owner in unit.owners), key=structure.order.index)
         recalibrate(model, context.images, context.reduction, first, None, settled)
-    return Repaired(errors, reconstructed, tuple(trained), held, (), tuple(errors), misses)
+    return Repaired(errors, reconstructed, tuple(trained), held, (), tuple(errors), misses, found, is_held)
