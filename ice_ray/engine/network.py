@@ -260,7 +260,8 @@ class DenseNetwork:
         """
         found = {layer for layer, followed in self.followed.items() if followed.is_term}
         for step in self.steps:
-            owners = {owner for unit in step.units for owner in unit.owners}
+            is_spread = any(unit.is_spread for unit in step.units)  # what reads it may be inside any block
+            owners = {owner for unit in (self.units if is_spread else step.units) for owner in unit.owners}
             found |= {reader for unit in step.units for reader in unit.consumers} - owners
         return [layer for layer in self._order if layer in found]
 

@@ -31,7 +31,7 @@ _AT_ONCE = 128
 
 
 def reconstruct(
-    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float, rate: float = RATE
+    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float, together: bool = False
 ) -> tuple[dict[str, tuple[float, float]], bool]:
     """Train, in place, layers of a network, with the factors and shifts of the norms behind, towards what some of them
     give in the dense network, of the filters that they still have; where that is a term of a sum, towards the sum; and
@@ -46,7 +46,7 @@ def reconstruct(
         layers: that are trained: those of them whose weights are their own and may change, and that run once.
         ends: layers that the others lead to.
         epochs: passes over the calibration images.
-        rate: the greatest share.
+        together: whether the layers are those of all steps, which have been reconstructed before: with a lower rate.
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
@@ -58,7 +58,7 @@ def reconstruct(
     with _training(context.model, parameters):
         aim = _Aim(context, found)
         before, kept = aim.errors(), [each.detach().clone() for each in parameters]
-        _descend(context, parameters, aim, epochs, rate)
+        _descend(context, parameters, aim, epochs, RATE_TOGETHER if together else RATE)
         after = aim.errors()
         if not sum(after) < sum(before):  # a loss that is no number is no less, either
             after = before

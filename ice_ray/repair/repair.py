@@ -12,7 +12,7 @@ from ice_ray.repair.batch_norms import recalibrate
 from ice_ray.repair.config import RepairKind
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted, problem_of, readers_of, refit
-from ice_ray.repair.reconstruction import RATE_TOGETHER, reconstruct
+from ice_ray.repair.reconstruction import reconstruct
 from ice_ray.repair.step_problems import StepProblems, assign, remaining_problem
 
 Errors = dict[str, tuple[float, float]]
@@ -140,7 +140,7 @@ def _all_together(context: RepairContext, epochs: float) -> tuple[RepairContext,
     first = min(order.index(owner) for unit in structure.units for owner in unit.owners)
     layers = order[first : max(map(order.index, ends)) + 1]
     own = replace(context, images=context.images.from_start(), key=(*context.key, "together"))
-    return own, *reconstruct(own, layers, ends, epochs, RATE_TOGETHER)
+    return own, *reconstruct(own, layers, ends, epochs, together=True)
 
 
 def _answering_last(context: RepairContext, errors: Errors) -> list[str]:

@@ -53,11 +53,12 @@ def repaired(executor: TorchExecutor, kind: str = "least-squares") -> tuple[list
     snapshot, sums, errors = executor.root, [], {}
     for step in executor.network.steps:
         removed, _ = choose_removal(executor, snapshot, step.number, CONFIG)
-        outcome = executor.run(snapshot, Repair(step.number, kind, removed, 200, epochs=4))
+        together = 2 if kind == "reconstruction" and step is executor.network.steps[-1] else 0
+        outcome = executor.run(snapshot, Repair(step.number, kind, removed, 200, epochs=4, together=together))
         snapshot = outcome.snapshot
         sums.append(int(checksum(executor.module(snapshot))))
         found = outcome.value.refitted if kind == "least-squares" else outcome.value.reconstructed
-        errors |= {layer: after for layer, (_, after) in found.items()}
+        errors |= {layer: after for layer, (_, after) in (found | outcome.value.together).items()}
     return sums, errors
 
 

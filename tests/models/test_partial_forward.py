@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ice_ray.models.partial_forward import End, find_residual_branches, outputs_at, passage
+from ice_ray.models.partial_forward import End, Followed, follow, outputs_at, passage
 from ice_ray.models.registry import ModelSpec
 from ice_ray.models.trace import trace_layers
 
@@ -14,11 +14,8 @@ SHAPE = (3, 32, 32)
 
 
 def sums_in(model: nn.Module) -> set[str]:
-    return set(
-        find_residual_branches(
-            model.eval(), SHAPE, {trace.name: trace.norm or trace.name for trace in trace_layers(model, SHAPE)}
-        )
-    )
+    ends = {trace.name: trace.norm or trace.name for trace in trace_layers(model, SHAPE)}
+    return {layer for layer, followed in follow(model.eval(), SHAPE, ends).items() if followed.is_term}
 
 
 def test_residual_branches_end_in_sums():
@@ -70,12 +67,40 @@ class Tail(nn.Module):
 )  # fmt: skip
 def test_what_counts_as_a_sum(then, is_sum):
     model = Tail(then).eval()
-    assert find_residual_branches(model, SHAPE, {"conv": "conv"}) == ({"conv"} if is_sum else set())
+    assert follow(model, SHAPE, {"conv": "conv"})["conv"].is_term is is_sum
     if is_sum:
         images = torch.randn(2, *SHAPE)
         found = passage(model, "conv", images, "conv")
         assert torch.equal(found.shortcut, images)
         assert torch.equal(found.given, images)
+
+
+@pytest.mark.parametrize(
+    ("then", "followed"),
+    [
+        (lambda y, x: F.relu(y), Followed(False, "relu")),
+        (lambda y, x: F.relu(y, inplace=True) + 1, Followed(False, "relu")),
+        (lambda y, x: y.relu_() * 2, Followed(False, "relu")),
+        (lambda y, x: F.silu(y + x), Followed(True, "silu")),
+        (lambda y, x: F.relu6(y.add_(x), inplace=True) + 1, Followed(True, "relu6")),
+        (lambda y, x: F.relu(z := y + x) + z, Followed(True, None)),  # the sum is read beside it
+        (lambda y, x: F.relu(y) + y, Followed(False, None)),
+        (lambda y, x: torch.sigmoid(y + x), Followed(True, None)),  # none that is known
+        (lambda y, x: y + x, Followed(True, None)),
+        (lambda y, x: y.flatten(2), Followed(False, None)),
+    ],
+)  # fmt: skip
+def test_which_activation_alone_reads_an_output_or_its_sum(then, followed):
+    assert follow(Tail(then).eval(), SHAPE, {"conv": "conv"}) == {"conv": followed}
+
+
+class Twice(Tail):
+    def forward(self, x):
+        return F.relu(self.conv(F.relu(self.conv(x))))
+
+
+def test_a_layer_that_runs_twice_has_no_activation_of_its_own():
+    assert follow(Twice(None).eval(), SHAPE, {"conv": "conv"})["conv"].activation is None
 
 
 def test_a_passage_through_a_block_has_what_its_shortcut_carries():

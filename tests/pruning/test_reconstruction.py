@@ -65,8 +65,8 @@ def test_what_stood_for_all_is_left_alone_where_training_makes_it_worse(monkeypa
     assert all(torch.equal(expected.state_dict()[key], value) for key, value in model.state_dict().items())
 
 
-def removal(executor: TorchExecutor, step: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    scored = executor.run(executor.root, Score(step, "l1")).value
+def removal(executor: TorchExecutor, step: int, snapshot: str = "") -> tuple[tuple[str, tuple[int, ...]], ...]:
+    scored = executor.run(snapshot or executor.root, Score(step, "l1")).value
     return tuple((layer, lowest(each, len(each) // 2)) for layer, each in scored.items())
 
 
@@ -90,7 +90,7 @@ def test_only_the_step_s_layers_and_their_norms_factors_change(network, data):
 
 
 def test_it_aims_at_the_sum_that_the_block_ends_in(network, data):
-    """By hand, with the block's own parts: the branch and the shortcut, before the activation."""
+    """By hand, with the block's own parts: the branch and the shortcut, and the activation that alone reads them."""
     executor = fresh(network, data)
     _, outcome = repaired(executor, "reconstruction", step=2, images=100)
     sample = executor._calibrator._images.take(100)
@@ -100,7 +100,7 @@ def test_it_aims_at_the_sum_that_the_block_ends_in(network, data):
     def summed(own: nn.Module) -> torch.Tensor:
         x = own.layer1(F.relu(own.bn1(own.conv1(images))))
         block = own.layer2[0]
-        return block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x))))) + block.shortcut(x)
+        return F.relu(block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x))))) + block.shortcut(x))
 
     with torch.no_grad():
         wanted = summed(dense)
@@ -227,3 +227,57 @@ def test_both_layers_of_a_bottleneck_are_trained_towards_what_the_third_gives(da
     changed = {key.removeprefix("blocks.1.") for key, value in own.items() if not torch.equal(value, least[key])}
     trained = {f"{layer}.{name}" for layer in ("reduce", "middle", "expand") for name in ("weight", "bias")}
     assert changed - {"head.weight", "head.bias"} == trained  # the head answers: refitted behind it
+
+
+def all_steps(executor: TorchExecutor, together: float):
+    """Every step reconstructed, and all of them together after the last; what the last has come to."""
+    snapshot, steps = executor.root, executor.network.steps
+    for step in steps:
+        last = together if step is steps[-1] else 0.0
+        action = Repair(step.number, "reconstruction", removal(executor, step.number, snapshot), 200, 2.0, None, last)
+        outcome = executor.run(snapshot, action)
+        snapshot = outcome.snapshot
+        executor.commit(snapshot)
+    return executor.store.get(snapshot).tensors, outcome
+
+
+def test_after_the_last_step_all_layers_come_closer_to_the_dense_network_together(network, data):
+    alone, before = all_steps(fresh(network, data), 0.0)
+    joint, after = all_steps(fresh(network, data), 4.0)
+    ends = {f"layer{stage}.0.bn2" for stage in (1, 2, 3)}
+    assert not before.value.together
+    assert set(after.value.together) == ends
+    assert sum(left for _, left in after.value.together.values()) < sum(was for was, _ in after.value.together.values())
+    changed = {key for key, value in joint.items() if not torch.equal(value, alone[key])}
+    trained = {key for key in joint if key.startswith("layer") and key.endswith((".weight", ".bias"))}
+    assert changed == trained | {"linear.weight", "linear.bias"}  # neither stem nor statistics; the head is refitted
+    assert after.cost.flops > before.cost.flops
+
+
+def test_the_head_is_refitted_to_what_it_reads_then(network, data):
+    """Its bias takes up what is left on average; activations from before would be those of what is no more."""
+    executor = fresh(network, data)
+    _, outcome = all_steps(executor, 4.0)
+    sample = executor._calibrator._images.take(200)
+    images = torch.cat([batch for batch, _ in evaluation_batches(sample, data.preprocessing, 100, Shard())])
+    with torch.no_grad():
+        left = executor.module(outcome.snapshot)(images) - network.build(CPU)(images)
+    assert left.std(dim=0).min() > 0.3
+    assert left.mean(dim=0).abs().max() < 1e-3
+
+
+def test_a_joint_reconstruction_that_makes_it_worse_changes_nothing(network, data, monkeypatch):
+    monkeypatch.setattr(reconstruction, "RATE_TOGETHER", 1e30)
+    alone, _ = all_steps(fresh(network, data), 0.0)
+    joint, outcome = all_steps(fresh(network, data), 1.0)
+    assert outcome.value.together
+    assert all(before == after for before, after in outcome.value.together.values())
+    assert {key for key, value in joint.items() if not torch.equal(value, alone[key])} <= {
+        "linear.weight",
+        "linear.bias",
+    }
+
+
+def test_together_too_the_same_seed_gives_the_same_bits(network, data):
+    first, second = (all_steps(fresh(network, data), 1.5)[0] for _ in range(2))
+    assert all(torch.equal(second[key], value) for key, value in first.items())
