@@ -92,7 +92,7 @@ def test_a_smaller_network_takes_less_and_the_dense_one_as_much_as_itself(networ
 def test_what_is_allocated_is_as_fast_as_asked_for_in_widths_that_the_runtime_likes(
     network, pruning_data, target, tmp_path
 ):
-    found = allocation_for(parse_target(target)[0], network, Amounts(0.5), pruning_data, 0, CPU, "fp32")
+    found = allocation_for(parse_target(target), network, Amounts(0.5), pruning_data, 0, CPU, "fp32")
     asked = {each.quantity: each.share for each in parse_target(target)[0]}
     assert all(left <= asked[quantity] for quantity, left in found.shares)
     assert [quantity for quantity, _ in found.shares] == list(asked)
@@ -105,7 +105,7 @@ def test_what_is_allocated_is_as_fast_as_asked_for_in_widths_that_the_runtime_li
 @pytest.mark.slow
 def test_the_users_own_rounding_goes_before_the_runtimes(network, pruning_data):
     amounts = Amounts(0.5, round_to=12)
-    found = allocation_for(parse_target("onnx-latency=0.7")[0], network, amounts, pruning_data, 0, CPU, "fp32")
+    found = allocation_for(parse_target("onnx-latency=0.7"), network, amounts, pruning_data, 0, CPU, "fp32")
     filters = {unit.layer: unit.filters for unit in network.units}
     assert all(width % 12 == 0 or width == filters[layer] for layer, width in found.widths)
 
@@ -123,14 +123,14 @@ def test_without_images_one_ratio_holds_in_widths_that_the_runtime_likes(network
 @pytest.mark.slow
 def test_what_is_out_of_reach_is_said_with_what_the_least_widths_leave(network, pruning_data):
     with pytest.raises(UserError, match=r"target onnx-latency=0\.01 is out of reach: the greatest .* leaves 0\.\d+; "):
-        allocation_for(parse_target("onnx-latency=0.01")[0], network, Amounts(0.5), pruning_data, 0, CPU, "fp32")
+        allocation_for(parse_target("onnx-latency=0.01"), network, Amounts(0.5), pruning_data, 0, CPU, "fp32")
 
 
 def test_a_missing_package_is_named_before_anything_is_measured(network, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("ice_ray.export_formats.find_spec", lambda name: None if name == "onnxscript" else found(name))
     with pytest.raises(UserError, match=r"^target onnx-latency needs onnxscript, not .*pip install 'ice_ray\[onnx\]'$"):
-        find(parse_target("onnx-latency=0.5")[0], network, Amounts(0.5), CPU, "fp32")
+        find(parse_target("onnx-latency=0.5"), network, Amounts(0.5), CPU, "fp32")
 
 
 @pytest.mark.slow
