@@ -35,28 +35,34 @@ def onnx_latency_share(network: DenseNetwork) -> Callable[[nn.Module], float]:
     def share(model: nn.Module) -> float:
         pruned, shares = _session(model, network.image_shape), list[float]()
         for _ in range(_WARM_UP):
-            _seconds(dense, noise), _seconds(pruned, noise)
+            thread_seconds(dense, noise), thread_seconds(pruned, noise)
         end = time.perf_counter() + _SECONDS
         while len(shares) < _FEWEST or (len(shares) < _MOST and time.perf_counter() < end):
-            before = _seconds(dense, noise)
-            shares.append(_seconds(pruned, noise) / before)
+            before = thread_seconds(dense, noise)
+            shares.append(thread_seconds(pruned, noise) / before)
         return statistics.median(shares)
 
     return share
 
 
 def _session(model: nn.Module, image_shape: tuple[int, int, int]) -> InferenceSession:
+    with tempfile.TemporaryDirectory(prefix="latency-") as scratch:
+        file = Path(scratch) / "model.onnx"
+        write_module(model, image_shape, "onnx", file)
+        return session_of(file)
+
+
+def session_of(model: Path | bytes) -> InferenceSession:
+    """A session of one thread, of an ONNX model or the file of one."""
     import onnxruntime  # an extra
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory(prefix="latency-") as scratch:
-        file = Path(scratch) / "model.onnx"
-        write_module(model, image_shape, "onnx", file)
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _seconds(session: InferenceSession, images: Any) -> float:
+def thread_seconds(session: InferenceSession, images: Any) -> float:
+    """The processor's time of a pass, which a session of one thread takes in the calling one."""
     began = time.thread_time()
     session.run(None, {INPUT: images})
     return time.thread_time() - began

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.amounts import Amounts
-from ice_ray.pruning.footprint import Footprint
 
 Array = npt.NDArray[np.float64]
 _MOST_STATES, _CELLS = 4_000, 1_000
@@ -117,7 +117,17 @@ def _not_bettered(losses: Array, costs: Array, budgets: Array) -> npt.NDArray[np
     return order[best[first]]
 
 
-def allocate(curves: Sequence[Curve], footprint: Footprint, budgets: Mapping[str, float]) -> dict[str, int] | None:
+class Costs(Protocol):
+    """What widths cost, as shares of the dense network's quantities; `Footprint` says more."""
+
+    def share(self, quantity: str, widths: Mapping[str, int]) -> float:
+        """What is left of a quantity with these widths; units not named are whole."""
+
+    def along(self, quantity: str, widths: Mapping[str, int], unit: PrunableUnit) -> Array:
+        """(filters + 1,) the same with this unit's filters from none to all kept, the others' as given."""
+
+
+def allocate(curves: Sequence[Curve], footprint: Costs, budgets: Mapping[str, float]) -> dict[str, int] | None:
     """The widths that lose least under budgets of `macs` and `params`, as shares of the dense network's.
 
     Where neighbours both lose filters, what a width costs depends on the others: it is counted at the widths found
@@ -150,7 +160,7 @@ def _some(widths: Sequence[int]) -> list[int]:
 
 
 class _Allocation:
-    def __init__(self, curves: Sequence[Curve], footprint: Footprint, budgets: Mapping[str, float]) -> None:
+    def __init__(self, curves: Sequence[Curve], footprint: Costs, budgets: Mapping[str, float]) -> None:
         self._curves, self._footprint, self._names = curves, footprint, list(budgets)
         self._limits = np.array([budgets[name] for name in self._names])
 

@@ -42,7 +42,7 @@ class LayerwisePruneConfig(PruneConfig):
     YAML file that maps patterns to ratios."""
     round_to: int | None = None
     """Keep widths in multiples of this (8 or 16: odd widths are slower on real hardware), rounded up. [default: 1; for
-    the target onnx-latency 8, or 4 or 1 where that cannot be reached otherwise]"""
+    the target onnx-latency 4, where that can reach it]"""
     coupled: bool | None = None
     """Whether filters go that residual sums, concatenations and multiplications tie to other layers', and those of
     stems, transitions and heads: yes or no. [default: no]"""

@@ -42,6 +42,7 @@ class Footprint:
         self._units = {unit.layer: (number, unit.filters) for number, unit in enumerate(units)}
         taken = _taken(copied(module), image_shape, units)
         macs, params = list[_Tensor](), list[_Tensor]()
+        self._weights: dict[str, _Tensor] = {}
         for name, own in module.named_modules():
             tensors = {
                 key: _Tensor(each.numel(), each.shape, taken.get((name, key), {}))
@@ -51,6 +52,7 @@ class Footprint:
             params += tensors.values()
             if runs := [trace for trace in traces if trace.name == name]:
                 weight, positions = tensors["weight"], sum(trace.positions for trace in runs)
+                self._weights[name] = weight
                 lanes = Counter[str]()
                 for trace in runs:
                     lanes.update({layer: each for layer, _, each in trace.lanes})
@@ -68,6 +70,16 @@ class Footprint:
         gone = np.repeat(self._gone(widths)[:, None], filters + 1, axis=1)
         gone[number] = filters - np.arange(filters + 1)
         return self._counts[quantity].shares(gone)
+
+    def channels(self, layer: str, widths: Mapping[str, int]) -> tuple[int, int]:
+        """Outputs, and inputs of each group, that a convolution or linear layer has left with these widths."""
+        weight, left = self._weights[layer], list[int]()
+        for dim, size in enumerate(weight.shape[:2]):
+            taken = weight.taken.get(dim, {})
+            whole = {unit: self._units[unit][1] for unit in taken}
+            gone = sum(own * (whole[unit] - widths.get(unit, whole[unit])) for unit, own in taken.items())
+            left.append(round(size - gone))
+        return left[0], left[1]
 
     def _gone(self, widths: Mapping[str, int]) -> Array:
         return np.array([filters - widths.get(layer, filters) for layer, (_, filters) in self._units.items()], float)

@@ -13,6 +13,7 @@ from ice_ray.engine.allocation import allocation_for, find
 from ice_ray.engine.config import parse_target, target_words
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.onnx_latency import onnx_latency_share
+from ice_ray.engine.onnx_layers import PricedFootprint
 from ice_ray.engine.target import ratio_for
 from ice_ray.errors import UserError
 from ice_ray.models.exported import write_module
@@ -86,9 +87,8 @@ def test_a_smaller_network_takes_less_and_the_dense_one_as_much_as_itself(networ
     assert quarters < halves < 0.8
 
 
-@pytest.mark.parametrize(
-    "target", ["onnx-latency=0.6", pytest.param("onnx-latency=0.7 params=0.5", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx-latency=0.6", "onnx-latency=0.7 params=0.5"])
 def test_what_is_allocated_is_as_fast_as_asked_for_in_widths_that_the_runtime_likes(
     network, pruning_data, target, tmp_path
 ):
@@ -96,10 +96,26 @@ def test_what_is_allocated_is_as_fast_as_asked_for_in_widths_that_the_runtime_li
     asked = {each.quantity: each.share for each in parse_target(target)[0]}
     assert all(left <= asked[quantity] for quantity, left in found.shares)
     assert [quantity for quantity, _ in found.shares] == list(asked)
-    assert all(width % 8 == 0 for _, width in found.widths)
+    assert all(width % 4 == 0 for _, width in found.widths)
     again = share(network.build(CPU), network.build_pruned(dict(found.widths), CPU), tmp_path)
     assert again <= asked["onnx-latency"] + 0.1
     assert f"{found.share:.3f} of the latency (ONNX Runtime, one thread, batch 64)" in found.words
+
+
+def test_layers_that_are_measured_alone_rank_widths_as_the_whole_network_does(network):
+    widths = {unit.layer: [4, 8, 16, 32, 64][: 5 if unit.filters == 64 else 3] for unit in network.units}
+    priced, measured = PricedFootprint(network, widths), onnx_latency_share(network)
+    narrow = {layer: own[1] for layer, own in widths.items()}
+    middle = {layer: own[-1] // 2 for layer, own in widths.items()}
+    told = [priced.share("onnx-latency", each) for each in (narrow, middle, {})]
+    really = [measured(network.build_pruned(each, CPU)) for each in (narrow, middle)]
+    assert told[0] < told[1] < told[2] == 1
+    assert told[:2] == pytest.approx(really, abs=0.25)
+    unit = network.units[0]
+    along = priced.along("onnx-latency", middle, unit)
+    assert len(along) == unit.filters + 1
+    assert along[middle[unit.layer]] == pytest.approx(told[1])
+    assert priced.share("macs", middle) == network.footprint.share("macs", middle)
 
 
 @pytest.mark.slow
@@ -114,7 +130,7 @@ def test_without_images_one_ratio_holds_in_widths_that_the_runtime_likes(network
     found = ratio_for(parse_target("onnx-latency=0.6")[0], network, Amounts(0.5), CPU, "fp32")
     assert found.share <= 0.6
     assert found.widths == tuple(
-        (unit.layer, unit.filters - Amounts(found.ratio, round_to=8).removed(unit)) for unit in network.units
+        (unit.layer, unit.filters - Amounts(found.ratio, round_to=4).removed(unit)) for unit in network.units
     )
     assert found.on(Amounts(0.5)).allocation is not None
     assert found.words.startswith(f"ratio {found.ratio:g} leaves {found.share:.3f} of the latency (ONNX Runtime")

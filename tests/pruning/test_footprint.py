@@ -51,3 +51,6 @@ def test_counts_are_those_of_the_network_that_is_built(build, drawn):
         assert len(along) == unit.filters + 1
         assert along[kept[unit.layer]] == pytest.approx(footprint.share("macs", kept))
     assert footprint.share("macs", {}) == 1.0
+    for trace in network.traces:
+        shape = pruned.get_parameter(f"{trace.name}.weight").shape
+        assert footprint.channels(trace.name, kept) == tuple(shape[:2])
