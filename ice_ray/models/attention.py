@@ -1,8 +1,9 @@
-"""Attention modules of torch and torchvision in a form that can do with fewer heads.
+"""Attention modules of torch, torchvision and timm in a form that can do with fewer heads.
 
 `nn.MultiheadAttention` checks that its heads together are as wide as what it reads, and torchvision's windowed
-attention reshapes to that width: neither can lose a head. Both use the weights of their projections outside these
-layers' own forward passes, too, where nothing that watches layers sees them. The modules here compute the same.
+attention and timm's attention over channels (XCA) reshape to that width: none can lose a head. The first two use the
+weights of their projections outside these layers' own forward passes, too, where nothing that watches layers sees them.
+The modules here compute the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 NUMBERS_OF_HEADS = ("num_heads", "n_heads", "heads", "num_head", "n_head", "nhead", "num_attention_heads")
 """What modules call them."""
 _WITH_WINDOWS = "torchvision.models.swin_transformer"
+_OVER_CHANNELS = {"timm.models.edgenext": "CrossCovarianceAttn", "timm.models.xcit": "XCA"}
 
 
 class MultiheadAttention(nn.Module):
@@ -210,6 +212,36 @@ class ShiftedWindowAttention(nn.Module):
         return 16 * bias.sigmoid() if continuous else bias
 
 
+class CrossCovarianceAttention(nn.Module):
+    """What timm's `CrossCovarianceAttn` (EdgeNeXt) and `XCA` (XCiT) compute: attention of each head's channels to each
+    other (El-Nouby et al. 2021), with any number of heads.
+
+    Args:
+        given: whose layers and tensors it takes over.
+    """
+
+    qkv: nn.Linear
+    proj: nn.Linear
+    temperature: Tensor
+
+    def __init__(self, given: nn.Module) -> None:
+        super().__init__()
+        own: Any = given
+        self.num_heads, self.head_dim = own.num_heads, own.proj.in_features // own.num_heads
+        self.temperature = own.temperature
+        self.qkv, self.attn_drop, self.proj, self.proj_drop = own.qkv, own.attn_drop, own.proj, own.proj_drop
+        self.train(given.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, positions, C), and so is what it gives."""
+        split = 3, self.num_heads, self.head_dim
+        query, key, value = self.qkv(x).unflatten(-1, split).permute(2, 0, 3, 4, 1)
+        logits = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * self.temperature
+        attended = self.attn_drop(logits.softmax(dim=-1)) @ value
+        output: Tensor = self.proj_drop(self.proj(attended.permute(0, 3, 1, 2).flatten(2)))
+        return output
+
+
 def number_of_heads(module: nn.Module) -> int | None:
     """How many heads a module says that it has, or None."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -230,7 +262,8 @@ def objection_to(module: nn.MultiheadAttention) -> str | None:
 
 
 def with_open_heads(model: nn.Module, only: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """Put modules that can lose heads in the place of torch's and torchvision's, in place; the tensors are the same.
+    """Put modules that can lose heads in the place of torch's, torchvision's and timm's, in place; the tensors are the
+    same.
 
     Args:
         only: module paths. [default: all]
@@ -247,6 +280,8 @@ def with_open_heads(model: nn.Module, only: Sequence[str] | None = None) -> dict
             own = MultiheadAttention(module)
         elif _is_windowed(module):
             own = ShiftedWindowAttention(module)
+        elif _is_over_channels(module):
+            own = CrossCovarianceAttention(module)
         else:
             continue
         model.set_submodule(path, own)
@@ -257,3 +292,8 @@ def with_open_heads(model: nn.Module, only: Sequence[str] | None = None) -> dict
 def _is_windowed(module: nn.Module) -> bool:
     known = sys.modules.get(_WITH_WINDOWS)  # a module of a class there has loaded it
     return known is not None and type(module) in (known.ShiftedWindowAttention, known.ShiftedWindowAttentionV2)
+
+
+def _is_over_channels(module: nn.Module) -> bool:
+    known = ((sys.modules.get(place), name) for place, name in _OVER_CHANNELS.items())
+    return any(place is not None and type(module) is getattr(place, name) for place, name in known)

@@ -18,6 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ice_ray.models.answers import logits_of
@@ -42,7 +43,7 @@ from ice_ray.pruning.traced_operations import (
     varying_dims,
 )
 
-Side = Literal["gives", "reads", "each", "before", "after", "lanes"]
+Side = Literal["gives", "reads", "each", "before", "after", "lanes", "size"]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -51,10 +52,11 @@ class Part:
     """A run of channels of a module, or of a bare parameter.
 
     Attributes:
-        name: module path, or the parameter's name.
+        name: module path, or the name of a parameter or of a number.
         side: the channels are the filters that it gives; the inputs that it reads; each is treated by itself (a norm, a
-            depthwise convolution, a bare parameter); they are zeros `before` and `after` those that it is given; or the
-            `lanes` (positions of an image) along which a linear layer runs, which does the same in each.
+            depthwise convolution, a bare parameter); they are zeros `before` and `after` those that it is given; the
+            `lanes` (positions of an image) along which a linear layer runs, which does the same in each; or their
+            number is an attribute of a module, to which its forward pass reshapes (`size`).
         labels: of each channel; 0 where it is no channel of any layer.
     """
 
@@ -93,7 +95,7 @@ def trace_channels(model: nn.Module, image_shape: tuple[int, int, int]) -> Chann
     follower = _Follower(model)
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad(), leaving_nothing(model), follower.hooked(), follower:
+    with torch.no_grad(), leaving_nothing(model), _Sizes(model, follower), follower.hooked(), follower:
         logits = logits_of(model(image))
     follower.hold(follower.labels_of(logits), OUTPUTS)
     return follower.found()
@@ -166,6 +168,13 @@ class _Follower(TorchDispatchMode):
     def _fresh(self, count: int) -> Tensor:
         self._count += count
         return torch.arange(self._count - count + 1, self._count + 1)
+
+    def note_size(self, name: str, tensor: Tensor, dim: int) -> None:
+        """A number that is the size of a tensor's dimension: it changes with the channels that lie along it."""
+        labels = self.labels_of(tensor)
+        if labels is not None and dim % labels.ndim in varying_dims(labels):
+            own = labels.movedim(dim, -1).reshape(-1, labels.shape[dim])[0]
+            self._note(name, "size", own)
 
     def _note(self, name: str, side: Side, labels: Tensor) -> None:
         """A part; met again, it is tied to what it was."""
@@ -499,6 +508,41 @@ class _Follower(TorchDispatchMode):
                 first = first.squeeze(dim)
         count = len(given.result) if isinstance(given.result, (tuple, list)) else 1
         return [first] * count
+
+
+class _Size(int):
+    """A number that a module holds, with its name."""
+
+    name: str
+
+
+class _Sizes(TorchFunctionMode):
+    """Tells of numbers that modules hold and by which their forward passes reshape or split tensors. While it watches,
+    the numbers know their names.
+    """
+
+    def __init__(self, model: nn.Module, follower: _Follower) -> None:
+        super().__init__()
+        self._follower = follower
+        for path, module in model.named_modules():
+            for name, value in list(vars(module).items()) if _rule_of(module) is None else ():
+                if type(value) is int and value > 1:
+                    module.__dict__[name] = own = _Size(value)
+                    own.name = f"{path}.{name}" if path else name
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        if name in ("reshape", "view"):
+            sizes = [each for own in args[1:] for each in (own if isinstance(own, (list, tuple)) else [own])]
+            for dim, size in enumerate(sizes):
+                if isinstance(size, _Size):
+                    self._follower.note_size(size.name, result, dim)
+        elif name == "split" and len(args) > 1 and isinstance(args[1], _Size):
+            dim = (kwargs or {}).get("dim", args[2] if len(args) > 2 else 0)
+            self._follower.note_size(args[1].name, result[0], dim)
+        return result
 
 
 def _lanes_of(labels: Tensor | None) -> Tensor | None:

@@ -81,7 +81,7 @@ def _coupling(trace: ChannelTrace, channels: Channels, root: Part, members: Sequ
         tuple(part.name for part in readers),
         gates,
         groups,
-        tuple(dict.fromkeys(part.name for part in (root, *touched) if part.side != "lanes")),
+        tuple(dict.fromkeys(part.name for part in (root, *touched) if part.side not in ("lanes", "size"))),
         tuple((part.name, filter_of.each(channels[part])) for part in coupled),
         tuple(each for each in columns if not _in_order(each, len(own))),
         fixed,
@@ -163,12 +163,12 @@ def columns_of(trace: ChannelTrace, gone: Collection[int]) -> dict[str, list[int
 
 def layer_norms_of(model: nn.Module, trace: ChannelTrace, gone: Collection[int]) -> dict[str, Tensor]:
     """The layer norms that lose channels: (channels,) bool, which."""
-    found = {}
+    found, modules = {}, dict(model.named_modules())
     for part in trace.parts:
-        lost = torch.tensor([channel in gone for channel in trace.channels(part)])
-        is_parameter = part.name.rpartition(".")[2] in model.get_submodule(part.name.rpartition(".")[0])._parameters
-        if not is_parameter and bool(lost.any()) and layer_norm_dim(model.get_submodule(part.name)) is not None:
-            found[part.name] = lost
+        if part.side == "each" and part.name in modules and layer_norm_dim(modules[part.name]) is not None:
+            lost = torch.tensor([channel in gone for channel in trace.channels(part)])
+            if bool(lost.any()):
+                found[part.name] = lost
     return found
 
 
@@ -186,6 +186,9 @@ def cut_out(model: nn.Module, trace: ChannelTrace, gone: Collection[int]) -> Non
             continue
         path, _, own = part.name.rpartition(".")
         holder = model.get_submodule(path)
+        if part.side == "size":
+            setattr(holder, own, len(kept))
+            continue
         if own in holder._parameters:
             _cut_parameter(holder, own, trace, part, gone)
             continue

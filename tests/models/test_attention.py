@@ -1,4 +1,4 @@
-"""Modules that stand in for torch's and torchvision's attention compute the same."""
+"""Modules that stand in for torch's, torchvision's and timm's attention compute the same."""
 
 import copy
 
@@ -8,7 +8,12 @@ from torch import nn
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 from torchvision.models.vision_transformer import VisionTransformer
 
-from ice_ray.models.attention import MultiheadAttention, ShiftedWindowAttention, with_open_heads
+from ice_ray.models.attention import (
+    CrossCovarianceAttention,
+    MultiheadAttention,
+    ShiftedWindowAttention,
+    with_open_heads,
+)
 
 
 def drawn(model):
@@ -45,6 +50,18 @@ def test_windowed_attention_computes_the_same(settings, size):
     own, images = opened(model), torch.randn(2, 3, size, size)
     assert sum(isinstance(module, ShiftedWindowAttention) for module in own.modules()) == 4
     torch.testing.assert_close(own(images), model(images), rtol=1e-5, atol=1e-5)
+    assert own.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("path", ["edgenext.CrossCovarianceAttn", "xcit.XCA"])
+def test_attention_over_channels_computes_the_same(path):
+    timm = pytest.importorskip("timm", reason="timm is an extra of the package")
+    place, _, name = path.partition(".")
+    given = drawn(getattr(getattr(timm.models, place), name)(24, num_heads=4, qkv_bias=True)).eval()
+    model = nn.Sequential(given)
+    own, x = opened(model), torch.randn(2, 10, 24)
+    assert isinstance(own[0], CrossCovarianceAttention)
+    torch.testing.assert_close(own(x), model(x), rtol=1e-5, atol=1e-5)
     assert own.state_dict().keys() == model.state_dict().keys()
 
 

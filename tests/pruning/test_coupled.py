@@ -534,3 +534,28 @@ def test_a_response_norm_gives_what_it_gave_beside_dead_channels():
         torch.testing.assert_close(model(images), before)
     assert model.norm.weight.shape == model.norm.bias.shape == (5,)
     assert model.norm.eps == pytest.approx(0.1 * 9 / 5)
+
+
+class Sized(nn.Module):
+    """Its forward pass reshapes to numbers that it holds; `parts` and `places` are no numbers of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.half, self.parts, self.places = 8, 4, 2, 16
+        self.stem, self.mix = nn.Conv2d(3, 8, 2, 2), nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).reshape(len(x), self.width, self.places)
+        first, second = x.view(-1, self.width, 4, 4).split(self.half, dim=1)
+        return self.head(torch.cat([self.mix(first), second], 1).flatten(2).mean(2))
+
+
+def test_numbers_that_a_forward_pass_reshapes_to_go_down_with_the_channels():
+    network, selection = DenseNetwork.verified(unsettled(Sized()), SHAPE, COUPLED)
+    assert not selection.faulty
+    assert {unit.layer for unit in network.units} == {"stem", "mix"}
+    model = network.build_pruned({"stem": (0, 2, 3, 4, 6, 7)}, CPU)
+    assert (model.width, model.half, model.parts, model.places) == (6, 3, 2, 16)
+    assert model(torch.zeros(2, *SHAPE)).shape == (2, 4)
+    assert (network.build(CPU).width, type(network.build(CPU).width)) == (8, int)

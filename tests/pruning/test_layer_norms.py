@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 import torch.nn.functional as F
-from models.test_attention import small_swin
+from models.test_attention import small_swin, small_vit
 from pruning.test_pruned_heads import exported
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -18,6 +18,7 @@ import ice_ray
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.target import macs
 from ice_ray.models.copies import unsettled
+from ice_ray.models.units import PrunableUnit
 from ice_ray.pruning.config import LayerwisePruneConfig
 from ice_ray.pruning.layer_norm import keep_scale, layer_norm_dim
 from ice_ray.pruning.removal import remove_filters
@@ -80,6 +81,12 @@ def mixer() -> nn.Module:
     return timm().models.mlp_mixer.MlpMixer(num_classes=5, **sizes)
 
 
+def edgenext() -> nn.Module:
+    """The last stage, which sees one position here, has no attention."""
+    sizes = {"dims": (12, 16, 24, 32), "depths": (1, 1, 1, 1), "global_block_counts": (0, 1, 1, 0), "heads": (2,) * 4}
+    return timm().models.edgenext.EdgeNeXt(num_classes=5, **sizes, d2_scales=(2, 2, 4, 2))
+
+
 def swin_of_timm() -> nn.Module:
     sizes = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (3, 6)}
     return timm().create_model("swin_tiny_patch4_window7_224", num_classes=5, **sizes)
@@ -94,6 +101,7 @@ def stage(root: str, *paths: str) -> dict[str, str]:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Mapping[str, str]]] = {
+    "ViT of torchvision": (lambda: small_vit(num_classes=5), stage("conv_proj", "encoder")),
     "ViT of timm": (vit_of_timm, stage("patch_embed.proj", "blocks", "norm")),
     "ConvNeXt of torchvision": (
         convnext,
@@ -113,6 +121,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Mapping[str, str]]] = {
         | stage("features.2.reduction", "", "features.3"),
     ),
     "MLP-Mixer of timm": (mixer, stage("stem.proj", "blocks", "norm")),
+    "EdgeNeXt of timm": (
+        edgenext,
+        stage("stem.0", "stem", "stages.0", "stages.1.downsample")
+        | stage("stages.1.downsample.1", "stages.1.blocks", "stages.2.downsample")
+        | stage("stages.2.downsample.1", "stages.2.blocks", "stages.3.downsample")
+        | stage("stages.3.downsample.1", "stages.3.blocks", "head"),
+    ),
     "Swin of timm": (
         swin_of_timm,
         stage("patch_embed.proj", "patch_embed", "layers.0", "layers.1.downsample")
@@ -135,9 +150,11 @@ def streams_of(name: str) -> tuple[DenseNetwork, dict[str, str]]:
     return network, found
 
 
-def drawn(count: int, left: int, *key: str) -> list[int]:
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(len("".join(key))))
-    return sorted(order[:left].tolist())
+def drawn(unit: PrunableUnit) -> list[int]:
+    """Less than half of the filters, of every run the same places."""
+    run = unit.filters // unit.groups
+    order = torch.randperm(run, generator=torch.Generator().manual_seed(run)).tolist()
+    return sorted(start + each for start in range(0, unit.filters, run) for each in order[: max(1, run // 2 - 1)])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,9 +163,10 @@ def test_what_is_left_is_the_network_with_norms_over_what_is_left(name):
     kept, and the others are nothing behind it. All that reads a stream reads it behind a norm.
     """
     network, roots = streams_of(name)
-    filters = {unit.layer: unit.filters for unit in network.units if unit.layer in roots.values()}
+    streams = [unit for unit in network.units if unit.layer in roots.values()]
+    filters = {unit.layer: unit.filters for unit in streams}
     assert set(filters) == set(roots.values())
-    gone = {layer: drawn(count, count // 2 - 1, layer) for layer, count in filters.items()}
+    gone = {unit.layer: drawn(unit) for unit in streams}
     dense, images = network.build(CPU).double(), torch.randn(2, *SHAPE, dtype=torch.float64)
     pruned = copy.deepcopy(dense)
     remove_filters(pruned, SHAPE, gone)
@@ -178,14 +196,17 @@ def test_what_is_left_is_the_network_with_norms_over_what_is_left(name):
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_counts_are_those_of_the_network_that_is_built(name, share):
     network, _ = streams_of(name)
-    kept = {unit.layer: max(1, round(share * unit.filters)) for unit in network.units}
+    runs = {unit.layer: unit.filters // unit.groups for unit in network.units}
+    kept = {unit.layer: unit.groups * max(1, round(share * runs[unit.layer])) for unit in network.units}
     dense, pruned = network.build(CPU), network.build_pruned(kept, CPU)
     footprint = network.footprint
     assert footprint.share("macs", kept) == pytest.approx(macs(network, pruned) / macs(network, dense), rel=1e-9)
     assert footprint.share("params", kept) == pytest.approx(network.unpruned_share(pruned, "parameters"), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["ViT of timm", "ConvNeXt V2 of timm", "Swin of torchvision", "MLP-Mixer of timm"])
+@pytest.mark.parametrize(
+    "name", ["ViT of torchvision", "ViT of timm", "ConvNeXt V2 of timm", "Swin of torchvision", "MLP-Mixer of timm"]
+)
 def test_what_is_pruned_loads_trains_and_runs_elsewhere(name, tmp_path):
     build, _ = NETWORKS[name]
     model, data = unsettled(build()), (torch.randn(48, *SHAPE), torch.randint(5, (48,)))
