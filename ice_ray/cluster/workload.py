@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ice_ray.data.images import Preprocessing, PruningData
 from ice_ray.distributed import Collective
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
 from ice_ray.errors import UserError, told
 from ice_ray.extensions import is_own
@@ -118,6 +119,7 @@ class Workload:
     Attributes:
         precision: as asked for; `auto` is resolved on the device that does the work.
         final: what the final epochs train on, where that is not `train`.
+        above: of a ladder's rung, what it goes on from: the snapshot, and its accuracy in percent.
     """
 
     model: DenseModel
@@ -127,6 +129,7 @@ class Workload:
     settings: PruningSettings
     precision: PrecisionChoice
     final: StageImages | None = None
+    above: ray.ObjectRef[tuple[Snapshot, float]] | None = None
 
     @property
     def own_code(self) -> dict[str, str]:
@@ -138,7 +141,8 @@ class Workload:
         """The dense network, traced."""
         own = self.settings
         selection = own.selection or own.config.prune.selection
-        return DenseNetwork(self.model.build(), self.train.image_shape, selection, own.amounts, own.layout)
+        network = DenseNetwork(self.model.build(), self.train.image_shape, selection, own.amounts, own.layout)
+        return network if own.rung is None else network.on_rung(own.rung)
 
     def data(self) -> PruningData:
         """The images on the CPU, over shared memory."""

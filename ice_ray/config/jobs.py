@@ -13,7 +13,7 @@ import tyro
 from ice_ray.address import storage_path
 from ice_ray.config.run import Options, PipelineOptions, RunConfig, check_folder_name, config_from_dict
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.config import parse_rung
+from ice_ray.engine.config import parse_rung, parse_target
 from ice_ray.errors import UserError, require
 from ice_ray.export_formats import Format
 from ice_ray.ingest.config import DataErrors, DecideOn
@@ -162,7 +162,7 @@ class ReplayJobConfig(Generic[Options]):
 
     def __post_init__(self) -> None:
         if self.target is not None:
-            parse_rung(self.target, "a job")
+            parse_target(self.target)
         if self.name is not None:
             check_folder_name(self.name)
 

@@ -14,7 +14,7 @@ import tyro
 
 from ice_ray.address import at_home, storage_path
 from ice_ray.data.config import IMAGENET_MEAN, IMAGENET_STD
-from ice_ray.engine.config import parse_rung
+from ice_ray.engine.config import parse_target
 from ice_ray.errors import UserError, require
 from ice_ray.export_formats import Format
 from ice_ray.ingest.config import DataErrors, DecideOn, Placement
@@ -56,7 +56,8 @@ class RunConfig(Generic[Options]):
     package.module:function that returns Ray Data datasets."""
     target: str | None = None
     """In place of --ratio, the share of the dense model to keep: macs=0.5, params=0.4, latency=0.6 (PyTorch's) or
-    onnx-latency=0.6 (ONNX Runtime's, one thread); or several in one word: "macs=0.5 params=0.6"."""
+    onnx-latency=0.6 (ONNX Runtime's, one thread); or several in one word: "macs=0.5 params=0.6". A ladder,
+    macs=0.8,0.6,0.4, gives a model for each share: stage 1 prunes to the last, stage 2 walks down."""
     pipeline: str = "ice"
     """What decides: ice; baseline = a fine-tune after every step; one-shot; aap; imp; bimp = imp with a budgeted dense
     training in front; or package.module:Class. Each has options of its own: --pipeline NAME --help."""
@@ -112,7 +113,7 @@ class RunConfig(Generic[Options]):
         if self.name is not None:
             check_folder_name(self.name)
         if self.target is not None:
-            parse_rung(self.target, "a job")
+            parse_target(self.target)
         if getattr(self.options, "calibration_images", math.inf) < (self.replay.workers or 2):
             raise UserError("--calibration-images must be at least as many as --replay.workers, 2 without it")
         if self.image_size is not None:

@@ -63,7 +63,7 @@ def draw_rungs(axes: Axes, rungs: Rungs, key: str = "multiply_adds") -> None:
     for share, accuracy, name in zip(shares, accuracies, ["dense", *(name for name, _, _ in rungs)], strict=True):
         axes.annotate(f"{name}\n{accuracy:.2f}", (share, accuracy), (4, -6), textcoords="offset points", va="top")
     axes.axhline(dense, linestyle="--", color="grey")
-    axes.set_xlim(max(shares) + 12, min(shares) - 6)
+    axes.set_xlim(max(shares) + 8, min(shares) - 14)
     axes.set_ylim(min(accuracies) - 0.12 * (dense - min(accuracies) + 5), None)
     axes.set_xlabel(f"{_SHARES[key]} left (%)" + (f", {RUNTIME}" if key == _LATENCY else ""))
 

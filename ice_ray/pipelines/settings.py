@@ -24,7 +24,8 @@ class PruningSettings:
         seed: every random choice comes from it.
         selection: which layers are pruned, faults found by trying included; without one, as the options say.
         layout: of the network in memory; without one, it is found by trying.
-        allocation: widths that have been found for a target.
+        allocation: widths that have been found for a target; of a ladder, for its last rung, as is the options' ratio.
+        rung: of a ladder, how many filters go on this rung.
     """
 
     pipeline: str = "ice"
@@ -34,6 +35,7 @@ class PruningSettings:
     selection: Selection | None = None
     layout: Layout | None = None
     allocation: Allocation | None = None
+    rung: Amounts | None = None
 
     @property
     def amounts(self) -> Amounts:

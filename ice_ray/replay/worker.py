@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
@@ -64,7 +65,12 @@ def _replay(order: ReplayOrder) -> None:
     if progress is None:
         setup = time.perf_counter() - started - warm_up
         preparation = pipeline.prepare(executor, pipeline.freezes)
-        progress = ReplayProgress(pipeline.begin(executor), preparation, setup_seconds=setup, warm_up_seconds=warm_up)
+        state = pipeline.begin(executor)
+        if order.workload.above is not None:
+            above, accuracy = ray.get(order.workload.above)
+            executor.store.put(above)
+            state = pipeline.begin_below(executor, above.id, accuracy)
+        progress = ReplayProgress(state, preparation, setup_seconds=setup, warm_up_seconds=warm_up)
         _tell(order, "prepared", progress)
     else:
         _tell(order, "resumed", progress)

@@ -38,8 +38,8 @@ from ice_ray.workflow.claiming import claimed_replay, claimed_run, refuse_at_wor
 from ice_ray.workflow.context import JobContext
 from ice_ray.workflow.exporting import export_missing
 from ice_ray.workflow.given import NAMED, Given
+from ice_ray.workflow.ladder import stage_2
 from ice_ray.workflow.plan import Plan, make_plan
-from ice_ray.workflow.replay_stage import replay_stage
 from ice_ray.workflow.run_folder import RunFolder
 from ice_ray.workflow.running import paths_named
 from ice_ray.workflow.search_stage import Winner, check_search, search_stage
@@ -67,11 +67,9 @@ def _both_stages(context: JobContext) -> None:
     winner = search_stage(context)
     _report_on(context.folder)  # a long stage 2 is to come
     try:
-        replay_stage(context, winner.hyperparameters)
+        stage_2(context, winner.hyperparameters, _report_on)
     except (DataError, TrialFailure) as error:  # of images that stage 1 has not met
         raise RunError(f"{error}; {_kept(context)}") from error
-    _report_on(context.folder)
-    export_missing(context)
 
 
 def _note_resumption(context: JobContext, resumed: bool) -> None:
@@ -139,9 +137,7 @@ def replay_job(job: ReplayJobConfig[Any], given: Given = NAMED) -> RunFolder:
         searched = _commands(folder) if given.code else (command_of("search", winner.config),)
         context = JobContext(plan, results, claim, (*searched, given.code or command_of("replay", job)))
         _note_resumption(context, job.resume)
-        replay_stage(context, point)
-        _report_on(results)
-        export_missing(context)
+        stage_2(context, point, _report_on)
         return results
 
 

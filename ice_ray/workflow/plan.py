@@ -67,6 +67,8 @@ class Plan:
         layout: of the network in memory.
         found: what `--target` led to; None without it.
         steps: pruning steps the model has.
+        rung_steps: of a ladder, those of every rung.
+        rung: of a ladder, which of its rungs this is the plan of, from 0; None for the whole.
         frozen: parameters, by name, that the model is built with as fixed (requires_grad=False).
         frozen_note: what comes of them, for people; empty where there are none.
         given: as objects.
@@ -84,6 +86,8 @@ class Plan:
     layout: Layout
     found: Found | None
     steps: int
+    rung_steps: tuple[int, ...] = ()
+    rung: int | None = None
     frozen: tuple[str, ...] = ()
     frozen_note: str = ""
     given: Given = NAMED
@@ -114,10 +118,39 @@ class Plan:
         return max(2, round(share * len(self.roles.train)))
 
     def _settings(self, options: PipelineConfig, batch_size: int) -> PruningSettings:
-        config = self.config
+        config, rung = self.config, None
         allocation = self.found.allocation if self.found is not None else None
+        if self.found is not None and self.rung is not None:
+            rung = self.found.rungs[self.rung].on_rung(options.amounts)
+            options = dataclasses.replace(options, ratio=self.found.ratio)
         return PruningSettings(
-            config.pipeline, options, batch_size, config.seed, self.selection, self.layout, allocation
+            config.pipeline, options, batch_size, config.seed, self.selection, self.layout, allocation, rung
+        )
+
+    @property
+    def reached(self) -> Found | None:
+        """What the target has led to; of a rung's plan, its own."""
+        return self.found if self.found is None or self.rung is None else self.found.rungs[self.rung]
+
+    def rungs(self) -> tuple[Plan, ...]:
+        """Of a ladder the plan of every rung, from the top; else this one alone."""
+        if self.found is None or self.config.target is None or self.found.above is None:
+            return (self,)
+        options = self.config.options.on_rung()
+        return tuple(
+            dataclasses.replace(
+                self,
+                config=dataclasses.replace(
+                    self.config,
+                    target=" ".join(map(str, targets)),
+                    options=dataclasses.replace(options, ratio=found.ratio),
+                ),
+                steps=steps,
+                rung=number,
+            )
+            for number, (found, targets, steps) in enumerate(
+                zip(self.found.rungs, parse_target(self.config.target), self.rung_steps, strict=True)
+            )
         )
 
     @property
@@ -205,6 +238,8 @@ def make_plan(
         criterion_named(criterion)
     if config.target is not None and not kind.takes_target:
         raise UserError(f"--target finds a share for every layer alike; --pipeline {config.pipeline} takes --ratio")
+    if kind.trains_anew and config.target is not None and len(parse_target(config.target)) > 1:
+        raise UserError(f"--target {config.target} is a ladder, and --pipeline {config.pipeline} trains anew")
     dataset = open_dataset(config.data, config.image_size) if given.data is None else given.data
     space = load_space(config.space or "default", config.pipeline).fixing(options.idle_hyperparameters)
     spec = ModelSpec(config.model, dataset.classes, given.model)
@@ -251,6 +286,7 @@ def make_plan(
         layout=network.layout,
         found=found,
         steps=len(steps),
+        rung_steps=() if found is None else _rung_steps(found, options.amounts, network),
         frozen=network.frozen,
         frozen_note=describe_frozen(network.frozen, network.all_frozen) if network.frozen else "",
         given=given,
@@ -259,6 +295,10 @@ def make_plan(
     for point in space.points():  # which not all go with all options
         build_pipeline(config.pipeline, config.options, point)
     return plan
+
+
+def _rung_steps(found: Found, amounts: Amounts, network: DenseNetwork) -> tuple[int, ...]:
+    return tuple(len(rung.on_rung(amounts).losing(network.steps)) for rung in found.rungs)
 
 
 def load_weights(module: nn.Module, path: Path | StoragePath) -> None:

@@ -9,9 +9,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import ray
+
 from ice_ray.artifact import read_description, save_pruned
 from ice_ray.cluster.storage import seen_by_all
 from ice_ray.data.batches import check_epoch
+from ice_ray.engine.snapshots import Snapshot
 from ice_ray.environment import environment
 from ice_ray.errors import UserError
 from ice_ray.files import damage_named, write_json
@@ -44,8 +47,14 @@ from ice_ray.workflow.reporting import compared
 from ice_ray.workflow.search_stage import dense_model
 
 
-def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Run stage 2, write pruned_model/ with its card, and summary.json, show both; returns the summary."""
+def replay_stage(
+    context: JobContext, hyperparameters: Hyperparameters, above: tuple[Snapshot, float] | None = None
+) -> dict[str, Any]:
+    """Run stage 2, write pruned_model/ with its card, and summary.json, show both; returns the summary.
+
+    Args:
+        above: of a ladder's rung, what it goes on from, and its accuracy in percent.
+    """
     plan, folder = context.plan, context.folder
     _describe_or_compare(context, hyperparameters)
     resources, length = context.worker_resources(), plan.length_with(hyperparameters)
@@ -57,6 +66,8 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         for images in (train, final or train):  # some may have been skipped
             check_epoch(images.count, resources.workers)
     workload = context.workload(dense_model(context), train, validation, plan.replay_settings, final)
+    if above is not None:
+        workload = dataclasses.replace(workload, above=ray.put(above))
     say(
         f"stage 2: {counted(length, 'pruning step')}, {train.count} training and "
         f"{counted(validation.count, 'validation image')}, {resources}"
@@ -111,7 +122,7 @@ def replay_stage(context: JobContext, hyperparameters: Hyperparameters) -> dict[
         "seconds": times,
         "resources": dataclasses.asdict(resources),
         "fault_log": context.fault_log.counts(),
-        "found": plan.found.words if plan.found is not None else None,
+        "found": plan.reached.words if plan.reached is not None else None,
         "config": plan.config.as_dict(),
         "commands": context.commands,
         **environment(),

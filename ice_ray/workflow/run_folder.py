@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class RunFolder:
     """Event files of all trials and of stage 2."""
     pruned_model = _Within("pruned_model")
     """The result."""
+    ladder = _Within("ladder.png")
+    """Of a ladder, all rungs: accuracy over multiply-adds and over latency."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", storage_path(self.path))
@@ -89,11 +92,19 @@ class RunFolder:
         """Where a replay of that name lies."""
         return RunFolder(self.path / "replays" / name)
 
+    def rung(self, name: str) -> RunFolder:
+        """Where a rung of a ladder lies that others go on from; the last rung's results are the run's own."""
+        return RunFolder(self.path / "rungs" / name)
+
     @property
     def search(self) -> RunFolder:
         """Where the search lies that the results here are of: here, or for a replay of one trial above."""
-        above = RunFolder(self.path.parent.parent)
-        return above if not self.best.is_file() and above.best.is_file() else self
+        above = self
+        for _ in range(2):  # a rung may be one of a replay's
+            if above.best.is_file():
+                return above
+            above = RunFolder(above.path.parent.parent)
+        return above if above.best.is_file() else self
 
     @property
     def is_there(self) -> bool:
@@ -178,11 +189,17 @@ def _found(path: StoragePath) -> Found | None:
     if not path.is_file():
         return None
     with damage_named(path):
-        found = dict(json.loads(path.read_text()))
-        by_name = ("shares", "widths", "losses")
-        if not {"ratio", *by_name} <= found.keys() <= {each.name for each in dataclasses.fields(Found)}:
-            raise UserError(f"'{path}' was written by another version of ice_ray, which alone goes on here; {_ANOTHER}")
-        return Found(**{**found, **{key: tuple((str(name), value) for name, value in found[key]) for key in by_name}})
+        return _as_found(json.loads(path.read_text()), path)
+
+
+def _as_found(content: Mapping[str, Any], path: StoragePath) -> Found:
+    """As it was written, with the rungs above."""
+    found, by_name = dict(content), ("shares", "widths", "losses")
+    if not {"ratio", *by_name} <= found.keys() <= {each.name for each in dataclasses.fields(Found)}:
+        raise UserError(f"'{path}' was written by another version of ice_ray, which alone goes on here; {_ANOTHER}")
+    pairs = {key: tuple((str(name), value) for name, value in found[key]) for key in by_name}
+    above = found.get("above")
+    return Found(**{**found, **pairs, "above": None if above is None else _as_found(above, path)})
 
 
 def run_folder(config: RunConfig[Any], name: str) -> RunFolder:

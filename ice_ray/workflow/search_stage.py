@@ -99,8 +99,8 @@ def dense_model(context: JobContext) -> DenseModel:
         if plan.given.model is not None and not folder.search.dense_weights.is_file():
             write_tensors(folder.search.dense_weights, plan.weights)
         return DenseModel.share(plan.spec, plan.weights)
-    if folder.dense_weights.is_file():
-        return DenseModel.share(plan.spec, load_state_dict(folder.dense_weights))
+    if folder.search.dense_weights.is_file():
+        return DenseModel.share(plan.spec, load_state_dict(folder.search.dense_weights))
     say(f"no weights given: training {plan.config.model} on {plan.config.data} first")
     with context.timed("training the dense model"):
         images = context.load(plan.roles.train)
@@ -130,7 +130,11 @@ def search_stage(context: JobContext) -> Winner:
     context.keep_log()
     if plan.found is not None:
         write_json(folder.target, dataclasses.asdict(plan.found))
-        say(f"--target {config.target}: {plan.found.words}")
+        for rung in plan.rungs():
+            assert rung.reached is not None
+            say(f"--target {rung.config.target}: {rung.reached.words}")
+        if plan.found.above is not None:
+            say("a ladder: stage 1 prunes to its last rung, stage 2 walks down")
     model = dense_model(context)
     workload = context.workload(model, train, validation, plan.search_settings)
     say(
