@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +83,7 @@ def run_replay(
             for path in checkpoints.tidy():
                 fault_log.note("damaged file", path.name)
             try:
-                with as_told():
+                with as_told(), _own_interruption():
                     _trainer(order, config, resources, folder).fit()
                 break
             except SystemExit as end:  # Train's own handler of Ctrl-C
@@ -102,6 +105,19 @@ def run_replay(
     if not progress.finished:
         raise RunError(f"stage 2 ended after step {len(progress.state.records)}, before its last")
     return progress, snapshot
+
+
+@contextmanager
+def _own_interruption() -> Iterator[None]:
+    """Behind the block Ctrl-C does what it did before: Train's handler of it stays, and has nothing left to abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _trainer(

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 
 import pytest
 from jobs_at_work import ROOT, command, ended_well
@@ -27,7 +28,8 @@ LADDER = (
 
 def test_an_interrupted_ladder_keeps_its_rungs_and_goes_on_below_them(tmp_path):
     asked = command("ice_prune.py", tmp_path, *LADDER, "--target", "macs=0.8,0.5", "--export", "torch")
-    process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a script starts in the background ignores it
+    process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=heard)
     assert process.stdout is not None
     assert any(line.startswith("rung 2 of 2") for line in process.stdout)
     os.kill(process.pid, signal.SIGINT)
