@@ -62,8 +62,8 @@ class RepairingConfig(LayerwiseConfig):
     joint_epochs: float = 10.0
     """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
     rung_epochs: float = 3.0
-    """As --reconstruction-epochs, on every rung of a ladder (--target macs=0.8,0.6,0.4), each of which takes little from
-    what the one above has repaired; --joint-epochs are fewer by the same factor."""
+    """As --reconstruction-epochs, on every rung of a ladder (--target macs=0.8,0.6,0.4), each of which takes little
+    from what the one above has repaired; --joint-epochs are fewer by the same factor."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
