@@ -6,16 +6,19 @@ A trained ResNet-20 (or --depth 56) on CIFAR-10, in this process. `criteria` (th
 first, and `freezing`: how a layer's weight change is measured, which decides what is held fixed; both without repairs,
 by the paper's pipeline with theta .5, eta .3 (`freezing`: .3 and .9), LR .005, Delta 8e-4, p .1, beta 40, and an epoch
 per fine-tune. `repairs`: nothing is trained as a whole; the kind of repair, the criterion, and how many calibration
-images it looks at. `allocation`: likewise, how the target that leaves the share --ratios of the multiply-adds is
-shared out, from 1,000 calibration images; seconds have the allocation in them. Of the training images as many as
---train-images, equally of every class. One half of the test images decides, the other half gives the accuracies of the
-table. Seconds are the pruning time on the wall's clock: measure on a machine that does nothing else. Finished runs are
-kept below --work and not redone.
+images it looks at. `allocation`: likewise, how the target that leaves the share --ratios of the multiply-adds is shared
+out, and how long all layers are reconstructed together, from 1,000 calibration images; seconds have the allocation in
+them. Of the training images as many as --train-images, equally of every class. One half of the test images decides, the
+other half gives the accuracies of the table, and in parentheses both. Seconds are the pruning time on the wall's clock:
+measure on a machine that does nothing else; those of the processor are of everything that `ice_ray.prune` does.
+Variants take turns, seed by seed. Finished runs are kept below --work and not redone.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +64,9 @@ QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
         )
     },
     "allocation": {
-        name: repairing("residual", "reconstruction", 1000) | {"allocate": name} for name in ("uniform", "error")
+        f"{allocate}, {joint:g} joint epochs": repairing("residual", "reconstruction", 1000)
+        | {"allocate": allocate, "joint_epochs": joint}
+        for allocate, joint in itertools.product(("uniform", "error"), (0.0, 10.0))
     },
 }
 
@@ -76,12 +81,16 @@ def run(
     model, preprocessing = trained(weights, depth), ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True)
     images, deciding = (train[0][rows], train[1][rows]), (test[0][decide], test[1][decide])
     amount = {"target": f"macs={ratio:g}"} if "allocate" in keywords else {"ratio": ratio}
+    begun = time.process_time()
     result = ice_ray.prune(
         model, images, deciding, seed=seed, preprocessing=preprocessing, progress=False, **amount, **keywords
     )
+    processor = time.process_time() - begun
     return {
         "dense": accuracy(model, test[0][rest], test[1][rest]),
         "accuracy": accuracy(result.model, test[0][rest], test[1][rest]),
+        "whole": accuracy(result.model, *test),
+        "processor": processor,
         "seconds": result.pruning_seconds,
     }
 
@@ -100,23 +109,27 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ledger, variants = Ledger(options.work, f"options-{options.question}"), QUESTIONS[options.question]
-    lines = [[options.question, *(f"{ratio:.0%}{what}" for ratio in options.ratios for what in (", %", ", s"))]]
-    for name, keywords in variants.items():
+    found: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    for seed, ratio, (name, keywords) in itertools.product(options.seeds, options.ratios, variants.items()):
+        key = {
+            "variant": name,
+            "depth": options.depth,
+            "ratio": ratio,
+            "seed": seed,
+            "train_images": options.train_images,
+        }
+        asked = (options.data, options.weights, options.depth, keywords, ratio, seed, options.train_images)
+        found[name, ratio].append(ledger.once(key, partial(run, *asked)))
+    heads = (", %", ", s", ", processor s")
+    lines = [[options.question, *(f"{ratio:g}{what}" for ratio in options.ratios for what in heads)]]
+    for name in variants:
         line = [f"`{name}`"]
         for ratio in options.ratios:
-            own = []
-            for seed in options.seeds:
-                key = {
-                    "variant": name,
-                    "depth": options.depth,
-                    "ratio": ratio,
-                    "seed": seed,
-                    "train_images": options.train_images,
-                }
-                asked = (options.data, options.weights, options.depth, keywords, ratio, seed, options.train_images)
-                own.append(ledger.once(key, partial(run, *asked)))
-            line += [spread([row["accuracy"] for row in own]), spread([row["seconds"] for row in own], 1)]
+            column = {what: [row[what] for row in found[name, ratio]] for what in found[name, ratio][0]}
+            line += [f"{spread(column['accuracy'])} ({spread(column['whole'])})"]
+            line += [spread(column[what], 1) for what in ("seconds", "processor")]
         lines.append(line)
+    (dense, *_) = (row["dense"] for rows in found.values() for row in rows)
     write_page(
         options.results,
         f"options-{options.question}-resnet{options.depth}.md",
@@ -127,7 +140,7 @@ def main() -> None:
 {rules(__doc__)}
 
 ResNet-{options.depth}; {machine()}; {options.threads} threads; seeds {options.seeds}; training images:
-{options.train_images:,}. Accuracy in percent on the test images (dense {own[0]["dense"]:.2f}), and seconds.
+{options.train_images:,}. Accuracy in percent on the test images (dense {dense:.2f}), and seconds.
 
 {table(lines)}
 """,
