@@ -170,10 +170,11 @@ class _Search:
         reaching = [narrowest]
         low = self._footprint.share(self._steered, narrowest), excess
         high = 1.0, max(1 / (_NOISE * each.share) for each in self._targets if each.quantity in self._measured)
+        is_creeping = False
         for _ in range(_MEASUREMENTS):
             if high[0] - low[0] < _NARROW:
                 break
-            aim = _between(low, high)
+            aim = _between(low, high, is_creeping)
             steered = {self._steered: min(aim, budgets.get(self._steered, aim))}
             widths = allocate(self._curves, self._footprint, budgets | steered)
             if widths is None:  # the other budgets leave less than that
@@ -182,6 +183,7 @@ class _Search:
                 reaching.append(widths)
                 low = aim, excess
             else:
+                is_creeping = excess * _NOISE <= 1  # a line through what is so near would stay there
                 high = self._footprint.share(self._steered, widths), excess
         return min(reaching, key=lambda each: _loss(self._curves, each))
 
@@ -204,10 +206,12 @@ class _Search:
         return self._known[known]
 
 
-def _between(low: tuple[float, float], high: tuple[float, float]) -> float:
-    """Where, on a straight line through two points (multiply-adds, excess), the excess is 1; at neither of them."""
+def _between(low: tuple[float, float], high: tuple[float, float], in_the_middle: bool) -> float:
+    """Where, on a straight line through two points (multiply-adds, excess), the excess is 1, at neither of them; or in
+    the middle between them.
+    """
     (least, below), (most, above) = low, high
-    share = (1 - below) / (above - below)
+    share = 0.5 if in_the_middle else (1 - below) / (above - below)
     return least + (most - least) * min(max(share, 0.1), 0.9)
 
 
