@@ -139,7 +139,7 @@ def main() -> None:
 
 {rules(__doc__)}
 
-ResNet-{options.depth}; {machine()}; {options.threads} threads; seeds {options.seeds}; training images:
+ResNet-{options.depth}; {machine()}; --threads {options.threads}; seeds {options.seeds}; training images:
 {options.train_images:,}. Accuracy in percent on the test images (dense {dense:.2f}), and seconds.
 
 {table(lines)}
