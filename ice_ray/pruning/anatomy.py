@@ -13,13 +13,14 @@ from ice_ray.errors import UserError
 from ice_ray.models.trace import LayerTrace
 from ice_ray.models.units import PrunableUnit, PruningStep
 from ice_ray.pruning.attention import Heads, find_heads
-from ice_ray.pruning.channel_trace import trace_channels
+from ice_ray.pruning.channel_trace import ChannelTrace, trace_channels
 from ice_ray.pruning.coupled_sets import coupled_sets
 from ice_ray.pruning.coupling import DEPTHWISE, OUTPUTS, Coupling, coupling_of, dependency_graph
 from ice_ray.pruning.selection import Selection
 
 _OUTSIDE = "its filters are read outside its block (stem, transition or head); prune.include takes it all the same"
 _FROZEN = "frozen (requires_grad=False); prune.include takes it all the same"
+_ALONG = "it runs along channels: its filters are positions of an image, which stay"
 _LEFT_OUT = "left out by prune.include or prune.exclude"
 
 
@@ -63,7 +64,8 @@ def dissect(
     """
     modules = dict(model.named_modules())
     layers = list(dict.fromkeys(trace.name for trace in traces))
-    sets = coupled_sets(trace_channels(model, image_shape)) if selection.coupled else {}
+    trace = trace_channels(model, image_shape) if selection.coupled else ChannelTrace()
+    sets = coupled_sets(trace)
     found: dict[str, Coupling | str]
     try:
         graph = dependency_graph(model, image_shape)
@@ -76,6 +78,7 @@ def dissect(
     couplings = _first_owners(coupling for coupling in found.values() if isinstance(coupling, Coupling))
     blocks = Blocks(traces, modules, couplings)
     refused = {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
+    refused |= {part.name: _ALONG for part in trace.parts if part.side == "lanes" and part.name in refused}
     attentions = _heads(model, image_shape, refused) if selection.heads else []
     couplings = sorted([*couplings, *attentions], key=lambda coupling: layers.index(_first(coupling)))
     faulty = {c.layer: why for c in couplings if (why := _tied(c, tied))} | dict(selection.faulty)

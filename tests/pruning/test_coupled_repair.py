@@ -405,6 +405,7 @@ def test_layers_along_channels_that_are_gone_are_repaired_towards_those_that_are
     network = DenseNetwork(dense, SHAPE, Selection(coupled=True, include=("*",)))
     (unit,) = (unit for unit in network.units if unit.lanes)
     positions = tuple(range(8))
+    assert "it runs along channels" in network.refused["back"]
     assert (unit.layer, unit.lanes) == ("stem", (("mix", positions), ("back", positions)))
     removed, model = {"stem": (1, 4, 5)}, copy.deepcopy(dense)
     remove_filters(model, SHAPE, removed)
