@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,8 @@ class SearchConfig:
     """How often a trial whose process died is started again, from its last step."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.warm_start, os.PathLike):
+            object.__setattr__(self, "warm_start", os.fspath(self.warm_start))
         require_kinds(self)
         most = f"must be at least 1 and at most {_MOST_TRIALS}"
         require(self, "trials", self.trials is None or 1 <= self.trials <= _MOST_TRIALS, most)

@@ -122,7 +122,7 @@ class TestPassesFromTheMiddle:
             "ice_ray.cache.activations.reach", lambda *given: reached.append(len(given) > 3) or whole(*given)
         )
         rule = paper(repair="least-squares", criterion="residual", calibration_images=100)
-        first = removal_action(choose_removal(executor, executor.root, 1, rule)[0], 1, rule)
+        first = removal_action(choose_removal(executor, executor.root, 1, rule)[0], 1, rule, is_last=False)
         repaired = executor.run(executor.root, first).snapshot
         executor.commit(repaired)
         assert not any(reached)
