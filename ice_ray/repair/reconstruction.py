@@ -86,9 +86,12 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
         own = indices[images.held[indices % images.count]]
         if len(own):
             (aim.loss(own) / len(indices)).backward()
-        for each in parameters:
-            found = torch.zeros_like(each) if each.grad is None else each.grad
-            each.grad = context.reduction.sum(found)
+        found = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        # At once: processes wait for each other once a step, and not once a tensor.
+        sums = context.reduction.sum(torch.cat([each.flatten() for each in found]))
+        for each, part in zip(parameters, sums.split([each.numel() for each in parameters]), strict=True):
+            # In the layout of the weights: Adam, fused, goes through both in the order of memory (torch 2.15.0).
+            each.grad = torch.empty_like(each).copy_(part.view_as(each))
         optimizer.step()
 
 
