@@ -14,7 +14,7 @@ from ice_ray.data.placement import to_device
 from ice_ray.engine.config import MEASURED, Found, Quantity, Rung, Target
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.onnx_layers import PricedFootprint
-from ice_ray.engine.target import Measure, measured_share, objection_to, ratio_for, roundings
+from ice_ray.engine.target import Measure, measures, objection_to, ratio_for, roundings
 from ice_ray.engine.width_losses import WidthLosses, width_losses
 from ice_ray.errors import UserError
 from ice_ray.export_formats import need_onnx
@@ -97,11 +97,7 @@ def allocation_for(
     """
     amounts.check_patterns(network.steps)
     losses, found = width_losses(network, data, seed, device), None
-    measured = {
-        target.quantity: measured_share(target.quantity, network, device, precision)
-        for target in rungs[0]
-        if target.quantity in MEASURED
-    }
+    measured = measures(rungs[0], network, device, precision)
     for targets in rungs:
         found = _rung(targets, network, amounts, losses, measured, device, precision, found)
     assert found is not None

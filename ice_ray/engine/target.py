@@ -53,7 +53,7 @@ def ratio_for(
         UserError: no ratio reaches it: what can be reached, and which layers would have to be included.
     """
     amounts.check_patterns(network.steps)
-    measured = {quantity: measured_share(quantity, network, device, precision) for quantity in _measured(targets)}
+    measured = measures(targets, network, device, precision)
     for own in roundings(targets, amounts):
         by_target = [_Shares(target.quantity, network, own, measured) for target in targets]
         ratios = [shares.least(target.share) for shares, target in zip(by_target, targets, strict=True)]
@@ -80,8 +80,12 @@ def roundings(targets: Sequence[Target], amounts: Amounts) -> list[Amounts]:
     return [amounts]
 
 
-def _measured(targets: Sequence[Target]) -> list[Quantity]:
-    return [target.quantity for target in targets if target.quantity in MEASURED]
+def measures(
+    targets: Sequence[Target], network: DenseNetwork, device: torch.device, precision: PrecisionChoice
+) -> dict[Quantity, Measure]:
+    """By quantity, how it is measured, of those that cannot be counted."""
+    names = [target.quantity for target in targets if target.quantity in MEASURED]
+    return {name: measured_share(name, network, device, precision) for name in names}
 
 
 def objection_to(
@@ -136,7 +140,7 @@ def _mend(
     if not found:
         return "; no other layer can be pruned (inspect says why)"
     for place, larger in enumerate(each for each in (wider, freer) if each is not None):
-        measured = {name: measured_share(name, larger, device, precision) for name in _measured([target])}
+        measured = measures([target], larger, device, precision)
         shares = _Shares(target.quantity, larger, amounts, measured)
         # To export takes seconds: the greatest ratio has to do.
         ratio = None if target.quantity == "onnx-latency" else shares.least(target.share)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ice_ray.pruning.stand_in_forward import computing
+
 
 def layer_norm_dim(module: nn.Module) -> int | None:
     """The dimension of a layer norm's channels, 1 or -1; None for other modules, and for norms without a weight that
@@ -52,7 +54,6 @@ def without_channels(module: nn.Module, gone: Tensor) -> Iterator[None]:
     dim, is_centred = form
     weight, bias = module.get_parameter("weight"), module._parameters.get("bias")
     eps = float(module.eps)  # type: ignore[arg-type]
-    forward, had = module.forward, module.__dict__.get("forward")
 
     def reduced(x: Tensor) -> Tensor:
         lost = gone.to(x.device)
@@ -63,13 +64,8 @@ def without_channels(module: nn.Module, gone: Tensor) -> Iterator[None]:
         given = given if bias is None else given + bias
         return given.masked_fill(lost, 0.0).movedim(-1, dim)
 
-    module.forward = reduced
-    try:
+    with computing(module, reduced):
         yield
-    finally:
-        del module.__dict__["forward"]
-        if had is not None:
-            module.__dict__["forward"] = forward
 
 
 def _form_of(module: nn.Module) -> tuple[int, bool] | None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ice_ray.pruning.stand_in_forward import computing
+
 
 def response_dim(module: nn.Module) -> int | None:
     """The dimension of a response norm's channels, 1 or -1; None for other modules. It is told by what it computes, for
@@ -53,14 +55,9 @@ def by_channel(module: nn.Module) -> Iterator[None]:
     """While the block runs, a response norm shifts each channel and does no more."""
     dim = response_dim(module)
     assert dim is not None
-    forward, had = module.forward, module.__dict__.get("forward")
-    module.forward = lambda x: x + module.get_parameter("bias").view([1, 1, 1, -1] if dim == -1 else [1, -1, 1, 1])
-    try:
+    shape = [1, 1, 1, -1] if dim == -1 else [1, -1, 1, 1]
+    with computing(module, lambda x: x + module.get_parameter("bias").view(shape)):
         yield
-    finally:
-        del module.__dict__["forward"]
-        if had is not None:
-            module.__dict__["forward"] = forward
 
 
 def _response(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dim: int) -> Tensor:

@@ -15,6 +15,7 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.kinds import computes_as_usual
 from ice_ray.pruning.layer_norm import without_channels
 from ice_ray.pruning.response_norm import by_channel, response_dim
+from ice_ray.pruning.stand_in_forward import computing
 
 _READERS = {"conv2d": 1, "linear": 1}
 """Torch's functions that take a layer's weights, by name, and the place of these among their arguments."""
@@ -152,16 +153,11 @@ def _noting(layer: nn.Module, made: dict[nn.Module, Tensor]) -> dict[str, _Repla
 @contextmanager
 def _within(module: nn.Module, mode: Callable[[Any], TorchFunctionMode]) -> Iterator[None]:
     """While the block runs, forward passes of a module are within a mode."""
-    forward, had = module.forward, module.__dict__.get("forward")
+    forward = module.forward
 
     def within(*args: Any, **keywords: Any) -> Any:
         with mode(module):
             return forward(*args, **keywords)
 
-    module.forward = within
-    try:
+    with computing(module, within):
         yield
-    finally:
-        del module.__dict__["forward"]
-        if had is not None:
-            module.__dict__["forward"] = had
