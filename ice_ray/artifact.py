@@ -96,7 +96,10 @@ def load_pruned(path: str | StoragePath, builder: Callable[..., nn.Module] | Non
     elif ModelSpec(name, classes).is_known:
         module = ModelSpec(name, classes).build()
     else:
-        raise UserError(f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...)")
+        raise UserError(
+            f"'{folder}' was built by {name!r}: give that function, load_pruned(path, builder=...) "
+            "or --builder MODULE:FUNCTION"
+        )
     with (folder / WEIGHTS).on_disk() as file:
         if sha256(file) != description["sha256"]:
             raise UserError(f"'{folder / WEIGHTS}' is damaged: its SHA-256 is not the one in {DESCRIPTION}")

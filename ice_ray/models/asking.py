@@ -50,6 +50,8 @@ def check_answers(model: nn.Module, image_shape: tuple[int, int, int], classes: 
     """
     own = freeze(copied_to_cpu(model, name), ())
     answering = _answer(own.eval(), image_shape, classes, name, "eval mode")
+    if not bool(answering.isfinite().all()):
+        raise UserError(f"{name} gives NaN or infinity for images of noise in eval mode: are its weights in order?")
     _check_repeats(own, answering, image_shape, name)
     training = _answer(own.train(), image_shape, classes, name, "training")
     if answering.shape != training.shape:

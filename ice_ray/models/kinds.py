@@ -35,8 +35,9 @@ def plain_module(module: object, name: str = "the model") -> nn.Module:
 
 
 def check_finite(model: nn.Module, name: str = "the model") -> None:
-    """Raises UserError: a parameter holds NaN or infinity."""
+    """Raises UserError: a parameter holds NaN or infinity, or a buffer NaN (a mask may hold infinity)."""
     bad = [path for path, each in model.named_parameters() if not bool(each.isfinite().all())]
+    bad += [path for path, each in model.named_buffers() if bool(each.isnan().any())]
     if bad:
         others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise UserError(f"{name} holds NaN or infinity in {bad[0]}{others}: load weights that are finite")

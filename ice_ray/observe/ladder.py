@@ -21,7 +21,7 @@ _SHARES = {
     "multiply_adds": "multiply-adds",
     "parameters": "parameters",
     "file_bytes": "size on disk",
-    _LATENCY: "latency, batch 64",
+    _LATENCY: f"latency, {RUNTIME}, batch 64",
 }
 
 
@@ -65,7 +65,7 @@ def draw_rungs(axes: Axes, rungs: Rungs, key: str = "multiply_adds") -> None:
     axes.axhline(dense, linestyle="--", color="grey")
     axes.set_xlim(max(shares) + 8, min(shares) - 14)
     axes.set_ylim(min(accuracies) - 0.12 * (dense - min(accuracies) + 5), None)
-    axes.set_xlabel(f"{_SHARES[key]} left (%)" + (f", {RUNTIME}" if key == _LATENCY else ""))
+    axes.set_xlabel(f"{_SHARES[key]} left (%)")
 
 
 def ladder_png(rungs: Rungs, title: str) -> bytes:

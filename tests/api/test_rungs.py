@@ -119,7 +119,10 @@ def test_a_ladder_is_shown_as_a_table_and_a_figure(result):
     assert f"{result.original_accuracy:.2f}%" in text
     assert result._repr_html_().count("<table>") == 2
     panels = result.plot().figure.axes
-    assert [axes.get_xlabel().split(" left")[0] for axes in panels] == ["multiply-adds", "latency, batch 64"]
+    assert [axes.get_xlabel().split(" left")[0] for axes in panels] == [
+        "multiply-adds",
+        "latency, PyTorch eager, batch 64",
+    ]
     for axes in panels:
         shares, accuracies = axes.lines[0].get_data()
         assert list(accuracies) == [result.original_accuracy, *(rung.accuracy for rung in result.rungs)]

@@ -101,6 +101,14 @@ REFUSED = {
     "a name": (lambda: "resnet18", "of type str, not a torch.nn.Module"),
     "nothing": (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "it has no parameters"),
     "NaN": (lambda: changed(with_nan), "holds NaN or infinity in 0.weight"),
+    "NaN in statistics": (
+        lambda: changed(lambda m: m.insert(1, nn.BatchNorm2d(8)) and m[1].running_var.fill_(torch.nan)),
+        "holds NaN or infinity in 1.running_var",
+    ),
+    "overflow": (
+        lambda: changed(lambda m: [each.data.mul_(1e30) for each in m.parameters()]),
+        "gives NaN or infinity for images of noise in eval mode",
+    ),
     "a lock": (Holding, "cannot be copied (copy.deepcopy raises TypeError"),
 }  # fmt: skip
 
