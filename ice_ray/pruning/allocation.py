@@ -110,7 +110,10 @@ def _not_bettered(losses: Array, costs: Array, budgets: Array) -> npt.NDArray[np
     if len(order) <= (_MOST_STATES if costs.shape[1] == 1 else _MOST_COMPARED):
         return order
     a_side = max(2, round(_CELLS ** (1 / costs.shape[1])))
-    cells = np.minimum((costs[order] / budgets * a_side).astype(np.int64), a_side)
+    # What is measured may cost less at more filters than at the fewest: less than nothing.
+    least = np.minimum(costs.min(axis=0), 0)
+    parts = (costs[order] - least) / np.maximum(budgets - least, _SLACK)
+    cells = np.minimum((parts * a_side).astype(np.int64), a_side)
     number = np.ravel_multi_index(tuple(cells.T), (a_side + 1,) * costs.shape[1])
     best = np.lexsort((losses[order], number))
     first = np.concatenate(([True], number[best][1:] != number[best][:-1]))

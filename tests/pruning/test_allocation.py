@@ -23,8 +23,8 @@ def problems(draw):
     """Choices of a few options each, their costs in one or two quantities, and budgets."""
     quantities = draw(st.integers(1, 2))
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    values = st.integers(0, 20)
-    losses = [np.array(draw(st.lists(values, min_size=n, max_size=n)), float) for n in sizes]
+    losses = [np.array(draw(st.lists(st.integers(0, 20), min_size=n, max_size=n)), float) for n in sizes]
+    values = st.integers(draw(st.sampled_from([0, -9])), 20)  # measured time may be less than the narrowest width's
     costs = [
         np.array(draw(st.lists(st.lists(values, min_size=quantities, max_size=quantities), min_size=n, max_size=n)))
         for n in sizes
@@ -67,6 +67,19 @@ def test_of_many_options_too_a_budget_holds_and_little_is_lost():
         for price in np.linspace(0, 5, 501)
     ]
     assert sum(loss[option] for loss, option in zip(losses, found, strict=True)) <= 1.01 * max(bounds)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 6))
+@settings(max_examples=20, deadline=None)
+def test_time_that_does_not_fall_with_every_filter_keeps_to_its_budget_beside_another(seed, most):
+    generator = np.random.default_rng(seed)
+    losses = [np.sort(generator.random(20))[::-1].copy() for _ in range(8)]
+    sizes = [np.sort(generator.random(20)) for _ in losses]
+    costs = [np.column_stack([size, size + generator.normal(0, 0.2, 20)]) for size in sizes]
+    costs = [cost - cost[0] for cost in costs]
+    budgets = np.array([3.0, most])
+    found = least_loss(losses, costs, budgets)
+    assert (sum(cost[option] for cost, option in zip(costs, found, strict=True)) <= budgets + 1e-9).all()
 
 
 class Chain(nn.Module):
