@@ -1,6 +1,6 @@
 """One option of `ice_ray.prune` at a time, everything else equal: criteria, what is frozen, repairs, targets.
 
-    python benchmarks/options.py criteria|freezing|repairs|allocation [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
+    python benchmarks/options.py criteria|freezing|repairs|allocation|latency [--ratios 0.6 0.7 0.8] [--seeds 0 1 2]
 
 A trained ResNet-20 (or --depth 56) on CIFAR-10, in this process. `criteria` (the paper's Fig. 3): which filters go
 first, and `freezing`: how a layer's weight change is measured, which decides what is held fixed; both without repairs,
@@ -8,15 +8,19 @@ by the paper's pipeline with theta .5, eta .3 (`freezing`: .3 and .9), LR .005, 
 per fine-tune. `repairs`: nothing is trained as a whole; the kind of repair, the criterion, and how many calibration
 images it looks at. `allocation`: likewise, how the target that leaves the share --ratios of the multiply-adds is shared
 out, and how long all layers are reconstructed together, from 1,000 calibration images; seconds have the allocation in
-them. Of the training images as many as --train-images, equally of every class. One half of the test images decides, the
-other half gives the accuracies of the table, and in parentheses both. Seconds are the pruning time on the wall's clock:
-measure on a machine that does nothing else; those of the processor are of everything that `ice_ray.prune` does.
-Variants take turns, seed by seed. Finished runs are kept below --work and not redone.
+them. `latency`: likewise, where the target is the share --ratios of the latency in ONNX Runtime (one thread, batch 64);
+beside it what is left of that in the exported file, measured again, and of the multiply-adds. Of the training images as
+many as --train-images, equally of every class. One half of the test images decides, the other half gives the accuracies
+of the table, and in parentheses both. Seconds are the pruning time on the wall's clock: measure on a machine that does
+nothing else; those of the processor are of everything that `ice_ray.prune` does. Variants take turns, seed by seed.
+Finished runs are kept below --work and not redone.
 """
 
 from __future__ import annotations
 
 import itertools
+import statistics
+import tempfile
 import time
 from collections import defaultdict
 from functools import partial
@@ -27,6 +31,7 @@ import torch
 from cifar import MEAN, STD, accuracy, cifar10, part
 from common import Ledger, Row, arguments, command, machine, rules, spread, table, write_page
 from resnet import trained
+from torch import nn
 
 import ice_ray
 
@@ -68,31 +73,73 @@ QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
         | {"allocate": allocate, "joint_epochs": joint}
         for allocate, joint in itertools.product(("uniform", "error"), (0.0, 10.0))
     },
+    "latency": {
+        f"{allocate}, {'' if coupled else 'no '}coupled channels": repairing("residual", "reconstruction", 1000)
+        | {"allocate": allocate, "prune": ice_ray.LayerwisePruneConfig(coupled=coupled)}
+        for allocate, coupled in (("uniform", False), ("error", False), ("error", True))
+    },
 }
+BUDGETS = {"allocation": "macs", "latency": "onnx-latency"}
+"""What --ratios are the share of that is left; else of the filters of every block that go."""
 
 
 def run(
-    data: Path, weights: Path, depth: int, keywords: dict[str, Any], ratio: float, seed: int, train_images: int
+    question: str,
+    keywords: dict[str, Any],
+    ratio: float,
+    seed: int,
+    data: Path,
+    weights: Path,
+    depth: int,
+    train_images: int,
 ) -> Row:
-    """One run: accuracies in percent, pruning time in seconds."""
+    """One run: accuracies in percent, pruning time in seconds, what is left."""
     train, test = cifar10(data, "train"), cifar10(data, "test")
     rows, decide = part(train[1], train_images, seed), part(test[1], len(test[1]) // 2, 0)
     rest = torch.ones(len(test[1]), dtype=torch.bool).index_fill(0, decide, False)
     model, preprocessing = trained(weights, depth), ice_ray.Preprocessing(MEAN, STD, pad=4, flip=True)
     images, deciding = (train[0][rows], train[1][rows]), (test[0][decide], test[1][decide])
-    amount = {"target": f"macs={ratio:g}"} if "allocate" in keywords else {"ratio": ratio}
+    budget = BUDGETS.get(question)
+    amount = {"ratio": ratio} if budget is None else {"target": f"{budget}={ratio:g}"}
     begun = time.process_time()
     result = ice_ray.prune(
         model, images, deciding, seed=seed, preprocessing=preprocessing, progress=False, **amount, **keywords
     )
     processor = time.process_time() - begun
+    left = {"macs": result.macs / result.original_macs}
+    if budget == "onnx-latency":
+        left["latency"] = latency_left(model, result.model)
     return {
+        "left": left,
         "dense": accuracy(model, test[0][rest], test[1][rest]),
         "accuracy": accuracy(result.model, test[0][rest], test[1][rest]),
         "whole": accuracy(result.model, *test),
         "processor": processor,
         "seconds": result.pruning_seconds,
     }
+
+
+def latency_left(dense: nn.Module, pruned: nn.Module) -> float:
+    """Of the time that a batch of 64 takes in ONNX Runtime on one thread; both exported, in turn, the median of 31."""
+    import onnxruntime
+
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    sessions, shares = [], list[float]()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in (dense, pruned):
+            file = str(Path(folder) / "model.onnx")
+            torch.onnx.export(model.eval(), (images,), file, dynamic_shapes=({0: "images"},), verbose=False)
+            sessions.append(onnxruntime.InferenceSession(file, settings))
+    for _ in range(36):
+        seconds = []
+        for session in sessions:
+            begun = time.thread_time()
+            session.run(None, {session.get_inputs()[0].name: images.numpy()})
+            seconds.append(time.thread_time() - begun)
+        shares.append(seconds[1] / seconds[0])
+    return statistics.median(shares[5:])
 
 
 def main() -> None:
@@ -118,9 +165,10 @@ def main() -> None:
             "seed": seed,
             "train_images": options.train_images,
         }
-        asked = (options.data, options.weights, options.depth, keywords, ratio, seed, options.train_images)
+        own = (options.data, options.weights, options.depth, options.train_images)
+        asked = (options.question, keywords, ratio, seed, *own)
         found[name, ratio].append(ledger.once(key, partial(run, *asked)))
-    heads = (", %", ", s", ", processor s")
+    heads = [", %", ", s", ", processor s", *(f", {of} left" for of in next(iter(found.values()))[0].get("left", ()))]
     lines = [[options.question, *(f"{ratio:g}{what}" for ratio in options.ratios for what in heads)]]
     for name in variants:
         line = [f"`{name}`"]
@@ -128,6 +176,7 @@ def main() -> None:
             column = {what: [row[what] for row in found[name, ratio]] for what in found[name, ratio][0]}
             line += [f"{spread(column['accuracy'])} ({spread(column['whole'])})"]
             line += [spread(column[what], 1) for what in ("seconds", "processor")]
+            line += [spread([each[of] for each in column["left"]], 3) for of in column.get("left", [{}])[0]]
         lines.append(line)
     (dense, *_) = (row["dense"] for rows in found.values() for row in rows)
     write_page(
