@@ -82,6 +82,7 @@ class Result:
         pruned_model: str | StoragePath,
         summary: Mapping[str, Any],
         builder: Callable[..., nn.Module] | None = None,
+        above: Result | None = None,
     ) -> Result:
         """That of a run, from what its stage 2 has written.
 
@@ -89,6 +90,7 @@ class Result:
             pruned_model: the run's folder of that name.
             summary: what its `summary.json` holds.
             builder: for a model of your own, as for `load_pruned`.
+            above: that of the rung above.
 
         Raises:
             UserError: as `load_pruned`.
@@ -96,7 +98,7 @@ class Result:
         folder = storage_path(pruned_model)
         records = tuple(StepRecord(**record) for record in summary["steps"])
         model = load_pruned(folder, builder)
-        return cls(model, records, summary["replay_pruning_seconds"], read_description(folder))
+        return cls(model, records, summary["replay_pruning_seconds"], read_description(folder), above)
 
     @property
     def rungs(self) -> tuple[Result, ...]:
@@ -274,7 +276,8 @@ class Result:
     def _table(self, of: str = "") -> Any:
         steps = sum(record.layers != FINAL_RETRAINING for record in self.records)
         title = f"{self._name}{of}: {counted(steps, 'pruning step')} in {duration(self.pruning_seconds)}"
-        return outcome_table(self._dense, self._pruned, title)
+        found = self.description["config"].get("found")
+        return outcome_table(self._dense, self._pruned, f"{title}\n{found}" if found else title)
 
     @property
     def _name(self) -> str:

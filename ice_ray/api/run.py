@@ -191,14 +191,17 @@ class Study:
 
     @cached_property
     def result(self) -> Result:
-        """The pruned model of stage 2 and how it came about.
+        """The pruned model of stage 2 and how it came about; of a ladder the last rung's, with those above in `rungs`.
 
         Raises:
             UserError: stage 2 has not ended; or the model is your own and no `builder` was given.
         """
         if self.record.summary is None:
             raise UserError(f"run '{self.name}' has no pruned model: its stage 2 has not ended")
-        return Result.of_run(self._folder.pruned_model, self.record.summary, self.builder)
+        above: Result | None = None
+        for rung in self._folder.rungs_above:
+            above = Result.of_run(rung.pruned_model, rung.outcome(), self.builder, above)
+        return Result.of_run(self._folder.pruned_model, self.record.summary, self.builder, above)
 
     @property
     def model(self) -> nn.Module:

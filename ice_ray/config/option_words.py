@@ -24,6 +24,8 @@ def in_options(error: BaseException, *configs: Any) -> str:
     >>> from ice_ray.trials.config import SearchConfig
     >>> in_options(FieldError(SearchConfig, "eval_images", "0 must be at least 1"))
     '--search.eval-images 0 must be at least 1'
+    >>> in_options(UserError("out of reach; prune.coupled=True takes more"))
+    'out of reach; --prune.coupled yes takes more'
     >>> in_options(UserError("layer1: left out by prune.include; see layer1.0.conv1"))
     'layer1: left out by --prune.include; see layer1.0.conv1'
     """
@@ -32,7 +34,12 @@ def in_options(error: BaseException, *configs: Any) -> str:
         prefix = (_PREFIXES | own).get(error.owner, "" if issubclass(error.owner, PipelineConfig) else None)
         if prefix is not None:
             return f"--{prefix}{error.field.replace('_', '-')} {error.said}"
-    return _GROUPED.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
+    return _GROUPED.sub(_option, str(error))
+
+
+def _option(found: re.Match[str]) -> str:
+    value = "" if found["value"] is None else f" {yes_or_no(found['value'] == 'True')}"
+    return f"--{found['field'].replace('_', '-')}{value}"
 
 
 def yes_or_no(value: bool | None) -> str:
@@ -77,12 +84,12 @@ _PREFIXES = dict(
 )
 # A field within a group is written as group.field wherever it is named.
 _GROUPED = re.compile(
-    r"(?<![\w./-])("
+    r"(?<![\w./-])(?P<field>"
     + "|".join(
         re.escape(f"{prefix.replace('-', '_')}{each.name}")
         for kind, prefix in _PREFIXES.items()
         for each in dataclasses.fields(kind)
         if prefix
     )
-    + r")(?![\w.])"
+    + r")(?:=(?P<value>True|False))?(?![\w.])"
 )

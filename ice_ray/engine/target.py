@@ -134,9 +134,9 @@ def _mend(
         known = {unit.layer for unit in network.units}
         heads = {unit.heads for unit in freer.units if unit.layer not in known}
         options = " and ".join(
-            f"prune.{name}" for name, is_so in (("coupled", False), ("heads", True)) if is_so in heads
+            f"prune.{name}=True" for name, is_so in (("coupled", False), ("heads", True)) if is_so in heads
         )
-        found.append(f"{options} yes takes {_added(network, freer)} too")
+        found.append(f"{options} takes {_added(network, freer)} too")
     if not found:
         return "; no other layer can be pruned (inspect says why)"
     for place, larger in enumerate(each for each in (wider, freer) if each is not None):

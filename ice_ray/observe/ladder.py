@@ -60,11 +60,15 @@ def draw_rungs(axes: Axes, rungs: Rungs, key: str = "multiply_adds") -> None:
     shares = [100.0, *(_share(key, whole, own) for _, whole, own in rungs)]
     accuracies = [dense, *(_accuracy(own) for _, _, own in rungs)]
     axes.plot(shares, accuracies, marker="o")
-    for share, accuracy, name in zip(shares, accuracies, ["dense", *(name for name, _, _ in rungs)], strict=True):
-        axes.annotate(f"{name}\n{accuracy:.2f}", (share, accuracy), (4, -6), textcoords="offset points", va="top")
+    axes.annotate(f"dense {dense:.2f}", (shares[0], dense), (4, 4), textcoords="offset points", va="bottom")
+    for share, accuracy, (name, _, _) in zip(shares[1:], accuracies[1:], rungs, strict=True):
+        # Below what falls to the right, a label to the left of its point crosses no line.
+        text, place = f"{name}\n{accuracy:.2f}", (share, accuracy)
+        axes.annotate(text, place, (-4, -6), textcoords="offset points", ha="right", va="top")
     axes.axhline(dense, linestyle="--", color="grey")
-    axes.set_xlim(max(shares) + 8, min(shares) - 14)
-    axes.set_ylim(min(accuracies) - 0.12 * (dense - min(accuracies) + 5), None)
+    axes.set_xlim(max(shares) + 4, min(shares) - 4)
+    margin = 0.12 * (dense - min(accuracies) + 5)  # for the labels
+    axes.set_ylim(min(accuracies) - margin, max(accuracies) + margin)
     axes.set_xlabel(f"{_SHARES[key]} left (%)")
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.errors import RunError
-from ice_ray.files import damage_named
 from ice_ray.hyperparameters import Hyperparameters
 from ice_ray.observe.ladder import ladder_png, ladder_table
 from ice_ray.observe.terminal import say, show, shown_path
@@ -51,17 +49,13 @@ def _came_to(folder: RunFolder) -> tuple[Snapshot, float]:
     if newest is None:
         raise RunError(f"'{folder.replay}' holds no checkpoint that can be read: the rungs below go on from it")
     _, snapshot, _ = ReplayProgress.load(newest)
-    with damage_named(folder.summary):
-        return snapshot, float(json.loads(folder.summary.read_text())["pruned"]["validation_accuracy"])
+    return snapshot, float(folder.outcome()["pruned"]["validation_accuracy"])
 
 
 def _show_ladder(run: RunFolder, walked: list[tuple[str, RunFolder]]) -> None:
     """All rungs side by side: a table on the terminal, and the figure."""
-    found = []
-    for name, folder in walked:
-        with damage_named(folder.summary):
-            summary = json.loads(folder.summary.read_text())
-        found.append((name, summary["dense"], summary["pruned"]))
+    outcomes = [(name, folder.outcome()) for name, folder in walked]
+    found = [(name, outcome["dense"], outcome["pruned"]) for name, outcome in outcomes]
     title = f"{run.path.name}: a ladder of {counted(len(walked), 'rung')}"
     run.ladder.write_now(ladder_png(found, title))
     show(ladder_table(found, title))

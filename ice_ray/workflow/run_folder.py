@@ -97,6 +97,18 @@ class RunFolder:
         return RunFolder(self.path / "rungs" / name)
 
     @property
+    def rungs_above(self) -> tuple[RunFolder, ...]:
+        """Of a ladder, the finished rungs that the results here went on from, from the top."""
+        place = self.path / "rungs"
+        found = [each for each in map(RunFolder, place.iterdir()) if each.is_finished] if place.is_dir() else []
+        return tuple(sorted(found, key=lambda rung: -rung.outcome()["pruned"]["multiply_adds"]))
+
+    def outcome(self) -> dict[str, Any]:
+        """What the summary holds; it is there when the results are finished."""
+        with damage_named(self.summary):
+            return dict(json.loads(self.summary.read_text()))
+
+    @property
     def search(self) -> RunFolder:
         """Where the search lies that the results here are of: here, or for a replay of one trial above."""
         above = self

@@ -158,13 +158,13 @@ def test_what_is_out_of_reach_names_what_would_bring_it_within():
 
 def test_what_stays_out_of_reach_is_said_with_the_smallest_share_of_all():
     with pytest.raises(
-        UserError, match=r"takes widen too: then the greatest ratio \(0.968\) leaves 0.0\d+; prune.coupled yes"
+        UserError, match=r"takes widen too: then the greatest ratio \(0.968\) leaves 0.0\d+; prune.coupled=True"
     ):
         found(narrow(), "macs=0.001")
 
 
 def test_what_is_excluded_or_frozen_is_not_proposed():
-    with pytest.raises(UserError, match=r"out of reach.*; prune.coupled yes takes narrow") as refusal:
+    with pytest.raises(UserError, match=r"out of reach.*; prune.coupled=True takes narrow") as refusal:
         found(narrow(freeze="widen"), "macs=0.2")
     assert "widen" not in str(refusal.value)
     with pytest.raises(UserError, match="no other layer can be pruned"):
@@ -197,10 +197,12 @@ def test_a_target_that_guts_layers_is_said_with_widths_and_mend():
 def test_coupled_channels_and_heads_are_proposed_with_what_they_bring():
     model = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Flatten(2), Tokens())
     own = DenseNetwork(model, (3, 16, 16))
-    with pytest.raises(UserError, match=r"prune.heads yes takes 2.attention too: then ratio 0.\d+ leaves 0.5\d+"):
+    with pytest.raises(UserError, match=r"prune.heads=True takes 2.attention too: then ratio 0.\d+ leaves 0.5\d+"):
         found(own, "macs=0.6")
     followed = nn.Sequential(model[0], model[1], Tokens(with_weights=True))
-    with pytest.raises(UserError, match=r"prune.coupled and prune.heads yes takes 2.attention, 0 too: then ratio 0.\d"):
+    with pytest.raises(
+        UserError, match=r"prune.coupled=True and prune.heads=True takes 2.attention, 0 too: then ratio 0.\d"
+    ):
         found(DenseNetwork(followed, (3, 16, 16)), "macs=0.6")
     larger = found(DenseNetwork(model, (3, 16, 16), Selection(heads=True)), "macs=0.6")
     assert larger.share <= 0.6

@@ -58,3 +58,7 @@ def test_an_interrupted_ladder_keeps_its_rungs_and_goes_on_below_them(tmp_path):
         assert above is None or all(set(kept[layer]) <= set(above[layer]) for layer in above)
         assert ice_ray.load_run(folder).result.name == f"macs={share}"
         above = kept
+    rungs = ice_ray.load_run(run).result.rungs
+    assert [rung.name for rung in rungs] == ["macs=0.8", "macs=0.5"]
+    assert rungs[0].model.state_dict().keys() == rungs[1].model.state_dict().keys()
+    assert "a ladder of 2 rungs" in str(rungs[1])
