@@ -153,15 +153,16 @@ def prune(
     if found is None or wanted is None:
         rungs = [Rung(method, network, None)]
     else:
-        own = own if len(wanted) == 1 else own.on_rung()
+        is_ladder = len(wanted) > 1
+        as_rungs = [own.on_rung(min(one.share for one in targets)) if is_ladder else own for targets in wanted]
         rungs = [
             Rung(
-                build_pipeline(pipeline, dataclasses.replace(own, ratio=each.ratio), point),
+                build_pipeline(pipeline, dataclasses.replace(of_rung, ratio=each.ratio), point),
                 network.on_rung(each.on_rung(amounts)),
                 " ".join(map(str, targets)),
                 each.words,
             )
-            for each, targets in zip(found.rungs, wanted, strict=True)
+            for each, targets, of_rung in zip(found.rungs, wanted, as_rungs, strict=True)
         ]
     facts = {
         "builder": {"name": name_of(model), "num_classes": _classes(network.build(_CPU), data.train.image_shape)},

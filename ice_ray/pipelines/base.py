@@ -98,8 +98,12 @@ class PipelineConfig:
         """As stage 2 has it."""
         return self
 
-    def on_rung(self) -> Self:
-        """As a rung of a ladder has it."""
+    def on_rung(self, share: float) -> Self:
+        """As a rung of a ladder has it.
+
+        Args:
+            share: the least that is to be left on it of what its target names.
+        """
         return self
 
 

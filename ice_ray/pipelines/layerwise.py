@@ -58,22 +58,20 @@ class RepairingConfig(LayerwiseConfig):
     least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
     these layers then trained by themselves towards the same."""
     reconstruction_epochs: float = 5.0
-    """Passes over the calibration images, for every step, of a reconstruction."""
+    """Passes over the calibration images, for every step, of a reconstruction; 0 = none."""
     joint_epochs: float = 10.0
     """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
-    rung_epochs: float = 3.0
-    """As --reconstruction-epochs, on every rung of a ladder (--target macs=0.8,0.6,0.4), each of which takes little
-    from what the one above has repaired; --joint-epochs are fewer by the same factor."""
+    rung_epochs: float = 4.0
+    """As --joint-epochs, on every rung of a ladder (--target macs=0.8,0.6,0.4), divided by the share that it leaves
+    (0.4: 10): each takes as long. Its steps, which take little each, are refitted by least squares alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("reconstruction_epochs", "rung_epochs"):
-            require(self, name, 0 < getattr(self, name) < math.inf, "must be above 0")
-        require(self, "joint_epochs", 0 <= self.joint_epochs < math.inf, "must be at least 0")
+        for name in ("reconstruction_epochs", "joint_epochs", "rung_epochs"):
+            require(self, name, 0 <= getattr(self, name) < math.inf, "must be at least 0")
 
-    def on_rung(self) -> Self:
-        fewer = self.rung_epochs / self.reconstruction_epochs
-        return replace(self, reconstruction_epochs=self.rung_epochs, joint_epochs=fewer * self.joint_epochs)
+    def on_rung(self, share: float) -> Self:
+        return replace(self, reconstruction_epochs=0.0, joint_epochs=self.rung_epochs / share)
 
 
 Removed = tuple[tuple[str, tuple[int, ...]], ...]

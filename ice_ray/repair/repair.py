@@ -117,7 +117,7 @@ def repair(
     reconstructed, trained, held = Errors(), list[str](), True
     if misses:
         estimate(None)
-    elif kind == "reconstruction":
+    elif kind == "reconstruction" and epochs:
         owners = {name for unit in context.units for name in unit.owners}
         trained = [layer for layer in dict.fromkeys(order) if layer in owners | set(errors)]
         ends = [layer for layer in dict.fromkeys(order) if layer in errors and layer not in owners]
@@ -211,7 +211,7 @@ def _through(context: RepairContext, kind: RepairKind, epochs: float, together: 
             for layer in section.touched:
                 if _may_be_refitted(context, layer):
                     errors[layer] = refit(context, layer, problem_of(context, layer))
-            if kind == "reconstruction" and section.ends:
+            if kind == "reconstruction" and epochs and section.ends:
                 own = replace(context, key=(*context.key, section.layers[0]))
                 own_errors, holds = reconstruct(own, section.layers, section.ends, epochs)
                 reconstructed |= own_errors

@@ -136,14 +136,15 @@ class Plan:
         """Of a ladder the plan of every rung, from the top; else this one alone."""
         if self.found is None or self.config.target is None or self.found.above is None:
             return (self,)
-        options = self.config.options.on_rung()
         return tuple(
             dataclasses.replace(
                 self,
                 config=dataclasses.replace(
                     self.config,
                     target=" ".join(map(str, targets)),
-                    options=dataclasses.replace(options, ratio=found.ratio),
+                    options=dataclasses.replace(
+                        self.config.options.on_rung(min(target.share for target in targets)), ratio=found.ratio
+                    ),
                 ),
                 steps=steps,
                 rung=number,
