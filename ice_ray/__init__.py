@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import ice_ray.ray_environment  # noqa: F401 - before anything imports Ray
+from ice_ray.freed_memory import keep_freed_memory
 from ice_ray.processor import avoid_unusable_tiles
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 avoid_unusable_tiles()
+keep_freed_memory()
 
 __all__ = [
     "NEVER",

@@ -29,6 +29,7 @@ STOREYS = [
         "hyperparameters",
         "ray_environment",
         "processor",
+        "freed_memory",
         "progress",
         "torch_defaults",
         "guard",

@@ -84,7 +84,7 @@ class Walk:
         executor = self._executor(first)
         retrains = bool(first.pipeline.hyperparameters.final_epochs)
         with _Bar(sum(rung.pipeline.length(len(rung.network.steps)) + retrains for rung in rungs), progress) as bar:
-            executor.warm_up()
+            executor.warm_up(first.pipeline.trains)
             preparation = first.pipeline.prepare(executor, first.pipeline.freezes)
             prepared(preparation)
             state = first.pipeline.begin(executor)

@@ -132,14 +132,17 @@ class TorchExecutor:
                 "out of GPU memory: give each process more of a GPU, or take a smaller batch size"
             ) from error
 
-    def warm_up(self) -> float:
+    def warm_up(self, trains: bool = True) -> float:
         """Train and measure a copy of the dense network on a few images, so that one-off costs of the libraries
         (loading kernels, first communication) fall on no step's clock. Returns the wall seconds it took.
+
+        Args:
+            trains: whether anything will train the network; training takes many times the memory of what else is done.
         """
         watch = Stopwatch(self.device)
-        count = min(len(self._data.train), 2 * self.recipe.batch_size)
-        few = self._data.train.take(torch.arange(count))
-        self.accuracy(self.fine_tuner.warm_up(few), few)
+        count = 2 * (self.recipe.batch_size if trains else evaluation_batch(self._data.train.image_shape, self.device))
+        few = self._data.train.take(torch.arange(min(len(self._data.train), count)))
+        self.accuracy(self.fine_tuner.warm_up(few) if trains else self._dense(), few)
         one = torch.eye(2, dtype=torch.float64, device=self.device)
         torch.linalg.solve(one, one)
         return watch.seconds()

@@ -149,6 +149,11 @@ class Pipeline(ABC):
         """Whether it holds layers fixed, and so needs the freezing probe."""
         return self.config.freezes and self.hyperparameters.freezes
 
+    @property
+    def trains(self) -> bool:
+        """Whether it may train the network as a whole, on labels."""
+        return True
+
     def begin(self, executor: Executor) -> PipelineState:
         """The dense network, nothing pruned yet."""
         return PipelineState(executor.root)

@@ -144,6 +144,11 @@ class IcePipeline(Pipeline):
         if self.config.final.epochs and self.config.final.rate is None and not self.hyperparameters.base_learning_rate:
             raise UserError("final epochs have no rate where theta is never: give them one (final.rate)")
 
+    @property
+    def trains(self) -> bool:
+        asks = self.hyperparameters.accuracy_drop_threshold != NEVER
+        return bool(asks or self.freezes or self.hyperparameters.final_epochs or self.config.final.epochs)
+
     def prepare(self, executor: TorchExecutor, probes: bool) -> Preparation:
         """The original accuracy and, where anything freezes, the freezing probe (section III-B): prune the first step
         at the full ratio, fine-tune one epoch and rank the layers. The probe's network is thrown away.

@@ -58,8 +58,8 @@ def replay_worker(config: dict[str, Any]) -> None:
 def _replay(order: ReplayOrder) -> None:
     started = time.perf_counter()
     executor = order.workload.executor(_device(order), ProcessGroup())
-    warm_up = executor.warm_up()
     pipeline = order.workload.pipeline(order.hyperparameters)
+    warm_up = executor.warm_up(pipeline.trains)
     executor.fine_tuner.on_losses = lambda losses: _tell(order, "losses", losses.tolist())
     progress = _resumed(order, executor)
     if progress is None:

@@ -138,8 +138,9 @@ def test_operations_of_scoring_by_refits_are_those_of_every_reader_s(executor):
     assert cost.flops == 100 * (2 * 2 * multiply_adds + 2 * 16 * 288**2)
 
 
-def test_warming_up_changes_no_bit(network, data):
+@pytest.mark.parametrize("trains", [True, False])
+def test_warming_up_changes_no_bit(network, data, trains):
     cold, warm = (TorchExecutor(network, data, Recipe(batch_size=64), 0, CPU) for _ in range(2))
-    warm.warm_up()
+    warm.warm_up(trains)
     results = [executor.commit(executor.run(executor.root, FINE_TUNE).snapshot).tensors for executor in (cold, warm)]
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])

@@ -8,8 +8,9 @@ from ice_runs import decisions, hyperparameters, ice, prepared, run
 
 from ice_ray.engine.snapshots import Snapshot
 from ice_ray.engine.torch_executor import TorchExecutor
+from ice_ray.hyperparameters import IceHyperparameters
 from ice_ray.pipelines.base import FinalConfig
-from ice_ray.pipelines.ice import FreezeConfig
+from ice_ray.pipelines.ice import FreezeConfig, IceConfig, IcePipeline
 from ice_ray.pipelines.records import PipelineState
 from ice_ray.training.fine_tune import Recipe
 from ice_ray.training.schedules.pruning_aware import maximum_learning_rate
@@ -131,3 +132,21 @@ def test_freezing_the_stem_leaves_everything_below_the_lowest_trained_layer_as_i
     assert {"conv1.weight", "bn1.weight"} <= trained["free"]
     assert {"layer2.0.conv2.weight", "layer3.0.bn2.weight"} <= trained["cut"]
     assert results["cut"][1].flops < 0.9 * results["free"][1].flops
+
+
+@pytest.mark.parametrize(
+    ("point", "final", "trains"),
+    [
+        (IceHyperparameters(), FinalConfig(), False),
+        (IceHyperparameters(), FinalConfig(epochs=1, rate=0.01), True),
+        (dataclasses.replace(IceHyperparameters(), final_epochs=1, final_learning_rate=0.01), FinalConfig(), True),
+        (
+            dataclasses.replace(hyperparameters(), accuracy_drop_threshold=100.0, frozen_fraction=0.0),
+            FinalConfig(),
+            True,
+        ),
+    ],
+)
+def test_a_pipeline_that_only_repairs_says_that_it_trains_nothing(point, final, trains):
+    config = IceConfig(final=final)
+    assert IcePipeline(config=config, hyperparameters=point).trains == trains
