@@ -121,9 +121,12 @@ class Elimination:
 
     def _shrink(self) -> None:
         """Leave out the inputs that have gone, once they are most of them: all that follows takes less time."""
-        lost = [index for which, blocks in self._blocks.items() if self._gone[which] for index in blocks[0].inputs]
         groups, inputs, _ = self._inverse.shape
-        if groups > 1 or 2 * len(lost) <= inputs or inputs < _MANY:
+        if groups > 1 or inputs < _MANY:
+            return
+        gone = self._gone.tolist()
+        lost = [index for which, blocks in self._blocks.items() if gone[which] for index in blocks[0].inputs]
+        if 2 * len(lost) <= inputs:
             return
         left = sorted(set(range(inputs)) - set(lost))
         own = torch.tensor(left, dtype=torch.int64, device=self._inverse.device)
@@ -133,7 +136,7 @@ class Elimination:
         self._blocks = {
             which: [_Block(0, [place[each] for each in block.inputs]) for block in blocks]
             for which, blocks in self._blocks.items()
-            if not self._gone[which]
+            if not gone[which]
         }
         self._alike = _alike(self._blocks, self._inverse.device)
 
