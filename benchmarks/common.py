@@ -35,13 +35,19 @@ class Ledger:
     Args:
         work: folder of the ledgers.
         name: of the script.
+        published: a file of runs that were finished elsewhere; where one of them is here as well, ours counts.
     """
 
-    def __init__(self, work: Path, name: str) -> None:
+    def __init__(self, work: Path, name: str, published: Path | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._path = work / f"{name}.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self.rows: list[Row] = [json.loads(line) for line in lines]
+        self.rows = self._read(self._path)
+        own = [row["key"] for row in self.rows]
+        self.rows += [row for row in self._read(published) if row["key"] not in own]
+
+    @staticmethod
+    def _read(path: Path | None) -> list[Row]:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
 
     def once(self, key: Mapping[str, Any], run: Callable[[], Row]) -> Row:
         """The row of that key; run only where there is none yet."""

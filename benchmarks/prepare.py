@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from cifar import accuracy, cifar10, normalised
+from cifar import accuracy, cifar10
 from PIL import Image
 from resnet import CifarResNet
 from torchvision.datasets.utils import download_url
+from training import augmented
 
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -76,22 +77,13 @@ def train(data: Path, epochs: int, depth: int, device: torch.device) -> CifarRes
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, epochs * steps, pct_start=0.1)
     for epoch in range(epochs):
         for rows in torch.randperm(len(images), device=device)[: steps * 128].split(128):
-            loss = F.cross_entropy(model(_augmented(images[rows])), labels[rows], label_smoothing=0.1)
+            loss = F.cross_entropy(model(augmented(images[rows])), labels[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{epochs}: {accuracy(model, *cifar10(data, 'test')):.2f}% of the test images")
     return model
-
-
-def _augmented(images: torch.Tensor) -> torch.Tensor:
-    """Normalised, each row of the batch cropped at a place of its own out of 4 pixels of padding; half are flipped."""
-    padded = F.pad(normalised(images), (4, 4, 4, 4))
-    windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)  # (N, 3, 9, 9, 32, 32), a view
-    down, right = torch.randint(0, 9, (2, len(images)), device=images.device)
-    cropped = windows[torch.arange(len(images), device=images.device), :, down, right]
-    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, cropped, cropped.flip(3))
 
 
 @contextmanager
