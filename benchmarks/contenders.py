@@ -190,6 +190,7 @@ def fast_nas(divisor: int, task: Task) -> nn.Module:
     images, labels = task.images(1000)
     scoring, wanted = task.images(1000, task.deciding)
     scoring = normalised(scoring)
+    batch = len(images) // 50  # of fewer than 50 batches it would estimate no batch-norm statistics
 
     @torch.no_grad()
     def score(model: nn.Module) -> float:
@@ -202,7 +203,7 @@ def fast_nas(divisor: int, task: Task) -> nn.Module:
         constraints={"flops": f"{100 * task.share:g}%"},
         dummy_input=torch.zeros(1, *IMAGE),
         config={
-            "data_loader": list(zip(normalised(images).split(BATCH), labels.split(BATCH), strict=True)),
+            "data_loader": list(zip(normalised(images).split(batch), labels.split(batch), strict=True)),
             "score_func": score,
             "verbose": False,
         },
