@@ -76,8 +76,9 @@ class Contender:
 
 def multiply_adds(model: nn.Module) -> int:
     """Of one image, in convolutions and linear layers."""
+    own = copy.deepcopy(model).eval()  # in training mode the image would change batch-norm statistics
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *IMAGE))
+        own(torch.zeros(1, *IMAGE))
     return counter.get_total_flops() // 2
 
 
