@@ -18,7 +18,7 @@ from cifar import MEAN, STD, normalised, part
 from resnet import Block, CifarResNet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from training import BATCH
+from training import BATCH, augmented
 
 import ice_ray
 
@@ -44,9 +44,10 @@ class Task:
     seed: int
 
     def images(self, count: int, of: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """So many training images, or others, equally of every class."""
+        """So many training images, or others, equally of every class, which are mixed: batches have statistics."""
         images, labels = of or self.train
         rows = part(labels, count, self.seed)
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))]
         return images[rows], labels[rows]
 
 
@@ -191,6 +192,7 @@ def fast_nas(divisor: int, task: Task) -> nn.Module:
     images, labels = task.images(1000)
     scoring, wanted = task.images(1000, task.deciding)
     scoring = normalised(scoring)
+    torch.manual_seed(task.seed)
     batch = len(images) // 50  # of fewer than 50 batches it would estimate no batch-norm statistics
 
     @torch.no_grad()
@@ -204,7 +206,7 @@ def fast_nas(divisor: int, task: Task) -> nn.Module:
         constraints={"flops": f"{100 * task.share:g}%"},
         dummy_input=torch.zeros(1, *IMAGE),
         config={
-            "data_loader": list(zip(normalised(images).split(batch), labels.split(batch), strict=True)),
+            "data_loader": list(zip(augmented(images).split(batch), labels.split(batch), strict=True)),
             "score_func": score,
             "verbose": False,
         },

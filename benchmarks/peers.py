@@ -94,7 +94,7 @@ class Bench:
 
         self._ledger.once(key(), lambda: self._prune(CONTENDERS[tool], setting, file))
         calibration = self._task.images(1000)[0]
-        self._ledger.once(key(1000), lambda: after(lambda model: estimate_statistics(model, calibration)))
+        self._ledger.once(key(1000), lambda: after(lambda model: estimate_statistics(model, calibration, self._seed)))
         images, labels = self._task.images(options.images)
         teacher = self._task.dense if options.distil else None
         for epochs, rate in itertools.product(options.epochs, options.rates):

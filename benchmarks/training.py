@@ -63,8 +63,9 @@ def _distance(logits: Tensor, teacher: nn.Module, batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, images: Tensor) -> None:
-    """Mean and variance of every batch norm, in place, as they are over these images, which are not augmented."""
+def estimate_statistics(model: nn.Module, images: Tensor, seed: int) -> None:
+    """Mean and variance of every batch norm, in place, as they are over these images, augmented as in training."""
+    torch.manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -72,6 +73,6 @@ def estimate_statistics(model: nn.Module, images: Tensor) -> None:
         norm.momentum = None  # the plain mean over batches
     model.train()
     for batch in images.split(BATCH):
-        model(normalised(batch))
+        model(augmented(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

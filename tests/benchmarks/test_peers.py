@@ -19,7 +19,7 @@ def task(images: int = 200) -> object:
     pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
     own = pixels, torch.arange(images) % 10
     dense = peers.CifarResNet(8)
-    training.estimate_statistics(dense, pixels[:128])
+    training.estimate_statistics(dense, pixels[:128], seed=0)
     return contenders.Task(dense, own, own, 0.5, seed=0)
 
 
@@ -63,12 +63,23 @@ def test_training_is_the_same_for_the_same_seed_and_learns_what_a_teacher_says()
     assert not torch.equal(trained(0), trained(0, given.dense))
 
 
-def test_statistics_are_those_of_the_images():
-    images = task(256).train[0]
+def test_images_of_a_task_are_equally_of_every_class_in_every_batch():
+    given = task()
+    images, labels = given.images(100)
+    assert labels.bincount().tolist() == [10] * 10
+    assert all(len(batch.unique()) > 5 for batch in labels.split(20))
+    places = [int((given.train[0] == image).flatten(1).all(1).nonzero()) for image in images]
+    assert torch.equal(given.train[1][places], labels)
+
+
+def test_statistics_are_those_of_the_images_as_they_are_trained_on():
+    images = task(128).train[0]
     model = peers.CifarResNet(8)
-    training.estimate_statistics(model, images)
-    first = model.conv1(training.normalised(images)).detach()
+    training.estimate_statistics(model, images, seed=3)
+    torch.manual_seed(3)
+    first = model.conv1(training.augmented(images)).detach()
     assert torch.allclose(model.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(model.bn1.running_var, first.var((0, 2, 3)), rtol=1e-3)
     assert model.bn1.momentum == 0.1
 
 
