@@ -194,7 +194,7 @@ def run(way: Way, share: float, seed: int, data: Path, weights: Path) -> Row:
     """One row: top-1 and agreement in percent, shares of what is left, processor seconds, GiB."""
     torch.set_num_threads(1)
     model, (calibration, labels), test = trained(weights), images(data, "train"), images(data, "test")
-    shape, begun = calibration.shape[1:], time.process_time()
+    shape, widths, begun = calibration.shape[1:], dict[str, int](), time.process_time()
     if way.tool == "ice_ray":
         result = ice_ray.prune(
             model,
@@ -210,7 +210,7 @@ def run(way: Way, share: float, seed: int, data: Path, weights: Path) -> Row:
             joint_epochs=way.joint_epochs,
             progress=False,
         )
-        smaller = result.model
+        smaller, widths = result.model, result.widths
     elif way.tool == "torch-pruning":
         spared = not_inner(model) if way.filters == "inner" else ["classifier"]
         smaller = pruned_by_torch_pruning(model, shape, share, way.allocate, spared)
@@ -225,6 +225,7 @@ def run(way: Way, share: float, seed: int, data: Path, weights: Path) -> Row:
         "top1": 100 * float((ours == test[1]).float().mean()),
         "agreement": 100 * float((ours == theirs).float().mean()),
         "images": [len(calibration), len(test[1])],
+        "widths": widths,
         "seconds": seconds,
         "memory": memory,
         "versions": {name: version(name) for name in ("timm", "torch-pruning")},
