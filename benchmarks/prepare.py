@@ -95,16 +95,20 @@ def one_line(mend: str) -> Iterator[None]:
         raise SystemExit(f"prepare.py: the download failed ({error}); {mend}") from error
 
 
-def main() -> None:
-    """Make what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(description: str | None) -> argparse.Namespace:
+    """What the command line says of what is to be made."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, default=Path("data"), help="folder of what is made")
     parser.add_argument("--archive", type=Path, help="CIFAR-10's binary version, where it is here already")
     parser.add_argument("--depth", type=int, choices=PUBLISHED, default=20, help="of the ResNet")
     parser.add_argument("--train", type=int, metavar="EPOCHS", help="train the ResNet here instead of downloading it")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def prepared(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Make what is missing: the folder of CIFAR-10, and the file of weights."""
     into, data = options.into, options.into / "cifar10"
-    if not (data / "test.parquet").exists():
+    if not list(data.glob("test*.parquet")):
         if options.archive is None:
             with one_line("--archive FILE takes one that you have"):
                 download_url(ARCHIVE, str(into), md5=MD5)
@@ -119,8 +123,8 @@ def main() -> None:
         with one_line("--train EPOCHS trains a network here"):
             # The file's name ends with the first digits of its SHA-256, which are compared.
             torch.hub.download_url_to_file(CHECKPOINTS + name, str(into / name), hash_prefix=name[-11:-3])
-    print(f"{data} and {into / name} are ready")
+    return data, into / name
 
 
 if __name__ == "__main__":
-    main()
+    print("{} and {} are ready".format(*prepared(options_of(__doc__))))

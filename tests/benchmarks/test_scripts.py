@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_a_script_is_in_the_table_and_a_page_of_results_names_its_command(path):
     command = f"python {path.parent.name}/{path.name}"
     assert path.name in (path.parent / "README.md").read_text()
     assert command in path.read_text()
-    if path.parent.name == "benchmarks" and path.name != "prepare.py":  # which makes no page
+    if path.parent.name == "benchmarks" and path.name not in ("prepare.py", "reference.py"):  # which make none
         assert any(f"`{command}" in page.read_text() for page in PAGES)
 
 
@@ -134,6 +135,17 @@ def test_the_published_archive_becomes_parquet_that_jobs_and_benchmarks_read(tmp
     dataset = open_dataset(f"parquet:{tmp_path / 'cifar10'}")
     assert dataset.class_names == tuple(classes)
     assert dataset.labels["test"].tolist() == rows["test_batch.bin"][:, 0].tolist()
+
+
+def test_the_reference_run_is_one_that_the_page_has(tmp_path):
+    reference = importlib.import_module("reference")
+    assert reference.SETTING in reference.CONTENDERS["ice_ray"].settings
+    assert reference.published(20) is None or reference.published(20)["key"]["epochs"] == 0
+    (tmp_path / "cifar10").mkdir()
+    for name in ("cifar10/test-0.parquet", "resnet20-12fca82f.th"):
+        (tmp_path / name).touch()
+    given = Namespace(into=tmp_path, archive=None, depth=20, train=None)
+    assert reference.prepared(given) == (tmp_path / "cifar10", tmp_path / "resnet20-12fca82f.th")  # nothing is fetched
 
 
 def test_a_part_of_the_images_has_as_many_of_every_class():
