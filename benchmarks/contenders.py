@@ -217,7 +217,13 @@ def fast_nas(divisor: int, task: Task) -> nn.Module:
 
 CONTENDERS = {
     "ice_ray": Contender(
-        "ice_ray", "ice_ray", {f"without labels, {images:,} images": partial(ours, images) for images in (1000, 2000)}
+        "ice_ray",
+        "ice_ray",
+        {f"without labels, {images:,} images": partial(ours, images) for images in (1000, 2000)}
+        | {
+            f"without labels, least squares, {images:,} images": partial(ours, images, repair="least-squares")
+            for images in (250, 1000)
+        },
     ),
     "ICE-Pruning": Contender(
         "ice_ray",

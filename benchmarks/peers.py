@@ -35,7 +35,7 @@ from common import RESULTS, Ledger, Row, arguments, command, rules, table, write
 from contenders import CONTENDERS, IMAGE, Contender, Task
 from prepare import PUBLISHED
 from resnet import CifarResNet, trained
-from standings import all_settings, best_settings, draw, points, said
+from standings import all_settings, best_settings, draw, points, said, ways
 from torch import Tensor, nn
 from training import estimate_statistics, fine_tune
 
@@ -169,8 +169,8 @@ def main() -> None:
 
 def write(options: Namespace, ledger: Ledger, page: str) -> None:
     """The page, its picture and its rows."""
-    found = points(ledger.rows, options.depth, options.share)
-    rows = [row for own in found.values() for row in own.values()]
+    found = ways(ledger.rows, options.depth, options.share)
+    rows = [row for own in found.values() for row in own]
     versions, machines = (
         sorted({row["version"] for row in rows}),
         sorted({each for row in rows for each in row["machines"]}),
@@ -195,7 +195,7 @@ All runs are in [{page}.jsonl]({page}.jsonl).
 
 {chr(10).join(said(found))}
 
-{table(best_settings(found))}
+{table(best_settings(points(found)))}
 
 ## Every setting
 

@@ -28,9 +28,9 @@ def name_of(training: Training) -> str:
     return f"{epochs} epoch{'s' * (epochs > 1)} of {images:,} images" + ", distilled" * distil
 
 
-def points(rows: list[Row], depth: int, share: float) -> dict[str, dict[Training, Row]]:
-    """Per tool and training the mean over seeds of the setting and rate that the deciding half likes best; in
-    `seconds` those of pruning are counted. Of settings with fewer seeds than another none is taken.
+def ways(rows: list[Row], depth: int, share: float) -> dict[str, list[Row]]:
+    """Per tool a row for each setting, training and rate, its figures seed by seed; in `seconds` those of pruning are
+    counted. Of what has fewer seeds than others with the same training none is taken.
     """
     rows = [row for row in rows if (row["key"]["depth"], row["key"]["share"]) == (depth, share)]
     pruned = {_which(row): row for row in rows if not row["key"]["images"]}
@@ -41,31 +41,45 @@ def points(rows: list[Row], depth: int, share: float) -> dict[str, dict[Training
         one = row | {"seconds": spent, "multiply_adds": before["multiply_adds"], "version": before["version"]}
         training = key["images"], key["epochs"], key["distil"]
         groups[key["tool"], training][key["setting"], key["rate"]].append(one)
-    found: dict[str, dict[Training, Row]] = defaultdict(dict)
-    for (tool, training), ways in groups.items():
-        most = max(map(len, ways.values()))
-        best = {way: own for way, own in ways.items() if len(own) == most}
-        setting, rate = max(best, key=lambda way: statistics.mean(row["deciding"] for row in best[way]))
-        own = best[setting, rate]
-        numbers = ("seconds", "multiply_adds", "deciding", "accuracy", "whole", "dense")
-        columns = {what: [row[what] for row in own] for what in numbers}
-        seeds = sorted(row["key"]["seed"] for row in own)
-        about = {"setting": setting, "rate": rate, "seeds": seeds, "tried": len(ways), "version": own[0]["version"]}
-        found[tool][training] = about | {"machines": {row["machine"] for row in own}} | columns
+    found: dict[str, list[Row]] = defaultdict(list)
+    for (tool, training), several in groups.items():
+        most = max(map(len, several.values()))
+        for (setting, rate), own in several.items():
+            if len(own) == most:
+                numbers = ("seconds", "multiply_adds", "deciding", "accuracy", "whole", "dense")
+                columns = {what: [row[what] for row in own] for what in numbers}
+                seeds = sorted(row["key"]["seed"] for row in own)
+                about = {"training": training, "setting": setting, "rate": rate, "seeds": seeds}
+                about |= {"version": own[0]["version"], "machines": {row["machine"] for row in own}}
+                found[tool].append(about | columns)
     return found
+
+
+def points(found: dict[str, list[Row]]) -> dict[str, dict[Training, Row]]:
+    """Per tool and training the way that the deciding half likes best."""
+    best: dict[str, dict[Training, Row]] = defaultdict(dict)
+    for tool, rows in found.items():
+        for training in {row["training"] for row in rows}:
+            own = [row for row in rows if row["training"] == training]
+            best[tool][training] = max(own, key=_deciding) | {"tried": len(own)}
+    return best
+
+
+def _deciding(row: Row) -> float:
+    return statistics.mean(row["deciding"])
 
 
 def _which(row: Row) -> tuple[Any, ...]:
     return tuple(row["key"][name] for name in ("tool", "setting", "depth", "share", "seed"))
 
 
-def best_by(own: dict[Training, Row]) -> list[tuple[float, float]]:
-    """Seconds and accuracy of what no other point of the tool beats in both, by seconds."""
-    curve: list[tuple[float, float]] = []
-    for row in sorted(own.values(), key=lambda row: statistics.mean(row["seconds"])):
-        point = statistics.mean(row["seconds"]), statistics.mean(row["accuracy"])
-        if not curve or point[1] > curve[-1][1]:
-            curve.append(point)
+def best_by(rows: list[Row]) -> list[tuple[float, float]]:
+    """Seconds and accuracy of a tool's ways that no faster one of it beats on the deciding half, by seconds."""
+    curve, most = list[tuple[float, float]](), -math.inf
+    for row in sorted(rows, key=lambda row: (statistics.mean(row["seconds"]), -_deciding(row))):
+        if _deciding(row) > most:
+            most = _deciding(row)
+            curve.append((statistics.mean(row["seconds"]), statistics.mean(row["accuracy"])))
     return curve
 
 
@@ -74,12 +88,12 @@ def seconds_to(curve: list[tuple[float, float]], wanted: float) -> float | None:
     if curve[0][1] >= wanted:
         return curve[0][0]
     for (before, low), (after, high) in itertools.pairwise(curve):
-        if high >= wanted:
+        if high >= wanted > low:
             return math.exp(math.log(before) + (wanted - low) / (high - low) * math.log(after / before))
     return None
 
 
-def said(found: dict[str, dict[Training, Row]]) -> list[str]:
+def said(found: dict[str, list[Row]]) -> list[str]:
     """At equal accuracy, how much faster; and where another tool is ahead."""
     curves = {tool: best_by(own) for tool, own in found.items()}
     if OURS not in curves:
@@ -110,18 +124,16 @@ def _time(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
-def draw(path: Path, found: dict[str, dict[Training, Row]]) -> None:
-    """Accuracy over processor seconds, a line per tool."""
+def draw(path: Path, found: dict[str, list[Row]]) -> None:
+    """Accuracy over processor seconds: all ways, and per tool a line through what none of its faster ones beats."""
     figure, axes = plt.subplots(figsize=(8, 4.4), facecolor="white")
     for tool, own in found.items():
-        line = sorted((statistics.mean(row["seconds"]), statistics.mean(row["accuracy"])) for row in own.values())
-        axes.plot(*zip(*best_by(own), strict=True), color=COLOURS[tool], linewidth=2, label=tool)
-        axes.scatter(*zip(*line, strict=True), color=COLOURS[tool], s=28)
-    (dense, *_) = (row["dense"][0] for own in found.values() for row in own.values())
+        spots = [(statistics.mean(row["seconds"]), statistics.mean(row["accuracy"])) for row in own]
+        axes.scatter(*zip(*spots, strict=True), color=COLOURS[tool], s=14, alpha=0.35, linewidths=0)
+        axes.plot(*zip(*best_by(own), strict=True), color=COLOURS[tool], linewidth=2, marker="o", label=tool)
+    (dense, *_) = (row["dense"][0] for own in found.values() for row in own)
     axes.axhline(dense, color="#1f2328", linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
-    axes.annotate(
-        f"before pruning: {dense:.1f}%", (1, dense), (-2, -12), ("axes fraction", "data"), "offset points", ha="right"
-    )
+    axes.annotate(f"before pruning: {dense:.1f}%", (0, dense), (2, -12), ("axes fraction", "data"), "offset points")
     axes.set_xscale("log")
     axes.set_xlabel("processor seconds, pruning and training (one core)")
     axes.set_ylabel("accuracy after pruning (%)")
@@ -160,7 +172,7 @@ def all_settings(rows: list[Row], depth: int, share: float) -> list[list[str]]:
     each = {}
     for tool, setting in sorted(names):
         own = [row for row in rows if (row["key"]["tool"], row["key"]["setting"]) == (tool, setting)]
-        if found := points(own, depth, share):
+        if found := points(ways(own, depth, share)):
             each[tool, setting] = found[tool]
     trainings = sorted({training for own in each.values() for training in own})
     lines = [["tool", "setting", *map(name_of, trainings)]]

@@ -103,7 +103,7 @@ ROWS = [
 
 
 def test_the_deciding_half_chooses_among_what_has_most_seeds_and_pruning_is_counted_once():
-    found = standings.points(ROWS, 20, 0.4)
+    found = standings.points(standings.ways(ROWS, 20, 0.4))
     assert found["peer"][0, 0, False]["setting"] == "b"
     assert found["peer"][0, 0, False]["accuracy"] == [20, 10]
     one = found["peer"][5000, 1, False]
@@ -111,7 +111,7 @@ def test_the_deciding_half_chooses_among_what_has_most_seeds_and_pruning_is_coun
 
 
 def test_what_is_said_of_equal_accuracy_comes_from_the_rows():
-    found = standings.points(ROWS, 20, 0.4)
+    found = standings.ways(ROWS, 20, 0.4)
     curve = standings.best_by(found["peer"])
     assert curve == [(1, 15), (10, 60), (1000, 90)]
     assert standings.seconds_to(curve, 75) == pytest.approx(100)
