@@ -43,7 +43,7 @@ from common import Ledger, Row, arguments, rules, table, write_page
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from training import estimate_norms
 
 import ice_ray
 
@@ -110,22 +110,6 @@ def normalised(given: Tensor) -> Tensor:
 def answers(model: nn.Module, given: Tensor) -> Tensor:
     """Classes, int64 (N,)."""
     return torch.cat([model(normalised(each)).argmax(1) for each in given.split(FEW)])
-
-
-@torch.no_grad()
-def estimate_norms(model: nn.Module, given: Tensor) -> None:
-    """Statistics of all batch norms anew, in place: the mean over batches of the images."""
-    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
-    momenta = [each.momentum for each in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
-        norm.train()
-    for each in given.split(BATCH):
-        model(normalised(each))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
 
 
 @torch.inference_mode()
@@ -214,7 +198,7 @@ def run(way: Way, share: float, seed: int, data: Path, weights: Path) -> Row:
     elif way.tool == "torch-pruning":
         spared = not_inner(model) if way.filters == "inner" else ["classifier"]
         smaller = pruned_by_torch_pruning(model, shape, share, way.allocate, spared)
-        estimate_norms(smaller, calibration)
+        estimate_norms(smaller, map(normalised, calibration.split(BATCH)))
     else:
         smaller = model
     seconds, memory = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -37,7 +37,7 @@ from prepare import PUBLISHED
 from resnet import CifarResNet, trained
 from standings import all_settings, best_settings, draw, points, said, ways
 from torch import Tensor, nn
-from training import estimate_statistics, fine_tune
+from training import BATCH, augmented, estimate_norms, fine_tune
 
 import ice_ray
 
@@ -94,7 +94,7 @@ class Bench:
 
         self._ledger.once(key(), lambda: self._prune(CONTENDERS[tool], setting, file))
         calibration = self._task.images(1000)[0]
-        self._ledger.once(key(1000), lambda: after(lambda model: estimate_statistics(model, calibration, self._seed)))
+        self._ledger.once(key(1000), lambda: after(lambda model: self._with_norms(model, calibration)))
         images, labels = self._task.images(options.images)
         teacher = self._task.dense if options.distil else None
         for epochs, rate in itertools.product(options.epochs, options.rates):
@@ -115,6 +115,11 @@ class Bench:
         share = ice_ray.inspect(model, IMAGE, ratio=0.01).dense["multiply_adds"] / self._multiply_adds
         row = {"seconds": seconds, "version": own.version(), "multiply_adds": share, "widths": widths}
         return row | self._scores(model)
+
+    def _with_norms(self, model: nn.Module, images: Tensor) -> None:
+        """Statistics of batch norms anew, of images as training augments them."""
+        torch.manual_seed(self._seed)
+        estimate_norms(model, map(augmented, images.split(BATCH)))
 
     def _measured(self, model: CifarResNet, train: Callable[[nn.Module], None]) -> Row:
         begun = time.process_time()

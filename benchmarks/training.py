@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from cifar import normalised
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 BATCH = 128
 TEMPERATURE = 4.0  # of the distillation
@@ -14,8 +17,7 @@ TEMPERATURE = 4.0  # of the distillation
 def augmented(images: Tensor) -> Tensor:
     """Normalised, each row of the batch cropped at a place of its own out of 4 black pixels around; half are flipped.
 
-    Black, and not the mean, is what the published networks have seen there: batch-norm statistics of images that are
-    padded by zeros after they have been normalised take 3 points from the dense ResNet-20, these 0.2.
+    Black, and not the mean, is what the published networks have seen there: their batch norms' statistics are of that.
     """
     padded = normalised(F.pad(images, (4, 4, 4, 4)))
     windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)  # (N, 3, 9, 9, 32, 32), a view
@@ -67,16 +69,16 @@ def _distance(logits: Tensor, teacher: nn.Module, batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, images: Tensor, seed: int) -> None:
-    """Mean and variance of every batch norm, in place, as they are over these images, augmented as in training."""
-    torch.manual_seed(seed)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+def estimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Mean and variance of every batch norm, in place: the plain mean over batches, normalised (N, C, H, W)."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-    model.train()
-    for batch in images.split(BATCH):
-        model(augmented(batch))
+        norm.momentum = None  # the plain mean
+        norm.train()
+    for batch in batches:
+        model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        norm.eval()

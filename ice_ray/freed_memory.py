@@ -2,8 +2,8 @@
 
 The C library of Linux (glibc) gives every block of more than 32 MiB back to the kernel as soon as it is freed, and asks
 for it again, page by page and cleared, for the next one: a network's activations are such blocks, layer after layer.
-On a virtual machine that took half to two thirds of the time of a forward pass (EfficientNet-Lite0 at 224 pixels, 128
-images on one core: 7.8 s, and 1.7 s as here; ResNet-20 on CIFAR-10: 2.4 s and 1.4 s). What is computed stays the same.
+On a virtual machine that can take longer than the arithmetic (findings/torch-cpu-blocks-above-32-mib.sh measures it).
+What is computed stays the same.
 """
 
 from __future__ import annotations

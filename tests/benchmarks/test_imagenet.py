@@ -74,7 +74,7 @@ def test_multiply_adds_and_parameters_are_counted_as_the_package_counts_them(net
 
 def test_norms_estimated_anew_are_those_of_the_images(network):
     images = torch.randint(256, (imagenet.BATCH * 2, *SHAPE), dtype=torch.uint8)
-    imagenet.estimate_norms(network, images)
+    imagenet.estimate_norms(network, map(imagenet.normalised, images.split(imagenet.BATCH)))
     with torch.inference_mode():
         given = network.conv_stem(imagenet.normalised(images))
     assert torch.allclose(network.bn1.running_mean, given.mean((0, 2, 3)), atol=1e-4)

@@ -19,8 +19,8 @@ def task(images: int = 200) -> object:
     pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
     own = pixels, torch.arange(images) % 10
     dense = peers.CifarResNet(8)
-    training.estimate_statistics(dense, pixels[:128], seed=0)
-    return contenders.Task(dense, own, own, 0.5, seed=0)
+    training.estimate_norms(dense, [training.augmented(pixels[:128])])
+    return contenders.Task(dense.train(), own, own, 0.5, seed=0)
 
 
 TOOLS = {
@@ -75,7 +75,8 @@ def test_images_of_a_task_are_equally_of_every_class_in_every_batch():
 def test_statistics_are_those_of_the_images_as_they_are_trained_on():
     images = task(128).train[0]
     model = peers.CifarResNet(8)
-    training.estimate_statistics(model, images, seed=3)
+    torch.manual_seed(3)
+    training.estimate_norms(model, map(training.augmented, images.split(training.BATCH)))
     torch.manual_seed(3)
     first = model.conv1(training.augmented(images)).detach()
     assert torch.allclose(model.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-4)
