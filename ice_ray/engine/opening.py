@@ -16,7 +16,7 @@ from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
 from ice_ray.models.asking import check_answers, copied_to_cpu
 from ice_ray.models.kinds import check_finite, plain_module
-from ice_ray.models.layout import Layout, laid_out
+from ice_ray.models.layout import Layout, is_safe_in_channels_last, laid_out
 from ice_ray.models.ties import check_overlaps
 from ice_ray.pruning.removal import Left
 from ice_ray.pruning.selection import Selection
@@ -96,6 +96,9 @@ def trained_for_a_step(opening: Opening, left: Left, precision: Precision, name:
         UserError: it ends the process that it is in, with what mends that, or cannot be trained.
     """
     network = opening.network
+    if network.layout != "contiguous" and not is_safe_in_channels_last(network.build_pruned(left, _CPU)):
+        opening = _contiguous(opening, name) or opening
+        network = opening.network
     cause = _death(network, left, precision, name)
     if cause is None:
         return opening

@@ -20,6 +20,7 @@ _FORMATS: dict[Layout, torch.memory_format] = {
 }
 _MARK = "_ice_ray_layout"
 _CLOSE = 1e-3
+_ENOUGH_CHANNELS = 8
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -59,14 +60,33 @@ def laid_out(images: Tensor, layout: Layout) -> Tensor:
     return images.contiguous(memory_format=_FORMATS[layout])
 
 
+def is_safe_in_channels_last(model: nn.Module) -> bool:
+    """Whether it has no pointwise convolution with a stride that reads few channels.
+
+    On their way back torch's CPU kernels may write beyond their memory there, in channels_last alone (seen by glibc's
+    checks with torch 2.15.0, on processors with AVX2). Nothing is raised; the process dies later, elsewhere, or not.
+    """
+    return not any(
+        isinstance(each, nn.Conv2d)
+        and each.groups == 1
+        and set(each.kernel_size) == {1}
+        and max(each.stride) > 1
+        and not nn.parameter.is_lazy(each.weight)
+        and each.weight.shape[1] < _ENOUGH_CHANNELS
+        for each in model.modules()
+    )
+
+
 def find_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
-    """The layout to use a network in: found by trying, on copies.
+    """The layout to use a network in: found by trying, on copies, but for what must not be tried.
 
     A view may fail in one of the two, or, where strides are taken at their word, give other answers in silence.
 
     Raises:
         Exception: whatever the network raises where it takes no such images (C, H, W) in either.
     """
+    if not is_safe_in_channels_last(model):
+        return "contiguous"
     expected = _tried(model, image_shape, "contiguous")
     try:
         found = _tried(model, image_shape, "channels_last")

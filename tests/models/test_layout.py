@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from ice_runs import PAPER
 from torch import nn
 
@@ -12,9 +13,11 @@ from ice_ray.artifact import DESCRIPTION, save_pruned
 from ice_ray.data.images import PruningData
 from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
+from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.exporter import export
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.removal import remove_filters, widths_of
+from ice_ray.pruning.selection import Selection
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -123,3 +126,31 @@ def test_files_from_before_the_layout_was_saved_are_loaded(tmp_path):
     del description["layout"]
     (tmp_path / DESCRIPTION).write_text(json.dumps(description))
     assert load_pruned(tmp_path).conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Downsampled(nn.Module):
+    """A shortcut by a pointwise convolution with a stride."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.inner, self.outer = nn.Conv2d(channels, 24, 3, stride=2, padding=1), nn.Conv2d(24, 24, 3, padding=1)
+        self.shortcut, self.head = nn.Conv2d(channels, 24, 1, stride=2), nn.Linear(24, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        return self.head(F.relu(self.outer(F.relu(self.inner(x))) + self.shortcut(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(4, "contiguous"), (8, "channels_last")])
+def test_what_would_write_beyond_its_memory_is_not_tried(channels, layout):
+    assert DenseNetwork(Downsampled(channels), (3, 8, 8)).layout == layout
+
+
+def test_nor_where_pruning_leaves_so_few_channels():
+    """Only on the way to its widths: dense, and with as many as it bears, it works in channels_last."""
+    opening = open_module(Downsampled(12), (3, 8, 8), Selection(coupled=True))
+    assert opening.network.layout == "channels_last"
+    widths = {unit.layer: unit.filters for unit in opening.network.units}
+    assert trained_for_a_step(opening, widths, "fp32").network.layout == "channels_last"
+    assert trained_for_a_step(opening, widths | {"stem": 6}, "fp32").network.layout == "contiguous"
