@@ -19,6 +19,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A report of a worker waits until the one before it has been fetched, which happens at this pace (2 s by default).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # Ray would start workers at 15: beside other busy processes they get next to nothing, a job of a minute takes ten.
+    "RAY_worker_niceness": "0",
     # Threads of one trial that wait for each other spin for microseconds, not milliseconds, then sleep: where trials
     # share cores, spinning takes them from whoever has work. OpenMP reads it at start.
     "GOMP_SPINCOUNT": "10000",

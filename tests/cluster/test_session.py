@@ -1,5 +1,6 @@
 """Where a cluster is said to be and nobody answers, a job ends at once, in one line."""
 
+import os
 import socket
 
 import pytest
@@ -45,3 +46,15 @@ def test_a_cluster_that_was_killed_and_left_its_address(monkeypatch, silent, tmp
 def test_a_server_s_address_is_no_cluster_s(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert "submit the job there" in fault()
+
+
+@pytest.mark.slow
+def test_workers_of_a_ray_of_its_own_are_no_less_urgent_than_the_job(monkeypatch):
+    """Ray would start them at 15: beside other busy processes they would get next to nothing."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    with ray_session():
+        assert ray.get(ray.remote(num_cpus=0)(priority).remote()) == priority()
