@@ -1,7 +1,6 @@
 """`--help`: two screens, every option once, with its unit and the default that holds."""
 
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -104,10 +103,10 @@ def test_the_help_in_full_has_filled_paragraphs(capsys, monkeypatch):
     assert not [each for each in paragraphs if "[default:" in each and "(default: None)" in each]
 
 
-def test_the_job_prints_it_and_all():
+def test_the_job_prints_it_and_all(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     program = [sys.executable, str(ROOT / "jobs" / "ice_prune.py")]
-    wide = os.environ | {"COLUMNS": "120"}
-    short = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True, env=wide).stdout
+    short = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
     assert short.strip() == overview("ice_prune.py", RunConfig())
-    full = subprocess.run([*program, "--help-all"], capture_output=True, text=True, check=True, env=wide).stdout
+    full = subprocess.run([*program, "--help-all"], capture_output=True, text=True, check=True).stdout
     assert len(full.splitlines()) > 2 * len(short.splitlines())

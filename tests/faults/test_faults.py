@@ -1,6 +1,6 @@
 """Real jobs on real images lose processes, nodes, files and storage at random moments, and end as if they had not.
 
-    pytest -m long tests/faults --faults 50 --fault-seed 1
+    pytest -n 0 -m long tests/faults --faults 50 --fault-seed 1
 
 inflicts so many faults, drawn with that seed.
 """

@@ -1,7 +1,7 @@
 """MLflow and Weights & Biases, the real libraries writing to files: what a search and a replay leave there.
 
-They are extras that the tests do not install: `uv run --extra mlflow --extra wandb pytest tests/observe -m 'slow or not
-slow'` runs these tests too.
+They are extras that the tests do not install: `uv run --extra mlflow --extra wandb pytest -n 0 tests/observe -m 'slow
+or not slow'` runs these tests too.
 """
 
 import importlib.util
