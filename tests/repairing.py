@@ -3,6 +3,7 @@
 import copy
 import gc
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from ice_ray.pruning.anatomy import dissect
 from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair.batch_norms import recalibrate
+from ice_ray.repair.calibration_images import judging
 from ice_ray.repair.context import RepairContext, Structure
 from ice_ray.repair.repair import Repaired, repair
 from ice_ray.repair.step_problems import StepProblems
@@ -43,11 +45,22 @@ class Calibration:
 
     @property
     def count(self) -> int:
-        return len(self.images)
+        return sum(self.sizes)
 
     @property
     def held(self) -> torch.Tensor:
         return torch.ones(self.count, dtype=torch.bool)
+
+    @property
+    def judges(self) -> torch.Tensor:
+        return judging(self.count)
+
+    def judges_of(self, batch: int) -> torch.Tensor:
+        return self.judges.split(self.sizes)[batch]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        return [len(images) for images, _ in self.batches()]
 
     @contextmanager
     def moving(self):
@@ -161,9 +174,14 @@ NETWORKS = {
 
 
 class Case:
-    """A network whose first layer's second half can be spared, and what is needed to prune it."""
+    """A network whose first layer's second half can be spared, and what is needed to prune it.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        count: of calibration images.
+    """
+
+    def __init__(self, name: str, count: int = 48) -> None:
+        self.images = pictures(count)
         torch.manual_seed(1)
         model, norm = NETWORKS[name]()
         self.dense = with_statistics(model)
@@ -179,7 +197,7 @@ class Case:
 
     def context(self, model: nn.Module, images: Calibration | None = None) -> RepairContext:
         norms = {trace.name: trace.norm for trace in self.traces}
-        given, key = images or calibration(pictures(), 48), (0, "step", 1)
+        given, key = images or calibration(self.images, 48), (0, "step", 1)
         return repair_context(model, self.dense, (self.unit,), norms, self.order, given, key)
 
     def repaired(self, kind: str, removed: tuple[int, ...], epochs: float = 0.0) -> tuple[nn.Module, Repaired]:

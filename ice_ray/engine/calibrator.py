@@ -155,9 +155,9 @@ class Calibrator:
         if repaired.norms_estimated:
             per_image += forward_flops(model, self._run_through(action))
         if repaired.reconstructed:
-            per_image += self._reconstruction_flops(model, action, repaired, context.images.views)
+            per_image += self._reconstruction_flops(model, action, repaired, context.images)
         if repaired.together:
-            per_image += self._together_flops(model, action, repaired.together_held, context.images.views)
+            per_image += self._together_flops(model, action, repaired.together_held, context.images)
         return repaired, per_image * min(action.images, len(self._data.train))
 
     def _problems_of(self, action: Score | Repair, snapshot: SnapshotId) -> StepProblems:
@@ -191,11 +191,15 @@ class Calibrator:
         point = self._inner_points(action).get(layer)
         return [trace for trace in self._network.traces if point is None or not point.is_behind(trace.name)]
 
-    def _reconstruction_flops(self, model: nn.Module, action: Repair, repaired: Repaired, views: int) -> float:
-        """Of one calibration image: passes that measure what is left before and after, and per epoch one and, from the
-        step's first layer on, the way back, which takes twice as long. The dense network's once for each view of it,
-        where that is held. Mirrored ones come from where the step before began, as the others have for the refit.
+    def _reconstruction_flops(
+        self, model: nn.Module, action: Repair, repaired: Repaired, images: CalibrationImages
+    ) -> float:
+        """Of one calibration image: passes that measure what is left before and after, where it judges; else per epoch
+        one and, from the step's first layer on, the way back, which takes twice as long. The dense network's once for
+        each view of it, where that is held. Mirrored ones come from where the step before began, as the others have for
+        the refit.
         """
+        views, epochs, passes = images.views, *_passes(images, action.epochs)
         units = self._network.steps[action.step - 1].units
         is_spread = any(unit.is_spread for unit in units)
         point = self._resume_point(action.step, action.images)
@@ -205,19 +209,18 @@ class Calibrator:
             traces = self._from(action, layers[0]) if is_spread else behind
             first, *_, last = (number for number, each in enumerate(traces) if each.name in layers)
             passed, trained = traces[: last + 1], traces[first : last + 1]
-            passes = 2 + action.epochs
             dense = forward_flops(self._dense(), passed) * (views if repaired.targets_held else views + passes)
-            total += dense + passes * forward_flops(model, passed) + 2 * action.epochs * forward_flops(model, trained)
+            total += dense + passes * forward_flops(model, passed) + 2 * epochs * forward_flops(model, trained)
         if is_spread:
             return total + (views - 1) * self._moving_flops(model, action, [each[0] for each in repaired.trained])
         own = [trace for trace in self._run_through(action) if point is not None and point.is_behind(trace.name)]
         return total + (views - 1) * (forward_flops(self._dense(), own) + forward_flops(model, own))
 
-    def _together_flops(self, model: nn.Module, action: Repair, is_held: bool, views: int) -> float:
+    def _together_flops(self, model: nn.Module, action: Repair, is_held: bool, images: CalibrationImages) -> float:
         """Of one calibration image: whole passes, as in a reconstruction."""
-        passes, traces = 2 + action.together, self._network.traces
-        dense = forward_flops(self._dense(), traces) * (views if is_held else views + passes)
-        return dense + (passes + 2 * action.together) * forward_flops(model, traces)
+        views, epochs, passes = images.views, *_passes(images, action.together)
+        dense = forward_flops(self._dense(), self._network.traces) * (views if is_held else views + passes)
+        return dense + (passes + 2 * epochs) * forward_flops(model, self._network.traces)
 
     def _activations(
         self, model: nn.Module, action: Score | Repair, snapshot: SnapshotId
@@ -255,3 +258,10 @@ class Calibrator:
         if before is None or own is None or not own.follows(before):
             return list(self._network.traces)
         return [trace for trace in self._network.traces if not before.is_behind(trace.name)]
+
+
+def _passes(images: CalibrationImages, epochs: float) -> tuple[float, float]:
+    """Of one calibration image, on the average: passes that it is trained on in, and all."""
+    judges = float(images.judges.double().mean())
+    trained = (1 - judges) * epochs
+    return trained, trained + 2 * judges

@@ -58,10 +58,11 @@ def width_losses(network: DenseNetwork, data: PruningData, seed: int, device: to
     """
     calibrator = Calibrator(network, data, "fp32", seed, SingleProcess(), lambda: dense)
     watch, dense, flops = Stopwatch(device), network.build(device), 0.0
-    model, curves = network.build(device), dict[str, Curve]()
+    curves = dict[str, Curve]()
     images, whole, wanted = min(IMAGES, len(data.train)), all_kept(network.units), list[Tensor]()
     for step in network.steps:
-        context = calibrator.context(model, whole, Score(step.number, "residual", images), "dense")
+        # Nothing has gone: the network as it stands is the dense one, and its passes serve for both.
+        context = calibrator.context(dense, whole, Score(step.number, "residual", images), "dense")
         problems, wanted = StepProblems(), wanted or _answers(context, dense)
         for unit in step.units:
             curve, passes = _curve(network, context, problems, unit, wanted)
@@ -80,7 +81,7 @@ def _curve(
     if not readers:
         return _by_weights(network, context, unit, wanted), len(_TRIED)
     eliminations = {
-        reader: Elimination(problem.whole, columns[reader], unit.filters) for reader, problem in readers.items()
+        reader: Elimination(problem.fitted, columns[reader], unit.filters) for reader, problem in readers.items()
     }
     run, last = unit.filters // unit.groups, _most_removed(unit)
     errors, asked = [0.0], dict[int, float]()
@@ -98,7 +99,7 @@ def _curve(
         if removed in _tried(unit):
             fits = {reader: (problem, eliminations[reader].weights) for reader, problem in readers.items()}
             asked[removed] = _divergence(context, fits, wanted)
-    return Curve(unit, _losses(unit, errors, asked)), 2 + len(asked)
+    return Curve(unit, _losses(unit, errors, asked)), 1 + len(asked)
 
 
 def _most_removed(unit: PrunableUnit) -> int:
@@ -151,7 +152,7 @@ def _answers(context: RepairContext, model: nn.Module) -> list[Tensor]:
     """Logarithms of a network's probabilities for the calibration images, by batch."""
     found = []
     for number, (batch, _) in enumerate(context.images.batches()):
-        is_known = model is context.model or model is context.dense()  # whose activations before the step are held
+        is_known = model is context.model  # whose activations before the step are held
         with context.images.resuming(model, number) if is_known else nullcontext():
             found.append(F.log_softmax(logits_of(model(batch)).float(), dim=1))
     return found

@@ -16,6 +16,8 @@ from ice_ray.pruning.selection import lowest
 from ice_ray.repair.config import RepairKind
 
 Allocate = Literal["uniform", "error"]
+_FEWEST_TO_FIT = 8
+"""Calibration images without which a repair that fits weights knows nothing: a quarter of so few judge."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class RepairingConfig(LayerwiseConfig):
     least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
     these layers then trained by themselves towards the same."""
     reconstruction_epochs: float = 5.0
-    """Passes over the calibration images, for every step, of a reconstruction; 0 = none."""
+    """Passes over the calibration images, but for a sixteenth that judges, for every step, of a reconstruction; 0 =
+    none."""
     joint_epochs: float = 10.0
     """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
     rung_epochs: float = 4.0
@@ -67,6 +70,9 @@ class RepairingConfig(LayerwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        fits = self.repair not in ("none", "bn")
+        enough = not fits or self.calibration_images >= _FEWEST_TO_FIT
+        require(self, "calibration_images", enough, f"must be at least {_FEWEST_TO_FIT} for repair {self.repair}")
         for name in ("reconstruction_epochs", "joint_epochs", "rung_epochs"):
             require(self, name, 0 <= getattr(self, name) < math.inf, "must be at least 0")
 

@@ -14,9 +14,21 @@ from torch import Tensor, nn
 from ice_ray.data.batches import Batch, Shard, evaluation_batches, evaluation_indices, normalised
 from ice_ray.data.images import FixedSample, ImageSet, Preprocessing
 from ice_ray.models.resume import Activations, ResumePoint, chosen, reach, resume_from
+from ice_ray.randomness import generator
 from ice_ray.training.evaluate import evaluation_batch
 
 _LARGEST_BATCH = 128
+_JUDGING, _FEWEST = 1 / 16, 16
+
+
+def judging(count: int) -> Tensor:
+    """Which of so many calibration images no weights are fitted to, so that they tell what has been learnt from what
+    has been learnt by heart: (count,) bool, a sixteenth; of fewer than 256 a quarter, at most 16; of three none.
+    """
+    most = max(round(count * _JUDGING), min(_FEWEST, count // 4))
+    # Drawn, so that processes, which take every so manyth image, have about as many each.
+    drawn = torch.randperm(count, generator=generator("judging"))[:most]
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, drawn, True)
 
 
 class CalibrationImages:
@@ -69,6 +81,17 @@ class CalibrationImages:
         held = torch.zeros(self.count, dtype=torch.bool)
         held[self._own[0]] = True
         return held
+
+    @cached_property
+    def judges(self) -> Tensor:
+        """(count,) bool, which of them no weights are fitted to."""
+        return judging(self.count)
+
+    def judges_of(self, batch: int) -> Tensor:
+        """(n,) bool, on the CPU: the same of this process's batch of that number."""
+        own, sizes = self._own
+        parts: Sequence[Tensor] = self.judges[own].split([size for size in sizes if size])
+        return parts[batch]
 
     def batches(self) -> Iterator[Batch]:
         """This process's, from the start at every call: normalised images (n, C, H, W), labels (n,), on the device."""

@@ -34,7 +34,7 @@ several times that.
 _RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 _ABOUT_AS_WELL = 1.00001
 """Errors so near to the least differ by the last bits of the inputs, where some of these say the same as others."""
-_HELD_OUT, _SAMPLE = 4, 4
+_SAMPLE = 4
 _SILENT = 1e-4
 """Of the greatest factor that a norm has learned: filters with less are heard by nobody behind it."""
 
@@ -102,7 +102,7 @@ class Problem:
     """What a layer reads, and what it is to give, over the calibration images of all processes.
 
     Attributes:
-        fitted: over three of four images; held_out: over the others.
+        fitted: over the images that do not judge; held_out: over those that do.
         norm: behind the layer, in the network as it stands.
         images, given: some of this process's images, and what the layer reads of them.
         outputs: (filters,) int64, which of the dense network's filters the layer has.
@@ -114,11 +114,6 @@ class Problem:
     images: Tensor
     given: Tensor
     outputs: Tensor
-
-    @property
-    def whole(self) -> NormalEquations:
-        """Over all images."""
-        return self.fitted.merged(self.held_out)
 
 
 def problem_of(context: RepairContext, layer: str) -> Problem:
@@ -141,8 +136,12 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
     fitted, held_out = NormalEquations(*sizes), NormalEquations(*sizes)
     some: tuple[Tensor, Tensor] | None = None
     for number, (images, _) in enumerate(context.images.batches()):
-        with context.images.resuming(context.model, number), context.images.resuming(dense, number):
-            now, then = (passage(network, layer, images, end) for network in (context.model, dense))
+        passed = {}
+        for network in (context.model, dense):
+            if network not in passed:  # before any filter has gone they may be one
+                with context.images.resuming(network, number):
+                    passed[network] = passage(network, layer, images, end)
+        now, then = passed[context.model], passed[dense]
         if isinstance(own, nn.Linear):
             now, then = (_by_image(each, len(images)) for each in (now, then))
             then = _at_lanes(then, context.lanes(layer))
@@ -158,9 +157,7 @@ def problem_of(context: RepairContext, layer: str) -> Problem:
             wanted += output_rows(own, then.shortcut.float(), positions)[:, outputs]
             wanted -= output_rows(own, now.shortcut.float(), positions)
         targets = (wanted * norm.heard).unflatten(1, (groups, -1)).movedim(1, 0)
-        apart = (torch.arange(len(images), device=images.device) % _HELD_OUT == _HELD_OUT - 1).repeat_interleave(
-            positions.of_image.shape[1]
-        )
+        apart = context.images.judges_of(number).to(images.device).repeat_interleave(positions.of_image.shape[1])
         fitted.add(inputs[:, ~apart], targets[:, ~apart])
         held_out.add(inputs[:, apart], targets[:, apart])
     for equations in (fitted, held_out):
@@ -186,13 +183,13 @@ def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, 
     """Give a layer, in place, the weights that best do what a problem asks; its norm or its bias takes up the constant.
 
     Of several strengths with which its weights are held where they are, the greatest is taken that does about as well
-    as any on images held out of the fit; if that does no better there than leaving it alone, it is left alone.
+    as any on the images that judge; if that does no better there than leaving it alone, it is left alone.
 
     Returns:
         The share of the targets' mean square (about their means, where the fit has a constant) that is not reproduced,
-        before and after.
+        of the images that judge, before and after.
     """
-    fitted, held_out, whole = problem.fitted, problem.held_out, problem.whole
+    fitted, held_out = problem.fitted, problem.held_out
     own = context.model.get_submodule(layer)
     assert isinstance(own, (nn.Conv2d, nn.Linear))
     weight, heard = own.weight.detach().double().flatten(1), problem.norm.heard[:, None]
@@ -202,11 +199,11 @@ def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, 
     errors = {ridge: held_out.error(fitted.solve(prior, ridge)) for ridge in _RIDGES}
     ridge = next(ridge for ridge, error in errors.items() if error <= _ABOUT_AS_WELL * min(errors.values()))
     improves = errors[ridge] < held_out.error(prior)
-    found = whole.solve(prior, ridge) if improves else prior
+    found = fitted.solve(prior, ridge) if improves else prior
     if improves:
         _give(own, problem.norm, found)
     _take_up_constant(own, problem, found)
-    return whole.error(prior), whole.error(found)
+    return held_out.error(prior), held_out.error(found)
 
 
 def assign_weights(context: RepairContext, layer: str, problem: Problem, found: Tensor) -> None:
@@ -226,7 +223,7 @@ def _give(own: nn.Conv2d | nn.Linear, norm: ChannelNorm, found: Tensor) -> None:
 
 
 def _take_up_constant(own: nn.Conv2d | nn.Linear, problem: Problem, found: Tensor) -> None:
-    inputs, targets = problem.whole.means
+    inputs, targets = problem.fitted.means
     take_up(problem.norm, own, (targets - (inputs[:, None] @ found)[:, 0]).flatten().float())
 
 

@@ -47,13 +47,6 @@ class NormalEquations:
         self._xy.baddbmm_(x.mT, y)
         self._yy += y.square().sum(dim=1)
 
-    def merged(self, other: NormalEquations) -> NormalEquations:
-        """Over the rows of both."""
-        both = copy.copy(self)
-        for name in _SUMS:
-            setattr(both, name, getattr(self, name) + getattr(other, name))
-        return both
-
     def restricted(self, inputs: Tensor, outputs: Tensor) -> NormalEquations:
         """The same rows with some of the inputs and outputs alone.
 

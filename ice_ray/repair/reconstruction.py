@@ -39,21 +39,22 @@ def reconstruct(
 
     Adam, on batches of the calibration images over all processes, the rate up to a share of each tensor's root mean
     square (one of zeros stays) and down to nothing. Where training mirrors images, each is looked at as it is and
-    mirrored by turns, half of them mirrored in the first epoch. All norms keep their statistics. Where no less of these
-    images' targets is left unexplained than there was, nothing is changed.
+    mirrored by turns, half of them mirrored in the first epoch. All norms keep their statistics. Some of the images are
+    not trained on, and judge: where no less of their targets is left unexplained than there was, nothing is changed.
 
     Args:
         layers: that are trained: those of them whose weights are their own and may change, and that run once.
         ends: layers that the others lead to.
-        epochs: passes over the calibration images.
+        epochs: passes over the calibration images that do not judge.
         together: whether the layers are those of all steps, which have been reconstructed before: with a lower rate.
 
     Returns:
-        By the module behind which it is measured, the share of the targets' mean square that is not reproduced, before
-        and after; empty where there is nothing that could be aimed at. And whether all processes held the targets.
+        By the module behind which it is measured, the share of the targets' mean square that is not reproduced of the
+        images that judge, before and after; empty where there is nothing that could be aimed at. And whether all
+        processes held the targets.
     """
     found, parameters = _ends(context, ends), _parameters(context, layers)
-    if not found or not parameters:
+    if not found or not parameters or not context.images.judges.any():
         return {}, True
     with _training(context.model, parameters):
         aim = _Aim(context, found)
@@ -69,15 +70,17 @@ def reconstruct(
 
 def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float, rate: float) -> None:
     images = context.images
+    trained = (~images.judges).nonzero().flatten()
     groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
     optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
-    per_epoch = math.ceil(images.count / BATCH)
+    per_epoch = math.ceil(len(trained) / BATCH)
     steps = max(1, round(per_epoch * epochs))
     first = torch.randint(images.views, (images.count,), generator=generator(*context.key, "mirrored"))
     for step in range(steps):
         epoch, number = divmod(step, per_epoch)
         if not number:
-            shuffled = torch.randperm(images.count, generator=generator(*context.key, "reconstruction", epoch))
+            drawn = torch.randperm(len(trained), generator=generator(*context.key, "reconstruction", epoch))
+            shuffled = trained[drawn]
         which = shuffled[number * BATCH : (number + 1) * BATCH]
         indices = (which + images.count * ((first[which] + epoch) % images.views)).sort().values
         for group in optimizer.param_groups:
@@ -113,6 +116,7 @@ class _Aim:
         self._activations = [ACTIVATIONS[named[layer]] if layer in named else None for layer in ends]
         own = self._images.held.nonzero().flatten()
         self._own, self._views = own, [own + view * self._images.count for view in range(self._images.views)]
+        self._judges = own[self._images.judges[own]]
         self._targets: list[Tensor] = []
         room, parts = float(MOST_BYTES) * len(self._views), list[list[Tensor]]()
         squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
@@ -138,13 +142,13 @@ class _Aim:
 
     @torch.no_grad()
     def errors(self) -> list[float]:
-        """Per end, the share of the targets' mean square that is not reproduced, over all images of all processes, none
-        of them mirrored.
+        """Per end, what is not reproduced, over the images of all processes that judge, none of them mirrored; as a
+        share of the mean square of all images' targets.
         """
         total = torch.zeros(len(self._ends), dtype=torch.float64, device=self._device)
-        for indices in self._parts(self._own):
+        for indices in self._parts(self._judges):
             total += self._shares(indices).double()
-        return (self._context.reduction.sum(total) / self._images.count).tolist()
+        return (self._context.reduction.sum(total) / int(self._images.judges.sum())).tolist()
 
     def _shares(self, indices: Tensor) -> Tensor:
         given, wanted = self._given(self._context.model, indices), self._wanted(indices)

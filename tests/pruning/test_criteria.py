@@ -275,7 +275,7 @@ def test_a_criterion_of_the_user_s_own(tmp_path, monkeypatch):
         "    def problems(self, units):\n"
         "        return [reader for u in units for reader in u.consumers]\n"
         "    def score(self, context):\n"
-        "        (products, _, _) = context.problems['reader'].whole.moments()\n"
+        "        (products, _, _) = context.problems['reader'].fitted.moments()\n"
         "        return {u.layer: products[0].diagonal() for u in context.units}\n"
         "def nothing(): return 3\n"
     )

@@ -18,6 +18,8 @@ from repairing import (
 )
 from torch import nn
 
+from ice_ray.data.batches import Shard
+from ice_ray.data.images import FixedSample, ImageSet, Preprocessing
 from ice_ray.distributed import SingleProcess
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.models.registry import ModelSpec
@@ -26,6 +28,7 @@ from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair import least_squares as refitting
 from ice_ray.repair import repair as repair_room
 from ice_ray.repair.batch_norms import recalibrate
+from ice_ray.repair.calibration_images import CalibrationImages, judging
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import norm_behind, problem_of
 from ice_ray.repair.repair import repair
@@ -178,8 +181,10 @@ def test_memory_is_flat_in_the_number_of_images():
             seen.append(live_bytes())
             yield pictures(8) + number, torch.zeros(8, dtype=torch.int64)
 
-    model = copy.deepcopy(case.dense)
-    refitted(case.context(model, Calibration(given)), {case.layer: (0, 5)})
+    model, images = copy.deepcopy(case.dense), Calibration(given)
+    assert images.sizes == [8] * 9
+    seen.clear()
+    refitted(case.context(model, images), {case.layer: (0, 5)})
     assert len(seen) == 1 + 9  # whether the layer reads what it did, its reader
     assert max(seen[1:]) <= max(seen[1:3])
 
@@ -302,3 +307,44 @@ class TestBehindALayerThatHasDrifted:
             network.second.weight.data[1] = 0
         own = norm_behind(case[1], "second", "last")
         assert own.heard.all()
+
+
+@pytest.mark.parametrize(("images", "judges"), [(3, 0), (4, 1), (48, 12), (64, 16), (250, 16), (1000, 62), (2000, 125)])
+def test_a_few_images_judge_what_the_others_have_taught(images, judges):
+    assert int(judging(images).sum()) == judges
+    assert torch.equal(judging(images), judging(images))
+
+
+@pytest.mark.parametrize(("images", "world"), [(3, 2), (48, 5), (250, 1), (1000, 2), (1000, 7), (2000, 16)])
+def test_processes_know_which_of_their_images_judge(images, world):
+    """Oracle: an image's number stands in its first pixel."""
+    numbers = torch.arange(images)
+    pixels = torch.zeros(images, 2, 2, 3, dtype=torch.uint8)
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = numbers % 256, numbers // 256
+    sample = FixedSample(ImageSet(pixels, numbers), (0, "calibration"))
+    order, seen = sample.take(images).labels, list[int]()
+    expected = judging(images)
+    for rank in range(world):
+        own = CalibrationImages(sample, images, Preprocessing(), Shard(rank, world), lambda *_: None)
+        counts = []
+        for number, (_, labels) in enumerate(own.batches()):
+            judges = own.judges_of(number)
+            places = [int((order == label).nonzero()) for label in labels]
+            assert judges.tolist() == expected[places].tolist()
+            seen += labels.tolist()
+            counts.append(int(judges.sum()))
+        if images >= 1000:  # every process has about its share
+            assert 0.3 < sum(counts) / (int(expected.sum()) / world) < 2
+    assert sorted(seen) == list(range(images))
+
+
+def test_no_weights_are_fitted_to_those_that_judge():
+    """Others in their place change what the judges say, and no bit of what is fitted."""
+    case = Case("batch norm and activation")
+    others = torch.where(judging(48)[:, None, None, None], pictures(96)[48:], pictures())
+    one, other = (
+        problem_of(case.context(copy.deepcopy(case.dense), calibration(images, 16)), "parts.3")
+        for images in (pictures(), others)
+    )
+    assert all(map(torch.equal, one.fitted.moments(), other.fitted.moments()))
+    assert not any(map(torch.equal, one.held_out.moments(), other.held_out.moments()))

@@ -37,7 +37,7 @@ class Residual(Criterion):
         filters, going = len(freed), int(freed.count_nonzero())
         alike = bool((freed == freed[0]).all())
         eliminations = [
-            Elimination(context.problems[reader].whole, columns, filters)
+            Elimination(context.problems[reader].fitted, columns, filters)
             for reader, columns in context.columns[unit.layer].items()
             if reader in context.problems
         ]
