@@ -36,14 +36,23 @@ class Ledger:
         work: folder of the ledgers.
         name: of the script.
         published: a file of runs that were finished elsewhere; where one of them is here as well, ours counts.
+
+    Attributes:
+        rows: of this kind of machine; seconds of unlike ones do not compare.
+        unlike: the published rows of others.
     """
 
     def __init__(self, work: Path, name: str, published: Path | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._path = work / f"{name}.jsonl"
-        self.rows = self._read(self._path)
+        here, elsewhere = machine(), self._read(published)
+        self.rows = [row for row in self._read(self._path) if row["machine"] == here]
         own = [row["key"] for row in self.rows]
-        self.rows += [row for row in self._read(published) if row["key"] not in own]
+        self.rows += [row for row in elsewhere if row["key"] not in own and row["machine"] == here]
+        self.unlike = [row for row in elsewhere if row["machine"] != here]
+        if self.unlike:
+            others = "; ".join(sorted({row["machine"] for row in self.unlike}))
+            print(f"here: {here}; what is published is of: {others}, and does not count here")
 
     @staticmethod
     def _read(path: Path | None) -> list[Row]:
@@ -112,10 +121,12 @@ _PLACES = ("--shared", "--data", "--weights", "--work", "--results", "--from", "
 
 
 def machine() -> str:
-    """Hardware and versions in one line."""
+    """Hardware and versions in one line; machines with the same line should be about as fast."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    processor = torch.cpu.get_capabilities().get("cpu_name", "CPU") if hasattr(torch.cpu, "get_capabilities") else "CPU"
+    features = torch.cpu.get_capabilities()
+    processor, instructions = features.get("cpu_name", "CPU"), torch.backends.cpu.get_cpu_capability()
+    bf16 = ", bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else ""
     return (
-        f"{os.cpu_count()} CPU cores ({processor}), {gpu}; "
+        f"{os.cpu_count()} CPU cores ({processor}, {instructions}{bf16}), {gpu}; "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )

@@ -14,7 +14,7 @@ here, where all these layers are alike, and with uniform shares small steps are 
 NVIDIA's notebook for a ResNet-20, but finer widths, as those by 16 do not come so low; it wants
 `uv run --with nvidia-modelopt==0.47.0 --with torchprofile==0.0.4 python benchmarks/peers.py`; a tool that is not
 installed is left out. ICE-Pruning is the paper's way in our program. The page has all rows that there are: finished
-runs are kept below --work, those beside the published page count as finished.
+runs are kept below --work, those beside the published page count as finished if they are of the same kind of machine.
 """
 
 from __future__ import annotations
@@ -181,6 +181,11 @@ def write(options: Namespace, ledger: Ledger, page: str) -> None:
         sorted({each for row in rows for each in row["machines"]}),
     )
     options.results.mkdir(parents=True, exist_ok=True)
+    if ledger.unlike and options.results.resolve() == RESULTS:
+        raise SystemExit(
+            f"{RESULTS.name}/{page}.jsonl has {len(ledger.unlike)} rows of another machine, which this page would "
+            "lose: give --results another folder"
+        )
     kept = [row for row in ledger.rows if row["key"]["depth"] == options.depth]
     (options.results / f"{page}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     draw(options.results / f"{page}.png", found)

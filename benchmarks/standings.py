@@ -36,7 +36,9 @@ def ways(rows: list[Row], depth: int, share: float) -> dict[str, list[Row]]:
     pruned = {_which(row): row for row in rows if not row["key"]["images"]}
     groups: dict[tuple[str, Training], dict[tuple[str, float], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        key, before = row["key"], pruned[_which(row)]
+        key, before = row["key"], pruned.get(_which(row))
+        if before is None:  # of another machine, it does not count
+            continue
         spent = row["seconds"] + (before["seconds"] if row is not before else 0)
         one = row | {"seconds": spent, "multiply_adds": before["multiply_adds"], "version": before["version"]}
         training = key["images"], key["epochs"], key["distil"]

@@ -1,6 +1,7 @@
 """`benchmarks/peers.py`: every tool that is here comes to just below the target; what the rows say is right."""
 
 import importlib
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -125,11 +126,16 @@ def test_what_is_said_of_equal_accuracy_comes_from_the_rows():
     assert standings.said({"peer": found["peer"]}) == ["No row of ours is here yet."]
 
 
-def test_a_published_run_counts_as_finished(tmp_path):
+def test_a_published_run_of_such_a_machine_counts_as_finished(tmp_path, capsys):
     common = importlib.import_module("common")
     published = tmp_path / "published.jsonl"
-    published.write_text('{"key": {"a": 1}, "value": 2}\n')
+    rows = [
+        {"key": {"a": 1}, "machine": common.machine(), "value": 2},
+        {"key": {"a": 2}, "machine": "a faster one", "value": 2},
+    ]
+    published.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ledger = common.Ledger(tmp_path / "work", "own", published)
+    assert "a faster one, and does not count here" in capsys.readouterr().out
     assert ledger.once({"a": 1}, lambda: {"value": 3})["value"] == 2
-    assert ledger.once({"a": 2}, lambda: {"value": 3})["value"] == 3
+    assert ledger.once({"a": 2}, lambda: {"value": 3})["value"] == 3  # seconds of unlike machines do not compare
     assert [each["value"] for each in common.Ledger(tmp_path / "work", "own", published).rows] == [3, 2]
