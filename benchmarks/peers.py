@@ -160,6 +160,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     page = f"peers-resnet{options.depth}"
     ledger = Ledger(options.work, "peers", RESULTS / f"{page}.jsonl")
+    if ledger.unlike and options.results.resolve() == RESULTS:
+        raise SystemExit(
+            f"{RESULTS.name}/{page}.jsonl has {len(ledger.unlike)} rows of another machine, which this page would "
+            "lose: give --results another folder"
+        )
     absent = {tool for tool in options.tools if CONTENDERS[tool].missing()}
     for tool in sorted(absent):
         print(f"{tool} is left out: {CONTENDERS[tool].package} is not installed")
@@ -181,11 +186,6 @@ def write(options: Namespace, ledger: Ledger, page: str) -> None:
         sorted({each for row in rows for each in row["machines"]}),
     )
     options.results.mkdir(parents=True, exist_ok=True)
-    if ledger.unlike and options.results.resolve() == RESULTS:
-        raise SystemExit(
-            f"{RESULTS.name}/{page}.jsonl has {len(ledger.unlike)} rows of another machine, which this page would "
-            "lose: give --results another folder"
-        )
     kept = [row for row in ledger.rows if row["key"]["depth"] == options.depth]
     (options.results / f"{page}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     draw(options.results / f"{page}.png", found)

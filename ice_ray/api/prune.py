@@ -28,7 +28,7 @@ from ice_ray.models.answers import logits_of
 from ice_ray.models.frozen import describe_frozen
 from ice_ray.models.kinds import plain_module
 from ice_ray.models.registry import name_of
-from ice_ray.pipelines.base import PipelineConfig
+from ice_ray.pipelines.base import Pipeline, PipelineConfig
 from ice_ray.pipelines.chance import no_better_than_chance
 from ice_ray.pipelines.layerwise import LayerwiseConfig
 from ice_ray.pipelines.records import Preparation, StepRecord
@@ -145,7 +145,7 @@ def prune(
     if wanted is not None:
         images = (data, seed) if own.allocates else None
         found = found_for(wanted, opening.network, amounts, chosen, recipe.precision, images)
-    network = _network(opening, amounts if found is None else found.on(amounts), recipe.precision, chosen)
+    network = _network(opening, amounts if found is None else found.on(amounts), recipe.precision, chosen, method)
     if network.all_frozen:
         warnings.warn(describe_frozen(network.frozen, True), stacklevel=3)
     if isinstance(own, LayerwiseConfig):
@@ -230,12 +230,14 @@ def _check_words(progress: object, callback: object) -> None:
         raise UserError(f"callback={callback!r:.80} must be a function of one step's record")
 
 
-def _network(opening: Opening, amounts: Amounts, precision: Precision, device: torch.device) -> DenseNetwork:
+def _network(
+    opening: Opening, amounts: Amounts, precision: Precision, device: torch.device, method: Pipeline
+) -> DenseNetwork:
     """The network, once copies of it have borne what it will go through."""
     amounts.check(opening.network.steps)
     if device.type == "cpu":
         widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
-        opening = trained_for_a_step(opening, widths, precision)
+        opening = trained_for_a_step(opening, widths, precision, is_certain=method.takes_target)
     if opening.note is not None:
         warnings.warn(opening.note, stacklevel=4)
     own = opening.network

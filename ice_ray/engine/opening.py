@@ -16,7 +16,7 @@ from ice_ray.errors import UserError
 from ice_ray.models.answers import logits_of
 from ice_ray.models.asking import check_answers, copied_to_cpu
 from ice_ray.models.kinds import check_finite, plain_module
-from ice_ray.models.layout import Layout, is_safe_in_channels_last, laid_out
+from ice_ray.models.layout import Layout, is_safe_in_channels_last, laid_out, strided_pointwise
 from ice_ray.models.ties import check_overlaps
 from ice_ray.pruning.removal import Left
 from ice_ray.pruning.selection import Selection
@@ -88,17 +88,24 @@ def open_module(
     return dataclasses.replace(opening, note=f"{cause}: {_GOES_ON}")
 
 
-def trained_for_a_step(opening: Opening, left: Left, precision: Precision, name: str = "the model") -> Opening:
+def trained_for_a_step(
+    opening: Opening, left: Left, precision: Precision, name: str = "the model", is_certain: bool = True
+) -> Opening:
     """The same, once it has borne a step of training on a CPU, dense and with these filters; or in another layout,
-    where it does not bear that in its own.
+    where it does not bear that in its own, or must not be tried in it.
+
+    Args:
+        is_certain: whether these are the filters that will be left; else there may be fewer.
 
     Raises:
         UserError: it ends the process that it is in, with what mends that, or cannot be trained.
     """
     network = opening.network
-    if network.layout != "contiguous" and not is_safe_in_channels_last(network.build_pruned(left, _CPU)):
-        opening = _contiguous(opening, name) or opening
-        network = opening.network
+    if network.layout != "contiguous" and not _is_safe(network, left if is_certain else _narrowest(network), name):
+        other = _contiguous(opening, name)
+        if other is None:
+            raise UserError(f"{name} works in channels_last alone, where training writes beyond its memory; {_NO_HELP}")
+        opening, network = other, other.network
     cause = _death(network, left, precision, name)
     if cause is None:
         return opening
@@ -109,6 +116,20 @@ def trained_for_a_step(opening: Opening, left: Left, precision: Precision, name:
             return dataclasses.replace(other, note=f"{said}: {_GOES_ON}")
     helps = precision != "fp32" and _death(network, left, "fp32", name) is None
     raise UserError(f"{said}; {'take precision fp32, which it survives' if helps else _NO_HELP}")
+
+
+def _is_safe(network: DenseNetwork, left: Left, name: str) -> bool:
+    if not strided_pointwise(network.build(_CPU)):
+        return True
+    try:
+        work = lambda: is_safe_in_channels_last(network.build_pruned(left, _CPU))  # noqa: E731
+        return bool(_tried(work, SECONDS_TO_TRY, name, "cannot be pruned"))
+    except DiedError:
+        return False
+
+
+def _narrowest(network: DenseNetwork) -> Left:
+    return {unit.layer: unit.groups * max(1, len(unit.fixed) // unit.groups) for unit in network.units}
 
 
 def _contiguous(opening: Opening, name: str) -> Opening | None:

@@ -33,8 +33,11 @@ def lay_out(model: nn.Module, layout: Layout | None = None) -> None:
     """Give every 4-d weight fresh memory in a layout, in place; without one in that which the model has been given.
 
     Surgery leaves strides that depend on how the tensor was cut, and kernels choose their arithmetic by
-    strides: without this a resumed run would differ in the last bits from the unbroken one.
+    strides: without this a resumed run would differ in the last bits from the unbroken one. What is not safe in
+    channels_last is contiguous from now on.
     """
+    if not is_safe_in_channels_last(model):
+        layout = "contiguous"
     if layout is not None:
         model.__dict__[_MARK] = layout
     wanted = _FORMATS[layout_of(model)]
@@ -63,18 +66,24 @@ def laid_out(images: Tensor, layout: Layout) -> Tensor:
 def is_safe_in_channels_last(model: nn.Module) -> bool:
     """Whether it has no pointwise convolution with a stride that reads few channels.
 
-    On their way back torch's CPU kernels may write beyond their memory there, in channels_last alone (seen by glibc's
-    checks with torch 2.15.0, on processors with AVX2). Nothing is raised; the process dies later, elsewhere, or not.
+    On their way back torch's CPU kernels may write beyond their memory there, in channels_last alone, and not where
+    filters are in groups (seen by glibc's checks with torch 2.15.0, on processors with AVX2). Nothing is raised; the
+    process dies later, elsewhere, or not.
     """
-    return not any(
-        isinstance(each, nn.Conv2d)
+    return all(each.weight.shape[1] >= _ENOUGH_CHANNELS for each in strided_pointwise(model))
+
+
+def strided_pointwise(model: nn.Module) -> list[nn.Conv2d]:
+    """Its pointwise convolutions with a stride, but for those in groups."""
+    return [
+        each
+        for each in model.modules()
+        if isinstance(each, nn.Conv2d)
         and each.groups == 1
         and set(each.kernel_size) == {1}
         and max(each.stride) > 1
         and not nn.parameter.is_lazy(each.weight)
-        and each.weight.shape[1] < _ENOUGH_CHANNELS
-        for each in model.modules()
-    )
+    ]
 
 
 def find_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
@@ -85,9 +94,9 @@ def find_layout(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
     Raises:
         Exception: whatever the network raises where it takes no such images (C, H, W) in either.
     """
+    expected = _tried(model, image_shape, "contiguous")
     if not is_safe_in_channels_last(model):
         return "contiguous"
-    expected = _tried(model, image_shape, "contiguous")
     try:
         found = _tried(model, image_shape, "channels_last")
     except Exception:  # the network is anybody's

@@ -17,7 +17,7 @@ from ice_ray.repair.config import RepairKind
 
 Allocate = Literal["uniform", "error"]
 _FEWEST_TO_FIT = 8
-"""Calibration images without which a repair that fits weights knows nothing: a quarter of so few judge."""
+"""Calibration images with which two judge what a repair has fitted to the others."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class RepairingConfig(LayerwiseConfig):
     least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
     these layers then trained by themselves towards the same."""
     reconstruction_epochs: float = 5.0
-    """Passes over the calibration images, but for a sixteenth that judges, for every step, of a reconstruction; 0 =
-    none."""
+    """Passes over the calibration images, but for those that judge, for every step, of a reconstruction; 0 = none."""
     joint_epochs: float = 10.0
     """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
     rung_epochs: float = 4.0

@@ -89,9 +89,13 @@ class CalibrationImages:
 
     def judges_of(self, batch: int) -> Tensor:
         """(n,) bool, on the CPU: the same of this process's batch of that number."""
+        return self._judges[batch]
+
+    @cached_property
+    def _judges(self) -> Sequence[Tensor]:
         own, sizes = self._own
         parts: Sequence[Tensor] = self.judges[own].split([size for size in sizes if size])
-        return parts[batch]
+        return parts
 
     def batches(self) -> Iterator[Batch]:
         """This process's, from the start at every call: normalised images (n, C, H, W), labels (n,), on the device."""

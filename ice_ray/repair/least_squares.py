@@ -183,7 +183,7 @@ def refit(context: RepairContext, layer: str, problem: Problem) -> tuple[float, 
     """Give a layer, in place, the weights that best do what a problem asks; its norm or its bias takes up the constant.
 
     Of several strengths with which its weights are held where they are, the greatest is taken that does about as well
-    as any on the images that judge; if that does no better there than leaving it alone, it is left alone.
+    as any on the images that judge; if that does no better there than leaving them alone, they are left alone.
 
     Returns:
         The share of the targets' mean square (about their means, where the fit has a constant) that is not reproduced,

@@ -347,7 +347,8 @@ def _trained_for_a_step(opening: Opening, amounts: Amounts, config: RunConfig[An
     precision = resolve(config.precision, torch.device("cpu"))
     widths = {unit.layer: unit.filters - amounts.removed(unit) for unit in opening.network.units}
     with told_of(f"trying a step of training of model '{config.model}'"):
-        trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'")
+        is_certain = pipeline_named(config.pipeline).takes_target
+        trained = trained_for_a_step(opening, widths, precision, f"model '{config.model}'", is_certain)
     if trained.note is not None and trained is not opening:
         warn(trained.note)
     return trained

@@ -15,6 +15,7 @@ from ice_ray.engine.latency import latencies
 from ice_ray.engine.network import DenseNetwork
 from ice_ray.engine.opening import open_module, trained_for_a_step
 from ice_ray.exporter import export
+from ice_ray.models.layout import layout_of
 from ice_ray.models.registry import ModelSpec
 from ice_ray.pruning.removal import remove_filters, widths_of
 from ice_ray.pruning.selection import Selection
@@ -154,3 +155,22 @@ def test_nor_where_pruning_leaves_so_few_channels():
     widths = {unit.layer: unit.filters for unit in opening.network.units}
     assert trained_for_a_step(opening, widths, "fp32").network.layout == "channels_last"
     assert trained_for_a_step(opening, widths | {"stem": 6}, "fp32").network.layout == "contiguous"
+
+
+def test_nor_where_a_pipeline_may_leave_so_few():
+    """What chooses widths as it goes says beforehand only how few there may be."""
+    opening = open_module(Downsampled(12), (3, 8, 8), Selection(coupled=True))
+    widths = {unit.layer: unit.filters for unit in opening.network.units}
+    assert trained_for_a_step(opening, widths, "fp32", is_certain=False).network.layout == "contiguous"
+    inner = open_module(Downsampled(12), (3, 8, 8), Selection(exclude=("stem",)))
+    widths = {unit.layer: unit.filters for unit in inner.network.units}
+    assert trained_for_a_step(inner, widths, "fp32", is_certain=False).network.layout == "channels_last"
+
+
+def test_nor_once_it_is_cut_or_loaded(tmp_path):
+    model = Downsampled(12).eval()
+    remove_filters(model, SHAPE, {"stem": tuple(range(6))})
+    assert model.shortcut.weight.shape[1] == 6
+    assert layout_of(model) == "contiguous"
+    save_pruned(tmp_path, ModelSpec("mine:build", 10), SHAPE, {"stem": 6}, model.state_dict(), {})
+    assert layout_of(load_pruned(tmp_path, builder=lambda: Downsampled(12))) == "contiguous"
