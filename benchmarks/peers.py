@@ -155,15 +155,16 @@ def main() -> None:
     parser.add_argument("--distil", action="store_true", help="train by the dense network's answers as well")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", help="its name, where that of another machine has the usual one")
     options = parser.parse_args()
     options.weights = options.weights or Path("data") / PUBLISHED[options.depth]
     torch.set_num_threads(options.threads)
-    page = f"peers-resnet{options.depth}"
+    page = options.page or f"peers-resnet{options.depth}"
     ledger = Ledger(options.work, "peers", RESULTS / f"{page}.jsonl")
     if ledger.unlike and options.results.resolve() == RESULTS:
         raise SystemExit(
             f"{RESULTS.name}/{page}.jsonl has {len(ledger.unlike)} rows of another machine, which this page would "
-            "lose: give --results another folder"
+            "lose: give it another name with --page"
         )
     absent = {tool for tool in options.tools if CONTENDERS[tool].missing()}
     for tool in sorted(absent):

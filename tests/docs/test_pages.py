@@ -94,6 +94,7 @@ def test_the_readme_is_read_in_a_minute():
     ("row", "tool", "training", "setting"),
     [
         ("ice_ray, least squares alone | 250", "ice_ray", (0, 0, False), "least squares, 250 images"),
+        ("ice_ray, least squares alone | 1,000", "ice_ray", (0, 0, False), "least squares, 1,000 images"),
         ("ice_ray | 1,000", "ice_ray", (0, 0, False), "without labels, 1,000 images"),
         ("ice_ray | 2,000", "ice_ray", (0, 0, False), "without labels, 2,000 images"),
         ("Torch-Pruning, 1 epoch | 5,000", "Torch-Pruning", (5000, 1, False), ""),
