@@ -122,13 +122,20 @@ def _is_safe(network: DenseNetwork, left: Left, name: str) -> bool:
     if not strided_pointwise(network.build(_CPU)):
         return True
     try:
-        work = lambda: is_safe_in_channels_last(network.build_pruned(left, _CPU))  # noqa: E731
-        return bool(_tried(work, SECONDS_TO_TRY, name, "cannot be pruned"))
+        return bool(
+            _tried(
+                lambda: is_safe_in_channels_last(network.build_pruned(left, _CPU)),
+                SECONDS_TO_TRY,
+                name,
+                "cannot be pruned",
+            )
+        )
     except DiedError:
         return False
 
 
 def _narrowest(network: DenseNetwork) -> Left:
+    """As few filters as every layer may be left with: one a group, or those that must stay."""
     return {unit.layer: unit.groups * max(1, len(unit.fixed) // unit.groups) for unit in network.units}
 
 
