@@ -24,6 +24,7 @@ from ice_ray.pruning.criteria import ScoringContext, criterion_named
 from ice_ray.pruning.removal import remove_filters
 from ice_ray.repair.calibration_images import CalibrationImages
 from ice_ray.repair.context import RepairContext, Structure
+from ice_ray.repair.reconstruction import PARTS
 from ice_ray.repair.repair import Repaired, repair
 from ice_ray.repair.step_problems import StepProblems
 from ice_ray.training.config import Precision
@@ -194,10 +195,10 @@ class Calibrator:
     def _reconstruction_flops(
         self, model: nn.Module, action: Repair, repaired: Repaired, images: CalibrationImages
     ) -> float:
-        """Of one calibration image: passes that measure what is left before and after, where it judges; else per epoch
-        one and, from the step's first layer on, the way back, which takes twice as long. The dense network's once for
-        each view of it, where that is held. Mirrored ones come from where the step before began, as the others have for
-        the refit.
+        """Of one calibration image: passes that measure what is left, before and on the way, where it judges; else per
+        epoch one and, from the step's first layer on, the way back, which takes twice as long. The dense network's once
+        for each view of it, where that is held. Mirrored ones come from where the step before began, as the others have
+        for the refit.
         """
         views, epochs, passes = images.views, *_passes(images, action.epochs)
         units = self._network.steps[action.step - 1].units
@@ -264,4 +265,4 @@ def _passes(images: CalibrationImages, epochs: float) -> tuple[float, float]:
     """Of one calibration image, on the average: passes that it is trained on in, and all."""
     judges = float(images.judges.double().mean())
     trained = (1 - judges) * epochs
-    return trained, trained + 2 * judges
+    return trained, trained + (1 + len(PARTS)) * judges

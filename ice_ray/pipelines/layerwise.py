@@ -59,9 +59,9 @@ class RepairingConfig(LayerwiseConfig):
     """Repair after every removal, without labels: none (the paper); bn = batch-norm statistics estimated anew;
     least-squares = the layers around refitted, so that the sums behind are those of the dense model; reconstruction =
     these layers then trained by themselves towards the same."""
-    reconstruction_epochs: float = 5.0
+    reconstruction_epochs: float = 2.0
     """Passes over the calibration images, but for those that judge, for every step, of a reconstruction; 0 = none."""
-    joint_epochs: float = 10.0
+    joint_epochs: float = 6.0
     """Passes over them after the last step, in which the layers of all steps are reconstructed together; 0 = none."""
     rung_epochs: float = 4.0
     """As --joint-epochs, on every rung of a ladder (--target macs=0.8,0.6,0.4), divided by the share that it leaves

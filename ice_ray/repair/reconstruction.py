@@ -20,9 +20,12 @@ from ice_ray.randomness import generator
 from ice_ray.repair.context import RepairContext
 from ice_ray.repair.least_squares import can_be_refitted
 from ice_ray.repair.normal_equations import at_lanes, by_image
+from ice_ray.repair.relative_muon import RelativeMuon
 from ice_ray.training.schedules.linear import linear
 
-RATE, RATE_TOGETHER, BATCH = 0.1, 0.04, 32
+RATE, BATCH = 0.02, 32
+PARTS = 0.25, 0.5, 0.75, 1.0
+"""Of the way that training has gone, between which the images that judge choose."""
 MOST_BYTES = 384 * 2**20
 """Of the dense network's outputs that a process holds while a step is reconstructed, and as much of those for mirrored
 images; beyond that they are computed anew for every batch.
@@ -31,22 +34,21 @@ _AT_ONCE = 128
 
 
 def reconstruct(
-    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float, together: bool = False
+    context: RepairContext, layers: Collection[str], ends: Collection[str], epochs: float
 ) -> tuple[dict[str, tuple[float, float]], bool]:
     """Train, in place, layers of a network, with the factors and shifts of the norms behind, towards what some of them
     give in the dense network, of the filters that they still have; where that is a term of a sum, towards the sum; and
     where an activation function alone reads it, towards what that gives: what it cuts off may be anything.
 
-    Adam, on batches of the calibration images over all processes, the rate up to a share of each tensor's root mean
-    square (one of zeros stays) and down to nothing. Where training mirrors images, each is looked at as it is and
-    mirrored by turns, half of them mirrored in the first epoch. All norms keep their statistics. Some of the images are
-    not trained on, and judge: where no less of their targets is left unexplained than there was, nothing is changed.
+    By RelativeMuon, on batches of the calibration images over all processes, at a rate that falls to nothing. Where
+    training mirrors images, each is looked at as it is and mirrored by turns, half of them mirrored in the first epoch.
+    All norms keep their statistics. Some of the images are not trained on, and judge how far of the way is gone, in
+    quarters: not at all, where no less of their targets is left unexplained than there was.
 
     Args:
         layers: that are trained: those of them whose weights are their own and may change, and that run once.
         ends: layers that the others lead to.
         epochs: passes over the calibration images that do not judge.
-        together: whether the layers are those of all steps, which have been reconstructed before: with a lower rate.
 
     Returns:
         By the module behind which it is measured, the share of the targets' mean square that is not reproduced of the
@@ -58,21 +60,37 @@ def reconstruct(
         return {}, True
     with _training(context.model, parameters):
         aim = _Aim(context, found)
-        before, kept = aim.errors(), [each.detach().clone() for each in parameters]
-        _descend(context, parameters, aim, epochs, RATE_TOGETHER if together else RATE)
-        after = aim.errors()
-        if not sum(after) < sum(before):  # a loss that is no number is no less, either
-            after = before
-            for own, value in zip(parameters, kept, strict=True):
-                own.data.copy_(value)
+        before, start = aim.errors(), [each.detach().clone() for each in parameters]
+        _descend(context, parameters, aim, epochs)
+        after = _as_far_as_helps(parameters, start, aim, before)
     return {end.module: (was, now) for end, was, now in zip(found.values(), before, after, strict=True)}, aim.held
 
 
-def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float, rate: float) -> None:
+def _as_far_as_helps(
+    parameters: Sequence[nn.Parameter], start: Sequence[Tensor], aim: _Aim, before: list[float]
+) -> list[float]:
+    """Of the way from the start to where they are, parameters go, in place, as far as the images that judge like best:
+    the errors there. Few images lead too far.
+    """
+    end, errors = [each.detach().clone() for each in parameters], {0.0: before}
+
+    def go(part: float) -> None:
+        for own, here, there in zip(parameters, start, end, strict=True):
+            own.data.copy_(here.lerp(there, part) if part else here)
+
+    for part in PARTS:
+        go(part)
+        errors[part] = aim.errors()
+    totals = {part: sum(each) for part, each in errors.items()}
+    best = min(totals, key=lambda part: math.inf if math.isnan(totals[part]) else totals[part])
+    go(best)
+    return errors[best]
+
+
+def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
     images = context.images
     trained = (~images.judges).nonzero().flatten()
-    groups = [{"params": [each], "size": float(each.detach().square().mean().sqrt())} for each in parameters]
-    optimizer = torch.optim.Adam(groups, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
+    optimizer = RelativeMuon(parameters, _matrices(context.model))
     per_epoch = math.ceil(len(trained) / BATCH)
     steps = max(1, round(per_epoch * epochs))
     first = torch.randint(images.views, (images.count,), generator=generator(*context.key, "mirrored"))
@@ -83,9 +101,8 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
             shuffled = trained[drawn]
         which = shuffled[number * BATCH : (number + 1) * BATCH]
         indices = (which + images.count * ((first[which] + epoch) % images.views)).sort().values
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["size"] * linear((step + 0.5) / steps)
-        optimizer.zero_grad(set_to_none=True)
+        for each in parameters:
+            each.grad = None
         own = indices[images.held[indices % images.count]]
         if len(own):
             (aim.loss(own) / len(indices)).backward()
@@ -93,9 +110,14 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
         # At once: processes wait for each other once a step, and not once a tensor.
         sums = context.reduction.sum(torch.cat([each.flatten() for each in found]))
         for each, part in zip(parameters, sums.split([each.numel() for each in parameters]), strict=True):
-            # In the layout of the weights: Adam, fused, goes through both in the order of memory (torch 2.15.0).
-            each.grad = torch.empty_like(each).copy_(part.view_as(each))
-        optimizer.step()
+            each.grad = part.view_as(each)
+        optimizer.step(RATE * linear((step + 0.5) / steps))
+
+
+def _matrices(model: nn.Module) -> list[Tensor]:
+    """Weights of layers of which all outputs read the same inputs."""
+    layers = [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    return [each.weight for each in layers if not isinstance(each, nn.Conv2d) or each.groups == 1]
 
 
 class _Aim:
@@ -118,16 +140,19 @@ class _Aim:
         self._own, self._views = own, [own + view * self._images.count for view in range(self._images.views)]
         self._judges = own[self._images.judges[own]]
         self._targets: list[Tensor] = []
-        room, parts = float(MOST_BYTES) * len(self._views), list[list[Tensor]]()
+        targets, filled = list[Tensor](), 0
         squares = torch.zeros(len(ends), dtype=torch.float64, device=self._device)
         for indices in (part for view in self._views for part in self._parts(view)):
             wanted = self._wanted(indices)
             squares += torch.stack([each.double().square().sum() for each in self._activated(wanted)])
-            room -= sum(each.nbytes for each in wanted)
-            parts = [*parts, wanted] if room >= 0 else []
+            if not filled and _bytes_of_all(wanted, len(own)) <= MOST_BYTES:
+                targets = [_room_for(len(own) * len(self._views), each) for each in wanted]
+            filled += len(indices)
+            for room, each in zip(targets, wanted, strict=False):
+                room[filled - len(indices) : filled] = each
         self._scales = (context.reduction.sum(squares) / (self._images.count * len(self._views))).tolist()
-        self._targets = [torch.cat(each) for each in zip(*parts, strict=True)]
-        lacking = torch.tensor(float(room < 0), dtype=torch.float64, device=self._device)
+        self._targets = targets
+        lacking = torch.tensor(float(bool(filled and not targets)), dtype=torch.float64, device=self._device)
         self.held = not float(context.reduction.max(lacking))
 
     @property
@@ -182,6 +207,18 @@ class _Aim:
 
     def _parts(self, indices: Tensor) -> Sequence[Tensor]:
         return indices.split(_AT_ONCE) if len(indices) else ()
+
+
+def _bytes_of_all(some: Sequence[Tensor], images: int) -> float:
+    """What so many images take, if they are as these."""
+    return sum(each.nbytes / len(each) for each in some) * images
+
+
+def _room_for(images: int, some: Tensor) -> Tensor:
+    """(images, ...) in the layout of these, to be filled."""
+    is_last = some.ndim == 4 and some.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    return torch.empty((images, *some.shape[1:]), dtype=some.dtype, device=some.device, memory_format=layout)
 
 
 def _ends(context: RepairContext, layers: Collection[str]) -> dict[str, End]:

@@ -140,7 +140,7 @@ def _all_together(context: RepairContext, epochs: float) -> tuple[RepairContext,
     first = min(order.index(owner) for unit in structure.units for owner in unit.owners)
     layers = order[first : max(map(order.index, ends)) + 1]
     own = replace(context, images=context.images.from_start(), key=(*context.key, "together"))
-    return own, *reconstruct(own, layers, ends, epochs, together=True)
+    return own, *reconstruct(own, layers, ends, epochs)
 
 
 def _answering_last(context: RepairContext, errors: Errors) -> list[str]:
