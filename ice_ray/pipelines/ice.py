@@ -34,7 +34,7 @@ from ice_ray.training.schedules.pruning_aware import maximum_learning_rate, on_l
 if TYPE_CHECKING:
     from ice_ray.engine.torch_executor import TorchExecutor
 
-_SHOWN_IMAGES = 500
+_SHOWN_IMAGES = 250
 """Validation images that show a person what a step has done where no decision asks: enough for a curve."""
 
 
