@@ -95,7 +95,7 @@ def ours(images: int, task: Task, **options: Any) -> nn.Module:
     result = ice_ray.prune(
         task.dense,
         task.images(images),
-        task.deciding if decides else task.images(500, task.deciding),
+        task.deciding if decides else task.images(100, task.deciding),
         seed=task.seed,
         preprocessing=preprocessing,
         progress=False,

@@ -67,7 +67,7 @@ class Way(NamedTuple):
 OURS = [
     Way("ice_ray", "inner", repair, allocate, joint)
     for repair, allocate in itertools.product(("none", "bn", "least-squares", "reconstruction"), ("uniform", "error"))
-    for joint in ((0.0, 10.0) if repair == "reconstruction" else (0.0,))
+    for joint in ((0.0, 6.0) if repair == "reconstruction" else (0.0,))
 ]
 THEIRS = [
     Way("torch-pruning", filters, "bn", allocate)
@@ -253,7 +253,7 @@ def main() -> None:
     for name, field in (("tools", "tool"), ("repairs", "repair"), ("allocate", "allocate")):
         choices = sorted({getattr(way, field) for way in (*OURS, *THEIRS)})
         parser.add_argument(f"--{name}", nargs="+", choices=choices, default=choices, help="[default: all]")
-    parser.add_argument("--joint-epochs", type=float, nargs="+", default=[0.0, 10.0], help="of a reconstruction")
+    parser.add_argument("--joint-epochs", type=float, nargs="+", default=[0.0, 6.0], help="of a reconstruction")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     ledger = Ledger(asked.work, "imagenet")
