@@ -28,13 +28,14 @@ class RelativeMuon:
 
     def __init__(self, parameters: Sequence[nn.Parameter], matrices: Collection[Tensor]) -> None:
         known = {id(each) for each in matrices}
-        self._matrices = [_Matrix(each) for each in parameters if id(each) in known]
-        self._others = [_Other(each) for each in parameters if id(each) not in known]
+        self._own: list[_Matrix | _Other] = [
+            _Matrix(each) if id(each) in known else _Other(each) for each in parameters
+        ]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Against the gradients, in place; `rate`: the share."""
-        for each in (*self._matrices, *self._others):
+        for each in self._own:
             if each.parameter.grad is not None:
                 each.step(each.parameter.grad, rate)
 
