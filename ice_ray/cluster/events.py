@@ -9,22 +9,24 @@ from typing import Any
 
 import ray
 import ray.exceptions
+from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-Event = tuple[str, Any]
 LOST = "lost"
 """The kind of event that says that others were lost, with the process that held them."""
 _POLL_SECONDS = 0.5
 
 
 class _Mailbox:
-    def __init__(self) -> None:
-        self._events: list[Event] = []
+    """Holds events unread: it would have to import what they are made of, such as torch."""
 
-    def put(self, event: Event) -> None:
+    def __init__(self) -> None:
+        self._events: list[bytes] = []
+
+    def put(self, event: bytes) -> None:
         self._events.append(event)
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[bytes]:
         events, self._events = self._events, []
         return events
 
@@ -41,7 +43,7 @@ class EventChannel:
 
     def send(self, kind: str, content: Any) -> None:
         """Send without waiting; a lost event loses a line of progress, nothing else."""
-        self._mailbox.put.remote((kind, content))
+        self._mailbox.put.remote(cloudpickle.dumps((kind, content)))
 
     @contextmanager
     def listening(self, receive: Callable[[str, Any], None]) -> Iterator[None]:
@@ -70,5 +72,5 @@ class EventChannel:
             self._is_lost = True
             return
         self._is_lost = False
-        for kind, content in events:
-            receive(kind, content)
+        for event in events:
+            receive(*cloudpickle.loads(event))
