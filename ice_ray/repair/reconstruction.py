@@ -31,6 +31,7 @@ MOST_BYTES = 384 * 2**20
 images; beyond that they are computed anew for every batch.
 """
 _AT_ONCE = 128
+_SIDE_PER_POSITION = 16
 
 
 def reconstruct(
@@ -90,7 +91,7 @@ def _as_far_as_helps(
 def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _Aim, epochs: float) -> None:
     images = context.images
     trained = (~images.judges).nonzero().flatten()
-    optimizer = RelativeMuon(parameters, _matrices(context.model))
+    optimizer = RelativeMuon(parameters, _matrices(context))
     per_epoch = math.ceil(len(trained) / BATCH)
     steps = max(1, round(per_epoch * epochs))
     first = torch.randint(images.views, (images.count,), generator=generator(*context.key, "mirrored"))
@@ -114,10 +115,17 @@ def _descend(context: RepairContext, parameters: Sequence[nn.Parameter], aim: _A
         optimizer.step(RATE * linear((step + 0.5) / steps))
 
 
-def _matrices(model: nn.Module) -> list[Tensor]:
-    """Weights of layers of which all outputs read the same inputs."""
-    layers = [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
-    return [each.weight for each in layers if not isinstance(each, nn.Conv2d) or each.groups == 1]
+def _matrices(context: RepairContext) -> list[Tensor]:
+    """Weights of layers of which all outputs read the same inputs, but for those that have few positions for their
+    size: to make their steps orthogonal would take longer than a batch's passes (a matrix of VGG-16 minutes each).
+    """
+    found, positions = [], context.structure.positions
+    for name, layer in context.model.named_modules():
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+            side = min(layer.weight.flatten(1).shape)
+            if side <= _SIDE_PER_POSITION * positions.get(name, math.inf):
+                found.append(layer.weight)
+    return found
 
 
 class _Aim:

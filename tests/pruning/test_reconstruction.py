@@ -108,6 +108,23 @@ def test_weights_go_as_far_as_the_images_that_judge_like_best(monkeypatch, rate,
     assert (before, after) == pytest.approx((errors[0.0], errors[part]), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [({}, ["conv", "head"]), ({"conv": 2, "head": 2}, ["conv", "head"]), ({"head": 1}, ["conv"])],
+)
+def test_what_has_few_positions_for_its_size_is_not_made_orthogonal(positions, expected):
+    """A step of a matrix (m, n), m <= n, takes 10 to 15 m m n multiply-adds, the passes of 32 images 96 m n for each
+    position: with m at 16 for each it takes twice as long as these.
+    """
+    model = nn.ModuleDict(
+        {"conv": nn.Conv2d(3, 32, 3), "depthwise": nn.Conv2d(32, 32, 3, groups=32), "head": nn.Linear(40, 32)}
+    )
+    context = Case("batch norm and activation").context(model)
+    context = replace(context, structure=replace(context.structure, positions=positions))
+    found = {id(each) for each in reconstruction._matrices(context)}
+    assert [name for name, layer in model.items() if id(layer.weight) in found] == expected
+
+
 def removal(executor: TorchExecutor, step: int, snapshot: str = "") -> tuple[tuple[str, tuple[int, ...]], ...]:
     scored = executor.run(snapshot or executor.root, Score(step, "l1")).value
     return tuple((layer, lowest(each, len(each) // 2)) for layer, each in scored.items())
