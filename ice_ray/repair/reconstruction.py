@@ -28,7 +28,7 @@ PARTS = 0.25, 0.5, 0.75, 1.0
 """Of the way that training has gone, between which the images that judge choose."""
 MOST_BYTES = 384 * 2**20
 """Of the dense network's outputs that a process holds while a step is reconstructed, and as much of those for mirrored
-images; beyond that they are computed anew for every batch.
+images; in half precision if need be. Beyond that they are computed anew for every batch.
 """
 _AT_ONCE = 128
 _SIDE_PER_POSITION = 16
@@ -153,11 +153,14 @@ class _Aim:
         for indices in (part for view in self._views for part in self._parts(view)):
             wanted = self._wanted(indices)
             squares += torch.stack([each.double().square().sum() for each in self._activated(wanted)])
-            if not filled and _bytes_of_all(wanted, len(own)) <= MOST_BYTES:
-                targets = [_room_for(len(own) * len(self._views), each) for each in wanted]
+            if not filled:
+                targets = _rooms(wanted, len(own), len(self._views))
+            parts = [
+                room[filled : filled + len(indices)].copy_(each) for room, each in zip(targets, wanted, strict=False)
+            ]
+            if not all(bool(part.isfinite().all()) for part in parts if part.dtype == torch.float16):
+                targets = []  # too large for it
             filled += len(indices)
-            for room, each in zip(targets, wanted, strict=False):
-                room[filled - len(indices) : filled] = each
         self._scales = (context.reduction.sum(squares) / (self._images.count * len(self._views))).tolist()
         self._targets = targets
         lacking = torch.tensor(float(bool(filled and not targets)), dtype=torch.float64, device=self._device)
@@ -195,7 +198,7 @@ class _Aim:
             count = self._images.count
             rows = torch.searchsorted(self._own, indices % count) + len(self._own) * (indices >= count)
             rows = rows.to(self._device)
-            return [each[rows] for each in self._targets]
+            return [each[rows].float() for each in self._targets]
         with torch.no_grad():
             found = self._given(self._context.dense(), indices)
         found = [
@@ -217,16 +220,21 @@ class _Aim:
         return indices.split(_AT_ONCE) if len(indices) else ()
 
 
-def _bytes_of_all(some: Sequence[Tensor], images: int) -> float:
-    """What so many images take, if they are as these."""
-    return sum(each.nbytes / len(each) for each in some) * images
-
-
-def _room_for(images: int, some: Tensor) -> Tensor:
-    """(images, ...) in the layout of these, to be filled."""
-    is_last = some.ndim == 4 and some.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if is_last else torch.contiguous_format
-    return torch.empty((images, *some.shape[1:]), dtype=some.dtype, device=some.device, memory_format=layout)
+def _rooms(some: Sequence[Tensor], images: int, views: int) -> list[Tensor]:
+    """To hold what so many images, in so many views, give at each end, in the layout of some of it: in half precision
+    where it would be too much, and none where it is so in half precision, too.
+    """
+    size = sum(each.nbytes / len(each) for each in some) * images
+    if size > 2 * MOST_BYTES:
+        return []
+    rooms = []
+    for each in some:
+        is_last = each.ndim == 4 and each.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        kind = each.dtype if size <= MOST_BYTES else torch.float16
+        shape = images * views, *each.shape[1:]
+        rooms.append(torch.empty(shape, dtype=kind, device=each.device, memory_format=layout))
+    return rooms
 
 
 def _ends(context: RepairContext, layers: Collection[str]) -> dict[str, End]:

@@ -190,6 +190,49 @@ def test_what_cannot_be_held_is_computed_again(network, data, monkeypatch, limit
         torch.testing.assert_close(again[key], value, atol=1e-3, rtol=1e-3)
 
 
+@pytest.fixture
+def rooms(monkeypatch):
+    """What has been asked for to hold targets: bytes, and the types of what was given."""
+    asked, own = [], reconstruction._rooms
+
+    def noted(some, images, views):
+        given = own(some, images, views)
+        asked.append((sum(each.nbytes / len(each) for each in some) * images, [each.dtype for each in given]))
+        return given
+
+    monkeypatch.setattr(reconstruction, "_rooms", noted)
+    return asked
+
+
+def test_what_is_too_much_is_held_in_half_precision(network, data, monkeypatch, rooms):
+    _, held = repaired(fresh(network, data), "reconstruction")
+    ((size, kinds),) = rooms
+    assert kinds == [torch.float32]
+    monkeypatch.setattr(reconstruction, "MOST_BYTES", 0.6 * size)
+    _, outcome = repaired(fresh(network, data), "reconstruction")
+    assert rooms[-1] == (size, [torch.float16])
+    assert outcome.value.targets_held
+    ((_, after),), ((_, expected),) = (each.value.reconstructed.values() for each in (outcome, held))
+    assert after == pytest.approx(expected, rel=0.01)
+    monkeypatch.setattr(reconstruction, "MOST_BYTES", 0.4 * size)
+    _, outcome = repaired(fresh(network, data), "reconstruction")
+    assert rooms[-1] == (size, [])
+    assert not outcome.value.targets_held
+
+
+def test_what_half_precision_cannot_hold_is_computed_again(monkeypatch, rooms):
+    case = Case("batch norm and activation")
+    with torch.no_grad():
+        case.dense.parts[4].weight.mul_(1e6)
+    reconstructed(case, (0, 1, 4, 5))
+    monkeypatch.setattr(reconstruction, "MOST_BYTES", 0.6 * rooms[-1][0])
+    _, outcome = reconstructed(case, (0, 1, 4, 5))
+    assert rooms[-1][1] == [torch.float16]
+    assert not outcome.targets_held
+    ((before, after),) = outcome.reconstructed.values()
+    assert after < before
+
+
 def test_nothing_is_left_to_have_gradients_that_had_none(network, data):
     executor = fresh(network, data)
     _, outcome = repaired(executor, "reconstruction")
