@@ -111,7 +111,7 @@ def stored_labels(given: Any, name: str) -> Tensor:
                 f"{name}: labels {_shape(labels)} are one-hot or soft: give class numbers, labels.argmax(1)"
             )
         raise UserError(f"{name}: labels {_shape(labels)} are several an image: give (N,), one class number an image")
-    if labels.ndim == 2:
+    if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise UserError(f"{name}: labels have shape {_shape(labels)}: give (N,), one class number an image")

@@ -439,6 +439,12 @@ def test_whatever_is_given_is_images_or_one_line(holder, images, labels):
             assert taken.labels.min() >= 0 and taken.images.isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 0), (3, 1, 0)])
+def test_labels_without_a_number(shape):
+    with pytest.raises(UserError, match=r"^train: labels have shape \(.*\): give \(N,\), one class number an image$"):
+        given_images((X[: shape[0]], torch.zeros(shape, dtype=torch.uint8)), "train")
+
+
 def test_both_parts_go_together():
     pair, floats = (X, Y), (FLOATS, Y)
     data = given_data(pair, pair)
