@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.5
 
 
 class _Mailbox:
-    """Holds events unread: it would have to import what they are made of, such as torch."""
+    """Holds events unread, pickled as Ray would send them: who reads them imports what they are made of, torch too."""
 
     def __init__(self) -> None:
         self._events: list[bytes] = []

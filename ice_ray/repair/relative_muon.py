@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal, so that a step goes as far in every direction as in the steepest
 (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
-torch.optim.Muon does this in bf16, and on a CPU without instructions for it takes up to 15 times as long (2.15.0).
+torch.optim.Muon does this in bf16, and on a CPU without instructions for it takes many times as long (2.15.0).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RelativeMuon:
 
     Args:
         parameters: whose gradients it reads.
-        matrices: those of them that are matrices, from (inputs, ...) to outputs; others are not looked at.
+        matrices: those of them that are matrices, (outputs, inputs, ...); others are not looked at.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], matrices: Collection[Tensor]) -> None:
@@ -53,8 +53,8 @@ class _Matrix:
 
 
 class _Other:
-    """By Adam (Kingma, Ba 2015). Not torch's own, as making any of its optimizers imports its compiler, which takes
-    longer than the training of a small network (2.15.0).
+    """By Adam (Kingma, Ba 2015). Not torch's own, as making any of its optimizers imports its compiler, a second
+    or more of every process's (findings/torch-optimizer-imports-compiler.sh, torch 2.15.0).
     """
 
     def __init__(self, parameter: nn.Parameter) -> None:
